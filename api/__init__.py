@@ -1,0 +1,54 @@
+"""Variational autoencoders as Pyro model/guide pairs, with normalizing flows as priors and in guides.
+
+`Experiment` names the parts; `load` opens a run. The parts live in `flowvae.flows`, `flowvae.models`,
+`flowvae.guides`, `flowvae.data`, `flowvae.inference` and `flowvae.evaluation`.
+"""
+
+import sys as _sys
+
+import pyro as _pyro
+from torch.distributions import Distribution as _Distribution
+
+# Importing zuko switches off torch's validation for the whole process, so that Normal(0, -1) passes silently.
+# Leave it as it was; where zuko came first, Pyro's own flag, which zuko does not touch, tells how that was.
+_validation = (
+    _pyro.settings.get("validate_distributions_pyro") if "zuko" in _sys.modules else _Distribution._validate_args
+)
+import zuko as _zuko  # noqa: E402, F401
+
+_Distribution.set_default_validate_args(_validation)
+
+from flowvae.data import Arrays, Digits, Pinwheel  # noqa: E402
+from flowvae.errors import FlowvaeError, SlowDirectionWarning  # noqa: E402
+from flowvae.experiment import Experiment, Pair, Run, load  # noqa: E402
+from flowvae.flows import IAF, MAF, NICE, NSF, CouplingNSF, Inverse, RealNVP  # noqa: E402
+from flowvae.guides import FlowGuide, FullRank, Gaussian  # noqa: E402
+from flowvae.inference import Inference  # noqa: E402
+from flowvae.models import Mixture, StandardNormal  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "IAF",
+    "MAF",
+    "NICE",
+    "NSF",
+    "Arrays",
+    "CouplingNSF",
+    "Digits",
+    "Experiment",
+    "FlowGuide",
+    "FlowvaeError",
+    "FullRank",
+    "Gaussian",
+    "Inference",
+    "Inverse",
+    "Mixture",
+    "Pair",
+    "Pinwheel",
+    "RealNVP",
+    "Run",
+    "SlowDirectionWarning",
+    "StandardNormal",
+    "load",
+]

@@ -1,0 +1,86 @@
+"""Errors that a user can mend, and the checks of settings that raise them."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Iterable
+
+__all__ = ["FlowvaeError", "SlowDirectionWarning", "nearest", "number", "one_of", "sizes", "whole"]
+
+
+class FlowvaeError(ValueError):
+    """A mistake in settings, data or files; its text names the value, the rule and the remedy."""
+
+
+class SlowDirectionWarning(UserWarning):
+    """A flow is used in the direction in which it costs many network passes."""
+
+
+def whole(owner: object, name: str, least: int = 1) -> None:
+    """Check that a setting is a whole number not below `least`.
+
+    Raises:
+        FlowvaeError: if it is not.
+    """
+    value = getattr(owner, name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: must be a whole number, {least} or more.")
+
+
+def number(owner: object, name: str, above: float = 0.0, optional: bool = False) -> None:
+    """Check that a setting is a finite number greater than `above` (or None, where `optional`).
+
+    Raises:
+        FlowvaeError: if it is not.
+    """
+    value = getattr(owner, name)
+    if optional and value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not above < value < float("inf"):
+        none = ", or none" if optional else ""
+        raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: must be a number above {above:g}{none}.")
+
+
+def sizes(owner: object, name: str) -> None:
+    """Check that a setting is a tuple of layer widths, each 1 or more, and at least one of them.
+
+    A list (as YAML gives it) is turned into a tuple.
+
+    Raises:
+        FlowvaeError: if it is neither.
+    """
+    value = getattr(owner, name)
+    if isinstance(value, list):
+        value = tuple(value)
+        object.__setattr__(owner, name, value)
+    if not isinstance(value, tuple) or not value or any(type(v) is not int or v < 1 for v in value):
+        raise FlowvaeError(
+            f"{_label(owner)}.{name} = {value!r}: must be one or more layer widths, such as (64, 64)."
+        )
+
+
+def one_of(owner: object, name: str, choices: Iterable[str]) -> None:
+    """Check that a setting is one of the given words.
+
+    Raises:
+        FlowvaeError: if it is not; names the nearest.
+    """
+    value, known = getattr(owner, name), list(choices)
+    if value not in known:
+        raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: {nearest(str(value), known)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say which of the known words was probably meant, and list them all.
+
+    >>> nearest("mfa", ["maf", "nsf"])
+    'did you mean maf? Known: maf, nsf.'
+    """
+    names = sorted(known)
+    close = get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}Known: {', '.join(names)}."
+
+
+def _label(owner: object) -> str:
+    return type(owner).__name__

@@ -1,0 +1,344 @@
+"""An experiment: every part of a VAE named in one frozen object, which trains, measures and draws itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+from dataclasses import dataclass, field, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+import yaml
+from torch import nn
+
+from flowvae.data import Dataset, DataSpec, Digits
+from flowvae.errors import FlowvaeError, SlowDirectionWarning, nearest, whole
+from flowvae.evaluation import (
+    Metric,
+    draw_figures,
+    likelihood_metrics,
+    measure_likelihoods,
+    read_metrics,
+    write_metrics,
+)
+from flowvae.families import build_spec, from_plain, to_plain
+from flowvae.guides import AmortizedGuide, Gaussian, GuideSpec
+from flowvae.inference import Inference, atomic_write, choose_device, fit, load_checkpoint
+from flowvae.models import VAE, PriorSpec, StandardNormal
+from flowvae.networks import MLP, Standardize
+from flowvae.seeds import derive, seeded
+
+__all__ = ["Experiment", "Pair", "Run", "load"]
+
+SLOW = 3  # as in guides: how many times dearer a direction must be to deserve a warning
+FILES = ("experiment.yaml", "checkpoint.safetensors", "history.csv", "metrics.json")
+
+
+class Pair(NamedTuple):
+    """A Pyro model and its guide; both are torch modules and plain Pyro callables of a batch (B, D)."""
+
+    model: VAE
+    guide: AmortizedGuide
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A VAE with its data and training; swap a part with `dataclasses.replace`.
+
+    Args:
+        latent: dimension of the code.
+        seed: decides split, initial weights, order of batches and noise.
+        encoder: trunk of the guide's network.
+        decoder: network from code to data.
+        inference: how to train.
+        data: data set, with its likelihood.
+        prior: p(z): `StandardNormal`, `Mixture` or any flow.
+        guide: q(z | x): `Gaussian`, `FullRank` or `FlowGuide`.
+
+    >>> from flowvae import MAF
+    >>> replace(Experiment(), prior=MAF(transforms=5)).prior
+    MAF(transforms=5, hidden_features=(64, 64))
+    """
+
+    latent: int = 8
+    seed: int = 0
+    encoder: MLP = field(default_factory=MLP)
+    decoder: MLP = field(default_factory=MLP)
+    inference: Inference = field(default_factory=Inference)
+    data: DataSpec = field(default_factory=Digits)
+    prior: PriorSpec = field(default_factory=StandardNormal)
+    guide: GuideSpec = field(default_factory=Gaussian)
+
+    def __post_init__(self) -> None:
+        whole(self, "latent")
+        whole(self, "seed", least=0)
+        for name, kind in (
+            ("encoder", MLP), ("decoder", MLP), ("inference", Inference), ("data", DataSpec), ("guide", GuideSpec)
+        ):
+            if not isinstance(getattr(self, name), kind):
+                raise FlowvaeError(
+                    f"Experiment.{name} = {getattr(self, name)!r}: must be a {kind.__name__} object."
+                )
+        if "prior" not in getattr(self.prior, "roles", ()):
+            raise FlowvaeError(
+                f"Experiment.prior = {self.prior!r}: must be one that can be a prior, "
+                "such as StandardNormal(), Mixture() or MAF()."
+            )
+
+    def build(self, data: Dataset) -> Pair:
+        """Model and guide with their initial weights, for data of this kind.
+
+        Raises:
+            FlowvaeError: if a part cannot work at this latent size.
+        """
+        self._warn_if_slow()
+        with seeded(derive(self.seed, "likelihood")):
+            likelihood = data.likelihood.build(data.train)
+        with seeded(derive(self.seed, "prior")):
+            prior = self.prior.build(self.latent)
+        with seeded(derive(self.seed, "decoder")):
+            decoder = self.decoder.network(self.latent, data.features)
+        with seeded(derive(self.seed, "encoder")):
+            trunk, width = self.encoder.trunk(data.features)
+        with seeded(derive(self.seed, "guide")):
+            head = self.guide.build(self.latent, width)
+        encoder = nn.Sequential(Standardize(likelihood.center, likelihood.unit), trunk)
+        return Pair(VAE(prior, decoder, likelihood), AmortizedGuide(encoder, head))
+
+    def run(
+        self,
+        directory: str | Path,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        draws: int = 1000,
+        progress: bool = True,
+    ) -> Run:
+        """Train, measure on the test split, draw figures; everything lands in the directory.
+
+        Args:
+            directory: where to; made if it is not there.
+            overwrite: delete an earlier run that is there.
+            resume: go on with an interrupted run of the same experiment.
+            draws: K of the test NLL.
+            progress: whether to show progress bars.
+
+        Raises:
+            FlowvaeError: for a directory that exists, or settings and data that do not fit; before any work.
+        """
+        directory = Path(directory)
+        whole_draws(draws)
+        choose_device(self.inference.device)
+        data = self.data.load(self.seed)
+        self.inference.check_steps(len(data.train))
+        pair = self.build(data)
+        self._prepare(directory, overwrite, resume)
+        facts = {"experiment": self.to_dict(), "data": data.identity.as_dict()}
+        fitted = fit(
+            pair.model,
+            pair.guide,
+            data.train,
+            data.valid,
+            self.inference,
+            seed=self.seed,
+            checkpoint=directory / "checkpoint.safetensors",
+            facts=json.loads(json.dumps(facts)),
+            progress=progress,
+        )
+        with atomic_write(directory / "history.csv") as temporary:
+            fitted.history.to_csv(temporary, index=False)
+        run = Run(directory, self, data, pair)
+        run.evaluate(draws=draws, progress=progress)
+        draw_figures(pair.model, pair.guide, data, fitted.history, directory / "figures", self.seed)
+        return run
+
+    def _prepare(self, directory: Path, overwrite: bool, resume: bool) -> None:
+        """Make the directory and name the experiment in it; refuse to touch what is there unless asked."""
+        file = directory / "experiment.yaml"
+        if resume:
+            stored = Experiment.from_yaml(file)
+            if stored != self:
+                raise FlowvaeError(f"{directory}: holds another experiment; resume it with its own settings.")
+            return
+        if directory.exists() and not directory.is_dir():
+            raise FlowvaeError(f"{directory}: is a file; name a directory.")
+        if directory.exists() and any(directory.iterdir()):
+            if not overwrite:
+                raise FlowvaeError(
+                    f"{directory}: exists; name another directory, or go on with it (--resume) or delete it "
+                    "(--overwrite)."
+                )
+            if not file.is_file():
+                raise FlowvaeError(f"{directory}: is not a run of this program, so it is not deleted.")
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.to_yaml(file)
+
+    def _warn_if_slow(self) -> None:
+        cost = self.prior.cost(self.latent)
+        if cost.density > SLOW * max(cost.sample, 1):
+            warnings.warn(
+                f"{type(self.prior).__name__} as a prior: the density of a code costs {cost.density} network "
+                f"passes at latent {self.latent}; turned round it costs {cost.sample}.",
+                SlowDirectionWarning,
+                stacklevel=3,
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries and values, which `from_dict` reads."""
+        return {f.name: to_plain(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Experiment:
+        """An experiment from plain dictionaries; what is not named has its default.
+
+        Raises:
+            FlowvaeError: for unknown families or settings.
+        """
+        settings = dict(plain)
+        for kind in ("data", "prior", "guide"):
+            if kind in settings:
+                settings[kind] = from_plain(kind, settings[kind])
+        for name, spec in (("encoder", MLP), ("decoder", MLP), ("inference", Inference)):
+            if name in settings:
+                if not isinstance(settings[name], dict):
+                    raise FlowvaeError(f"{name}: {settings[name]!r}; must be settings by name.")
+                settings[name] = build_spec(name, spec, settings[name], {})
+        return build_spec("experiment", cls, settings, {})  # type: ignore[no-any-return]
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Write the experiment as YAML."""
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Experiment:
+        """Read an experiment from YAML.
+
+        Raises:
+            FlowvaeError: for a missing file, YAML with tags, or anything that `from_dict` refuses.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FlowvaeError(f"{path}: no such file; a run keeps its settings in experiment.yaml.")
+        try:
+            plain = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise FlowvaeError(
+                f"{path}: not plain YAML ({reason}); tags such as !!python are refused, use plain values."
+            ) from None
+        if not isinstance(plain, dict):
+            raise FlowvaeError(f"{path}: must hold settings by name, such as 'latent: 8'.")
+        try:
+            return cls.from_dict(plain)
+        except FlowvaeError as error:
+            raise FlowvaeError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained experiment: its directory, data and best weights.
+
+    Args:
+        directory: where its files are.
+        experiment: its settings.
+        data: its data.
+        pair: model and guide with the best weights.
+    """
+
+    directory: Path
+    experiment: Experiment
+    data: Dataset
+    pair: Pair
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """What has been measured so far."""
+        return read_metrics(self.directory / "metrics.json")
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch."""
+        return pd.read_csv(self.directory / "history.csv")
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained, in model and guide."""
+        return sum(p.numel() for part in self.pair for p in part.parameters())
+
+    def evaluate(
+        self, *, split: str = "test", draws: int = 1000, seed: int = 0, progress: bool = True
+    ) -> list[Metric]:
+        """Measure ELBO and NLL on a split, and put the figures into metrics.json.
+
+        Args:
+            split: "train", "valid" or "test".
+            draws: K of the NLL.
+            seed: of the draws.
+            progress: whether to show a progress bar.
+        """
+        whole_draws(draws)
+        if split not in ("train", "valid", "test"):
+            raise FlowvaeError(f"split = {split!r}: {nearest(split, ('train', 'valid', 'test'))}")
+        device = next(self.pair.model.parameters()).device
+        x = getattr(self.data, split).to(device)
+        result = measure_likelihoods(self.pair.model, self.pair.guide, x, draws, seed, progress)
+        protocol = {
+            "data": self.data.identity.as_dict(),
+            "draws": draws,
+            "seed": seed,
+            "flowvae": version("flowvae"),
+        }
+        new = likelihood_metrics(result, self.data.features, self.data.likelihood.discrete, split, protocol)
+        file = self.directory / "metrics.json"
+        measured = {(metric.name, metric.split) for metric in new}
+        kept = [m for m in self.metrics if (m.name, m.split) not in measured] if file.exists() else []
+        write_metrics(file, kept + new)
+        return new
+
+
+def load(directory: str | Path) -> Run:
+    """A run from its directory, with its best weights.
+
+    Raises:
+        FlowvaeError: if it is not a run, its checkpoint is damaged, or its data or settings have changed.
+    """
+    directory = Path(directory)
+    experiment = Experiment.from_yaml(directory / "experiment.yaml")
+    tensors, facts = load_checkpoint(directory / "checkpoint.safetensors")
+    stored = facts["settings"]
+    if stored["experiment"] != json.loads(json.dumps(experiment.to_dict())):
+        changed = [
+            name for name, value in experiment.to_dict().items() if stored["experiment"].get(name) != value
+        ]
+        raise FlowvaeError(
+            f"{directory}: experiment.yaml does not match its checkpoint in {', '.join(changed)}; "
+            "restore the file, or train the new settings into another directory."
+        )
+    data = experiment.data.load(experiment.seed)
+    if stored["data"] != data.identity.as_dict():
+        raise FlowvaeError(
+            f"{directory}: was trained on {stored['data']}, but the data are now {data.identity.as_dict()}."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SlowDirectionWarning)  # said when it was trained
+        pair = experiment.build(data)
+    device = choose_device(experiment.inference.device)
+    for name, part in pair._asdict().items():
+        prefix = f"best/{name}."
+        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        part.load_state_dict(weights)
+        part.to(device)
+    return Run(directory, experiment, data, pair)
+
+
+def whole_draws(draws: int) -> None:
+    """Refuse a number of draws that is not a whole number, 1 or more."""
+    if not isinstance(draws, int) or draws < 1 or not math.isfinite(draws):
+        raise FlowvaeError(f"draws = {draws!r}: must be a whole number, 1 or more.")

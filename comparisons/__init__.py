@@ -1,0 +1,1 @@
+"""Comparisons of prior flows and posterior flows, one module a question."""

@@ -1,0 +1,124 @@
+"""Data in memory: three checked splits with an identity that goes into every figure."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowvae.data.likelihoods import LikelihoodSpec
+from flowvae.errors import FlowvaeError
+
+__all__ = ["DataIdentity", "DataSpec", "Dataset"]
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """Which data a figure was measured on.
+
+    Args:
+        name: name of the data set.
+        preprocessing: what was done to the original values.
+        split: how train, valid and test came about, with their sizes.
+        sha256: of the three splits as they were used, 16 digits.
+    """
+
+    name: str
+    preprocessing: str
+    split: str
+    sha256: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The four texts by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits of shape (N, D), float32, checked.
+
+    Args:
+        train: what is fitted.
+        valid: what stops the training and chooses settings.
+        test: what is reported.
+        likelihood: what the numbers are.
+        name: name of the data set.
+        preprocessing: what was done to the original values.
+        split: how the splits came about.
+        labels: class labels of each split, for colours in figures only.
+        image_shape: (height, width), where the D numbers are an image.
+
+    Raises:
+        FlowvaeError: for an empty split, other shapes, NaN or infinities, values outside the support.
+    """
+
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    likelihood: LikelihoodSpec
+    name: str
+    preprocessing: str
+    split: str
+    labels: dict[str, Tensor] | None = None
+    image_shape: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            self._check(split, getattr(self, split))
+        widths = {split: getattr(self, split).shape[1] for split in SPLITS}
+        if len(set(widths.values())) > 1:
+            raise FlowvaeError(f"{self.name}: the splits have different numbers of columns: {widths}.")
+
+    def _check(self, split: str, x: Tensor) -> None:
+        where = f"{self.name}, {split}"
+        if x.ndim != 2:
+            raise FlowvaeError(f"{where}: shape {tuple(x.shape)}; must be (N, D), one row a datum.")
+        if not x.numel():
+            raise FlowvaeError(f"{where}: empty, shape {tuple(x.shape)}; every split needs data.")
+        _report(where, x, ~torch.isfinite(x), "finite numbers")
+        _report(where, x, self.likelihood.violations(x), f"{self.likelihood.support} ({self.likelihood})")
+
+    @property
+    def features(self) -> int:
+        """The number D of values of a datum."""
+        return self.train.shape[1]
+
+    @property
+    def identity(self) -> DataIdentity:
+        """What a figure says about the data it was measured on."""
+        digest = hashlib.sha256()
+        for split in SPLITS:
+            x: Tensor = getattr(self, split)
+            digest.update(str(tuple(x.shape)).encode())
+            digest.update(np.ascontiguousarray(x.numpy(force=True), dtype="<f4").tobytes())
+        sizes = ", ".join(f"{split} {len(getattr(self, split))}" for split in SPLITS)
+        return DataIdentity(
+            self.name, self.preprocessing, f"{self.split}: {sizes}", digest.hexdigest()[:16]
+        )
+
+
+class DataSpec(ABC):
+    """Settings of a data set."""
+
+    @abstractmethod
+    def load(self, seed: int) -> Dataset:
+        """The data; `seed` decides whatever is drawn at random.
+
+        Raises:
+            FlowvaeError: if files are missing or data are not what the likelihood needs.
+        """
+
+
+def _report(where: str, x: Tensor, bad: Tensor, rule: str) -> None:
+    if bad.any():
+        row, column = (int(i) for i in bad.nonzero()[0])
+        raise FlowvaeError(
+            f"{where}: value {x[row, column].item():g} at row {row}, column {column} "
+            f"({int(bad.sum())} such values); must be {rule}."
+        )

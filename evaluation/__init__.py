@@ -1,0 +1,21 @@
+"""Measures with units and protocols, the ArviZ export, and figures."""
+
+from flowvae.evaluation.arviz_export import pareto_k, to_arviz
+from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
+from flowvae.evaluation.metrics import Metric, read_metrics, write_metrics
+from flowvae.evaluation.plots import draw_figures
+from flowvae.evaluation.weights import Draws, importance_draws
+
+__all__ = [
+    "Draws",
+    "Likelihoods",
+    "Metric",
+    "draw_figures",
+    "importance_draws",
+    "likelihood_metrics",
+    "measure_likelihoods",
+    "pareto_k",
+    "read_metrics",
+    "to_arviz",
+    "write_metrics",
+]

@@ -1,0 +1,115 @@
+"""ELBO and test likelihood, with what says how far to trust them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from flowvae.evaluation.arviz_export import pareto_k
+from flowvae.evaluation.metrics import Metric
+from flowvae.evaluation.weights import ROWS, importance_draws
+
+__all__ = ["Likelihoods", "likelihood_metrics", "measure_likelihoods"]
+
+BAD_K = 0.7  # Vehtari et al. (2024): above it, importance sampling is not to be trusted
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """Estimates for each datum, shape (N,), in nats unless said otherwise.
+
+    Args:
+        reconstruction: E_q[log p(x | z)].
+        kl: E_q[log q(z | x) − log p(z)].
+        log_evidence: log (1/K) Σ_k w_k, a lower bound of log p(x) in expectation (Burda et al. 2016).
+        effective_draws: (Σ w)² / Σ w², of K.
+        pareto_k: shape of the weights' tail; above 0.7 the estimate is not to be trusted.
+    """
+
+    reconstruction: Tensor
+    kl: Tensor
+    log_evidence: Tensor
+    effective_draws: Tensor
+    pareto_k: Tensor
+
+    @property
+    def elbo(self) -> Tensor:
+        """reconstruction − kl."""
+        return self.reconstruction - self.kl
+
+
+def measure_likelihoods(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Tensor,
+    draws: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> Likelihoods:
+    """Estimate ELBO and evidence of each datum from K draws of the guide.
+
+    Args:
+        model: Pyro model with sites "z" and "x".
+        guide: Pyro guide with site "z".
+        x: data, shape (N, D).
+        draws: K.
+        seed: decides the draws; the result does not depend on how they are spread over memory.
+        progress: whether to show a progress bar.
+    """
+    parts: list[tuple[Tensor, ...]] = []
+    blocks = importance_draws(model, guide, x, draws, seed)
+    for block in tqdm(
+        blocks, total=math.ceil(len(x) / ROWS), desc=f"{draws} draws a datum", unit="block",
+        disable=None if progress else True,
+    ):
+        log_weight = block.log_weight
+        total = log_weight.logsumexp(0)
+        parts.append(
+            (
+                block.log_likelihood.mean(0),
+                (block.log_guide - block.log_prior).mean(0),
+                total - math.log(draws),
+                (2 * total - (2 * log_weight).logsumexp(0)).exp(),
+                pareto_k(log_weight),
+            )
+        )
+    return Likelihoods(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+
+
+def likelihood_metrics(
+    result: Likelihoods, features: int, discrete: bool, split: str, protocol: dict[str, Any]
+) -> list[Metric]:
+    """The split's means with standard errors over its data, as metrics.
+
+    Args:
+        result: what `measure_likelihoods` gave.
+        features: D, the dimension of a datum, for bits/dim.
+        discrete: whether the data are counts, so that bits/dim are a code length.
+        split: name of the split.
+        protocol: identity of the data, draws, seed.
+    """
+
+    def mean(name: str, values: Tensor, unit: str = "nats per datum", scale: float = 1.0) -> Metric:
+        values = values.double() * scale
+        se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
+        return Metric(name, values.mean().item(), se, unit, split, protocol)
+
+    nll = -result.log_evidence
+    metrics = [
+        mean("elbo", result.elbo),
+        mean("reconstruction", result.reconstruction),
+        mean("kl", result.kl),
+        mean("nll", nll),
+    ]
+    if discrete:
+        metrics.append(mean("nll_bits_per_dim", nll, "bits/dim", 1 / (features * math.log(2))))
+    metrics.append(mean("effective_draws", result.effective_draws, "draws"))
+    share = (result.pareto_k > BAD_K).double()
+    metrics.append(Metric("pareto_k_above_0.7", share.mean().item(), None, "share of data", split, protocol))
+    return metrics

@@ -1,0 +1,48 @@
+"""What a measured number carries with it, and the file that keeps it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flowvae.inference.checkpoint import atomic_write
+
+__all__ = ["Metric", "read_metrics", "write_metrics"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured number.
+
+    Args:
+        name: what was measured.
+        value: the number.
+        se: its standard error over the data of the split; None where it has none.
+        unit: "nats per datum", "bits/dim", "draws", ….
+        split: the data it was measured on.
+        protocol: identity of the data, draws, seed.
+    """
+
+    name: str
+    value: float
+    se: float | None
+    unit: str
+    split: str
+    protocol: dict[str, Any]
+
+    def __str__(self) -> str:
+        spread = "" if self.se is None else f" ± {self.se:.2f}"
+        return f"{self.name}: {self.value:.2f}{spread} {self.unit} ({self.split})"
+
+
+def write_metrics(path: Path, metrics: list[Metric]) -> None:
+    """Write them as a JSON list."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps([asdict(metric) for metric in metrics], indent=2) + "\n")
+
+
+def read_metrics(path: Path) -> list[Metric]:
+    """Read what `write_metrics` wrote."""
+    return [Metric(**entry) for entry in json.loads(path.read_text())]

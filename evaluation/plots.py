@@ -1,0 +1,203 @@
+"""Figures of a fitted pair that one would rather look at than read about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from flowvae.data import Dataset
+from flowvae.guides import AmortizedGuide
+from flowvae.inference.checkpoint import atomic_write
+from flowvae.models import VAE
+from flowvae.seeds import derive, seeded
+
+__all__ = ["draw_figures", "plot_history", "plot_latent", "plot_reconstructions", "plot_samples"]
+
+IMAGES = 64  # in a grid, 8 a row
+POINTS = 2000  # in a cloud
+
+
+def draw_figures(
+    model: VAE, guide: AmortizedGuide, data: Dataset, history: pd.DataFrame, directory: Path, seed: int = 0
+) -> list[Path]:
+    """Write every figure that suits the data as PNG: samples, reconstructions, latent, history.
+
+    Returns:
+        The files.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "samples": plot_samples(model, data, seed),
+        "reconstructions": plot_reconstructions(model, guide, data, seed),
+        "latent": plot_latent(model, guide, data, seed),
+        "history": plot_history(history),
+    }
+    paths = []
+    for name, figure in figures.items():
+        paths.append(directory / f"{name}.png")
+        with atomic_write(paths[-1]) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
+    return paths
+
+
+@torch.no_grad()
+def plot_samples(model: VAE, data: Dataset, seed: int = 0) -> Figure:
+    """Test data beside what the model generates; two columns against each other where data are not images."""
+    with seeded(derive(seed, "samples")):
+        _, generated = model.generate(IMAGES if data.image_shape else min(POINTS, len(data.test)))
+    if data.image_shape:
+        figure = _figure(9, 4.8)
+        _images(figure.add_subplot(1, 2, 1), data.test[:IMAGES], data, f"{data.name}: test images")
+        _images(figure.add_subplot(1, 2, 2), generated, data, "generated: mean of x for z from the prior")
+        return figure
+    with seeded(derive(seed, "samples")):
+        z, _ = model.generate(min(POINTS, len(data.test)))
+        generated = model.decode(z).sample()
+    figure = _figure(9, 4.6)
+    centre = data.test.mean(0)
+    axes = PCA(2).fit(data.test.numpy(force=True) - centre.numpy(force=True)) if data.features > 2 else None
+    first = None
+    for place, (x, title) in enumerate(
+        ((data.test[:POINTS], f"{data.name}: test data"), (generated, "generated")), start=1
+    ):
+        ax = figure.add_subplot(1, 2, place, sharex=first, sharey=first)
+        first = first or ax
+        points = (x.cpu() - centre.cpu()).numpy(force=True)
+        points = axes.transform(points) if axes else points
+        ax.scatter(points[:, 0], points[:, -1], s=4, alpha=0.5, color="#1f4e79", linewidths=0)
+        ax.set(title=title, xlabel=_axis("principal component", 1, axes), ylabel=_axis("principal component", 2, axes))
+    return figure
+
+
+@torch.no_grad()
+def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0) -> Figure:
+    """Test data above their reconstructions E[x | z], z drawn from the guide."""
+    x = data.test[:16].to(next(model.parameters()).device)
+    with seeded(derive(seed, "reconstructions")):
+        rebuilt = model.mean(guide.posterior(x).sample())
+    if data.image_shape:
+        figure = _figure(9, 2.2)
+        _images(figure.add_subplot(), torch.cat((x, rebuilt)), data, "test images (above), reconstructions (below)", row=16)
+        return figure
+    figure = _figure(9, 4.2)
+    ax = figure.add_subplot()
+    for row in range(min(4, len(x))):
+        colour = f"C{row}"
+        ax.plot(x[row].numpy(force=True), "o", color=colour, markersize=4, label="datum" if row == 0 else None)
+        ax.plot(rebuilt[row].numpy(force=True), "-", color=colour, label="reconstruction" if row == 0 else None)
+    ax.set(title=f"{data.name}: four test data and their reconstructions", xlabel="column of x", ylabel="value")
+    ax.legend(frameon=False)
+    return figure
+
+
+@torch.no_grad()
+def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0) -> Figure:
+    """The prior beside the aggregated posterior: density contours of a 2-D latent, else principal components.
+
+    The aggregated posterior is the guide's draws for test data, one a datum, coloured by label where there
+    are labels.
+    """
+    x = data.test[:POINTS].to(next(model.parameters()).device)
+    with seeded(derive(seed, "latent")):
+        codes = guide.posterior(x).sample().numpy(force=True)
+        drawn = model.prior().sample((max(len(codes), 1000),)).numpy(force=True)
+    labels = None
+    if data.labels and "test" in data.labels:
+        labels = data.labels["test"][: len(codes)].numpy(force=True)
+    latent = codes.shape[1]
+    axes = PCA(2).fit(np.concatenate((codes, drawn))) if latent > 2 else None
+    if axes:
+        codes, drawn = axes.transform(codes), axes.transform(drawn)
+    if latent == 1:
+        return _plot_line(codes[:, 0], drawn[:, 0])
+    figure = _figure(9, 4.9)
+    left = figure.add_subplot(1, 2, 1)
+    right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
+    reach = 1.08 * np.abs(np.concatenate((codes, drawn))).max()
+    if latent == 2:
+        for ax in (left, right):
+            _contours(ax, model, reach)
+    left.scatter(drawn[:, 0], drawn[:, 1], s=4, alpha=0.4, color="#555555", linewidths=0)
+    colours = {"c": labels, "cmap": "tab10"} if labels is not None else {"color": "#1f4e79"}
+    cloud = right.scatter(codes[:, 0], codes[:, 1], s=5, alpha=0.8, linewidths=0, **colours)
+    if labels is not None and len(np.unique(labels)) <= 10:
+        right.legend(*cloud.legend_elements(), frameon=False, fontsize=7, loc="upper right", title="label")
+    contours = ", contours of the prior's density" if latent == 2 else ""
+    left.set(title=f"prior p(z): draws{contours}")
+    right.set(title=f"aggregated posterior: codes of test data{contours and ', same contours'}")
+    for ax in (left, right):
+        ax.set(
+            xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal",
+            xlabel=_axis("z", 1, axes), ylabel=_axis("z", 2, axes),
+        )
+        ax.title.set_fontsize(9)
+    return figure
+
+
+def plot_history(history: pd.DataFrame) -> Figure:
+    """Training and validation ELBO over the epochs, the kept epoch marked."""
+    figure = _figure(7, 4.2)
+    ax = figure.add_subplot()
+    ax.plot(history["epoch"], history["train_elbo"], label="train", color="#8a8a8a", linestyle="--")
+    ax.plot(history["epoch"], history["valid_elbo"], label="validation", color="#1f4e79")
+    settled = history[history["weight"] >= 1.0]
+    if len(settled):
+        best = settled.loc[settled["valid_elbo"].idxmax()]
+        ax.plot(
+            best["epoch"], best["valid_elbo"], "o", color="#c0392b",
+            label=f"best: {best['valid_elbo']:.2f} nats at epoch {best['epoch']:.0f}",
+        )
+    low = np.nanquantile(history[["train_elbo", "valid_elbo"]].to_numpy(), 0.05)
+    high = np.nanmax(history[["train_elbo", "valid_elbo"]].to_numpy())
+    margin = 0.08 * (high - low) + 1e-3
+    ax.set(xlabel="epoch", ylabel="ELBO, nats per datum", ylim=(low - margin, high + margin), title="training")
+    ax.legend(frameon=False)
+    return figure
+
+
+def _plot_line(codes: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> Figure:
+    figure = _figure(7, 4.2)
+    ax = figure.add_subplot()
+    bins = np.linspace(min(codes.min(), drawn.min()), max(codes.max(), drawn.max()), 60)
+    ax.hist(drawn, bins=bins, density=True, alpha=0.4, color="#555555", label="prior p(z)")
+    ax.hist(codes, bins=bins, density=True, histtype="step", color="#1f4e79", label="aggregated posterior")
+    ax.set(xlabel="z", ylabel="density", title="prior and aggregated posterior")
+    ax.legend(frameon=False)
+    return figure
+
+
+def _contours(ax: Axes, model: VAE, reach: float) -> None:
+    side = torch.linspace(-reach, reach, 161)
+    grid = torch.cartesian_prod(side, side).to(next(model.parameters()).device)
+    density = model.prior().log_prob(grid).exp().reshape(161, 161).T.numpy(force=True)
+    ax.contour(side, side, density, levels=density.max() * np.geomspace(0.01, 0.9, 7), cmap="Greys_r", linewidths=0.7)
+
+
+def _images(ax: Axes, x: Tensor, data: Dataset, title: str, row: int = 8) -> None:
+    assert data.image_shape is not None  # noqa: S101  (only called with images)
+    images = x.cpu().reshape(-1, 1, *data.image_shape)
+    top = float(data.train.max())
+    grid = make_grid(images / top, nrow=row, padding=1, pad_value=0.5)
+    ax.imshow(grid[0].numpy(force=True), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(title, fontsize=10)
+    ax.axis("off")
+
+
+def _axis(name: str, number: int, axes: PCA | None) -> str:
+    if axes is None:
+        return f"{name} {number}" if name != "z" else f"$z_{number}$"
+    share = axes.explained_variance_ratio_[number - 1]
+    return f"principal component {number} ({share:.0%} of variance)"
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")

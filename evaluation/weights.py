@@ -1,0 +1,93 @@
+"""Importance weights of a model/guide pair, datum by datum: what every likelihood measure is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from flowvae.errors import FlowvaeError
+from flowvae.seeds import derive, seeded
+
+__all__ = ["Draws", "importance_draws"]
+
+ROWS = 64  # data a block: random numbers belong to a block, so no result depends on what fits into memory
+DRAWS = 250  # draws that are in memory at a time
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws from the guide for a block of B data, with their log-densities in nats, shape (S, B).
+
+    Args:
+        code: z, shape (S, B, latent).
+        log_likelihood: log p(x | z).
+        log_prior: log p(z).
+        log_guide: log q(z | x).
+    """
+
+    code: Tensor
+    log_likelihood: Tensor
+    log_prior: Tensor
+    log_guide: Tensor
+
+    @property
+    def log_weight(self) -> Tensor:
+        """log p(x, z) − log q(z | x), shape (S, B)."""
+        return self.log_likelihood + self.log_prior - self.log_guide
+
+
+@torch.no_grad()
+def importance_draws(
+    model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, draws: int, seed: int
+) -> Iterator[Draws]:
+    """Draw from the guide for every datum, block after block of the data.
+
+    Args:
+        model: Pyro model with sites "z" and "x" in one plate.
+        guide: Pyro guide with site "z".
+        x: data, shape (N, D).
+        draws: S, how many for each datum.
+        seed: decides them.
+
+    Raises:
+        FlowvaeError: for fewer than one draw.
+    """
+    if draws < 1:
+        raise FlowvaeError(f"draws = {draws}: must be 1 or more.")
+    for number, block in enumerate(x.split(ROWS)):
+        with seeded(derive(seed, "draws", number)), pyro.validation_enabled(False):
+            parts = [
+                _draw(model, guide, block, min(DRAWS, draws - start)) for start in range(0, draws, DRAWS)
+            ]
+        yield Draws(
+            torch.cat([part.code for part in parts]),
+            torch.cat([part.log_likelihood for part in parts]),
+            torch.cat([part.log_prior for part in parts]),
+            torch.cat([part.log_guide for part in parts]),
+        )
+
+
+def _draw(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, draws: int) -> Draws:
+    plate = pyro.plate("draws", draws, dim=-2)
+    guide_trace = poutine.trace(plate(guide)).get_trace(x)
+    model_trace = poutine.trace(poutine.replay(plate(model), trace=guide_trace)).get_trace(x)
+    guide_trace.compute_log_prob(_is_latent)
+    model_trace.compute_log_prob(lambda name, site: name in ("x", "z"))
+    shape = (draws, len(x))
+    code = guide_trace.nodes["z"]["value"]
+    return Draws(
+        code.expand(*shape, code.shape[-1]),
+        model_trace.nodes["x"]["log_prob"].expand(shape),
+        model_trace.nodes["z"]["log_prob"].expand(shape),
+        guide_trace.nodes["z"]["log_prob"].expand(shape),
+    )
+
+
+def _is_latent(name: str, site: Any) -> bool:
+    return name == "z"

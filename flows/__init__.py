@@ -1,0 +1,34 @@
+"""Normalizing flows, one family a file, each a frozen spec over zuko.
+
+| name | directions |
+| --- | --- |
+| `MAF` | one pass to score, D passes to sample: a prior |
+| `IAF` | its inverse: a guide |
+| `NSF` | `MAF` with splines |
+| `CouplingNSF` | splines, cheap both ways |
+| `RealNVP` | affine coupling, cheap both ways |
+| `NICE` | additive coupling and a diagonal scale, cheap both ways |
+| `Inverse` | any of them turned round |
+"""
+
+from flowvae.flows.bridge import PyroFlow, to_pyro
+from flowvae.flows.inverse import IAF, Inverse
+from flowvae.flows.maf import MAF
+from flowvae.flows.nice import NICE
+from flowvae.flows.nsf import NSF, CouplingNSF
+from flowvae.flows.realnvp import RealNVP
+from flowvae.flows.spec import Cost, FlowSpec
+
+__all__ = [
+    "IAF",
+    "MAF",
+    "NICE",
+    "NSF",
+    "Cost",
+    "CouplingNSF",
+    "FlowSpec",
+    "Inverse",
+    "PyroFlow",
+    "RealNVP",
+    "to_pyro",
+]

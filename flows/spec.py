@@ -1,0 +1,114 @@
+"""What every flow family is: a frozen spec that builds a zuko lazy transform."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from zuko.distributions import DiagNormal
+from zuko.lazy import Flow, LazyDistribution, LazyTransform, UnconditionalDistribution
+
+from flowvae.errors import FlowvaeError, sizes, whole
+
+__all__ = ["Cost", "FlowSpec", "NetworkFlowSpec", "standard_normal", "start_as_identity"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a flow costs, counted in passes through its networks.
+
+    Args:
+        density: log-density of a given z, the *normalizing* direction z → u. A prior pays this in training.
+        sample: one draw, the *generative* direction u → z. A prior pays this when the model generates.
+        sample_and_density: a draw with its own log-density. A guide pays this in training.
+    """
+
+    density: int
+    sample: int
+    sample_and_density: int
+
+
+@dataclass(frozen=True)
+class FlowSpec(ABC):
+    """A family of flows with its settings; building it gives a zuko lazy transform.
+
+    The transform's call is the *normalizing* direction z → u, which is zuko's convention; its inverse is the
+    *generative* direction u → z. Every family starts as the identity, so that a VAE whose prior or guide is a
+    flow starts as the same VAE without it.
+    """
+
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    roles: ClassVar[tuple[str, ...]] = ("prior", "posterior")
+    least_features: ClassVar[int] = 2
+
+    @abstractmethod
+    def transform(self, features: int, context: int = 0) -> LazyTransform:
+        """The lazy transform over R^features, conditioned on a context of that many numbers (0: on nothing).
+
+        Raises:
+            FlowvaeError: if the family cannot act on so few features.
+        """
+
+    @abstractmethod
+    def cost(self, features: int) -> Cost:
+        """Network passes that each direction costs at this latent size."""
+
+    def build(self, features: int, context: int = 0) -> LazyDistribution:
+        """The flow as a distribution over R^features with base N(0, I), shape (..., features)."""
+        return Flow(self.transform(features, context), standard_normal(features))
+
+    def check_features(self, features: int) -> None:
+        """Refuse a latent size on which this family is not what its name says."""
+        if features < self.least_features:
+            raise FlowvaeError(
+                f"latent = {features} with {type(self).__name__}: it lets dimensions depend on one another and "
+                f"needs {self.least_features} or more. Use a larger latent, or prior normal and guide gaussian."
+            )
+
+
+@dataclass(frozen=True)
+class NetworkFlowSpec(FlowSpec):
+    """A flow that stacks transforms whose parameters come from masked or plain multilayer perceptrons.
+
+    Args:
+        transforms: how many transforms are stacked.
+        hidden_features: widths of the hidden layers of each transform's network.
+    """
+
+    transforms: int = 3
+    hidden_features: tuple[int, ...] = (64, 64)
+
+    def __post_init__(self) -> None:
+        whole(self, "transforms")
+        sizes(self, "hidden_features")
+
+
+def standard_normal(features: int) -> LazyDistribution:
+    """N(0, I) over R^features, as buffers: it moves with the module and is not trained."""
+    return UnconditionalDistribution(
+        DiagNormal, loc=torch.zeros(features), scale=torch.ones(features), buffer=True
+    )
+
+
+def start_as_identity(transform: LazyTransform) -> LazyTransform:
+    """Zero the last layer of every network inside, and every directly learned parameter.
+
+    For affine, additive and spline transforms, all-zero parameters are the identity map.
+    """
+    for module in transform.modules():
+        hyper = getattr(module, "hyper", None)
+        if isinstance(hyper, nn.Sequential):
+            _zero(hyper[-1].parameters())
+        if isinstance(getattr(module, "phi", None), nn.ParameterList):
+            _zero(module.phi)
+    return transform
+
+
+def _zero(parameters: object) -> None:
+    for parameter in parameters:  # type: ignore[attr-defined]
+        if isinstance(parameter, Tensor):
+            nn.init.zeros_(parameter)

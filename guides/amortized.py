@@ -1,0 +1,57 @@
+"""A guide that reads the datum: encoder features in, distribution over the code out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyro
+from torch import Tensor, nn
+from zuko.lazy import LazyDistribution
+
+from flowvae.flows.bridge import to_pyro
+from flowvae.flows.spec import Cost
+from flowvae.networks import declare_parameters
+
+__all__ = ["AmortizedGuide", "GuideSpec"]
+
+
+@dataclass(frozen=True)
+class GuideSpec(ABC):
+    """Settings of a guide; building it gives q(z | h), h being the features of an encoder."""
+
+    title: ClassVar[str]
+    paper: ClassVar[str]
+
+    @abstractmethod
+    def build(self, features: int, context: int) -> LazyDistribution:
+        """A lazy distribution over R^features, conditioned on encoder features (..., context)."""
+
+    @abstractmethod
+    def cost(self, features: int) -> Cost:
+        """Network passes after the encoder."""
+
+
+class AmortizedGuide(nn.Module):
+    """z ~ q(z | encoder(x)), independently for every datum: site "z" in a plate "data".
+
+    Args:
+        encoder: a network (..., D) → (..., context).
+        head: a lazy distribution over the code given the encoder's features.
+    """
+
+    def __init__(self, encoder: nn.Module, head: LazyDistribution) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, x: Tensor, size: int | None = None) -> Tensor:
+        """The guide for data of shape (N, D); takes the model's arguments, as Pyro wants it."""
+        declare_parameters("guide", self)
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", self.posterior(x))
+
+    def posterior(self, x: Tensor) -> pyro.distributions.TorchDistribution:
+        """q(z | x) for data of shape (..., D)."""
+        return to_pyro(self.head(self.encoder(x)))

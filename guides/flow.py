@@ -1,0 +1,95 @@
+"""A Gaussian guide pushed through a normalizing flow."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Generic, TypeVar
+
+import tyro
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from zuko.distributions import NormalizingFlow
+from zuko.lazy import LazyDistribution, LazyTransform
+
+from flowvae.errors import FlowvaeError, SlowDirectionWarning, one_of, whole
+from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.guides.amortized import GuideSpec
+from flowvae.guides.gaussian import FullRank, Gaussian
+
+__all__ = ["FlowGuide"]
+
+SLOW = 3  # times the cost of the other direction, from which a warning is worth its noise
+BASES: dict[str, type[GuideSpec]] = {"gaussian": Gaussian, "full-rank": FullRank}
+
+Family = TypeVar("Family", bound=FlowSpec)
+
+
+class _FlowHead(LazyDistribution):
+    def __init__(self, base: LazyDistribution, transform: LazyTransform, squeeze: nn.Module | None) -> None:
+        super().__init__()
+        self.base = base
+        self.transform = transform
+        self.squeeze = squeeze
+
+    def forward(self, c: Tensor | None = None) -> Distribution:
+        context = None if self.squeeze is None else self.squeeze(c)
+        return NormalizingFlow(self.transform(context), self.base(c))
+
+
+@dataclass(frozen=True)
+class FlowGuide(GuideSpec, Generic[Family]):
+    """z_0 ~ Gaussian(x), z = T(z_0) or T(z_0; x): a flow on top of an amortized Gaussian.
+
+    The flow's *generative* direction makes the draws, so a family that is cheap in it belongs here: `IAF`,
+    the coupling flows, or `Inverse` of an autoregressive prior flow.
+
+    Args:
+        flow: the family with its settings.
+        base: the Gaussian underneath, "gaussian" (independent dimensions) or "full-rank".
+        conditioned: whether the flow's own parameters depend on x. False is a *static* flow, the same for
+            every x, in which only the Gaussian underneath reads the datum; much public code is static without
+            saying so.
+        context: numbers of the encoder that a conditioned flow reads.
+
+    References:
+        Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows"; Kingma et al. (2016).
+    """
+
+    title: ClassVar[str] = "Gaussian pushed through a flow"
+    paper: ClassVar[str] = "Rezende & Mohamed 2015"
+
+    flow: Annotated[Family, tyro.conf.arg(name="")]
+    base: str = "gaussian"
+    conditioned: bool = True
+    context: int = 32
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.flow, FlowSpec):
+            raise FlowvaeError(f"FlowGuide.flow = {self.flow!r}: must be a flow, such as IAF().")
+        if "posterior" not in self.flow.roles:
+            raise FlowvaeError(f"FlowGuide.flow = {self.flow!r}: this family cannot be a posterior.")
+        one_of(self, "base", BASES)
+        whole(self, "context")
+
+    def build(self, features: int, context: int) -> LazyDistribution:
+        self._warn_if_slow(features)
+        base = BASES[self.base]().build(features, context)
+        if not self.conditioned:
+            return _FlowHead(base, self.flow.transform(features), None)
+        squeeze = nn.Sequential(nn.Linear(context, self.context), nn.ReLU())
+        return _FlowHead(base, self.flow.transform(features, self.context), squeeze)
+
+    def cost(self, features: int) -> Cost:
+        return self.flow.cost(features)
+
+    def _warn_if_slow(self, features: int) -> None:
+        cost = self.flow.cost(features)
+        if cost.sample_and_density > SLOW * cost.density:
+            name = type(self.flow).__name__
+            warnings.warn(
+                f"{name} as a guide: a draw with its density costs {cost.sample_and_density} network passes at "
+                f"latent {features}; turned round, Inverse({name}(...)), it costs {cost.density}.",
+                SlowDirectionWarning,
+                stacklevel=3,
+            )

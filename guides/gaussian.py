@@ -1,0 +1,71 @@
+"""Gaussian guides: independent dimensions, or a full covariance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from zuko.lazy import LazyDistribution
+
+from flowvae.flows.spec import Cost
+from flowvae.guides.amortized import GuideSpec
+
+__all__ = ["FullRank", "Gaussian"]
+
+
+class _GaussianHead(LazyDistribution):
+    def __init__(self, features: int, context: int) -> None:
+        super().__init__()
+        self.loc = nn.Linear(context, features)
+        self.log_scale = nn.Linear(context, features)
+
+    def forward(self, c: Tensor | None = None) -> dist.TorchDistribution:
+        return dist.Normal(self.loc(c), self.log_scale(c).exp()).to_event(1)
+
+
+class _FullRankHead(_GaussianHead):
+    def __init__(self, features: int, context: int) -> None:
+        super().__init__(features, context)
+        self.lower = nn.Linear(context, features * (features - 1) // 2)
+        nn.init.zeros_(self.lower.weight)
+        nn.init.zeros_(self.lower.bias)
+        self.register_buffer("index", torch.tril_indices(features, features, offset=-1))
+
+    def forward(self, c: Tensor | None = None) -> dist.TorchDistribution:
+        scale = self.log_scale(c).exp()
+        row, column = self.index
+        tril = torch.diag_embed(scale)
+        # relative to the row's scale, so that a step of this layer means the same at every scale
+        tril[..., row, column] = self.lower(c) * scale[..., row]
+        return dist.MultivariateNormal(self.loc(c), scale_tril=tril)
+
+
+@dataclass(frozen=True)
+class Gaussian(GuideSpec):
+    """q(z | x) = N(μ(x), diag σ²(x)), the guide of the original VAE."""
+
+    title: ClassVar[str] = "Gaussian with independent dimensions"
+    paper: ClassVar[str] = "Kingma & Welling 2014"
+
+    def build(self, features: int, context: int) -> LazyDistribution:
+        return _GaussianHead(features, context)
+
+    def cost(self, features: int) -> Cost:
+        return Cost(0, 0, 0)
+
+
+@dataclass(frozen=True)
+class FullRank(GuideSpec):
+    """q(z | x) = N(μ(x), L(x) L(x)ᵀ), L lower triangular; starts as `Gaussian`."""
+
+    title: ClassVar[str] = "Gaussian with full covariance"
+    paper: ClassVar[str] = "Rezende et al. 2014"
+
+    def build(self, features: int, context: int) -> LazyDistribution:
+        return _FullRankHead(features, context)
+
+    def cost(self, features: int) -> Cost:
+        return Cost(0, 0, 0)

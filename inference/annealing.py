@@ -1,0 +1,60 @@
+"""Annealing as Pyro handlers: weights on log-densities that change while the training goes on.
+
+KL warm-up and tempering are different objectives. Warm-up weighs the latent sites in model and guide alike,
+E_q[log p(x|z) + β (log p(z) − log q(z|x))]; tempering weighs the whole model and leaves the guide alone,
+E_q[β log p(x, z) − log q(z|x)], as in the free energy of Rezende & Mohamed (2015).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from pyro.poutine.messenger import Messenger
+
+__all__ = ["Ramp", "WeighSites", "temper", "weigh_latent"]
+
+
+class Ramp:
+    """A weight that grows linearly from `start` to 1 over `steps` optimization steps; call it for its value.
+
+    >>> ramp = Ramp(steps=10, start=0.0)
+    >>> ramp.step = 5
+    >>> ramp()
+    0.5
+    """
+
+    def __init__(self, steps: int, start: float) -> None:
+        self.steps = steps
+        self.start = start
+        self.step = 0
+
+    def __call__(self) -> float:
+        return 1.0 if self.step >= self.steps else self.start + (1 - self.start) * self.step / self.steps
+
+
+class WeighSites(Messenger):
+    """Multiply the log-density of the chosen sample sites by a weight that is asked for at every run.
+
+    Args:
+        weight: gives the weight.
+        chosen: says whether a site, given as Pyro's message, is weighed.
+    """
+
+    def __init__(self, weight: Callable[[], float], chosen: Callable[[Any], bool]) -> None:
+        super().__init__()
+        self.weight = weight
+        self.chosen = chosen
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if self.chosen(msg):
+            msg["scale"] = self.weight() * msg["scale"]
+
+
+def weigh_latent(fn: Callable[..., Any], weight: Callable[[], float]) -> Callable[..., Any]:
+    """KL warm-up (Bowman et al. 2016) or a β-VAE: apply it to the model and to the guide."""
+    return WeighSites(weight, lambda msg: not msg["is_observed"])(fn)  # type: ignore[no-any-return]
+
+
+def temper(model: Callable[..., Any], weight: Callable[[], float]) -> Callable[..., Any]:
+    """The annealed joint of Rezende & Mohamed (2015): apply it to the model only."""
+    return WeighSites(weight, lambda msg: True)(model)  # type: ignore[no-any-return]

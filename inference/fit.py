@@ -1,0 +1,349 @@
+"""Fitting a model/guide pair by stochastic variational inference."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from flowvae.errors import FlowvaeError, number, whole
+from flowvae.inference.annealing import Ramp, temper, weigh_latent
+from flowvae.inference.checkpoint import load_checkpoint, save_checkpoint
+from flowvae.inference.optim import FiniteTraceELBO, JointAdam, NonFiniteError
+from flowvae.seeds import derive, seeded
+
+__all__ = ["Fitted", "Inference", "TrainingStopped", "choose_device", "fit"]
+
+
+class TrainingStopped(FlowvaeError):  # noqa: N818  (what happened, not what class it is of)
+    """A loss or gradient was not finite; the last good checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Settings of the training.
+
+    Args:
+        epochs: passes over the training data at most.
+        batch_size: data a step.
+        learning_rate: Adam's step size.
+        particles: draws from the guide a datum and step.
+        kl_warmup: epochs over which the weight of the KL term grows from 0 to 1.
+        tempering: steps over which the weight of the joint grows from 0.01 to 1 (Rezende & Mohamed 2015).
+        clip: the largest norm of the whole gradient, of the mean loss a datum; none: no clipping.
+        prior_decay: decoupled weight decay of the prior's parameters. A flow prior on few data can memorize
+            their codes; this is what holds it back.
+        patience: epochs without a better validation ELBO after which training stops.
+        validation_draws: draws from the guide a datum for the validation ELBO.
+        checkpoint_seconds: the least time between two checkpoints.
+        device: "auto", "cpu", "cuda", "cuda:0", "mps".
+    """
+
+    epochs: int = 400
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    particles: int = 1
+    kl_warmup: int = 0
+    tempering: int = 0
+    clip: float | None = 10.0
+    prior_decay: float = 0.0
+    patience: int = 50
+    validation_draws: int = 8
+    checkpoint_seconds: float = 10.0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "particles", "patience", "validation_draws"):
+            whole(self, name)
+        for name in ("kl_warmup", "tempering"):
+            whole(self, name, least=0)
+        number(self, "learning_rate")
+        number(self, "clip", optional=True)
+        for name in ("prior_decay", "checkpoint_seconds"):
+            number(self, name, above=-1e-300)
+        if self.kl_warmup and self.tempering:
+            raise FlowvaeError(
+                f"kl_warmup = {self.kl_warmup} and tempering = {self.tempering}: two different annealings; "
+                "set one of them to 0."
+            )
+        if self.kl_warmup >= self.epochs:
+            raise FlowvaeError(
+                f"kl_warmup = {self.kl_warmup} with epochs = {self.epochs}: the warm-up would never end; "
+                "use fewer epochs for it or more for the training."
+            )
+
+    def check_steps(self, rows: int) -> None:
+        """Refuse a tempering that outlasts the training on this many data."""
+        steps = self.epochs * math.ceil(rows / self.batch_size)
+        if self.tempering >= steps:
+            raise FlowvaeError(
+                f"tempering = {self.tempering} steps, but {self.epochs} epochs are {steps} steps: it would never "
+                "end; use fewer steps for it or more epochs."
+            )
+
+
+@dataclass
+class Fitted:
+    """What a fit leaves: the pair carries the best weights.
+
+    Args:
+        history: one row an epoch: train and validation ELBO (nats per datum), seconds, annealing weight.
+        best_epoch: the epoch whose weights were kept.
+    """
+
+    history: pd.DataFrame
+    best_epoch: int
+
+
+@dataclass
+class _Progress:
+    """What changes from epoch to epoch, besides weights and optimizer."""
+
+    epoch: int = 0
+    best_epoch: int = -1
+    best_elbo: float = -math.inf
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU if there is one.
+
+    Raises:
+        FlowvaeError: if the machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise FlowvaeError(f"device = {name!r}: not available here ({reason}); use auto or cpu.") from None
+    return device
+
+
+def fit(
+    model: nn.Module,
+    guide: nn.Module,
+    train: Tensor,
+    valid: Tensor,
+    settings: Inference,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    facts: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> Fitted:
+    """Train a Pyro model/guide pair by SVI with `Trace_ELBO`, and leave the best weights in it.
+
+    All randomness of an epoch follows from the seed and the epoch's number, so a run that was killed and goes
+    on from its checkpoint ends bit for bit where it would have ended. Best is the highest validation ELBO
+    after any annealing.
+
+    Args:
+        model: Pyro model, called with a batch (B, D).
+        guide: Pyro guide, called with the same.
+        train: training data, shape (N, D); kept on the device as one tensor.
+        valid: validation data, shape (M, D).
+        settings: how to train.
+        seed: decides the order of the batches and the noise.
+        checkpoint: file to write to, and to go on from if it exists.
+        facts: settings of the pair, stored in the checkpoint and compared when going on from it.
+        progress: whether to show a progress bar.
+
+    Raises:
+        TrainingStopped: if a loss or gradient is not finite, before it does harm.
+        FlowvaeError: if the checkpoint is damaged or belongs to other settings.
+    """
+    settings.check_steps(len(train))
+    device = choose_device(settings.device)
+    train, valid = train.to(device), valid.to(device)
+    pair = nn.ModuleDict({"model": model.to(device), "guide": guide.to(device)})
+    optim = JointAdam(
+        pair.named_parameters(),
+        settings.learning_rate,
+        settings.clip,
+        settings.prior_decay,
+        decayed=lambda name: name.startswith("model.prior."),
+    )
+    state = _Progress()
+    best = _snapshot(pair)
+    if checkpoint is not None and checkpoint.exists():
+        state, best = _restore(checkpoint, pair, optim, facts)
+
+    steps_an_epoch = math.ceil(len(train) / settings.batch_size)
+    svi, ramp = _svi(model, guide, optim, settings, steps_an_epoch)
+    saved_at = time.monotonic()
+
+    bar = tqdm(
+        total=settings.epochs, initial=state.epoch, unit="epoch", disable=None if progress else True, leave=True
+    )
+    with bar:
+        while state.epoch < settings.epochs and not _out_of_patience(state, settings):
+            started = time.perf_counter()
+            ramp.step = state.epoch * steps_an_epoch
+            weight = ramp()
+            train_elbo = _train_epoch(svi, ramp, train, settings, seed, state.epoch, checkpoint)
+            valid_elbo = _validation_elbo(model, guide, valid, settings, seed)
+            state.rows.append(
+                {
+                    "epoch": state.epoch,
+                    "train_elbo": train_elbo,
+                    "valid_elbo": valid_elbo,
+                    "weight": weight,
+                    "seconds": time.perf_counter() - started,
+                }
+            )
+            if ramp() == 1.0 and valid_elbo > state.best_elbo:
+                state.best_epoch, state.best_elbo = state.epoch, valid_elbo
+                best = _snapshot(pair)
+            state.epoch += 1
+            bar.update()
+            bar.set_postfix_str(f"ELBO train {train_elbo:.2f}, valid {valid_elbo:.2f} nats", refresh=False)
+            last = state.epoch == settings.epochs or _out_of_patience(state, settings)
+            if checkpoint is not None and (
+                last or time.monotonic() - saved_at >= settings.checkpoint_seconds or state.epoch == 1
+            ):
+                _save(checkpoint, pair, optim, state, best, facts)
+                saved_at = time.monotonic()
+    if state.best_epoch < 0:
+        raise TrainingStopped(
+            "the validation ELBO was never finite, so there are no best weights to keep. Try a lower "
+            "inference.learning_rate, and look for extreme values in the validation data."
+        )
+    pair.load_state_dict(best)
+    return Fitted(pd.DataFrame(state.rows), state.best_epoch)
+
+
+def _svi(
+    model: nn.Module, guide: nn.Module, optim: JointAdam, settings: Inference, steps_an_epoch: int
+) -> tuple[SVI, Ramp]:
+    """Pyro's SVI over the annealed pair, and the ramp that the annealing follows."""
+    annealed_model: Callable[..., Any] = model
+    annealed_guide: Callable[..., Any] = guide
+    if settings.kl_warmup:
+        ramp = Ramp(settings.kl_warmup * steps_an_epoch, start=0.0)
+        annealed_model, annealed_guide = weigh_latent(model, ramp), weigh_latent(guide, ramp)
+    elif settings.tempering:
+        ramp = Ramp(settings.tempering, start=0.01)
+        annealed_model = temper(model, ramp)
+    else:
+        ramp = Ramp(0, start=1.0)
+    # a mean over the batch, so that clipping means the same at every batch size
+    mean = poutine.scale(scale=1 / settings.batch_size)
+    loss = FiniteTraceELBO(
+        num_particles=settings.particles, max_plate_nesting=1, vectorize_particles=settings.particles > 1
+    )
+    return SVI(mean(annealed_model), mean(annealed_guide), optim, loss), ramp
+
+
+def _train_epoch(
+    svi: SVI,
+    ramp: Ramp,
+    train: Tensor,
+    settings: Inference,
+    seed: int,
+    epoch: int,
+    checkpoint: Path | None,
+) -> float:
+    """One pass over the data; the mean training ELBO in nats per datum, annealed where annealing is on."""
+    generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
+    order = torch.randperm(len(train), generator=generator).to(train.device)
+    total = 0.0
+    with seeded(derive(seed, "noise", epoch)), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Encountered NaN")  # FiniteTraceELBO raises instead
+        for index, batch in enumerate(order.split(settings.batch_size)):
+            # Pyro's checks find mistakes of a model in its first step, and cost as much as a small model after it
+            try:
+                with pyro.validation_enabled(epoch == 0 and index == 0):
+                    total += svi.step(train[batch])
+            except NonFiniteError as error:
+                kept = f"the last checkpoint is {checkpoint}" if checkpoint else "no checkpoint was asked for"
+                raise TrainingStopped(
+                    f"epoch {epoch}, batch {index}: {error}; nothing was stepped, and {kept}. Try a lower "
+                    "inference.learning_rate or inference.clip, or a warm-up (inference.kl_warmup)."
+                ) from None
+            ramp.step += 1
+    return -total * settings.batch_size / len(train)
+
+
+@torch.no_grad()
+def _validation_elbo(
+    model: nn.Module, guide: nn.Module, valid: Tensor, settings: Inference, seed: int
+) -> float:
+    """Mean ELBO in nats per datum, with the same noise at every epoch."""
+    draws = settings.validation_draws
+    rows = max(1, 4096 // draws)
+    total = 0.0
+    with seeded(derive(seed, "validation")), pyro.validation_enabled(False):
+        for batch in valid.split(rows):
+            elbo = Trace_ELBO(num_particles=draws, max_plate_nesting=1, vectorize_particles=draws > 1)
+            total -= elbo.loss(model, guide, batch)
+    return total / len(valid)
+
+
+def _out_of_patience(state: _Progress, settings: Inference) -> bool:
+    return state.best_epoch >= 0 and state.epoch - 1 - state.best_epoch >= settings.patience
+
+
+def _snapshot(pair: nn.ModuleDict) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in pair.state_dict().items()}
+
+
+def _save(
+    path: Path,
+    pair: nn.ModuleDict,
+    optim: JointAdam,
+    state: _Progress,
+    best: dict[str, Tensor],
+    facts: dict[str, Any] | None,
+) -> None:
+    tensors = {f"best/{name}": value for name, value in best.items()}
+    tensors |= {f"last/{name}": value for name, value in pair.state_dict().items()}
+    tensors |= {f"adam/{name}": value for name, value in optim.state().items()}
+    progress = {
+        "epoch": state.epoch,
+        "best_epoch": state.best_epoch,
+        # infinity is not JSON
+        "best_elbo": state.best_elbo if math.isfinite(state.best_elbo) else None,
+        "rows": state.rows,
+    }
+    save_checkpoint(path, tensors, {"settings": facts, "progress": progress})
+
+
+def _restore(
+    path: Path, pair: nn.ModuleDict, optim: JointAdam, facts: dict[str, Any] | None
+) -> tuple[_Progress, dict[str, Tensor]]:
+    tensors, stored = load_checkpoint(path)
+    if stored["settings"] != facts:
+        raise FlowvaeError(
+            f"{path}: belongs to other settings than those given; go on with the settings stored beside it, "
+            "or name another directory."
+        )
+    device = next(pair.parameters()).device
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(prefix): value.to(device)
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+
+    pair.load_state_dict(part("last/"))
+    # Adam counts its steps on the device of the parameters when it is fused
+    optim.restore(part("adam/"))
+    progress = dict(stored["progress"])
+    if progress["best_elbo"] is None:
+        progress["best_elbo"] = -math.inf
+    return _Progress(**progress), part("best/")

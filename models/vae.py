@@ -1,0 +1,64 @@
+"""The variational autoencoder as a Pyro model."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from zuko.lazy import LazyDistribution
+
+from flowvae.data.likelihoods import Likelihood
+from flowvae.errors import FlowvaeError
+from flowvae.flows.bridge import to_pyro
+from flowvae.networks import declare_parameters
+
+__all__ = ["VAE"]
+
+
+class VAE(nn.Module):
+    """z ~ p(z), x ~ p(x | decoder(z)), independently for every datum.
+
+    Its sites are "z", of event shape (latent,), and "x", of event shape (D,), in a plate "data".
+
+    Args:
+        prior: a lazy distribution over the latent, such as a spec's `build(latent)`.
+        decoder: a network (..., latent) → (..., D).
+        likelihood: the distribution over x that the decoder's outputs parametrize.
+
+    References:
+        Kingma & Welling (2014), "Auto-Encoding Variational Bayes".
+    """
+
+    def __init__(self, prior: LazyDistribution, decoder: nn.Module, likelihood: Likelihood) -> None:
+        super().__init__()
+        self.prior = prior
+        self.decoder = decoder
+        self.likelihood = likelihood
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        """The model: observes x of shape (N, D), or generates `size` new data.
+
+        Raises:
+            FlowvaeError: if neither is given.
+        """
+        if x is None and size is None:
+            raise FlowvaeError("model(x=None, size=None): give data x to observe, or a size to generate.")
+        declare_parameters("model", self)
+        with pyro.plate("data", len(x) if x is not None else size):
+            z = pyro.sample("z", to_pyro(self.prior()))
+            return pyro.sample("x", self.decode(z), obs=x)
+
+    def decode(self, z: Tensor) -> dist.TorchDistribution:
+        """p(x | z) for codes of shape (..., latent)."""
+        return self.likelihood(self.decoder(z))
+
+    def mean(self, z: Tensor) -> Tensor:
+        """E[x | z] for codes of shape (..., latent), shape (..., D): the picture that a code stands for."""
+        return self.likelihood.mean(self.decoder(z))
+
+    @torch.no_grad()
+    def generate(self, size: int) -> tuple[Tensor, Tensor]:
+        """Codes (size, latent) from the prior, and E[x | z] for them, (size, D)."""
+        z = self.prior().sample((size,))
+        return z, self.mean(z)

@@ -1,0 +1,53 @@
+"""Multilayer perceptrons: the trunk of an encoder, and a decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from flowvae.errors import sizes
+
+__all__ = ["MLP", "Standardize"]
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Fully connected layers with ReLU.
+
+    Args:
+        hidden_features: widths of the hidden layers.
+    """
+
+    hidden_features: tuple[int, ...] = (128, 128)
+
+    def __post_init__(self) -> None:
+        sizes(self, "hidden_features")
+
+    def trunk(self, inputs: int) -> tuple[nn.Sequential, int]:
+        """The hidden layers alone, (..., inputs) → (..., width), and that width."""
+        layers: list[nn.Module] = []
+        for before, after in pairwise((inputs, *self.hidden_features)):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        return nn.Sequential(*layers), self.hidden_features[-1]
+
+    def network(self, inputs: int, outputs: int) -> nn.Sequential:
+        """Hidden layers and a linear output, (..., inputs) → (..., outputs)."""
+        layers, width = self.trunk(inputs)
+        return layers.append(nn.Linear(width, outputs))
+
+
+class Standardize(nn.Module):
+    """Data in the units in which networks learn well: (x − center) / unit, shape (..., D)."""
+
+    center: Tensor
+    unit: Tensor
+
+    def __init__(self, center: Tensor, unit: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("center", center.clone())
+        self.register_buffer("unit", unit.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.center) / self.unit
