@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Iterable
 
 __all__ = ["FlowvaeError", "SlowDirectionWarning", "nearest", "number", "one_of", "sizes", "whole"]
 
@@ -54,9 +54,7 @@ def sizes(owner: object, name: str) -> None:
         value = tuple(value)
         object.__setattr__(owner, name, value)
     if not isinstance(value, tuple) or not value or any(type(v) is not int or v < 1 for v in value):
-        raise FlowvaeError(
-            f"{_label(owner)}.{name} = {value!r}: must be one or more layer widths, such as (64, 64)."
-        )
+        raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: must be one or more layer widths, such as (64, 64).")
 
 
 def one_of(owner: object, name: str, choices: Iterable[str]) -> None:

@@ -6,13 +6,12 @@ import json
 import math
 import shutil
 import warnings
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 import yaml
 from torch import nn
 
@@ -60,6 +59,7 @@ class Experiment:
         prior: p(z): `StandardNormal`, `Mixture` or any flow.
         guide: q(z | x): `Gaussian`, `FullRank` or `FlowGuide`.
 
+    >>> from dataclasses import replace
     >>> from flowvae import MAF
     >>> replace(Experiment(), prior=MAF(transforms=5)).prior
     MAF(transforms=5, hidden_features=(64, 64))
@@ -78,12 +78,14 @@ class Experiment:
         whole(self, "latent")
         whole(self, "seed", least=0)
         for name, kind in (
-            ("encoder", MLP), ("decoder", MLP), ("inference", Inference), ("data", DataSpec), ("guide", GuideSpec)
+            ("encoder", MLP),
+            ("decoder", MLP),
+            ("inference", Inference),
+            ("data", DataSpec),
+            ("guide", GuideSpec),
         ):
             if not isinstance(getattr(self, name), kind):
-                raise FlowvaeError(
-                    f"Experiment.{name} = {getattr(self, name)!r}: must be a {kind.__name__} object."
-                )
+                raise FlowvaeError(f"Experiment.{name} = {getattr(self, name)!r}: must be a {kind.__name__} object.")
         if "prior" not in getattr(self.prior, "roles", ()):
             raise FlowvaeError(
                 f"Experiment.prior = {self.prior!r}: must be one that can be a prior, "
@@ -208,8 +210,8 @@ class Experiment:
             if name in settings:
                 if not isinstance(settings[name], dict):
                     raise FlowvaeError(f"{name}: {settings[name]!r}; must be settings by name.")
-                settings[name] = build_spec(name, spec, settings[name], {})
-        return build_spec("experiment", cls, settings, {})  # type: ignore[no-any-return]
+                settings[name] = build_spec(name, spec, settings[name])
+        return build_spec("experiment", cls, settings)
 
     def to_yaml(self, path: str | Path) -> None:
         """Write the experiment as YAML."""
@@ -262,6 +264,17 @@ class Run:
         """What has been measured so far."""
         return read_metrics(self.directory / "metrics.json")
 
+    def metric(self, name: str, split: str = "test") -> Metric:
+        """One measure by its name.
+
+        Raises:
+            FlowvaeError: if it has not been measured; names those that have.
+        """
+        found = {metric.name: metric for metric in self.metrics if metric.split == split}
+        if name not in found:
+            raise FlowvaeError(f"{self.directory}, {split}: no measure {name!r}; {nearest(name, found)}")
+        return found[name]
+
     @property
     def history(self) -> pd.DataFrame:
         """One row an epoch."""
@@ -272,9 +285,7 @@ class Run:
         """How many numbers were trained, in model and guide."""
         return sum(p.numel() for part in self.pair for p in part.parameters())
 
-    def evaluate(
-        self, *, split: str = "test", draws: int = 1000, seed: int = 0, progress: bool = True
-    ) -> list[Metric]:
+    def evaluate(self, *, split: str = "test", draws: int = 1000, seed: int = 0, progress: bool = True) -> list[Metric]:
         """Measure ELBO and NLL on a split, and put the figures into metrics.json.
 
         Args:
@@ -295,7 +306,8 @@ class Run:
             "seed": seed,
             "flowvae": version("flowvae"),
         }
-        new = likelihood_metrics(result, self.data.features, self.data.likelihood.discrete, split, protocol)
+        exact = self.data.log_evidence(x.cpu()) if self.data.log_evidence else None
+        new = likelihood_metrics(result, self.data.features, self.data.likelihood.discrete, split, protocol, exact)
         file = self.directory / "metrics.json"
         measured = {(metric.name, metric.split) for metric in new}
         kept = [m for m in self.metrics if (m.name, m.split) not in measured] if file.exists() else []
@@ -314,9 +326,7 @@ def load(directory: str | Path) -> Run:
     tensors, facts = load_checkpoint(directory / "checkpoint.safetensors")
     stored = facts["settings"]
     if stored["experiment"] != json.loads(json.dumps(experiment.to_dict())):
-        changed = [
-            name for name, value in experiment.to_dict().items() if stored["experiment"].get(name) != value
-        ]
+        changed = [name for name, value in experiment.to_dict().items() if stored["experiment"].get(name) != value]
         raise FlowvaeError(
             f"{directory}: experiment.yaml does not match its checkpoint in {', '.join(changed)}; "
             "restore the file, or train the new settings into another directory."

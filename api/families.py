@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from flowvae.data import Arrays, Digits, LikelihoodSpec, Pinwheel
+from flowvae.data import Arrays, DataSpec, Digits, LikelihoodSpec, Pinwheel
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.flows import IAF, MAF, NICE, NSF, CouplingNSF, FlowSpec, Inverse, RealNVP
-from flowvae.guides import FlowGuide, FullRank, Gaussian
+from flowvae.guides import FlowGuide, FullRank, Gaussian, GuideSpec
 from flowvae.models import Mixture, StandardNormal
 
-__all__ = ["DATA", "FLOWS", "GUIDES", "PRIORS", "Row", "from_plain", "table", "to_plain"]
+__all__ = [
+    "DATA",
+    "FLOWS",
+    "GUIDES",
+    "PRIORS",
+    "Row",
+    "build_spec",
+    "check_setting",
+    "from_plain",
+    "name_of",
+    "table",
+    "to_plain",
+]
 
 DATA: dict[str, type] = {"digits": Digits, "pinwheel": Pinwheel, "arrays": Arrays}
 FLOWS: dict[str, type[FlowSpec]] = {
@@ -22,14 +35,26 @@ FLOWS: dict[str, type[FlowSpec]] = {
     "realnvp": RealNVP,
     "nice": NICE,
     "iaf": IAF,
-    "inverse": Inverse,
 }
-PRIORS: dict[str, type] = {"normal": StandardNormal, "mixture": Mixture} | {
-    name: flow for name, flow in FLOWS.items() if "prior" in flow.roles
+# name: the type (an Inverse or FlowGuide of a family is a type too) and an object with its default settings
+_TURNED: dict[str, tuple[Any, FlowSpec]] = {
+    f"inverse-{name}": (Inverse[flow], Inverse(flow()))  # type: ignore[valid-type]
+    for name, flow in FLOWS.items()
+    if flow is not IAF
 }
-GUIDES: dict[str, type] = {"gaussian": Gaussian, "full-rank": FullRank, "flow": FlowGuide}
-
-_TABLES = {"data": DATA, "prior": PRIORS, "guide": GUIDES, "flow": FLOWS}
+_ANY_FLOW: dict[str, tuple[Any, FlowSpec]] = {name: (flow, flow()) for name, flow in FLOWS.items()} | _TURNED
+PRIORS: dict[str, tuple[Any, Any]] = {
+    "normal": (StandardNormal, StandardNormal()),
+    "mixture": (Mixture, Mixture()),
+} | {name: entry for name, entry in _ANY_FLOW.items() if "prior" in entry[1].roles}
+GUIDES: dict[str, tuple[Any, Any]] = {
+    "gaussian": (Gaussian, Gaussian()),
+    "full-rank": (FullRank, FullRank()),
+} | {
+    name: (FlowGuide[kind], FlowGuide(default))  # type: ignore[valid-type]
+    for name, (kind, default) in _ANY_FLOW.items()
+    if "posterior" in default.roles
+}
 
 
 @dataclass(frozen=True)
@@ -57,40 +82,54 @@ class Row:
 
 def table(latent: int) -> list[Row]:
     """Every prior and guide family with its default settings, at this latent size."""
-    families: dict[str, Any] = {name: family() for name, family in PRIORS.items() if name != "inverse"}
-    families["inverse"] = Inverse(MAF())
+    families = {name: family for name, (_, family) in PRIORS.items() if name not in _TURNED}
+    families |= {name: guide for name, (_, guide) in GUIDES.items() if name not in _ANY_FLOW}
+    families["inverse-maf"] = Inverse(MAF())
     rows = []
     for name, family in families.items():
         cost = family.cost(latent)
-        title = f"{family.title} (here MAF)" if name == "inverse" else family.title
-        rows.append(
-            Row(name, title, family.paper, family.roles, cost.density, cost.sample, cost.sample_and_density)
-        )
-    for name, guide in (("gaussian", Gaussian()), ("full-rank", FullRank())):
-        rows.append(Row(name, guide.title, guide.paper, ("posterior",), 0, 0, 0))
+        roles = getattr(family, "roles", ("posterior",))
+        rows.append(Row(name, family.title, family.paper, roles, cost.density, cost.sample, cost.sample_and_density))
     return rows
 
 
+def name_of(spec: Any) -> str:
+    """The name by which a spec is swapped.
+
+    >>> name_of(FlowGuide(Inverse(NSF()))), name_of(Mixture())
+    ('inverse-nsf', 'mixture')
+    """
+    if isinstance(spec, FlowGuide):
+        return name_of(spec.flow)
+    if isinstance(spec, Inverse):
+        return f"inverse-{name_of(spec.flow)}"
+    plain = {**DATA, **FLOWS, "normal": StandardNormal, "mixture": Mixture}
+    plain |= {"gaussian": Gaussian, "full-rank": FullRank}
+    return next(name for name, family in plain.items() if type(spec) is family)
+
+
 def to_plain(spec: Any) -> Any:
-    """A spec as dictionaries, lists and plain values, as YAML and JSON hold them."""
-    if isinstance(spec, LikelihoodSpec):
-        return str(spec)
-    if isinstance(spec, Path):
+    """A spec as dictionaries, lists and plain values, as YAML and JSON hold them.
+
+    >>> to_plain(Inverse(MAF(transforms=1)))
+    {'family': 'inverse-maf', 'transforms': 1, 'hidden_features': [64, 64]}
+    """
+    if isinstance(spec, LikelihoodSpec | Path):
         return str(spec)
     if isinstance(spec, tuple):
-        return list(spec)
+        return [to_plain(value) for value in spec]
     if not is_dataclass(spec):
         return spec
-    values = {field.name: to_plain(getattr(spec, field.name)) for field in fields(spec)}
-    for families in _TABLES.values():
-        for name, family in families.items():
-            if type(spec) is family:
-                return {"family": name, **values}
-    return values
+    values = {f.name: to_plain(getattr(spec, f.name)) for f in fields(spec)}
+    if not isinstance(spec, DataSpec | FlowSpec | GuideSpec | StandardNormal | Mixture):
+        return values
+    # a flow inside a guide or an inverse gives its settings to the one line that names both
+    inner = {key: value for key, value in values.pop("flow", {}).items() if key != "family"}
+    return {"family": name_of(spec), **inner, **values}
 
 
 def from_plain(kind: str, plain: Any) -> Any:
-    """A prior, guide, flow or data spec from a name or a dictionary with `family` and its settings.
+    """A prior, guide or data spec from a name, or from a dictionary with `family` and its settings.
 
     Raises:
         FlowvaeError: for an unknown family or a setting that the family does not have.
@@ -98,49 +137,73 @@ def from_plain(kind: str, plain: Any) -> Any:
     >>> from_plain("prior", {"family": "maf", "transforms": 5})
     MAF(transforms=5, hidden_features=(64, 64))
     """
-    families = _TABLES[kind]
+    families = _families(kind)
     if isinstance(plain, str):
         plain = {"family": plain}
     if not isinstance(plain, dict) or "family" not in plain:
         raise FlowvaeError(f"{kind}: {plain!r}; must name a family. {nearest('', families)}")
     settings = dict(plain)
-    name = settings.pop("family")
-    if kind == "guide" and name in FLOWS and name not in families:
-        settings, name = _flow_guide(name, settings), "flow"
+    name = str(settings.pop("family"))
     if name not in families:
-        choices = [*families, *FLOWS] if kind == "guide" else families
-        raise FlowvaeError(f"{kind}: unknown family {name!r}; {nearest(str(name), choices)}")
-    family = families[name]
-    if "flow" in settings and family in (FlowGuide, Inverse):
-        settings["flow"] = _nested(settings["flow"])
-    return build_spec(f"{kind} {name}", family, settings, families)
+        raise FlowvaeError(f"{kind}: unknown family {name!r}; {nearest(name, families)}")
+    for setting in settings:
+        check_setting(kind, name, setting)
+    label = f"{kind} {name}"
+    if name in _ANY_FLOW and kind == "prior":
+        return _flow(label, name, settings)
+    if name in _ANY_FLOW:
+        own = {f.name for f in fields(FlowGuide)} - {"flow"}
+        flow = _flow(label, name, {key: value for key, value in settings.items() if key not in own})
+        return FlowGuide(flow, **{key: value for key, value in settings.items() if key in own})
+    family = families[name] if kind == "data" else type(families[name][1])
+    return build_spec(label, family, settings)
 
 
-def build_spec(label: str, family: type, settings: dict[str, Any], families: dict[str, type]) -> Any:
+def _flow(label: str, name: str, settings: dict[str, Any]) -> FlowSpec:
+    plain = build_spec(label, FLOWS[name.removeprefix("inverse-")], settings)
+    return Inverse(plain) if name in _TURNED else plain
+
+
+def check_setting(kind: str, name: str, setting: str) -> None:
+    """Refuse a setting that a family does not have, and say which family has it.
+
+    Raises:
+        FlowvaeError: for such a setting.
+    """
+    families = _families(kind)
+    known = _settings(kind, families[name])
+    if setting not in known:
+        owners = [other for other, entry in families.items() if setting in _settings(kind, entry)]
+        owned = f" it is a setting of {', '.join(owners)}." if owners else ""
+        raise FlowvaeError(f"{kind} {name}: no setting {setting!r};{owned} {nearest(setting, known)}")
+
+
+def build_spec(label: str, family: type, settings: dict[str, Any]) -> Any:
     """An instance of a spec from its settings.
 
     Raises:
-        FlowvaeError: for a setting that it does not have (says which family has it), or one that it needs.
+        FlowvaeError: for a setting that it does not have, or one that it needs.
     """
-    known = {field.name: field for field in fields(family)}
+    known = {f.name: f for f in fields(family)}
     for setting in settings:
         if setting not in known:
-            owners = [n for n, f in families.items() if setting in {field.name for field in fields(f)}]
-            owned = f" It is a setting of {', '.join(owners)}." if owners else ""
-            raise FlowvaeError(f"{label}: no setting {setting!r};{owned} {nearest(setting, known)}")
-    for setting, field in known.items():
-        if setting not in settings and field.default is MISSING and field.default_factory is MISSING:
+            raise FlowvaeError(f"{label}: no setting {setting!r}; {nearest(setting, known)}")
+    for setting, f in known.items():
+        if setting not in settings and f.default is MISSING and f.default_factory is MISSING:
             raise FlowvaeError(f"{label}: the setting {setting!r} must be given.")
     return family(**settings)
 
 
-def _nested(flow: Any) -> Any:
-    return flow if isinstance(flow, FlowSpec) else from_plain("flow", flow)
+def _families(kind: str) -> Mapping[str, Any]:
+    tables: dict[str, Mapping[str, Any]] = {"data": DATA, "prior": PRIORS, "guide": GUIDES}
+    return tables[kind]
 
 
-def _flow_guide(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """`guide: iaf` is short for a flow guide with that flow; settings go to whichever of the two has them."""
-    own = {field.name for field in fields(FlowGuide)} - {"flow"}
-    outer = {key: value for key, value in settings.items() if key in own}
-    inner = {key: value for key, value in settings.items() if key not in own}
-    return {"flow": {"family": name, **inner}, **outer}
+def _settings(kind: str, entry: Any) -> list[str]:
+    """Names of all settings of a family, those of a flow inside it included."""
+    spec = entry if kind == "data" else entry[1]
+    names = []
+    for f in fields(spec):
+        inner = getattr(spec, f.name, None)
+        names += _settings("flow", (None, inner)) if isinstance(inner, FlowSpec) else [f.name]
+    return names

@@ -3,7 +3,14 @@
 from flowvae.data.arrays import Arrays
 from flowvae.data.dataset import DataIdentity, Dataset, DataSpec
 from flowvae.data.digits import Digits
-from flowvae.data.likelihoods import Bernoulli, Binomial, Gaussian, Likelihood, LikelihoodSpec, parse_likelihood
+from flowvae.data.likelihoods import (
+    Bernoulli,
+    Binomial,
+    Gaussian,
+    Likelihood,
+    LikelihoodSpec,
+    parse_likelihood,
+)
 from flowvae.data.pinwheel import Pinwheel
 
 __all__ = [

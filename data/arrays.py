@@ -24,10 +24,10 @@ KNOWN = ("train", "valid", "test", "labels")
 
 @dataclass(frozen=True)
 class Arrays(DataSpec):
-    """A `.npz` with `train` and optionally `valid`, `test` and `labels` (of train), or a `.npy` with one array.
+    """A `.npz` with `train` and optionally `valid`, `test`, `labels` (of train), or a `.npy` with one array.
 
-    Arrays have shape (N, ...); everything after the first axis is flattened, and (N, H, W) are images. A split
-    that is not in the file is drawn from `train`, 15 % each, by the run's seed.
+    Arrays have shape (N, ...); everything after the first axis is flattened, and (N, H, W) are images. A
+    split that is not in the file is drawn from `train`, 15 % each, by the run's seed.
 
     Args:
         path: the file.
@@ -74,8 +74,9 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FlowvaeError(f"data.path = {str(path)!r}: no such file; give a .npz or .npy.")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"train": loaded}
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"train": loaded}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise FlowvaeError(
             f"data.path = {str(path)!r}: not a readable .npz or .npy of plain numbers ({error})."
@@ -93,7 +94,7 @@ def _rows(path: Path, name: str, array: Any) -> Tensor:
         raise FlowvaeError(f"{path}, {name}: values of type {array.dtype}; must be numbers.")
     if array.ndim < 2:
         raise FlowvaeError(f"{path}, {name}: shape {array.shape}; must be (N, D) or images (N, H, W).")
-    return torch.as_tensor(np.asarray(array, dtype=np.float32)).reshape(len(array), -1)
+    return torch.as_tensor(np.asarray(array, dtype=np.float32)).reshape(len(array), math.prod(array.shape[1:]))
 
 
 def _divide(data: dict[str, Tensor], labels: dict[str, Tensor], drawn: list[str], seed: int) -> None:
@@ -104,8 +105,7 @@ def _divide(data: dict[str, Tensor], labels: dict[str, Tensor], drawn: list[str]
     share = math.ceil(0.15 * count)
     if count - share * len(drawn) < 1:
         raise FlowvaeError(
-            f"train has {count} rows: too few to draw {' and '.join(drawn)} from; "
-            "give those splits in the file."
+            f"train has {count} rows: too few to draw {' and '.join(drawn)} from; give those splits in the file."
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     for part in (data, labels):

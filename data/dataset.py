@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -53,6 +54,7 @@ class Dataset:
         split: how the splits came about.
         labels: class labels of each split, for colours in figures only.
         image_shape: (height, width), where the D numbers are an image.
+        log_evidence: exact log p(x) in nats of data (N, D), where the data come from a known model.
 
     Raises:
         FlowvaeError: for an empty split, other shapes, NaN or infinities, values outside the support.
@@ -67,6 +69,7 @@ class Dataset:
     split: str
     labels: dict[str, Tensor] | None = None
     image_shape: tuple[int, int] | None = None
+    log_evidence: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         for split in SPLITS:
@@ -98,9 +101,7 @@ class Dataset:
             digest.update(str(tuple(x.shape)).encode())
             digest.update(np.ascontiguousarray(x.numpy(force=True), dtype="<f4").tobytes())
         sizes = ", ".join(f"{split} {len(getattr(self, split))}" for split in SPLITS)
-        return DataIdentity(
-            self.name, self.preprocessing, f"{self.split}: {sizes}", digest.hexdigest()[:16]
-        )
+        return DataIdentity(self.name, self.preprocessing, f"{self.split}: {sizes}", digest.hexdigest()[:16])
 
 
 class DataSpec(ABC):

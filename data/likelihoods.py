@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from flowvae.errors import FlowvaeError, nearest, number, whole
 
-__all__ = ["LIKELIHOODS", "Bernoulli", "Binomial", "Gaussian", "Likelihood", "LikelihoodSpec", "parse_likelihood"]
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Binomial",
+    "Gaussian",
+    "Likelihood",
+    "LikelihoodSpec",
+    "parse_likelihood",
+]
 
 
 class Likelihood(nn.Module, ABC):

@@ -54,12 +54,15 @@ class Pinwheel(DataSpec):
         for split, stream in (("train", seed), ("valid", seed), ("test", 0)):
             parts[split] = self.simulate(getattr(self, split), derive(stream, "pinwheel", split))
         return Dataset(
-            *(x for x, _, _ in parts.values()),
+            parts["train"][0],
+            parts["valid"][0],
+            parts["test"][0],
             likelihood=Gaussian(scale=NOISE),
             name="pinwheel",
             preprocessing=f"{OBSERVED} dimensions, noise {NOISE:g}",
             split=f"simulated, test fixed, train and valid by seed {seed}",
             labels={split: arm for split, (_, _, arm) in parts.items()},
+            log_evidence=self.log_evidence,
         )
 
     def simulate(self, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,7 +75,7 @@ class Pinwheel(DataSpec):
         x = see(z) + NOISE * noise
         return x.float(), z.float(), arm
 
-    def log_evidence(self, x: Tensor, step: float = 0.125, reach: float = 6.0) -> Tensor:
+    def log_evidence(self, x: Tensor, step: float = 0.25, reach: float = 6.0) -> Tensor:
         """Exact log p(x) in nats, shape (N,), by the trapezoidal rule over the two latent dimensions.
 
         The integral runs over (r, t), in which the prior is Gaussian: its density times p(x | z) is smooth
@@ -115,8 +118,7 @@ def see(z: Tensor) -> Tensor:
     """The fixed network f: z (..., 2) → (..., 16), float64."""
     generator = torch.Generator().manual_seed(20160603)
     first, second = (
-        torch.randn(shape, generator=generator, dtype=torch.float64)
-        for shape in ((HIDDEN, 2), (OBSERVED, HIDDEN))
+        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((HIDDEN, 2), (OBSERVED, HIDDEN))
     )
     bias = torch.randn(HIDDEN, generator=generator, dtype=torch.float64)
     return torch.tanh(z.double() @ first.T / 2 + bias) @ second.T / math.sqrt(HIDDEN)

@@ -3,7 +3,13 @@
 from flowvae.evaluation.arviz_export import pareto_k, to_arviz
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.metrics import Metric, read_metrics, write_metrics
-from flowvae.evaluation.plots import draw_figures
+from flowvae.evaluation.plots import (
+    draw_figures,
+    plot_history,
+    plot_latent,
+    plot_reconstructions,
+    plot_samples,
+)
 from flowvae.evaluation.weights import Draws, importance_draws
 
 __all__ = [
@@ -15,6 +21,10 @@ __all__ = [
     "likelihood_metrics",
     "measure_likelihoods",
     "pareto_k",
+    "plot_history",
+    "plot_latent",
+    "plot_reconstructions",
+    "plot_samples",
     "read_metrics",
     "to_arviz",
     "write_metrics",

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowvae.evaluation.weights import importance_draws
+from flowvae.guides import AmortizedGuide
+from flowvae.models import VAE
 from flowvae.seeds import derive, seeded
 
 with warnings.catch_warnings():
@@ -44,17 +46,17 @@ def pareto_k(log_weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def to_arviz(
-    model: nn.Module, guide: nn.Module, x: Tensor, draws: int = 500, seed: int = 0
-) -> Any:
-    """Posterior, prior, predictions and log-likelihood of data x (N, D), as ArviZ's InferenceData or DataTree.
+def to_arviz(model: VAE, guide: AmortizedGuide, x: Tensor, draws: int = 500, seed: int = 0) -> Any:
+    """Posterior, prior, predictions and log-likelihood of data x (N, D), as an ArviZ object.
+
+    ArviZ 0.x gives an InferenceData, 1.x a DataTree.
 
     The draws of a guide are independent, so they are one chain; diagnostics of Markov chains (r_hat) say
     nothing about them. Groups: posterior (z), prior (z), posterior_predictive (x), log_likelihood (x, one
     value a datum), observed_data (x).
 
     Args:
-        model: a `VAE` or another model with `decode`.
+        model: the VAE.
         guide: its guide.
         x: data, shape (N, D).
         draws: draws a datum.
@@ -68,7 +70,7 @@ def to_arviz(
         prior = model.prior().sample((draws,))
 
     def chain(value: Tensor) -> np.ndarray[Any, Any]:
-        return value.unsqueeze(0).numpy(force=True)  # type: ignore[no-any-return]
+        return value.unsqueeze(0).numpy(force=True)
 
     groups = {
         "posterior": {"z": chain(code)},
@@ -94,9 +96,7 @@ def _from_dict(groups: dict[str, Any], dims: dict[str, list[str]], coords: dict[
             dims=dims,
             coords=coords,
         )
-        data.extend(
-            az.from_dict(log_likelihood=groups["log_likelihood"], dims={"x": ["datum"]}, coords=coords)
-        )
+        data.extend(az.from_dict(log_likelihood=groups["log_likelihood"], dims={"x": ["datum"]}, coords=coords))
         return data
     others = {name: values for name, values in groups.items() if name != "log_likelihood"}
     data = az.from_dict(others, dims=dims, coords=coords)

@@ -40,7 +40,7 @@ class Likelihoods:
 
     @property
     def elbo(self) -> Tensor:
-        """reconstruction − kl."""
+        """Reconstruction − kl."""
         return self.reconstruction - self.kl
 
 
@@ -65,7 +65,10 @@ def measure_likelihoods(
     parts: list[tuple[Tensor, ...]] = []
     blocks = importance_draws(model, guide, x, draws, seed)
     for block in tqdm(
-        blocks, total=math.ceil(len(x) / ROWS), desc=f"{draws} draws a datum", unit="block",
+        blocks,
+        total=math.ceil(len(x) / ROWS),
+        desc=f"{draws} draws a datum",
+        unit="block",
         disable=None if progress else True,
     ):
         log_weight = block.log_weight
@@ -83,7 +86,12 @@ def measure_likelihoods(
 
 
 def likelihood_metrics(
-    result: Likelihoods, features: int, discrete: bool, split: str, protocol: dict[str, Any]
+    result: Likelihoods,
+    features: int,
+    discrete: bool,
+    split: str,
+    protocol: dict[str, Any],
+    exact: Tensor | None = None,
 ) -> list[Metric]:
     """The split's means with standard errors over its data, as metrics.
 
@@ -93,6 +101,7 @@ def likelihood_metrics(
         discrete: whether the data are counts, so that bits/dim are a code length.
         split: name of the split.
         protocol: identity of the data, draws, seed.
+        exact: log p(x) of the true model for each datum, shape (N,), where it is known.
     """
 
     def mean(name: str, values: Tensor, unit: str = "nats per datum", scale: float = 1.0) -> Metric:
@@ -109,6 +118,8 @@ def likelihood_metrics(
     ]
     if discrete:
         metrics.append(mean("nll_bits_per_dim", nll, "bits/dim", 1 / (features * math.log(2))))
+    if exact is not None:
+        metrics.append(mean("nll_above_exact", exact.cpu() - result.log_evidence))
     metrics.append(mean("effective_draws", result.effective_draws, "draws"))
     share = (result.pareto_k > BAD_K).double()
     metrics.append(Metric("pareto_k_above_0.7", share.mean().item(), None, "share of data", split, protocol))

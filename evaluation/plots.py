@@ -74,7 +74,11 @@ def plot_samples(model: VAE, data: Dataset, seed: int = 0) -> Figure:
         points = (x.cpu() - centre.cpu()).numpy(force=True)
         points = axes.transform(points) if axes else points
         ax.scatter(points[:, 0], points[:, -1], s=4, alpha=0.5, color="#1f4e79", linewidths=0)
-        ax.set(title=title, xlabel=_axis("principal component", 1, axes), ylabel=_axis("principal component", 2, axes))
+        ax.set(
+            title=title,
+            xlabel=_axis("principal component", 1, axes),
+            ylabel=_axis("principal component", 2, axes),
+        )
     return figure
 
 
@@ -86,7 +90,13 @@ def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed:
         rebuilt = model.mean(guide.posterior(x).sample())
     if data.image_shape:
         figure = _figure(9, 2.2)
-        _images(figure.add_subplot(), torch.cat((x, rebuilt)), data, "test images (above), reconstructions (below)", row=16)
+        _images(
+            figure.add_subplot(),
+            torch.cat((x, rebuilt)),
+            data,
+            "test images (above), reconstructions (below)",
+            row=16,
+        )
         return figure
     figure = _figure(9, 4.2)
     ax = figure.add_subplot()
@@ -127,7 +137,7 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
         for ax in (left, right):
             _contours(ax, model, reach)
     left.scatter(drawn[:, 0], drawn[:, 1], s=4, alpha=0.4, color="#555555", linewidths=0)
-    colours = {"c": labels, "cmap": "tab10"} if labels is not None else {"color": "#1f4e79"}
+    colours = {"c": labels, "cmap": "tab10", "vmin": 0, "vmax": 9} if labels is not None else {"color": "#1f4e79"}
     cloud = right.scatter(codes[:, 0], codes[:, 1], s=5, alpha=0.8, linewidths=0, **colours)
     if labels is not None and len(np.unique(labels)) <= 10:
         right.legend(*cloud.legend_elements(), frameon=False, fontsize=7, loc="upper right", title="label")
@@ -136,8 +146,11 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
     right.set(title=f"aggregated posterior: codes of test data{contours and ', same contours'}")
     for ax in (left, right):
         ax.set(
-            xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal",
-            xlabel=_axis("z", 1, axes), ylabel=_axis("z", 2, axes),
+            xlim=(-reach, reach),
+            ylim=(-reach, reach),
+            aspect="equal",
+            xlabel=_axis("z", 1, axes),
+            ylabel=_axis("z", 2, axes),
         )
         ax.title.set_fontsize(9)
     return figure
@@ -153,7 +166,10 @@ def plot_history(history: pd.DataFrame) -> Figure:
     if len(settled):
         best = settled.loc[settled["valid_elbo"].idxmax()]
         ax.plot(
-            best["epoch"], best["valid_elbo"], "o", color="#c0392b",
+            best["epoch"],
+            best["valid_elbo"],
+            "o",
+            color="#c0392b",
             label=f"best: {best['valid_elbo']:.2f} nats at epoch {best['epoch']:.0f}",
         )
     low = np.nanquantile(history[["train_elbo", "valid_elbo"]].to_numpy(), 0.05)
@@ -167,7 +183,7 @@ def plot_history(history: pd.DataFrame) -> Figure:
 def _plot_line(codes: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> Figure:
     figure = _figure(7, 4.2)
     ax = figure.add_subplot()
-    bins = np.linspace(min(codes.min(), drawn.min()), max(codes.max(), drawn.max()), 60)
+    bins = np.linspace(min(codes.min(), drawn.min()), max(codes.max(), drawn.max()), 60).tolist()
     ax.hist(drawn, bins=bins, density=True, alpha=0.4, color="#555555", label="prior p(z)")
     ax.hist(codes, bins=bins, density=True, histtype="step", color="#1f4e79", label="aggregated posterior")
     ax.set(xlabel="z", ylabel="density", title="prior and aggregated posterior")
@@ -183,8 +199,7 @@ def _contours(ax: Axes, model: VAE, reach: float) -> None:
 
 
 def _images(ax: Axes, x: Tensor, data: Dataset, title: str, row: int = 8) -> None:
-    assert data.image_shape is not None  # noqa: S101  (only called with images)
-    images = x.cpu().reshape(-1, 1, *data.image_shape)
+    images = x.cpu().reshape(-1, 1, *(data.image_shape or (1, data.features)))
     top = float(data.train.max())
     grid = make_grid(images / top, nrow=row, padding=1, pad_value=0.5)
     ax.imshow(grid[0].numpy(force=True), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")

@@ -38,7 +38,7 @@ class Draws:
 
     @property
     def log_weight(self) -> Tensor:
-        """log p(x, z) − log q(z | x), shape (S, B)."""
+        """Log p(x, z) − log q(z | x), shape (S, B)."""
         return self.log_likelihood + self.log_prior - self.log_guide
 
 
@@ -62,9 +62,7 @@ def importance_draws(
         raise FlowvaeError(f"draws = {draws}: must be 1 or more.")
     for number, block in enumerate(x.split(ROWS)):
         with seeded(derive(seed, "draws", number)), pyro.validation_enabled(False):
-            parts = [
-                _draw(model, guide, block, min(DRAWS, draws - start)) for start in range(0, draws, DRAWS)
-            ]
+            parts = [_draw(model, guide, block, min(DRAWS, draws - start)) for start in range(0, draws, DRAWS)]
         yield Draws(
             torch.cat([part.code for part in parts]),
             torch.cat([part.log_likelihood for part in parts]),

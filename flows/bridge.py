@@ -35,7 +35,7 @@ class PyroFlow(TorchDistribution):
         super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
 
     @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
+    def has_rsample(self) -> bool:
         return bool(self.flow.has_rsample)
 
     def rsample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Generic, TypeVar
 
+import tyro
 from zuko.lazy import LazyTransform
 
 from flowvae.errors import FlowvaeError
@@ -13,9 +14,11 @@ from flowvae.flows.spec import Cost, FlowSpec, NetworkFlowSpec
 
 __all__ = ["IAF", "Inverse"]
 
+Family = TypeVar("Family", bound=FlowSpec)
+
 
 @dataclass(frozen=True)
-class Inverse(FlowSpec):
+class Inverse(FlowSpec, Generic[Family]):
     """A flow with its two directions exchanged: what was cheap to score is now cheap to sample.
 
     Args:
@@ -28,15 +31,15 @@ class Inverse(FlowSpec):
     title: ClassVar[str] = "another family with its directions exchanged"
     paper: ClassVar[str] = "Kingma et al. 2016"
 
-    flow: FlowSpec
+    flow: Annotated[Family, tyro.conf.arg(name="")]  # its settings need no prefix on the command line
 
     def __post_init__(self) -> None:
         if not isinstance(self.flow, FlowSpec):
             raise FlowvaeError(f"Inverse.flow = {self.flow!r}: must be a flow, such as MAF().")
+        if isinstance(self.flow, IAF):
+            raise FlowvaeError(f"Inverse.flow = {self.flow!r}: IAF is the inverse of MAF; use MAF.")
         if isinstance(self.flow, Inverse):
-            raise FlowvaeError(
-                f"Inverse.flow = {self.flow!r}: turned round twice is the flow itself; use that."
-            )
+            raise FlowvaeError(f"Inverse.flow = {self.flow!r}: turned round twice is the flow itself; use that.")
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         return self.flow.transform(features, context).inv
@@ -66,7 +69,7 @@ class IAF(NetworkFlowSpec):
 
     transforms: int = 2
 
-    def _inverse(self) -> Inverse:
+    def _inverse(self) -> Inverse[MAF]:
         return Inverse(MAF(self.transforms, self.hidden_features))
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:

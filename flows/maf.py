@@ -32,9 +32,7 @@ class MAF(NetworkFlowSpec):
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         self.check_features(features)
-        flow = zuko.flows.MAF(
-            features, context, transforms=self.transforms, hidden_features=self.hidden_features
-        )
+        flow = zuko.flows.MAF(features, context, transforms=self.transforms, hidden_features=self.hidden_features)
         return start_as_identity(flow.transform)
 
     def cost(self, features: int) -> Cost:

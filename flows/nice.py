@@ -50,9 +50,7 @@ class NICE(NetworkFlowSpec):
             for step in range(self.transforms)
         ]
         network: dict[str, Any] = {"hidden_features": self.hidden_features} if context else {}
-        layers.append(
-            ElementWiseTransform(features, context, univariate=_scale, shapes=[Size()], **network)
-        )
+        layers.append(ElementWiseTransform(features, context, univariate=_scale, shapes=[Size()], **network))
         return start_as_identity(LazyComposedTransform(*layers))
 
     def cost(self, features: int) -> Cost:

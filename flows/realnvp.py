@@ -29,9 +29,7 @@ class RealNVP(NetworkFlowSpec):
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         self.check_features(features)
-        flow = zuko.flows.RealNVP(
-            features, context, transforms=self.transforms, hidden_features=self.hidden_features
-        )
+        flow = zuko.flows.RealNVP(features, context, transforms=self.transforms, hidden_features=self.hidden_features)
         return start_as_identity(flow.transform)
 
     def cost(self, features: int) -> Cost:

@@ -65,8 +65,9 @@ class FlowSpec(ABC):
         """Refuse a latent size on which this family is not what its name says."""
         if features < self.least_features:
             raise FlowvaeError(
-                f"latent = {features} with {type(self).__name__}: it lets dimensions depend on one another and "
-                f"needs {self.least_features} or more. Use a larger latent, or prior normal and guide gaussian."
+                f"latent = {features} with {type(self).__name__}: it lets dimensions depend on one another "
+                f"and needs {self.least_features} or more. Use a larger latent, or prior normal and guide "
+                "gaussian."
             )
 
 
@@ -89,9 +90,7 @@ class NetworkFlowSpec(FlowSpec):
 
 def standard_normal(features: int) -> LazyDistribution:
     """N(0, I) over R^features, as buffers: it moves with the module and is not trained."""
-    return UnconditionalDistribution(
-        DiagNormal, loc=torch.zeros(features), scale=torch.ones(features), buffer=True
-    )
+    return UnconditionalDistribution(DiagNormal, loc=torch.zeros(features), scale=torch.ones(features), buffer=True)
 
 
 def start_as_identity(transform: LazyTransform) -> LazyTransform:

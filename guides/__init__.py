@@ -1,6 +1,6 @@
-"""Pyro guides for the VAE.
+r"""Pyro guides for the VAE.
 
-| name | q(z \\| x) |
+| name | q(z \| x) |
 | --- | --- |
 | `Gaussian` | independent dimensions |
 | `FullRank` | full covariance |

@@ -59,7 +59,7 @@ class FlowGuide(GuideSpec, Generic[Family]):
     title: ClassVar[str] = "Gaussian pushed through a flow"
     paper: ClassVar[str] = "Rezende & Mohamed 2015"
 
-    flow: Annotated[Family, tyro.conf.arg(name="")]
+    flow: Annotated[Family, tyro.conf.arg(name="")]  # its settings need no prefix on the command line
     base: str = "gaussian"
     conditioned: bool = True
     context: int = 32
@@ -88,8 +88,8 @@ class FlowGuide(GuideSpec, Generic[Family]):
         if cost.sample_and_density > SLOW * cost.density:
             name = type(self.flow).__name__
             warnings.warn(
-                f"{name} as a guide: a draw with its density costs {cost.sample_and_density} network passes at "
-                f"latent {features}; turned round, Inverse({name}(...)), it costs {cost.density}.",
+                f"{name} as a guide: a draw with its density costs {cost.sample_and_density} network passes "
+                f"at latent {features}; turned round, Inverse({name}(...)), it costs {cost.density}.",
                 SlowDirectionWarning,
                 stacklevel=3,
             )

@@ -7,7 +7,8 @@ E_q[β log p(x, z) − log q(z|x)], as in the free energy of Rezende & Mohamed (
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from pyro.poutine.messenger import Messenger
 
@@ -52,9 +53,9 @@ class WeighSites(Messenger):
 
 def weigh_latent(fn: Callable[..., Any], weight: Callable[[], float]) -> Callable[..., Any]:
     """KL warm-up (Bowman et al. 2016) or a β-VAE: apply it to the model and to the guide."""
-    return WeighSites(weight, lambda msg: not msg["is_observed"])(fn)  # type: ignore[no-any-return]
+    return WeighSites(weight, lambda msg: not msg["is_observed"])(fn)
 
 
 def temper(model: Callable[..., Any], weight: Callable[[], float]) -> Callable[..., Any]:
     """The annealed joint of Rezende & Mohamed (2015): apply it to the model only."""
-    return WeighSites(weight, lambda msg: True)(model)  # type: ignore[no-any-return]
+    return WeighSites(weight, lambda msg: True)(model)

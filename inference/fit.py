@@ -43,8 +43,9 @@ class Inference:
         kl_warmup: epochs over which the weight of the KL term grows from 0 to 1.
         tempering: steps over which the weight of the joint grows from 0.01 to 1 (Rezende & Mohamed 2015).
         clip: the largest norm of the whole gradient, of the mean loss a datum; none: no clipping.
-        prior_decay: decoupled weight decay of the prior's parameters. A flow prior on few data can memorize
-            their codes; this is what holds it back.
+        weight_decay: decoupled weight decay of encoder, decoder and guide.
+        prior_decay: the same for the prior. A flow prior on few data can memorize their codes; this is what
+            holds it back.
         patience: epochs without a better validation ELBO after which training stops.
         validation_draws: draws from the guide a datum for the validation ELBO.
         checkpoint_seconds: the least time between two checkpoints.
@@ -58,6 +59,7 @@ class Inference:
     kl_warmup: int = 0
     tempering: int = 0
     clip: float | None = 10.0
+    weight_decay: float = 0.0
     prior_decay: float = 0.0
     patience: int = 50
     validation_draws: int = 8
@@ -71,7 +73,7 @@ class Inference:
             whole(self, name, least=0)
         number(self, "learning_rate")
         number(self, "clip", optional=True)
-        for name in ("prior_decay", "checkpoint_seconds"):
+        for name in ("weight_decay", "prior_decay", "checkpoint_seconds"):
             number(self, name, above=-1e-300)
         if self.kl_warmup and self.tempering:
             raise FlowvaeError(
@@ -89,8 +91,8 @@ class Inference:
         steps = self.epochs * math.ceil(rows / self.batch_size)
         if self.tempering >= steps:
             raise FlowvaeError(
-                f"tempering = {self.tempering} steps, but {self.epochs} epochs are {steps} steps: it would never "
-                "end; use fewer steps for it or more epochs."
+                f"tempering = {self.tempering} steps, but {self.epochs} epochs are {steps} steps: it would "
+                "never end; use fewer steps for it or more epochs."
             )
 
 
@@ -174,8 +176,7 @@ def fit(
         pair.named_parameters(),
         settings.learning_rate,
         settings.clip,
-        settings.prior_decay,
-        decayed=lambda name: name.startswith("model.prior."),
+        lambda name: settings.prior_decay if name.startswith("model.prior.") else settings.weight_decay,
     )
     state = _Progress()
     best = _snapshot(pair)
@@ -187,7 +188,11 @@ def fit(
     saved_at = time.monotonic()
 
     bar = tqdm(
-        total=settings.epochs, initial=state.epoch, unit="epoch", disable=None if progress else True, leave=True
+        total=settings.epochs,
+        initial=state.epoch,
+        unit="epoch",
+        disable=None if progress else True,
+        leave=True,
     )
     with bar:
         while state.epoch < settings.epochs and not _out_of_patience(state, settings):
@@ -264,7 +269,7 @@ def _train_epoch(
     with seeded(derive(seed, "noise", epoch)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Encountered NaN")  # FiniteTraceELBO raises instead
         for index, batch in enumerate(order.split(settings.batch_size)):
-            # Pyro's checks find mistakes of a model in its first step, and cost as much as a small model after it
+            # Pyro's checks find a model's mistakes in its first step; after it they only cost time
             try:
                 with pyro.validation_enabled(epoch == 0 and index == 0):
                     total += svi.step(train[batch])
@@ -279,9 +284,7 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def _validation_elbo(
-    model: nn.Module, guide: nn.Module, valid: Tensor, settings: Inference, seed: int
-) -> float:
+def _validation_elbo(model: nn.Module, guide: nn.Module, valid: Tensor, settings: Inference, seed: int) -> float:
     """Mean ELBO in nats per datum, with the same noise at every epoch."""
     draws = settings.validation_draws
     rows = max(1, 4096 // draws)
@@ -335,9 +338,7 @@ def _restore(
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {
-            name.removeprefix(prefix): value.to(device)
-            for name, value in tensors.items()
-            if name.startswith(prefix)
+            name.removeprefix(prefix): value.to(device) for name, value in tensors.items() if name.startswith(prefix)
         }
 
     pair.load_state_dict(part("last/"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from pyro.infer import Trace_ELBO
@@ -27,8 +28,7 @@ class JointAdam(PyroOptim):
         parameters: names and parameters, in a fixed order.
         learning_rate: Adam's step size.
         clip: the largest norm that the gradient keeps; None: no clipping.
-        weight_decay: decoupled decay (Loshchilov & Hutter 2019) of the parameters that `decayed` chooses.
-        decayed: says by name which parameters decay.
+        decay: gives the decoupled weight decay (Loshchilov & Hutter 2019) of a parameter, by its name.
     """
 
     def __init__(
@@ -36,16 +36,16 @@ class JointAdam(PyroOptim):
         parameters: Iterable[tuple[str, nn.Parameter]],
         learning_rate: float,
         clip: float | None = None,
-        weight_decay: float = 0.0,
-        decayed: Callable[[str], bool] = lambda name: True,
+        decay: Callable[[str], float] = lambda name: 0.0,
     ) -> None:
         self.parameters = dict(parameters)
-        groups = [
-            {"params": [p for n, p in self.parameters.items() if decayed(n)], "weight_decay": weight_decay},
-            {"params": [p for n, p in self.parameters.items() if not decayed(n)], "weight_decay": 0.0},
-        ]
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.parameters.items():
+            groups.setdefault(decay(name), []).append(parameter)
         self.adam = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=learning_rate, fused=True
+            [{"params": params, "weight_decay": value} for value, params in groups.items()],
+            lr=learning_rate,
+            fused=True,
         )
         self.clip = clip
         super().__init__(torch.optim.AdamW, {"lr": learning_rate})
@@ -67,12 +67,8 @@ class JointAdam(PyroOptim):
 
     def state(self) -> dict[str, Tensor]:
         """Adam's moments and step counts, by parameter and kind."""
-        names = {p: n for n, p in self.parameters.items()}
-        return {
-            f"{names[p]}/{kind}": value
-            for p, kinds in self.adam.state.items()
-            for kind, value in kinds.items()
-        }
+        names: dict[Tensor, str] = {p: n for n, p in self.parameters.items()}
+        return {f"{names[p]}/{kind}": value for p, kinds in self.adam.state.items() for kind, value in kinds.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take over what `state` gave."""
@@ -82,7 +78,7 @@ class JointAdam(PyroOptim):
             self.adam.state[self.parameters[name]][kind] = value
 
 
-class FiniteTraceELBO(Trace_ELBO):  # type: ignore[misc]
+class FiniteTraceELBO(Trace_ELBO):
     """`Trace_ELBO` that raises where Pyro's only warns and lets the optimizer step."""
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:

@@ -64,13 +64,11 @@ class LinearGaussian(nn.Module):
         return dist.Normal(self.posterior(x).loc, scale).to_event(1)
 
     def mean_field_gap(self) -> Tensor:
-        """log p(x) minus the ELBO of `mean_field`, in nats, the same for every x: ½ (Σ log Λ_ii − log|Λ|)."""
+        """Log p(x) minus the ELBO of `mean_field`, in nats, the same for every x: ½ (Σ log Λ_ii − log|Λ|)."""
         precision = self.precision()
         return 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """Exact log p(x) in nats for data of shape (..., D), shape (...)."""
         variance = (2 * self.log_scale).exp()
-        return dist.LowRankMultivariateNormal(
-            self.center, self.weight, variance.expand(len(self.center))
-        ).log_prob(x)
+        return dist.LowRankMultivariateNormal(self.center, self.weight, variance.expand(len(self.center))).log_prob(x)

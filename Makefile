@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh clone: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint notebooks clean
+
+demo: .installed-demo
+	$(BIN)/python -m flowvae.demo
+
+test: .installed-dev lint
+	$(BIN)/python -m pytest
+
+lint: .installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+notebooks: .installed-dev
+	$(BIN)/jupyter lab notebooks
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flowvae needs Python 3.11 or newer; name one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+# The links of a strict editable install are made when installing, so a new or moved file asks for a new one.
+SOURCES := pyproject.toml $(wildcard api/*.py comparisons/*.py data/*.py evaluation/*.py flows/*.py guides/*.py inference/*.py models/*.py networks/*.py)
+LAYOUT := $(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
+
+.installed-dev: .installed-dev-$(LAYOUT)
+.installed-dev-$(LAYOUT): pyproject.toml | $(BIN)/python
+	rm -rf .installed-* build
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' --config-settings editable_mode=strict
+	touch .installed-demo $@
+
+.installed-demo: | $(BIN)/python
+	$(BIN)/pip install --disable-pip-version-check -e . --config-settings editable_mode=strict
+	touch $@
+
+clean:
+	rm -rf $(VENV) build .installed-* *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,340 @@
+"""The command line: `flowvae train | evaluate | sample | list`, all from the same specs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+import numpy as np
+import tyro
+
+from flowvae.data import Digits, LikelihoodSpec, parse_likelihood
+from flowvae.errors import FlowvaeError, SlowDirectionWarning, nearest
+from flowvae.evaluation import draw_figures, plot_samples
+from flowvae.experiment import Experiment, load
+from flowvae.families import DATA, GUIDES, PRIORS, Row, check_setting, name_of, table
+from flowvae.guides import Gaussian
+from flowvae.inference import Inference, atomic_write
+from flowvae.models import StandardNormal
+from flowvae.networks import MLP
+from flowvae.seeds import derive, seeded
+
+__all__ = ["main"]
+
+GROUPS = ("data", "prior", "guide")
+
+_LIKELIHOOD = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="bernoulli|binomial:TOTAL|gaussian[:SCALE]",
+    instance_from_str=lambda words: parse_likelihood(words[0]),
+    is_instance=lambda value: isinstance(value, LikelihoodSpec),
+    str_from_instance=lambda value: [str(value)],
+)
+
+
+def _choice(families: dict[str, Any]) -> Any:
+    """A sub-command for each family; an entry is a type, or a type with its default object."""
+    members = []
+    for name, entry in families.items():
+        kind, default = entry if isinstance(entry, tuple) else (entry, tyro.MISSING)
+        given = {} if default is tyro.MISSING else {"default": default}
+        members.append(Annotated[kind, tyro.conf.subcommand(name, **given)])
+    return Union[tuple(members)]  # noqa: UP007  (made from a list)
+
+
+if TYPE_CHECKING:
+    from typing import Any as DataChoice
+    from typing import Any as GuideChoice
+    from typing import Any as PriorChoice
+else:
+    DataChoice, PriorChoice, GuideChoice = _choice(DATA), _choice(PRIORS), _choice(GUIDES)
+
+
+@dataclass(frozen=True)
+class _Train:
+    """Train a VAE, measure it on the test split and draw figures, all into one directory.
+
+    Parts are swapped by naming them at the end: data:NAME prior:NAME guide:NAME, each followed by its
+    settings. `flowvae list` shows the names, `flowvae train prior:maf --help` the settings of one.
+
+    Args:
+        out: directory of the run.
+        config: an experiment.yaml that the other arguments change; with --resume, the run's own.
+        resume: go on with the interrupted run in --out.
+        overwrite: delete an earlier run in --out.
+        draws: draws a datum for the test NLL.
+        latent: dimension of the code.
+        seed: decides split, initial weights, order of batches and noise.
+        encoder: trunk of the guide's network.
+        decoder: network from code to data.
+        inference: how to train.
+        data: data set.
+        prior: p(z).
+        guide: q(z | x).
+    """
+
+    out: Path
+    config: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    draws: int = 1000
+    latent: int = 8
+    seed: int = 0
+    encoder: MLP = field(default_factory=MLP)
+    decoder: MLP = field(default_factory=MLP)
+    inference: Inference = field(default_factory=Inference)
+    data: DataChoice = field(default_factory=Digits)
+    prior: PriorChoice = field(default_factory=StandardNormal)
+    guide: GuideChoice = field(default_factory=Gaussian)
+
+
+@dataclass(frozen=True)
+class _Evaluate:
+    """Measure a trained run again: ELBO, its two parts, and the NLL by importance sampling.
+
+    Args:
+        run: directory of the run.
+        split: train, valid or test.
+        draws: draws a datum.
+        seed: of the draws.
+        figures: draw the figures again too.
+    """
+
+    run: tyro.conf.Positional[Path]
+    split: str = "test"
+    draws: int = 1000
+    seed: int = 0
+    figures: bool = False
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Draw from a trained run: a picture (.png), or codes and data (.npz).
+
+    Args:
+        run: directory of the run.
+        out: file to write, .png or .npz; by default samples.png in the run.
+        count: how many draws of an .npz.
+        seed: decides the draws.
+    """
+
+    run: tyro.conf.Positional[Path]
+    out: Path | None = None
+    count: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _List:
+    """List every family: its paper, what it may be, and what it costs in network passes.
+
+    Args:
+        json: print JSON.
+        latent: the latent size at which the costs are counted.
+    """
+
+    json: bool = False
+    latent: int = 8
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; returns the exit status, 2 for a mistake that the user can mend."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except FlowvaeError as error:
+        print(f"flowvae: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "flowvae: interrupted; go on from the last checkpoint with the same --out and --resume.",
+            file=sys.stderr,
+        )
+        return 130
+
+
+def _dispatch(words: list[str]) -> int:
+    commands = {"train": _train, "evaluate": _evaluate, "sample": _sample, "list": _list}
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: flowvae {train,evaluate,sample,list} ...\n")
+        print("Variational autoencoders whose priors and guides are normalizing flows.\n")
+        for name, kind in (("train", _Train), ("evaluate", _Evaluate), ("sample", _Sample), ("list", _List)):
+            print(f"  {name:10}{(kind.__doc__ or '').splitlines()[0]}")
+        print("\nflowvae COMMAND --help explains each.")
+        return 0
+    if words[0] == "--version":
+        from flowvae import __version__
+
+        print(__version__)
+        return 0
+    if words[0] not in commands:
+        raise FlowvaeError(f"unknown command {words[0]!r}; {nearest(words[0], commands)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", SlowDirectionWarning)
+        warnings.showwarning = _show_warning
+        return commands[words[0]](words[1:])
+
+
+def _train(words: list[str]) -> int:
+    words, config = _option(words, "--config")
+    resume = "--resume" in words
+    _, out = _option(words, "--out")
+    if resume and config is None and out is not None:
+        config = str(Path(out) / "experiment.yaml")
+    base = Experiment.from_yaml(config) if config is not None else Experiment()
+    default = _Train(out=tyro.MISSING, **{f.name: getattr(base, f.name) for f in dataclasses.fields(Experiment)})
+    args = _parse(_Train, arrange(words, base), "train", default)
+    experiment = Experiment(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Experiment)})
+    run = experiment.run(args.out, overwrite=args.overwrite, resume=args.resume, draws=args.draws)
+    for metric in run.metrics:
+        print(metric)
+    print(f"{run.directory}: experiment.yaml, checkpoint, history.csv, metrics.json and figures/")
+    return 0
+
+
+def _evaluate(words: list[str]) -> int:
+    args = _parse(_Evaluate, words, "evaluate")
+    run = load(args.run)
+    for metric in run.evaluate(split=args.split, draws=args.draws, seed=args.seed):
+        print(metric)
+    if args.figures:
+        draw_figures(run.pair.model, run.pair.guide, run.data, run.history, run.directory / "figures", args.seed)
+    return 0
+
+
+def _sample(words: list[str]) -> int:
+    args = _parse(_Sample, words, "sample")
+    out = args.out or args.run / "samples.png"
+    if out.suffix not in (".png", ".npz"):
+        raise FlowvaeError(f"--out {out}: must end in .png (a picture) or .npz (codes and data).")
+    if args.count < 1:
+        raise FlowvaeError(f"--count {args.count}: must be 1 or more.")
+    run = load(args.run)
+    if out.suffix == ".png":
+        figure = plot_samples(run.pair.model, run.data, args.seed)
+        with atomic_write(out) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
+    else:
+        with seeded(derive(args.seed, "sample")):
+            z, mean = run.pair.model.generate(args.count)
+            x = run.pair.model.decode(z).sample()
+        with atomic_write(out) as temporary, temporary.open("wb") as file:
+            np.savez(file, z=z.numpy(force=True), mean=mean.detach().numpy(force=True), x=x.numpy(force=True))
+    print(out)
+    return 0
+
+
+def _list(words: list[str]) -> int:
+    args = _parse(_List, words, "list")
+    if args.latent < 1:
+        raise FlowvaeError(f"--latent {args.latent}: must be 1 or more.")
+    rows = table(args.latent)
+    if args.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return 0
+    print(f"Network passes at latent {args.latent}, default settings.\n")
+    print(format_rows(rows))
+    print("\ndensity: of a given code (a prior pays it in training); sample: one draw;")
+    print("both: a draw with its own density (a guide pays it in training).")
+    return 0
+
+
+def format_rows(rows: list[Row]) -> str:
+    """The table of families as aligned text."""
+    head = ("name", "density", "sample", "both", "may be", "paper", "what it is")
+    body = [
+        (
+            row.name,
+            str(row.density),
+            str(row.sample),
+            str(row.sample_and_density),
+            ", ".join(row.roles),
+            row.paper,
+            row.title,
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in [head, *body]
+    )
+
+
+def arrange(words: list[str], base: Experiment) -> list[str]:
+    """Put settings behind the part that they belong to, so that a user may write them in any order.
+
+    A part that has settings but was not named is the one of the base.
+
+    Raises:
+        FlowvaeError: for an unknown family, or a setting of another one.
+
+    >>> arrange(["prior:maf", "--latent", "2", "--prior.transforms", "5"], Experiment())
+    ['--latent', '2', 'prior:maf', '--prior.transforms', '5']
+    """
+    known: dict[str, dict[str, Any]] = {"data": DATA, "prior": PRIORS, "guide": GUIDES}
+    root: list[str] = []
+    parts: dict[str, list[str]] = {group: [] for group in GROUPS}
+    named: dict[str, str] = {}
+    current = root
+    for word in words:
+        choice = re.fullmatch(r"(data|prior|guide):(\S*)", word)
+        if choice:
+            group, name = choice.groups()
+            if name not in known[group]:
+                raise FlowvaeError(f"{word}: unknown {group} {name!r}; {nearest(name, known[group])}")
+            named[group] = word
+            current = parts[group]
+        elif word.startswith("--"):
+            option = re.match(r"--(data|prior|guide)\.", word)
+            current = parts[option.group(1)] if option else root
+            current.append(word)
+        elif word == "-h":
+            (parts[list(named)[-1]] if named else root).append(word)
+        else:
+            current.append(word)
+    if "--help" in root and named:  # help about the part that was named last
+        root.remove("--help")
+        parts[list(named)[-1]].append("--help")
+    arranged = list(root)
+    for group in GROUPS:
+        if parts[group] and group not in named:
+            named[group] = f"{group}:{name_of(getattr(base, group))}"
+        if group in named:
+            for word in parts[group]:
+                option = re.match(rf"--{group}\.(?:no-)?([\w-]+)", word)
+                if option:
+                    check_setting(group, named[group].partition(":")[2], option.group(1).replace("-", "_"))
+            arranged += [named[group], *parts[group]]
+    return arranged
+
+
+def _parse(kind: type, words: list[str], command: str, default: Any = None) -> Any:
+    given = {} if default is None else {"default": default}
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(lambda info: _LIKELIHOOD if info.type is LikelihoodSpec else None)
+    with registry:
+        return tyro.cli(kind, args=words, prog=f"flowvae {command}", **given)
+
+
+def _option(words: list[str], name: str) -> tuple[list[str], str | None]:
+    """Take an option and its value out of the words."""
+    for i, word in enumerate(words):
+        if word.startswith(f"{name}="):
+            return words[:i] + words[i + 1 :], word.partition("=")[2]
+        if word == name and i + 1 < len(words):
+            return words[:i] + words[i + 2 :], words[i + 1]
+    return words, None
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    print(f"flowvae: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Data sets: their splits, the errors of a user's own files, and the exact evidence of the pinwheel."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from flowvae.data import Arrays, Bernoulli, Binomial, Dataset, Digits, Gaussian, Pinwheel, parse_likelihood
+from flowvae.data.pinwheel import ARMS, NOISE, OBSERVED, RADIAL, TANGENTIAL, place, see
+from flowvae.errors import FlowvaeError
+
+
+def rows(x: Tensor) -> set[bytes]:
+    return {row.numpy().tobytes() for row in x}
+
+
+def test_digits_are_all_the_digits_once() -> None:
+    data = Digits().load(0)
+    together = torch.cat((data.train, data.valid, data.test))
+    original = torch.tensor(load_digits().data, dtype=torch.float32)
+    assert torch.equal(together.sort(0).values, original.sort(0).values)
+    assert [len(part) for part in (data.train, data.valid, data.test)] == [1257, 270, 270]
+    assert data.labels is not None
+    counts = torch.bincount(data.labels["test"])
+    assert counts.min() >= 25  # stratified: 27 of each, give or take
+    assert counts.max() <= 29
+
+
+def test_the_seed_moves_valid_and_never_test() -> None:
+    one, other, again = Digits().load(0), Digits().load(1), Digits().load(0)
+    assert torch.equal(one.test, other.test)
+    assert not torch.equal(one.valid, other.valid)
+    assert torch.equal(one.train, again.train)
+    assert one.identity == again.identity
+    assert one.identity.sha256 != other.identity.sha256
+    assert not rows(one.test) & (rows(other.train) | rows(other.valid)) - rows(one.train)
+
+
+def save(path: Path, **arrays: object) -> Path:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def test_arrays_are_read_as_they_are(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    parts = {name: generator.integers(0, 2, (n, 4, 5)) for name, n in (("train", 9), ("valid", 3), ("test", 2))}
+    data = Arrays(save(tmp_path / "mine.npz", **parts), Bernoulli()).load(0)
+    for name, value in parts.items():
+        assert torch.equal(getattr(data, name), torch.tensor(value.reshape(len(value), 20)).float())
+    assert data.image_shape == (4, 5)
+    assert data.identity.split.startswith("as in the file")
+
+
+def test_missing_splits_are_drawn_from_train_with_their_labels(tmp_path: Path) -> None:
+    x = np.arange(40.0).reshape(20, 2)
+    path = save(tmp_path / "mine.npz", train=x, labels=np.arange(20))
+    data = Arrays(path, Gaussian()).load(3)
+    assert sorted(torch.cat((data.train, data.valid, data.test))[:, 0].tolist()) == x[:, 0].tolist()
+    assert (len(data.train), len(data.valid), len(data.test)) == (14, 3, 3)
+    assert data.labels is not None
+    for name in ("train", "valid", "test"):
+        assert torch.equal(getattr(data, name)[:, 0], 2 * data.labels[name].float())
+    np.save(tmp_path / "mine.npy", x)
+    assert Arrays(tmp_path / "mine.npy", Gaussian()).load(3).features == 2
+
+
+def wrong_files() -> list[object]:
+    good = np.zeros((20, 3))
+    nan, negative, fraction = good.copy(), good.copy(), good.copy()
+    nan[4, 1], negative[7, 2], fraction[3, 0] = np.nan, -1, 0.5
+    return [
+        pytest.param({"train": nan}, Gaussian(), "train: value nan at row", id="nan"),
+        pytest.param({"train": good, "valid": good, "test": nan}, Gaussian(), "test: .*row 4, column 1", id="where"),
+        pytest.param({"train": good, "valid": negative, "test": good}, Binomial(4), "row 7, column 2", id="support"),
+        pytest.param({"train": good, "valid": fraction, "test": good}, Bernoulli(), "0 or 1", id="fraction"),
+        pytest.param({"train": good, "valid": good[:0]}, Bernoulli(), "valid: empty", id="empty"),
+        pytest.param({"train": good, "valid": good[:, :2]}, Bernoulli(), "different numbers of columns", id="width"),
+        pytest.param({"train": good[:, 0]}, Bernoulli(), r"shape \(20,\)", id="shape"),
+        pytest.param({"train": good[:2]}, Bernoulli(), "too few", id="few"),
+        pytest.param({"x": good}, Bernoulli(), "array 'x'", id="name"),
+        pytest.param({"valid": good}, Bernoulli(), "no array 'train'", id="no-train"),
+        pytest.param({"train": good.astype("U3")}, Bernoulli(), "must be numbers", id="text"),
+        pytest.param({"train": good, "labels": np.zeros(3)}, Bernoulli(), "one a row", id="labels"),
+    ]
+
+
+@pytest.mark.parametrize(("arrays", "likelihood", "message"), wrong_files())
+def test_wrong_data_are_refused(tmp_path: Path, arrays: dict[str, object], likelihood: Gaussian, message: str) -> None:
+    path = save(tmp_path / "mine.npz", **arrays)
+    with pytest.raises(FlowvaeError, match=message):
+        Arrays(path, likelihood).load(0)
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04 broken"])
+def test_unreadable_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mine.npz"
+    path.write_bytes(content)
+    with pytest.raises(FlowvaeError, match="not a readable"):
+        Arrays(path, Bernoulli()).load(0)
+    with pytest.raises(FlowvaeError, match="no such file"):
+        Arrays(tmp_path / "other.npz", Bernoulli()).load(0)
+
+
+def test_pickled_arrays_are_not_opened(tmp_path: Path) -> None:
+    path = save(tmp_path / "mine.npz", train=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(FlowvaeError, match="plain numbers"):
+        Arrays(path, Bernoulli()).load(0)
+
+
+@pytest.mark.parametrize("text", ["bernoulli", "binomial:16", "gaussian", "gaussian:0.1"])
+def test_likelihoods_have_a_text_form(text: str) -> None:
+    assert str(parse_likelihood(text)) == text
+
+
+@pytest.mark.parametrize("text", ["bernouli", "binomial", "binomial:x", "binomial:0", "gaussian:-1", "bernoulli:2"])
+def test_wrong_likelihoods_are_refused(text: str) -> None:
+    with pytest.raises(FlowvaeError):
+        parse_likelihood(text)
+
+
+def test_gaussian_likelihood_is_in_the_units_of_the_data() -> None:
+    train = torch.randn(500, 3) * torch.tensor([1.0, 100.0, 0.01]) + torch.tensor([0.0, 5.0, -3.0])
+    likelihood = Gaussian(scale=None).build(train)
+    outputs = torch.randn(7, 3)
+    expected = torch.distributions.Normal(train.mean(0) + train.std(0) * outputs, train.std(0))
+    x = torch.randn(7, 3)
+    torch.testing.assert_close(likelihood(outputs).log_prob(x), expected.log_prob(x).sum(-1))
+    fixed = Gaussian(scale=0.3).build(train)
+    expected = torch.distributions.Normal(train.mean(0) + train.std(0) * outputs, 0.3)
+    torch.testing.assert_close(fixed(outputs).log_prob(x), expected.log_prob(x).sum(-1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_constant_column_is_no_division_by_zero() -> None:
+    train = torch.randn(50, 3)
+    train[:, 1] = 2.0
+    assert torch.isfinite(Gaussian().build(train)(torch.zeros(3)).log_prob(train)).all()
+
+
+def test_pinwheel_evidence_is_what_simple_monte_carlo_finds() -> None:
+    """Monte Carlo over the prior with a million draws, for a few data: slow, but it shares no quadrature."""
+    spec = Pinwheel(train=10, valid=10, test=10)
+    x = spec.load(0).test[:4].double()
+    generator = torch.Generator().manual_seed(1)
+    count = 1_000_000
+    arm = torch.randint(ARMS, (count,), generator=generator)
+    along, across = torch.randn(2, count, generator=generator, dtype=torch.float64)
+    mean = see(place(RADIAL * along, TANGENTIAL * across, arm))
+    constant = -OBSERVED * math.log(NOISE * math.sqrt(2 * math.pi))
+    for datum, exact in zip(x, spec.log_evidence(x), strict=True):
+        log_likelihood = -0.5 * ((datum - mean) ** 2).sum(-1) / NOISE**2 + constant
+        weight = (log_likelihood - log_likelihood.max()).exp()
+        estimate = weight.mean().log() + log_likelihood.max()
+        error = (weight.std() / weight.mean() / math.sqrt(count)).item()
+        assert abs(estimate - exact).item() < 4 * error
+        assert error < 0.05
+
+
+def test_pinwheel_evidence_has_converged() -> None:
+    spec = Pinwheel(train=10, valid=10, test=40)
+    x = spec.load(0).test
+    torch.testing.assert_close(spec.log_evidence(x), spec.log_evidence(x, step=0.125, reach=8.0), rtol=0, atol=1e-6)
+
+
+def test_pinwheel_test_data_are_the_same_for_every_seed() -> None:
+    spec = Pinwheel(train=50, valid=20, test=20)
+    assert torch.equal(spec.load(0).test, spec.load(7).test)
+    assert not torch.equal(spec.load(0).train, spec.load(7).train)
+
+
+def test_a_dataset_says_what_it_is() -> None:
+    identity = Digits().load(2).identity
+    assert identity.name == "digits"
+    assert "train 1257, valid 270, test 270" in identity.split
+    assert len(identity.sha256) == 16
+    assert isinstance(Digits().load(2), Dataset)
