@@ -62,7 +62,7 @@ class Experiment:
     >>> from dataclasses import replace
     >>> from flowvae import MAF
     >>> replace(Experiment(), prior=MAF(transforms=5)).prior
-    MAF(transforms=5, hidden_features=(64, 64))
+    MAF(transforms=5, hidden_features=(32,))
     """
 
     latent: int = 8
@@ -87,9 +87,10 @@ class Experiment:
             if not isinstance(getattr(self, name), kind):
                 raise FlowvaeError(f"Experiment.{name} = {getattr(self, name)!r}: must be a {kind.__name__} object.")
         if "prior" not in getattr(self.prior, "roles", ()):
+            reason = getattr(self.prior, "why_not", "") or "it is not a distribution over codes"
             raise FlowvaeError(
-                f"Experiment.prior = {self.prior!r}: must be one that can be a prior, "
-                "such as StandardNormal(), Mixture() or MAF()."
+                f"Experiment.prior = {self.prior!r}: cannot be a prior: {reason}. "
+                "Use StandardNormal(), Mixture(), or a flow such as MAF()."
             )
 
     def build(self, data: Dataset) -> Pair:

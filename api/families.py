@@ -112,7 +112,7 @@ def to_plain(spec: Any) -> Any:
     """A spec as dictionaries, lists and plain values, as YAML and JSON hold them.
 
     >>> to_plain(Inverse(MAF(transforms=1)))
-    {'family': 'inverse-maf', 'transforms': 1, 'hidden_features': [64, 64]}
+    {'family': 'inverse-maf', 'transforms': 1, 'hidden_features': [32]}
     """
     if isinstance(spec, LikelihoodSpec | Path):
         return str(spec)
@@ -135,7 +135,7 @@ def from_plain(kind: str, plain: Any) -> Any:
         FlowvaeError: for an unknown family or a setting that the family does not have.
 
     >>> from_plain("prior", {"family": "maf", "transforms": 5})
-    MAF(transforms=5, hidden_features=(64, 64))
+    MAF(transforms=5, hidden_features=(32,))
     """
     families = _families(kind)
     if isinstance(plain, str):

@@ -7,6 +7,7 @@ from flowvae.evaluation.plots import (
     draw_figures,
     plot_history,
     plot_latent,
+    plot_priors,
     plot_reconstructions,
     plot_samples,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "pareto_k",
     "plot_history",
     "plot_latent",
+    "plot_priors",
     "plot_reconstructions",
     "plot_samples",
     "read_metrics",

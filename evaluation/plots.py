@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from flowvae.data import Dataset
+from flowvae.errors import FlowvaeError
 from flowvae.guides import AmortizedGuide
 from flowvae.inference.checkpoint import atomic_write
 from flowvae.models import VAE
 from flowvae.seeds import derive, seeded
 
-__all__ = ["draw_figures", "plot_history", "plot_latent", "plot_reconstructions", "plot_samples"]
+__all__ = ["draw_figures", "plot_history", "plot_latent", "plot_priors", "plot_reconstructions", "plot_samples"]
 
 IMAGES = 64  # in a grid, 8 a row
 POINTS = 2000  # in a cloud
@@ -120,9 +122,6 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
     with seeded(derive(seed, "latent")):
         codes = guide.posterior(x).sample().numpy(force=True)
         drawn = model.prior().sample((max(len(codes), 1000),)).numpy(force=True)
-    labels = None
-    if data.labels and "test" in data.labels:
-        labels = data.labels["test"][: len(codes)].numpy(force=True)
     latent = codes.shape[1]
     axes = PCA(2).fit(np.concatenate((codes, drawn))) if latent > 2 else None
     if axes:
@@ -137,9 +136,9 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
         for ax in (left, right):
             _contours(ax, model, reach)
     left.scatter(drawn[:, 0], drawn[:, 1], s=4, alpha=0.4, color="#555555", linewidths=0)
-    colours = {"c": labels, "cmap": "tab10", "vmin": 0, "vmax": 9} if labels is not None else {"color": "#1f4e79"}
+    colours = _colours(data, len(codes))
     cloud = right.scatter(codes[:, 0], codes[:, 1], s=5, alpha=0.8, linewidths=0, **colours)
-    if labels is not None and len(np.unique(labels)) <= 10:
+    if "c" in colours:
         right.legend(*cloud.legend_elements(), frameon=False, fontsize=7, loc="upper right", title="label")
     contours = ", contours of the prior's density" if latent == 2 else ""
     left.set(title=f"prior p(z): draws{contours}")
@@ -152,6 +151,31 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
             xlabel=_axis("z", 1, axes),
             ylabel=_axis("z", 2, axes),
         )
+        ax.title.set_fontsize(9)
+    return figure
+
+
+@torch.no_grad()
+def plot_priors(pairs: Mapping[str, tuple[VAE, AmortizedGuide]], data: Dataset, seed: int = 0) -> Figure:
+    """The densities of several 2-D priors side by side, each with its own aggregated posterior on top.
+
+    Raises:
+        FlowvaeError: if a latent is not 2-D.
+    """
+    figure = _figure(3.1 * len(pairs), 3.5)
+    for place, (title, (model, guide)) in enumerate(pairs.items(), start=1):
+        x = data.test[:POINTS].to(next(model.parameters()).device)
+        with seeded(derive(seed, "latent")):
+            codes = guide.posterior(x).sample().numpy(force=True)
+        if codes.shape[1] != 2:
+            raise FlowvaeError(f"latent = {codes.shape[1]}: densities are drawn of a 2-D latent; use plot_latent.")
+        ax = figure.add_subplot(1, len(pairs), place)
+        reach = 1.08 * np.abs(codes).max()
+        side, density = _density(model, reach)
+        levels = density.max() * np.linspace(0.02, 1, 12)
+        ax.contourf(side, side, density, levels=levels, cmap="Greys", alpha=0.75, extend="max")
+        ax.scatter(codes[:, 0], codes[:, 1], s=3, alpha=0.7, linewidths=0, **_colours(data, len(codes)))
+        ax.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="$z_1$", ylabel="$z_2$")
         ax.title.set_fontsize(9)
     return figure
 
@@ -191,10 +215,24 @@ def _plot_line(codes: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> Figu
     return figure
 
 
-def _contours(ax: Axes, model: VAE, reach: float) -> None:
+def _colours(data: Dataset, count: int) -> dict[str, Any]:
+    """By label, where there are at most ten labels."""
+    labels = None if data.labels is None else data.labels.get("test")
+    if labels is None or len(labels.unique()) > 10:
+        return {"color": "#1f4e79"}
+    _, number = labels.unique(return_inverse=True)
+    return {"c": number[:count].numpy(force=True), "cmap": "tab10", "vmin": 0, "vmax": 9}
+
+
+def _density(model: VAE, reach: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     side = torch.linspace(-reach, reach, 161)
     grid = torch.cartesian_prod(side, side).to(next(model.parameters()).device)
-    density = model.prior().log_prob(grid).exp().reshape(161, 161).T.numpy(force=True)
+    density = model.prior().log_prob(grid).exp().reshape(161, 161).T
+    return side.numpy(force=True), density.numpy(force=True)
+
+
+def _contours(ax: Axes, model: VAE, reach: float) -> None:
+    side, density = _density(model, reach)
     ax.contour(side, side, density, levels=density.max() * np.geomspace(0.01, 0.9, 7), cmap="Greys_r", linewidths=0.7)
 
 

@@ -67,8 +67,6 @@ class IAF(NetworkFlowSpec):
     title: ClassVar[str] = "inverse autoregressive flow"
     paper: ClassVar[str] = "Kingma et al. 2016"
 
-    transforms: int = 2
-
     def _inverse(self) -> Inverse[MAF]:
         return Inverse(MAF(self.transforms, self.hidden_features))
 

@@ -16,7 +16,7 @@ __all__ = ["NSF", "CouplingNSF"]
 
 @dataclass(frozen=True)
 class _Spline(NetworkFlowSpec):
-    bins: int = 8
+    bins: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +83,8 @@ class CouplingNSF(_Spline):
 
     title: ClassVar[str] = "neural spline flow, coupling"
     paper: ClassVar[str] = "Durkan et al. 2019"
+
+    transforms: int = 4
 
     def _passes(self, features: int) -> int:
         return 2

@@ -27,6 +27,8 @@ class RealNVP(NetworkFlowSpec):
     title: ClassVar[str] = "affine coupling flow"
     paper: ClassVar[str] = "Dinh et al. 2017"
 
+    transforms: int = 4
+
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         self.check_features(features)
         flow = zuko.flows.RealNVP(features, context, transforms=self.transforms, hidden_features=self.hidden_features)

@@ -68,7 +68,7 @@ class FlowGuide(GuideSpec, Generic[Family]):
         if not isinstance(self.flow, FlowSpec):
             raise FlowvaeError(f"FlowGuide.flow = {self.flow!r}: must be a flow, such as IAF().")
         if "posterior" not in self.flow.roles:
-            raise FlowvaeError(f"FlowGuide.flow = {self.flow!r}: this family cannot be a posterior.")
+            raise FlowvaeError(f"FlowGuide.flow = {self.flow!r}: cannot be a posterior: {self.flow.why_not}.")
         one_of(self, "base", BASES)
         whole(self, "context")
 

@@ -53,7 +53,7 @@ class Inference:
     """
 
     epochs: int = 400
-    batch_size: int = 128
+    batch_size: int = 32
     learning_rate: float = 1e-3
     particles: int = 1
     kl_warmup: int = 0
