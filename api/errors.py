@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["FlowvaeError", "SlowDirectionWarning", "nearest", "number", "one_of", "sizes", "whole"]
+__all__ = [
+    "FlowvaeError",
+    "ImproperDensityWarning",
+    "SlowDirectionWarning",
+    "nearest",
+    "number",
+    "one_of",
+    "sizes",
+    "whole",
+]
 
 
 class FlowvaeError(ValueError):
@@ -14,6 +23,10 @@ class FlowvaeError(ValueError):
 
 class SlowDirectionWarning(UserWarning):
     """A flow is used in the direction in which it costs many network passes."""
+
+
+class ImproperDensityWarning(UserWarning):
+    """A flow is used as a density on all of R^D, where it loses mass."""
 
 
 def whole(owner: object, name: str, least: int = 1) -> None:

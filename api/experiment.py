@@ -16,7 +16,7 @@ import yaml
 from torch import nn
 
 from flowvae.data import Dataset, DataSpec, Digits
-from flowvae.errors import FlowvaeError, SlowDirectionWarning, nearest, whole
+from flowvae.errors import FlowvaeError, ImproperDensityWarning, SlowDirectionWarning, nearest, whole
 from flowvae.evaluation import (
     Metric,
     draw_figures,
@@ -99,7 +99,7 @@ class Experiment:
         Raises:
             FlowvaeError: if a part cannot work at this latent size.
         """
-        self._warn_if_slow()
+        self._warn_of_prior()
         with seeded(derive(self.seed, "likelihood")):
             likelihood = data.likelihood.build(data.train)
         with seeded(derive(self.seed, "prior")):
@@ -182,7 +182,15 @@ class Experiment:
         directory.mkdir(parents=True, exist_ok=True)
         self.to_yaml(file)
 
-    def _warn_if_slow(self) -> None:
+    def _warn_of_prior(self) -> None:
+        if not getattr(self.prior, "proper", True):
+            warnings.warn(
+                f"{type(self.prior).__name__} as a prior: it is not a normalized density on all of R^{self.latent}, "
+                "so its ELBO and NLL can be wrong by the mass beyond its box. MAF, NSF, BPF and the coupling flows "
+                "are normalized.",
+                ImproperDensityWarning,
+                stacklevel=3,
+            )
         cost = self.prior.cost(self.latent)
         if cost.density > SLOW * max(cost.sample, 1):
             warnings.warn(
@@ -326,8 +334,9 @@ def load(directory: str | Path) -> Run:
     experiment = Experiment.from_yaml(directory / "experiment.yaml")
     tensors, facts = load_checkpoint(directory / "checkpoint.safetensors")
     stored = facts["settings"]
-    if stored["experiment"] != json.loads(json.dumps(experiment.to_dict())):
-        changed = [name for name, value in experiment.to_dict().items() if stored["experiment"].get(name) != value]
+    trained = Experiment.from_dict(stored["experiment"])  # settings that are newer than the run have their defaults
+    if trained != experiment:
+        changed = [name for name, value in experiment.to_dict().items() if trained.to_dict()[name] != value]
         raise FlowvaeError(
             f"{directory}: experiment.yaml does not match its checkpoint in {', '.join(changed)}; "
             "restore the file, or train the new settings into another directory."
@@ -338,7 +347,9 @@ def load(directory: str | Path) -> Run:
             f"{directory}: was trained on {stored['data']}, but the data are now {data.identity.as_dict()}."
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SlowDirectionWarning)  # said when it was trained
+        # said when it was trained
+        warnings.simplefilter("ignore", SlowDirectionWarning)
+        warnings.simplefilter("ignore", ImproperDensityWarning)
         pair = experiment.build(data)
     device = choose_device(experiment.inference.device)
     for name, part in pair._asdict().items():

@@ -9,7 +9,22 @@ from typing import Any
 
 from flowvae.data import Arrays, DataSpec, Digits, LikelihoodSpec, Pinwheel
 from flowvae.errors import FlowvaeError, nearest
-from flowvae.flows import IAF, MAF, NICE, NSF, CouplingNSF, FlowSpec, Inverse, RealNVP
+from flowvae.flows import (
+    BPF,
+    CNF,
+    GF,
+    IAF,
+    MAF,
+    NAF,
+    NICE,
+    NSF,
+    SOSPF,
+    UNAF,
+    CouplingNSF,
+    FlowSpec,
+    Inverse,
+    RealNVP,
+)
 from flowvae.guides import FlowGuide, FullRank, Gaussian, GuideSpec
 from flowvae.models import Mixture, StandardNormal
 
@@ -35,12 +50,18 @@ FLOWS: dict[str, type[FlowSpec]] = {
     "realnvp": RealNVP,
     "nice": NICE,
     "iaf": IAF,
+    "bpf": BPF,
+    "cnf": CNF,
+    "naf": NAF,
+    "unaf": UNAF,
+    "sospf": SOSPF,
+    "gf": GF,
 }
 # name: the type (an Inverse or FlowGuide of a family is a type too) and an object with its default settings
 _TURNED: dict[str, tuple[Any, FlowSpec]] = {
     f"inverse-{name}": (Inverse[flow], Inverse(flow()))  # type: ignore[valid-type]
     for name, flow in FLOWS.items()
-    if flow is not IAF
+    if flow is not IAF and "posterior" in flow.roles
 }
 _ANY_FLOW: dict[str, tuple[Any, FlowSpec]] = {name: (flow, flow()) for name, flow in FLOWS.items()} | _TURNED
 PRIORS: dict[str, tuple[Any, Any]] = {

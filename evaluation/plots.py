@@ -157,26 +157,29 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
 
 @torch.no_grad()
 def plot_priors(pairs: Mapping[str, tuple[VAE, AmortizedGuide]], data: Dataset, seed: int = 0) -> Figure:
-    """The densities of several 2-D priors side by side, each with its own aggregated posterior on top.
+    """The densities of several 2-D priors side by side, each above its own aggregated posterior.
 
     Raises:
         FlowvaeError: if a latent is not 2-D.
     """
-    figure = _figure(3.1 * len(pairs), 3.5)
+    figure = _figure(2.9 * len(pairs), 5.9)
     for place, (title, (model, guide)) in enumerate(pairs.items(), start=1):
         x = data.test[:POINTS].to(next(model.parameters()).device)
         with seeded(derive(seed, "latent")):
             codes = guide.posterior(x).sample().numpy(force=True)
         if codes.shape[1] != 2:
             raise FlowvaeError(f"latent = {codes.shape[1]}: densities are drawn of a 2-D latent; use plot_latent.")
-        ax = figure.add_subplot(1, len(pairs), place)
-        reach = 1.08 * np.abs(codes).max()
-        side, density = _density(model, reach)
-        levels = density.max() * np.linspace(0.02, 1, 12)
-        ax.contourf(side, side, density, levels=levels, cmap="Greys", alpha=0.75, extend="max")
-        ax.scatter(codes[:, 0], codes[:, 1], s=3, alpha=0.7, linewidths=0, **_colours(data, len(codes)))
-        ax.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="$z_1$", ylabel="$z_2$")
-        ax.title.set_fontsize(9)
+        reach = 1.05 * np.quantile(np.abs(codes), 0.999)
+        above, below = figure.add_subplot(2, len(pairs), place), figure.add_subplot(2, len(pairs), len(pairs) + place)
+        _, density = _density(model, reach)
+        # the root makes tails visible that a linear scale hides
+        above.imshow(np.sqrt(density), extent=(-reach, reach, -reach, reach), origin="lower", cmap="Greys")
+        below.scatter(codes[:, 0], codes[:, 1], s=3, alpha=0.7, linewidths=0, **_colours(data, len(codes)))
+        above.set(title=f"{title}: density of the prior", ylabel="$z_2$")
+        below.set(title="codes of test data", xlabel="$z_1$", ylabel="$z_2$")
+        for ax in (above, below):
+            ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+            ax.title.set_fontsize(9)
     return figure
 
 

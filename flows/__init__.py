@@ -8,22 +8,36 @@
 | `CouplingNSF` | splines, cheap both ways |
 | `RealNVP` | affine coupling, cheap both ways |
 | `NICE` | additive coupling and a diagonal scale, cheap both ways |
+| `BPF` | `MAF` with Bernstein polynomials |
+| `CNF` | a neural ODE, as dear one way as the other |
+| `NAF`, `UNAF`, `SOSPF`, `GF` | priors only, not normalized beyond a box |
 | `Inverse` | any of them turned round |
 """
 
+from flowvae.flows.bpf import BPF
 from flowvae.flows.bridge import PyroFlow, to_pyro
-from flowvae.flows.inverse import IAF, Inverse
+from flowvae.flows.cnf import CNF
+from flowvae.flows.gaussianization import GF
+from flowvae.flows.iaf import IAF
+from flowvae.flows.inverse import Inverse
 from flowvae.flows.maf import MAF
+from flowvae.flows.neural import NAF, SOSPF, UNAF
 from flowvae.flows.nice import NICE
 from flowvae.flows.nsf import NSF, CouplingNSF
 from flowvae.flows.realnvp import RealNVP
 from flowvae.flows.spec import Cost, FlowSpec
 
 __all__ = [
+    "BPF",
+    "CNF",
+    "GF",
     "IAF",
     "MAF",
+    "NAF",
     "NICE",
     "NSF",
+    "SOSPF",
+    "UNAF",
     "Cost",
     "CouplingNSF",
     "FlowSpec",

@@ -1,4 +1,4 @@
-"""Any flow turned round, and IAF, the one whose inverse has a name of its own."""
+"""Any flow turned round."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import tyro
 from zuko.lazy import LazyTransform
 
 from flowvae.errors import FlowvaeError
-from flowvae.flows.maf import MAF
-from flowvae.flows.spec import Cost, FlowSpec, NetworkFlowSpec
+from flowvae.flows.iaf import IAF
+from flowvae.flows.spec import Cost, FlowSpec
 
-__all__ = ["IAF", "Inverse"]
+__all__ = ["Inverse"]
 
 Family = TypeVar("Family", bound=FlowSpec)
 
@@ -24,6 +24,7 @@ class Inverse(FlowSpec, Generic[Family]):
     Args:
         flow: the family to turn round.
 
+    >>> from flowvae.flows import MAF
     >>> Inverse(MAF(transforms=3)).cost(features=8)
     Cost(density=27, sample=3, sample_and_density=3)
     """
@@ -48,31 +49,3 @@ class Inverse(FlowSpec, Generic[Family]):
         cost = self.flow.cost(features)
         # zuko returns value and log-determinant together in the direction that it evaluates directly
         return Cost(density=cost.sample_and_density, sample=cost.density, sample_and_density=cost.density)
-
-
-@dataclass(frozen=True)
-class IAF(NetworkFlowSpec):
-    """Inverse autoregressive flow: `Inverse(MAF)` under the field's name.
-
-    A draw with its own density takes one pass a transform, the density of any other z one pass a dimension
-    and transform: right in a guide, slow as a prior.
-
-    References:
-        Kingma et al. (2016), "Improved Variational Inference with Inverse Autoregressive Flow".
-
-    >>> IAF(transforms=2).cost(features=8)
-    Cost(density=18, sample=2, sample_and_density=2)
-    """
-
-    title: ClassVar[str] = "inverse autoregressive flow"
-    paper: ClassVar[str] = "Kingma et al. 2016"
-
-    def _inverse(self) -> Inverse[MAF]:
-        return Inverse(MAF(self.transforms, self.hidden_features))
-
-    def transform(self, features: int, context: int = 0) -> LazyTransform:
-        self.check_features(features)
-        return self._inverse().transform(features, context)
-
-    def cost(self, features: int) -> Cost:
-        return self._inverse().cost(features)

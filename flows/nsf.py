@@ -9,7 +9,7 @@ import zuko
 from zuko.lazy import LazyTransform
 
 from flowvae.errors import whole
-from flowvae.flows.spec import Cost, NetworkFlowSpec, start_as_identity
+from flowvae.flows.spec import Cost, NetworkFlowSpec, start_as_identity, with_affine_front
 
 __all__ = ["NSF", "CouplingNSF"]
 
@@ -17,6 +17,7 @@ __all__ = ["NSF", "CouplingNSF"]
 @dataclass(frozen=True)
 class _Spline(NetworkFlowSpec):
     bins: int = 4
+    affine: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,7 +36,8 @@ class _Spline(NetworkFlowSpec):
             hidden_features=self.hidden_features,
             passes=self._passes(features),
         )
-        return start_as_identity(flow.transform)
+        transform = start_as_identity(flow.transform)
+        return with_affine_front(transform, features, context) if self.affine else transform
 
     def cost(self, features: int) -> Cost:
         steps, passes = self.transforms, self._passes(features)
@@ -50,6 +52,7 @@ class NSF(_Spline):
 
     Args:
         bins: pieces of each spline.
+        affine: whether a learned shift and scale come first, which bring far codes into the splines' box.
 
     References:
         Durkan, Bekasov, Murray & Papamakarios (2019), "Neural Spline Flows".
@@ -73,6 +76,7 @@ class CouplingNSF(_Spline):
 
     Args:
         bins: pieces of each spline.
+        affine: whether a learned shift and scale come first, which bring far codes into the splines' box.
 
     References:
         Durkan, Bekasov, Murray & Papamakarios (2019), "Neural Spline Flows".

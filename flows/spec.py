@@ -9,11 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from zuko.distributions import DiagNormal
-from zuko.lazy import Flow, LazyDistribution, LazyTransform, UnconditionalDistribution
+from zuko.flows.gaussianization import ElementWiseTransform
+from zuko.lazy import Flow, LazyComposedTransform, LazyDistribution, LazyTransform, UnconditionalDistribution
 
 from flowvae.errors import FlowvaeError, sizes, whole
 
-__all__ = ["Cost", "FlowSpec", "NetworkFlowSpec", "standard_normal", "start_as_identity"]
+__all__ = ["Cost", "FlowSpec", "NetworkFlowSpec", "standard_normal", "start_as_identity", "with_affine_front"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class FlowSpec(ABC):
     why_not: ClassVar[str] = ""  # why the family has no other role
     proper: ClassVar[bool] = True  # whether it is a normalized density on all of R^D, whatever its parameters
     least_features: ClassVar[int] = 2
+
+    @property
+    def starts_as_identity(self) -> bool:
+        """Whether the untrained flow is the identity: true of all families but those that cannot be."""
+        return True
 
     @abstractmethod
     def transform(self, features: int, context: int = 0) -> LazyTransform:
@@ -96,6 +102,15 @@ class NetworkFlowSpec(FlowSpec):
 def standard_normal(features: int) -> LazyDistribution:
     """N(0, I) over R^features, as buffers: it moves with the module and is not trained."""
     return UnconditionalDistribution(DiagNormal, loc=torch.zeros(features), scale=torch.ones(features), buffer=True)
+
+
+def with_affine_front(transform: LazyTransform, features: int, context: int) -> LazyTransform:
+    """A learned shift and scale of every dimension before the transform, for flows that act on a box only.
+
+    With a context they are a function of it.
+    """
+    front = start_as_identity(ElementWiseTransform(features, context))
+    return LazyComposedTransform(front, transform)
 
 
 def start_as_identity(transform: LazyTransform) -> LazyTransform:

@@ -213,7 +213,7 @@ Experiment.from_yaml(sys.argv[1]).run(sys.argv[2], draws=20, progress=False)
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_to_the_same_end(how: signal.Signals, tmp_path: Path) -> None:
-    experiment = replace(TINY, inference=replace(TINY.inference, epochs=60))
+    experiment = replace(TINY, inference=replace(TINY.inference, epochs=30))
     experiment.to_yaml(tmp_path / "e.yaml")
     whole = experiment.run(tmp_path / "whole", draws=20, progress=False)
     process = subprocess.Popen(
@@ -229,7 +229,7 @@ def test_a_killed_run_goes_on_to_the_same_end(how: signal.Signals, tmp_path: Pat
     process.send_signal(how)
     assert process.wait() != 0
     _, facts = load_checkpoint(checkpoint)
-    assert 0 < facts["progress"]["epoch"] < 60
+    assert 0 < facts["progress"]["epoch"] < 30
     resumed = experiment.run(tmp_path / "killed", resume=True, draws=20, progress=False)
     assert resumed.metrics == whole.metrics
     one, _ = load_checkpoint(tmp_path / "whole" / "checkpoint.safetensors")

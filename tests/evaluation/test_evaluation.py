@@ -195,6 +195,9 @@ def test_priors_side_by_side_need_two_dimensions() -> None:
     experiment = replace(SMALL, latent=2, data=Pinwheel(train=50, valid=20, test=60))
     pairs = {"maf": experiment.build(data), "normal": replace(experiment, prior=Experiment().prior).build(data)}
     figure = plot_priors(pairs, data)
-    assert [ax.get_title() for ax in figure.axes] == ["maf", "normal"]
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == [
+        f"{name}: density of the prior" if row else "codes of test data" for name in pairs for row in (1, 0)
+    ]
     with pytest.raises(FlowvaeError, match="latent = 3"):
         plot_priors({"maf": replace(experiment, latent=3).build(data)}, data)
