@@ -1,6 +1,7 @@
 """Measures with units and protocols, the ArviZ export, and figures."""
 
 from flowvae.evaluation.arviz_export import pareto_k, to_arviz
+from flowvae.evaluation.exact import exact_metrics
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.metrics import Metric, read_metrics, write_metrics
 from flowvae.evaluation.plots import (
@@ -18,6 +19,7 @@ __all__ = [
     "Likelihoods",
     "Metric",
     "draw_figures",
+    "exact_metrics",
     "importance_draws",
     "likelihood_metrics",
     "measure_likelihoods",

@@ -1,7 +1,36 @@
-"""Pyro models: the VAE, the linear-Gaussian oracle, and priors that are not flows."""
+"""Pyro models: the VAE, autoregressive models, the linear-Gaussian oracle, and priors that are not flows."""
 
+from flowvae.models.autoregressive import Autoregressive, AutoregressiveModel
+from flowvae.models.discretized import DiscretizedLogisticMixture
+from flowvae.models.heads import (
+    BernoulliHead,
+    CategoricalHead,
+    GaussianMixtureHead,
+    Head,
+    HeadSpec,
+    LogisticMixtureHead,
+    default_head,
+)
 from flowvae.models.linear_gaussian import LinearGaussian
 from flowvae.models.priors import Mixture, PriorSpec, StandardNormal
+from flowvae.models.product_rule import ProductRule
 from flowvae.models.vae import VAE
 
-__all__ = ["VAE", "LinearGaussian", "Mixture", "PriorSpec", "StandardNormal"]
+__all__ = [
+    "VAE",
+    "Autoregressive",
+    "AutoregressiveModel",
+    "BernoulliHead",
+    "CategoricalHead",
+    "DiscretizedLogisticMixture",
+    "GaussianMixtureHead",
+    "Head",
+    "HeadSpec",
+    "LinearGaussian",
+    "LogisticMixtureHead",
+    "Mixture",
+    "PriorSpec",
+    "ProductRule",
+    "StandardNormal",
+    "default_head",
+]

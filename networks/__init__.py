@@ -1,6 +1,19 @@
-"""Networks: encoder trunks and decoders, and the way their parameters meet Pyro."""
+"""Networks: encoder trunks and decoders, autoregressive networks, and the way their parameters meet Pyro."""
 
+from flowvae.networks.causal import CausalNetwork, CausalSpec
+from flowvae.networks.made import MADE
 from flowvae.networks.mlp import MLP, Standardize
 from flowvae.networks.parameters import declare_parameters
+from flowvae.networks.pixelcnn import PixelCNN
+from flowvae.networks.wavenet import WaveNet
 
-__all__ = ["MLP", "Standardize", "declare_parameters"]
+__all__ = [
+    "MADE",
+    "MLP",
+    "CausalNetwork",
+    "CausalSpec",
+    "PixelCNN",
+    "Standardize",
+    "WaveNet",
+    "declare_parameters",
+]
