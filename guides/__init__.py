@@ -9,8 +9,8 @@ r"""Pyro guides.
 """
 
 from flowvae.guides.amortized import AmortizedGuide, GuideSpec
-from flowvae.guides.no_guide import NoGuide
 from flowvae.guides.flow import FlowGuide
 from flowvae.guides.gaussian import FullRank, Gaussian
+from flowvae.guides.no_guide import NoGuide
 
 __all__ = ["AmortizedGuide", "FlowGuide", "FullRank", "Gaussian", "GuideSpec", "NoGuide"]
