@@ -8,10 +8,12 @@
 | `CouplingNSF` | splines, cheap both ways |
 | `RealNVP` | affine coupling, cheap both ways |
 | `NICE` | additive coupling and a diagonal scale, cheap both ways |
+| `Glow` | an image flow, cheap both ways: a model of data |
 | `Inverse` | any of them turned round |
 """
 
 from flowvae.flows.bridge import PyroFlow, to_pyro
+from flowvae.flows.glow import Glow, initialize_from_data
 from flowvae.flows.inverse import IAF, Inverse
 from flowvae.flows.maf import MAF
 from flowvae.flows.nice import NICE
@@ -27,8 +29,10 @@ __all__ = [
     "Cost",
     "CouplingNSF",
     "FlowSpec",
+    "Glow",
     "Inverse",
     "PyroFlow",
     "RealNVP",
+    "initialize_from_data",
     "to_pyro",
 ]

@@ -1,14 +1,19 @@
-r"""Pyro guides for the VAE.
+r"""Pyro guides for the VAE, and for flows as models of data.
 
 | name | q(z \| x) |
 | --- | --- |
 | `Gaussian` | independent dimensions |
 | `FullRank` | full covariance |
 | `FlowGuide` | either of them pushed through any flow, static or conditioned on x |
+
+`NoGuide` is for a model without latent variables; `UniformNoise` and `FlowNoise` draw the noise that makes
+counts continuous.
 """
 
 from flowvae.guides.amortized import AmortizedGuide, GuideSpec
+from flowvae.guides.dequantization import FlowNoise, UniformNoise
 from flowvae.guides.flow import FlowGuide
 from flowvae.guides.gaussian import FullRank, Gaussian
+from flowvae.guides.no_guide import NoGuide
 
-__all__ = ["AmortizedGuide", "FlowGuide", "FullRank", "Gaussian", "GuideSpec"]
+__all__ = ["AmortizedGuide", "FlowGuide", "FlowNoise", "FullRank", "Gaussian", "GuideSpec", "NoGuide", "UniformNoise"]
