@@ -11,6 +11,7 @@ from flowvae.data.likelihoods import (
     LikelihoodSpec,
     parse_likelihood,
 )
+from flowvae.data.moons import Moons
 from flowvae.data.pinwheel import Pinwheel
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Gaussian",
     "Likelihood",
     "LikelihoodSpec",
+    "Moons",
     "Pinwheel",
     "parse_likelihood",
 ]

@@ -11,6 +11,7 @@
 | `BPF` | `MAF` with Bernstein polynomials |
 | `CNF` | a neural ODE, as dear one way as the other |
 | `NAF`, `UNAF`, `SOSPF`, `GF` | priors only, not normalized beyond a box |
+| `Glow` | an image flow, cheap both ways: a model of data |
 | `Inverse` | any of them turned round |
 """
 
@@ -18,6 +19,7 @@ from flowvae.flows.bpf import BPF
 from flowvae.flows.bridge import PyroFlow, to_pyro
 from flowvae.flows.cnf import CNF
 from flowvae.flows.gaussianization import GF
+from flowvae.flows.glow import Glow, initialize_from_data
 from flowvae.flows.iaf import IAF
 from flowvae.flows.inverse import Inverse
 from flowvae.flows.maf import MAF
@@ -41,8 +43,10 @@ __all__ = [
     "Cost",
     "CouplingNSF",
     "FlowSpec",
+    "Glow",
     "Inverse",
     "PyroFlow",
     "RealNVP",
+    "initialize_from_data",
     "to_pyro",
 ]

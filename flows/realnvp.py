@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import zuko
-from zuko.lazy import LazyTransform
+from zuko.flows.coupling import GeneralCouplingTransform
+from zuko.lazy import LazyComposedTransform, LazyTransform
 
+from flowvae.errors import one_of
+from flowvae.flows.image import check_image_setting
+from flowvae.flows.masks import MASKS, coupling_mask
 from flowvae.flows.spec import Cost, NetworkFlowSpec, start_as_identity
 
 __all__ = ["RealNVP"]
@@ -15,7 +18,15 @@ __all__ = ["RealNVP"]
 
 @dataclass(frozen=True)
 class RealNVP(NetworkFlowSpec):
-    """Affine coupling flow: every second dimension scales and shifts the others, then the roles swap.
+    """Affine coupling flow: one half of the dimensions scales and shifts the other, then the roles swap.
+
+    u_b = exp(s(z_a)) ⊙ z_b + t(z_a), u_a = z_a; log|det ∂u/∂z| = Σ s. With an image mask, features are the
+    pixels of an image; the networks are multilayer perceptrons all the same (`Glow` has convolutions).
+
+    Args:
+        mask: which half is read first: "alternating" (every second dimension), "halves", or, for images,
+            "checkerboard" or "channel"; see `coupling_mask`.
+        image_shape: (height, width) for an image mask; none: a square image of one channel.
 
     References:
         Dinh, Sohl-Dickstein & Bengio (2017), "Density estimation using Real NVP".
@@ -28,11 +39,24 @@ class RealNVP(NetworkFlowSpec):
     paper: ClassVar[str] = "Dinh et al. 2017"
 
     transforms: int = 4
+    mask: str = "alternating"
+    image_shape: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(self, "mask", MASKS)
+        check_image_setting(self)
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         self.check_features(features)
-        flow = zuko.flows.RealNVP(features, context, transforms=self.transforms, hidden_features=self.hidden_features)
-        return start_as_identity(flow.transform)
+        mask = coupling_mask(self.mask, features, self.image_shape, owner=self)
+        layers = [
+            GeneralCouplingTransform(
+                features, context, mask=~mask if step % 2 else mask, hidden_features=self.hidden_features
+            )
+            for step in range(self.transforms)
+        ]
+        return start_as_identity(LazyComposedTransform(*layers))
 
     def cost(self, features: int) -> Cost:
         steps = self.transforms

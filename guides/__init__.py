@@ -5,12 +5,14 @@ r"""Pyro guides.
 | `Gaussian` | independent dimensions |
 | `FullRank` | full covariance |
 | `FlowGuide` | either of them pushed through any flow, static or conditioned on x |
-| `NoGuide` | nothing: for models without a latent |
+| `NoGuide` | nothing: for models without a latent, whose ELBO is log p(x) |
+| `UniformNoise`, `FlowNoise` | the noise that makes counts continuous, for flows as models of data |
 """
 
 from flowvae.guides.amortized import AmortizedGuide, GuideSpec
+from flowvae.guides.dequantization import FlowNoise, UniformNoise
 from flowvae.guides.flow import FlowGuide
 from flowvae.guides.gaussian import FullRank, Gaussian
 from flowvae.guides.no_guide import NoGuide
 
-__all__ = ["AmortizedGuide", "FlowGuide", "FullRank", "Gaussian", "GuideSpec", "NoGuide"]
+__all__ = ["AmortizedGuide", "FlowGuide", "FlowNoise", "FullRank", "Gaussian", "GuideSpec", "NoGuide", "UniformNoise"]

@@ -1,7 +1,9 @@
-"""Pyro models: the VAE, autoregressive models, the linear-Gaussian oracle, and priors that are not flows."""
+"""Pyro models: the VAE, flows and autoregressive models of data, the linear-Gaussian oracle, other priors."""
 
 from flowvae.models.autoregressive import Autoregressive, AutoregressiveModel
+from flowvae.models.dequantized import DequantizedFlow
 from flowvae.models.discretized import DiscretizedLogisticMixture
+from flowvae.models.flow_model import FlowModel
 from flowvae.models.heads import (
     BernoulliHead,
     CategoricalHead,
@@ -22,7 +24,9 @@ __all__ = [
     "AutoregressiveModel",
     "BernoulliHead",
     "CategoricalHead",
+    "DequantizedFlow",
     "DiscretizedLogisticMixture",
+    "FlowModel",
     "GaussianMixtureHead",
     "Head",
     "HeadSpec",

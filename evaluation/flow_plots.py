@@ -1,0 +1,187 @@
+"""Figures of flows as models of data: samples, interpolation, density, and the way from base to data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+from zuko.transforms import ComposedTransform
+
+from flowvae.data import Dataset
+from flowvae.errors import FlowvaeError
+from flowvae.models import FlowModel
+from flowvae.seeds import derive, seeded
+
+__all__ = ["interpolate", "plot_density", "plot_flow_samples", "plot_interpolation", "plot_steps"]
+
+IMAGES = 64  # in a grid, 8 a row
+POINTS = 2000  # in a cloud
+PANELS = 6  # in a row at most
+NODES = 201  # of a density, a side
+
+
+@torch.no_grad()
+def interpolate(model: FlowModel, start: Tensor, end: Tensor, steps: int = 9) -> Tensor:
+    """Data between two data, shape (steps, N, D): both are encoded, the way between their base points is decoded.
+
+    The way is the arc u(t) = cos(πt/2) u_0 + sin(πt/2) u_1, which keeps the distribution N(0, I) of two independent
+    base points all along; a straight line passes nearer to 0 than nearly every draw does.
+
+    Args:
+        model: the flow.
+        start: data, shape (N, D).
+        end: as many others.
+        steps: points on the way, with both ends; two or more.
+
+    Raises:
+        FlowvaeError: for fewer than two steps.
+    """
+    if steps < 2:
+        raise FlowvaeError(f"steps = {steps}: both ends belong to the way; use 2 or more.")
+    angle = torch.linspace(0, math.pi / 2, steps, device=start.device)[:, None, None]
+    first, last = model.encode(start), model.encode(end)
+    return model.decode(angle.cos() * first + angle.sin() * last)
+
+
+def plot_flow_samples(
+    model: FlowModel, data: Dataset, temperatures: Sequence[float] = (0.7, 1.0), seed: int = 0
+) -> Figure:
+    """Test images beside what the flow generates, at one or several temperatures.
+
+    Raises:
+        FlowvaeError: for data that are no images.
+    """
+    figure = _figure(3.6 * (len(temperatures) + 1), 3.9)
+    axes = figure.subplots(1, len(temperatures) + 1)
+    _images(axes[0], data.test[:IMAGES], data, f"{data.name}: test images")
+    for ax, temperature in zip(axes[1:], temperatures, strict=True):
+        with seeded(derive(seed, "samples")):
+            drawn = model.generate(IMAGES, temperature)
+        _images(ax, drawn, data, f"generated, temperature {temperature:g}")
+    return figure
+
+
+def plot_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: int = 9, seed: int = 0) -> Figure:
+    """From one test image to another: through the base of the flow, and by mixing pixels.
+
+    Pairs are drawn at random, of different labels where there are labels.
+
+    Raises:
+        FlowvaeError: for data that are no images.
+    """
+    _image_shape(data)
+    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(derive(seed, "pairs")))
+    labels = data.labels["test"] if data.labels else torch.arange(len(data.test))
+    chosen: list[tuple[int, int]] = []
+    for one, other in zip(order[::2].tolist(), order[1::2].tolist(), strict=False):
+        if labels[one] != labels[other] and len(chosen) < pairs:
+            chosen.append((one, other))
+    start, end = (data.test[[pair[side] for pair in chosen]] for side in (0, 1))
+    share = torch.linspace(0, 1, steps)[:, None, None]
+    ways = interpolate(model, start, end, steps), (1 - share) * start + share * end
+    figure = _figure(9.6, 0.5 * pairs + 0.6)
+    titles = "through the base: T(u(t))", "pixels: (1 − t) x₀ + t x₁"
+    for ax, way, title in zip(figure.subplots(1, 2), ways, titles, strict=True):
+        _images(ax, way.transpose(0, 1).flatten(0, 1), data, title, row=steps)
+    return figure
+
+
+@torch.no_grad()
+def plot_density(model: FlowModel, data: Dataset, title: str = "density of the flow") -> Figure:
+    """Data in the plane beside the density that the flow gives them, and the true one where it is known.
+
+    Raises:
+        FlowvaeError: for data that are not in the plane.
+    """
+    _plane(data)
+    low, high = data.test.amin(0), data.test.amax(0)
+    margin = 0.12 * (high - low)
+    low, high = low - margin, high + margin
+    x, y = (torch.linspace(a, b, NODES) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    grid = torch.cartesian_prod(x, y)
+    pictures = [(title, model.flow().log_prob(grid).exp())]
+    if data.log_evidence is not None:
+        pictures.append(("true density", data.log_evidence(grid).exp()))
+    figure = _figure(3.6 * (len(pictures) + 1), 3.0)
+    axes = figure.subplots(1, len(pictures) + 1, sharex=True, sharey=True)
+    extent = (x[0].item(), x[-1].item(), y[0].item(), y[-1].item())
+    top = max(float(density.max()) for _, density in pictures)
+    for ax, (name, density) in zip(axes[1:], pictures, strict=True):
+        picture = density.reshape(NODES, NODES).T.numpy(force=True)
+        shown = ax.imshow(picture, origin="lower", extent=extent, cmap="magma", vmin=0, vmax=top, aspect="equal")
+        ax.set_title(name, fontsize=10)
+        ax.tick_params(labelsize=7)
+    figure.colorbar(shown, ax=axes[1:], label="density", shrink=0.8)
+    _cloud(axes[0], data.test[:POINTS], f"{data.name}: test data", color="#1f4e79")
+    axes[0].set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
+    return figure
+
+
+@torch.no_grad()
+def plot_steps(model: FlowModel, data: Dataset, seed: int = 0) -> Figure:
+    """A cloud of points on its way: base, after each transform in the *generative* direction, and the data.
+
+    A point keeps its colour, which is its direction from the origin of the base. The base is one piece, and a
+    continuous map cannot tear it: between two moons there stays a thin bridge.
+
+    Raises:
+        FlowvaeError: for data that are not in the plane.
+    """
+    _plane(data)
+    flow = model.flow()
+    with seeded(derive(seed, "steps")):
+        u = flow.base.sample((POINTS,))
+    transform = flow.transform
+    steps = transform.transforms if isinstance(transform, ComposedTransform) else (transform,)
+    clouds = [("base N(0, I)", u)]
+    for number, step in enumerate(reversed(steps), start=1):
+        clouds.append((f"after transform {number}", step.inv(clouds[-1][1])))
+    colour = torch.atan2(u[:, 1], u[:, 0]).numpy(force=True)
+    rows = math.ceil((len(clouds) + 1) / PANELS)
+    columns = math.ceil((len(clouds) + 1) / rows)
+    figure = _figure(2.3 * columns, 2.5 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for ax, (title, points) in zip(axes, clouds, strict=False):
+        _cloud(ax, points, title, c=colour, cmap="hsv")
+    _cloud(axes[len(clouds)], data.test[:POINTS], f"{data.name}: test data", color="#555555")
+    for ax in axes[: len(clouds) + 1]:
+        ax.set_aspect("equal", adjustable="datalim")
+    for ax in axes[len(clouds) + 1 :]:
+        ax.axis("off")
+    return figure
+
+
+def _cloud(ax: Axes, points: Tensor, title: str, **style: Any) -> None:
+    x, y = points.cpu().T.numpy(force=True)
+    ax.scatter(x, y, s=3, alpha=0.7, linewidths=0, **style)
+    ax.set_title(title, fontsize=10)
+    ax.tick_params(labelsize=7)
+
+
+def _images(ax: Axes, x: Tensor, data: Dataset, title: str, row: int = 8) -> None:
+    images = x.cpu().reshape(-1, 1, *_image_shape(data))
+    grid = make_grid(images / float(data.train.max()), nrow=row, padding=1, pad_value=0.5)
+    ax.imshow(grid[0].numpy(force=True), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(title, fontsize=10)
+    ax.axis("off")
+
+
+def _image_shape(data: Dataset) -> tuple[int, int]:
+    if data.image_shape is None:
+        raise FlowvaeError(f"{data.name}: has no image_shape; this figure needs images, such as Digits().")
+    return data.image_shape
+
+
+def _plane(data: Dataset) -> None:
+    if data.features != 2:
+        raise FlowvaeError(f"{data.name}: {data.features} columns; this figure needs a plane, such as Moons().")
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
