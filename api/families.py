@@ -9,7 +9,22 @@ from typing import Any
 
 from flowvae.data import Arrays, DataSpec, Digits, LikelihoodSpec, Pinwheel
 from flowvae.errors import FlowvaeError, nearest
-from flowvae.flows import IAF, MAF, NICE, NSF, CouplingNSF, FlowSpec, Inverse, RealNVP
+from flowvae.flows import (
+    IAF,
+    MAF,
+    NICE,
+    NSF,
+    CouplingNSF,
+    FlowSpec,
+    Householder,
+    Inverse,
+    Linear,
+    Planar,
+    Radial,
+    RealNVP,
+    Residual,
+    Sylvester,
+)
 from flowvae.guides import FlowGuide, FullRank, Gaussian, GuideSpec
 from flowvae.models import Mixture, StandardNormal
 
@@ -35,12 +50,18 @@ FLOWS: dict[str, type[FlowSpec]] = {
     "realnvp": RealNVP,
     "nice": NICE,
     "iaf": IAF,
+    "residual": Residual,
+    "linear": Linear,
+    "radial": Radial,
+    "planar": Planar,
+    "sylvester": Sylvester,
+    "householder": Householder,
 }
 # name: the type (an Inverse or FlowGuide of a family is a type too) and an object with its default settings
 _TURNED: dict[str, tuple[Any, FlowSpec]] = {
     f"inverse-{name}": (Inverse[flow], Inverse(flow()))  # type: ignore[valid-type]
     for name, flow in FLOWS.items()
-    if flow is not IAF
+    if not flow.turned
 }
 _ANY_FLOW: dict[str, tuple[Any, FlowSpec]] = {name: (flow, flow()) for name, flow in FLOWS.items()} | _TURNED
 PRIORS: dict[str, tuple[Any, Any]] = {
@@ -82,7 +103,8 @@ class Row:
 
 def table(latent: int) -> list[Row]:
     """Every prior and guide family with its default settings, at this latent size."""
-    families = {name: family for name, (_, family) in PRIORS.items() if name not in _TURNED}
+    families = {name: family for name, (_, family) in PRIORS.items() if name not in _ANY_FLOW}
+    families |= {name: flow for name, (_, flow) in _ANY_FLOW.items() if name not in _TURNED}
     families |= {name: guide for name, (_, guide) in GUIDES.items() if name not in _ANY_FLOW}
     families["inverse-maf"] = Inverse(MAF())
     rows = []
