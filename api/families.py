@@ -22,8 +22,14 @@ from flowvae.flows import (
     UNAF,
     CouplingNSF,
     FlowSpec,
+    Householder,
     Inverse,
+    Linear,
+    Planar,
+    Radial,
     RealNVP,
+    Residual,
+    Sylvester,
 )
 from flowvae.guides import FlowGuide, FullRank, Gaussian, GuideSpec
 from flowvae.models import Mixture, StandardNormal
@@ -56,12 +62,18 @@ FLOWS: dict[str, type[FlowSpec]] = {
     "unaf": UNAF,
     "sospf": SOSPF,
     "gf": GF,
+    "residual": Residual,
+    "linear": Linear,
+    "radial": Radial,
+    "planar": Planar,
+    "sylvester": Sylvester,
+    "householder": Householder,
 }
 # name: the type (an Inverse or FlowGuide of a family is a type too) and an object with its default settings
 _TURNED: dict[str, tuple[Any, FlowSpec]] = {
     f"inverse-{name}": (Inverse[flow], Inverse(flow()))  # type: ignore[valid-type]
     for name, flow in FLOWS.items()
-    if flow is not IAF and "posterior" in flow.roles
+    if flow.proper and not flow.turned
 }
 _ANY_FLOW: dict[str, tuple[Any, FlowSpec]] = {name: (flow, flow()) for name, flow in FLOWS.items()} | _TURNED
 PRIORS: dict[str, tuple[Any, Any]] = {
@@ -87,6 +99,7 @@ class Row:
         title: what it is.
         paper: where it comes from.
         roles: what it may be.
+        proper: whether it is a normalized density on all of R^D.
         density: passes for the log-density of a given z.
         sample: passes for a draw.
         sample_and_density: passes for a draw with its own density.
@@ -96,6 +109,7 @@ class Row:
     title: str
     paper: str
     roles: tuple[str, ...]
+    proper: bool
     density: int
     sample: int
     sample_and_density: int
@@ -103,7 +117,8 @@ class Row:
 
 def table(latent: int) -> list[Row]:
     """Every prior and guide family with its default settings, at this latent size."""
-    families = {name: family for name, (_, family) in PRIORS.items() if name not in _TURNED}
+    families = {name: family for name, (_, family) in PRIORS.items() if name not in _ANY_FLOW}
+    families |= {name: flow for name, (_, flow) in _ANY_FLOW.items() if name not in _TURNED}
     families |= {name: guide for name, (_, guide) in GUIDES.items() if name not in _ANY_FLOW}
     families["inverse-maf"] = Inverse(MAF())
     rows = []

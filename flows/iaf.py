@@ -40,6 +40,7 @@ class IAF(NetworkFlowSpec):
 
     title: ClassVar[str] = "inverse autoregressive flow"
     paper: ClassVar[str] = "Kingma et al. 2016"
+    turned: ClassVar[str] = "MAF"
 
     update: str = "affine"
 

@@ -9,7 +9,6 @@ import tyro
 from zuko.lazy import LazyTransform
 
 from flowvae.errors import FlowvaeError
-from flowvae.flows.iaf import IAF
 from flowvae.flows.spec import Cost, FlowSpec
 
 __all__ = ["Inverse"]
@@ -37,10 +36,22 @@ class Inverse(FlowSpec, Generic[Family]):
     def __post_init__(self) -> None:
         if not isinstance(self.flow, FlowSpec):
             raise FlowvaeError(f"Inverse.flow = {self.flow!r}: must be a flow, such as MAF().")
-        if isinstance(self.flow, IAF):
-            raise FlowvaeError(f"Inverse.flow = {self.flow!r}: IAF is the inverse of MAF; use MAF.")
+        if self.flow.turned:
+            raise FlowvaeError(f"Inverse.flow = {self.flow!r}: turned round it is {self.flow.turned}; use that.")
         if isinstance(self.flow, Inverse):
             raise FlowvaeError(f"Inverse.flow = {self.flow!r}: turned round twice is the flow itself; use that.")
+
+    @property
+    def roles(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What the family may be: what restricts a direction of the flow inside restricts the other one here."""
+        exchanged = {"prior": "posterior", "posterior": "prior"}
+        return tuple(role for role, other in exchanged.items() if other in self.flow.roles)
+
+    @property
+    def why_not(self) -> str:  # type: ignore[override]
+        """Why the family has no other role."""
+        inner = type(self.flow).__name__
+        return self.flow.why_not and f"it draws in the direction in which {inner} scores, and {self.flow.why_not}"
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         return self.flow.transform(features, context).inv

@@ -21,6 +21,8 @@ __all__ = ["Cost", "FlowSpec", "NetworkFlowSpec", "standard_normal", "start_as_i
 class Cost:
     """What a flow costs, counted in passes through its networks.
 
+    A family without networks says in its docstring what it counts as a pass.
+
     Args:
         density: log-density of a given z, the *normalizing* direction z → u. A prior pays this in training.
         sample: one draw, the *generative* direction u → z. A prior pays this when the model generates.
@@ -45,6 +47,7 @@ class FlowSpec(ABC):
     paper: ClassVar[str]
     roles: ClassVar[tuple[str, ...]] = ("prior", "posterior")
     why_not: ClassVar[str] = ""  # why the family has no other role
+    turned: ClassVar[str] = ""  # the family that its inverse is, where that has a name of its own
     proper: ClassVar[bool] = True  # whether it is a normalized density on all of R^D, whatever its parameters
     least_features: ClassVar[int] = 2
 

@@ -6,17 +6,27 @@ import torch
 from torch import nn
 
 from flowvae.families import FLOWS
-from flowvae.flows import FlowSpec, Inverse
+from flowvae.flows import FlowSpec, Inverse, Linear, Residual, Sylvester
+from flowvae.flows.spec import NetworkFlowSpec
 
 # whose inverse is a bisection or an integration: exact to its tolerance only, and held to that in test_labels
 NUMERICAL = ("bpf", "cnf", "naf", "unaf", "sospf", "gf")
 
+# small networks where a family has them, and every kind where it has several
 FAMILIES: dict[str, FlowSpec] = {
-    name: family(hidden_features=(16,))  # type: ignore[call-arg]
+    name: family(**({"hidden_features": (16,)} if issubclass(family, NetworkFlowSpec) else {}))
     for name, family in FLOWS.items()
     if name not in NUMERICAL
 }
-FAMILIES |= {f"inverse-{name}": Inverse(flow) for name, flow in list(FAMILIES.items()) if name != "iaf"}
+FAMILIES |= {
+    "linear-plu": Linear(kind="plu"),
+    "residual": Residual(transforms=2, hidden_features=(16,)),
+    "sylvester": Sylvester(transforms=2),
+    "sylvester-rank": Sylvester(transforms=2, rank=2),
+    "sylvester-householder": Sylvester(transforms=2, kind="householder"),
+    "sylvester-triangular": Sylvester(transforms=2, kind="triangular"),
+}
+FAMILIES |= {f"inverse-{name}": Inverse(flow) for name, flow in FAMILIES.items() if not flow.turned}
 
 
 def disturb(module: nn.Module, scale: float, seed: int = 1) -> None:

@@ -12,12 +12,19 @@ from helpers import FAMILIES, disturb
 from scipy.stats import ks_2samp
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from zuko.distributions import DiagNormal
+from zuko.lazy import Flow, UnconditionalDistribution
 
 from flowvae.errors import FlowvaeError
 from flowvae.flows import IAF, FlowSpec, Inverse
 from flowvae.flows.nice import NICE
-from flowvae.flows.spec import Cost
+from flowvae.flows.spec import Cost, NetworkFlowSpec
 
+NETWORKS = {
+    name: flow
+    for name, flow in FAMILIES.items()
+    if isinstance(flow.flow if isinstance(flow, Inverse) else flow, NetworkFlowSpec)
+}
 families = pytest.mark.parametrize("flow", FAMILIES.values(), ids=FAMILIES.keys())
 
 
@@ -95,7 +102,9 @@ def test_sampler_draws_from_the_density(flow: FlowSpec) -> None:
 @families
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_every_parameter_gets_a_finite_gradient(flow: FlowSpec, training: bool) -> None:
-    lazy = flow.build(4, context=2).train(training)
+    # a base that is longer one way than the other: N(0, I) does not see a rotation
+    base = UnconditionalDistribution(DiagNormal, torch.zeros(4), torch.tensor([0.5, 1.0, 1.5, 2.0]), buffer=True)
+    lazy = Flow(flow.transform(4, context=2), base).train(training)
     disturb(lazy, 0.2)
     lazy(torch.randn(8, 2)).log_prob(torch.randn(8, 4)).sum().backward()
     _check_gradients(lazy)
@@ -128,7 +137,7 @@ def test_context_of_any_batch_shape(flow: FlowSpec, shape: tuple[int, ...]) -> N
         torch.testing.assert_close(log_prob[index], one)
 
 
-@families
+@pytest.mark.parametrize("flow", NETWORKS.values(), ids=NETWORKS.keys())
 @pytest.mark.parametrize("features", [2, 8])
 def test_cost_is_the_number_of_network_passes(flow: FlowSpec, features: int) -> None:
     lazy = flow.build(features)
@@ -176,7 +185,7 @@ def test_nice_couplings_preserve_volume() -> None:
 def test_an_inverse_is_not_turned_twice() -> None:
     with pytest.raises(FlowvaeError, match="turned round twice"):
         Inverse(Inverse(NICE()))
-    with pytest.raises(FlowvaeError, match="use MAF"):
+    with pytest.raises(FlowvaeError, match="it is MAF; use that"):
         Inverse(IAF())
 
 
