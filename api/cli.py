@@ -256,7 +256,7 @@ def format_rows(rows: list[Row]) -> str:
             str(row.sample_and_density),
             ", ".join(row.roles),
             row.paper,
-            row.title,
+            row.title if row.proper else f"{row.title} (not normalized beyond a box)",
         )
         for row in rows
     ]

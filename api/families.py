@@ -125,7 +125,10 @@ def table(latent: int) -> list[Row]:
     for name, family in families.items():
         cost = family.cost(latent)
         roles = getattr(family, "roles", ("posterior",))
-        rows.append(Row(name, family.title, family.paper, roles, cost.density, cost.sample, cost.sample_and_density))
+        proper = getattr(family, "proper", True)
+        rows.append(
+            Row(name, family.title, family.paper, roles, proper, cost.density, cost.sample, cost.sample_and_density)
+        )
     return rows
 
 

@@ -252,6 +252,9 @@ def test_the_table_of_families() -> None:
     assert (rows["maf"].density, rows["maf"].sample) == (2, 16)
     assert rows["iaf"].sample_and_density == 2
     assert rows["normal"].roles == ("prior",)
+    assert rows["planar"].roles == ("posterior",)
+    assert not rows["naf"].proper
+    assert rows["nsf"].proper
     assert rows["gaussian"].roles == ("posterior",)
     assert all(row.paper[-4:].isdigit() for row in rows.values())
     assert StandardNormal().cost(8).density == 0
