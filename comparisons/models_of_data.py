@@ -24,7 +24,7 @@ from torch import nn
 from flowvae.data import Dataset, Digits
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.evaluation import flow_metrics, measure_flow
-from flowvae.flows import MAF, NSF, FlowSpec, Glow, RealNVP, initialize_from_data
+from flowvae.flows import MAF, NSF, FlowSpec, Glow, RealNVP, Residual, initialize_from_data
 from flowvae.guides import FlowNoise, NoGuide, UniformNoise
 from flowvae.inference import Inference, atomic_write, fit
 from flowvae.models import Autoregressive, AutoregressiveModel, DequantizedFlow
@@ -39,6 +39,7 @@ Pair = tuple[nn.Module, nn.Module]
 CONVOLUTIONS = Inference(epochs=200, learning_rate=2e-3, patience=10, validation_draws=1)
 MASKED = Inference(epochs=200, patience=15, validation_draws=1)
 FLOWS = Inference(epochs=300, batch_size=64, weight_decay=0.1, patience=30, validation_draws=4)
+RESIDUAL = Inference(epochs=60, batch_size=64, learning_rate=3e-3, patience=30, validation_draws=1)
 GLOW = Inference(epochs=130, batch_size=64, learning_rate=2e-3, patience=30, validation_draws=4)
 
 
@@ -72,6 +73,7 @@ ARMS: dict[str, tuple[Callable[[Dataset], Pair], Inference]] = {
     "MAF, variational noise": (_flow(MAF_64, 0.0, noise=CHECKERS), FLOWS),
     "NSF": (_flow(NSF(transforms=2, hidden_features=(64,)), 0.01), FLOWS),
     "RealNVP checkerboard": (_flow(RealNVP(8, (64,), mask="checkerboard"), 0.001), FLOWS),
+    "Residual": (_flow(Residual(transforms=4, hidden_features=(128,), exact_up_to=64), 0.01), RESIDUAL),
     "Glow": (_flow(Glow(rotate=True), 0.01), GLOW),
 }
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import flowvae
+from flowvae.families import table
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(["flowvae", *(module.name for module in pkgutil.walk_packages(flowvae.__path__, "flowvae."))])
@@ -44,6 +45,7 @@ import warnings; warnings.simplefilter("ignore")
 import torch, pyro
 pyro.enable_validation(False)
 import flowvae
+from flowvae.families import table
 assert not torch.distributions.Distribution._validate_args
 torch.distributions.Normal(0.0, -1.0)
 """
@@ -114,6 +116,22 @@ def test_the_readme_runs_what_ci_runs() -> None:
     assert "make demo" in readme
     assert "make test" in readme
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_costs_in_the_readme_are_those_of_the_families() -> None:
+    rows = {row.name: row for row in table(latent=8)}
+    seen = set()
+    for line in (ROOT / "README.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("| `") or not all(cell.isdigit() for cell in cells[-3:]):
+            continue
+        for name in cells[0].replace("`", "").split(", "):
+            row = rows[name]
+            assert [int(cell) for cell in cells[-3:]] == [row.density, row.sample, row.sample_and_density], name
+            assert ("prior" in row.roles) == (cells[-5] != ""), name
+            assert ("posterior" in row.roles) == (cells[-4] != ""), name
+            seen.add(name)
+    assert len(seen) > 15
 
 
 def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
