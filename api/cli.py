@@ -18,7 +18,7 @@ from flowvae.data import Digits, LikelihoodSpec, parse_likelihood
 from flowvae.errors import FlowvaeError, SlowDirectionWarning, nearest
 from flowvae.evaluation import draw_figures, plot_samples
 from flowvae.experiment import Experiment, load
-from flowvae.families import DATA, GUIDES, PRIORS, Row, check_setting, name_of, table
+from flowvae.families import DATA, GUIDES, PRIORS, Row, check_family, check_setting, name_of, table
 from flowvae.guides import Gaussian
 from flowvae.inference import Inference, atomic_write
 from flowvae.models import StandardNormal
@@ -277,7 +277,6 @@ def arrange(words: list[str], base: Experiment) -> list[str]:
     >>> arrange(["prior:maf", "--latent", "2", "--prior.transforms", "5"], Experiment())
     ['--latent', '2', 'prior:maf', '--prior.transforms', '5']
     """
-    known: dict[str, dict[str, Any]] = {"data": DATA, "prior": PRIORS, "guide": GUIDES}
     root: list[str] = []
     parts: dict[str, list[str]] = {group: [] for group in GROUPS}
     named: dict[str, str] = {}
@@ -286,8 +285,7 @@ def arrange(words: list[str], base: Experiment) -> list[str]:
         choice = re.fullmatch(r"(data|prior|guide):(\S*)", word)
         if choice:
             group, name = choice.groups()
-            if name not in known[group]:
-                raise FlowvaeError(f"{word}: unknown {group} {name!r}; {nearest(name, known[group])}")
+            check_family(group, name)
             named[group] = word
             current = parts[group]
         elif word.startswith("--"):

@@ -41,6 +41,7 @@ __all__ = [
     "PRIORS",
     "Row",
     "build_spec",
+    "check_family",
     "check_setting",
     "from_plain",
     "name_of",
@@ -183,8 +184,7 @@ def from_plain(kind: str, plain: Any) -> Any:
         raise FlowvaeError(f"{kind}: {plain!r}; must name a family. {nearest('', families)}")
     settings = dict(plain)
     name = str(settings.pop("family"))
-    if name not in families:
-        raise FlowvaeError(f"{kind}: unknown family {name!r}; {nearest(name, families)}")
+    check_family(kind, name)
     for setting in settings:
         check_setting(kind, name, setting)
     label = f"{kind} {name}"
@@ -201,6 +201,21 @@ def from_plain(kind: str, plain: Any) -> Any:
 def _flow(label: str, name: str, settings: dict[str, Any]) -> FlowSpec:
     plain = build_spec(label, FLOWS[name.removeprefix("inverse-")], settings)
     return Inverse(plain) if name in _TURNED else plain
+
+
+def check_family(kind: str, name: str) -> None:
+    """Refuse a name that is no data set, prior or guide, and say why a flow cannot be one.
+
+    Raises:
+        FlowvaeError: for such a name.
+    """
+    families = _families(kind)
+    if name in families:
+        return
+    if kind != "data" and name in _ANY_FLOW:
+        role = "prior" if kind == "prior" else "posterior"
+        raise FlowvaeError(f"{kind} {name}: this family cannot be a {role}: {_ANY_FLOW[name][1].why_not}.")
+    raise FlowvaeError(f"{kind}: unknown family {name!r}; {nearest(name, families)}")
 
 
 def check_setting(kind: str, name: str, setting: str) -> None:

@@ -102,6 +102,8 @@ def test_list_as_text_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("train --out r prior:mfa", "did you mean maf"),
         ("train --out r guide:gausian", "did you mean gaussian"),
+        ("train --out r prior:planar", "cannot be a prior: the density of a value that it did not draw"),
+        ("train --out r guide:naf", "cannot be a posterior: its draws come from a bisection"),
         ("train --out r prior:maf --prior.bins 3", "it is a setting of nsf"),
         ("train --out r --latent 1 prior:maf", "latent = 1"),
         ("train --out r --latent 0", "latent = 0"),

@@ -78,6 +78,7 @@ def test_every_family_survives_its_name(kind: str) -> None:
     [
         ("prior: mfa", "did you mean maf"),
         ("prior: {family: maf, bins: 3}", "it is a setting of nsf"),
+        ("prior: planar", "cannot be a prior: the density of a value that it did not draw"),
         ("prior: {transforms: 3}", "must name a family"),
         ("guide: {family: iaf, components: 3}", "no setting 'components'"),
         ("laten: 3", "did you mean latent"),
