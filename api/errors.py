@@ -88,8 +88,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     'did you mean maf? Known: maf, nsf.'
     """
     names = sorted(known)
-    close = get_close_matches(word.lower(), names, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}? " if close else ""
+    by_lower = {name.lower(): name for name in names}
+    close = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"did you mean {by_lower[close[0]]}? " if close else ""
     return f"{hint}Known: {', '.join(names)}."
 
 
