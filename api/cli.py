@@ -1,4 +1,4 @@
-"""The command line: `flowvae train | evaluate | sample | list`, all from the same specs."""
+"""The command line: `flowvae train | evaluate | sample | compare | list`, all from the same specs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 import numpy as np
 import tyro
 
+from flowvae.comparisons import QUESTIONS, answer
 from flowvae.data import Digits, LikelihoodSpec, parse_likelihood
 from flowvae.errors import FlowvaeError, SlowDirectionWarning, nearest
 from flowvae.evaluation import draw_figures, plot_samples
@@ -131,6 +132,32 @@ class _Sample:
 
 
 @dataclass(frozen=True)
+class _Compare:
+    """Answer a question: run its arms over seeds, compare them in pairs, write tables and a figure.
+
+    Cells that are done are not run again, so an interrupted comparison goes on with the same command, and questions
+    that share --out share the runs that they have in common.
+
+    Args:
+        question: prior-flows, posterior-flows.
+        out: directory of all cells and answers.
+        data: a data set that the question is asked on; by default its first.
+        preset: minutes (shows how it works), hour (on two cores) or cluster.
+        first_seed: the lowest seed.
+        jobs: processes at a time, each with one thread.
+        scheduler: address of a Dask scheduler whose workers run the cells, such as tcp://host:8786.
+    """
+
+    question: tyro.conf.Positional[str]
+    out: Path = Path("comparisons-out")
+    data: str | None = None
+    preset: str = "minutes"
+    first_seed: int = 0
+    jobs: int = 1
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True)
 class _List:
     """List every family: its paper, what it may be, and what it costs in network passes.
 
@@ -160,11 +187,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    commands = {"train": _train, "evaluate": _evaluate, "sample": _sample, "list": _list}
+    commands = {
+        "train": (_train, _Train),
+        "evaluate": (_evaluate, _Evaluate),
+        "sample": (_sample, _Sample),
+        "compare": (_compare, _Compare),
+        "list": (_list, _List),
+    }
     if not words or words[0] in ("-h", "--help"):
-        print("usage: flowvae {train,evaluate,sample,list} ...\n")
+        print(f"usage: flowvae {{{','.join(commands)}}} ...\n")
         print("Variational autoencoders whose priors and guides are normalizing flows.\n")
-        for name, kind in (("train", _Train), ("evaluate", _Evaluate), ("sample", _Sample), ("list", _List)):
+        for name, (_, kind) in commands.items():
             print(f"  {name:10}{(kind.__doc__ or '').splitlines()[0]}")
         print("\nflowvae COMMAND --help explains each.")
         return 0
@@ -178,7 +211,7 @@ def _dispatch(words: list[str]) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("always", SlowDirectionWarning)
         warnings.showwarning = _show_warning
-        return commands[words[0]](words[1:])
+        return commands[words[0]][0](words[1:])
 
 
 def _train(words: list[str]) -> int:
@@ -228,6 +261,38 @@ def _sample(words: list[str]) -> int:
             np.savez(file, z=z.numpy(force=True), mean=mean.detach().numpy(force=True), x=x.numpy(force=True))
     print(out)
     return 0
+
+
+def _compare(words: list[str]) -> int:
+    args = _parse(_Compare, words, "compare")
+    if args.question not in QUESTIONS:
+        raise FlowvaeError(f"question {args.question!r}: {nearest(args.question, QUESTIONS)}")
+    question = QUESTIONS[args.question]
+    result = answer(
+        question,
+        args.data or question.data[0],
+        args.preset,
+        args.out,
+        first_seed=args.first_seed,
+        jobs=args.jobs,
+        scheduler=args.scheduler,
+    )
+    means = result.grid.table.groupby("arm", sort=False).agg(
+        seeds=("seed", "count"),
+        parameters=("parameters", "first"),
+        **{name: (name, "mean") for name in (question.measure, *question.secondary)},
+        epochs=("epochs", "mean"),
+        seconds_per_epoch=("seconds_per_epoch", "mean"),
+    )
+    print(f"{question.asks}\n\nMeans over seeds (test split, {question.unit}):")
+    print(means.to_string(float_format="%.3f"))
+    print(f"\n{question.measure.upper()}, paired over seeds:")
+    for sentence in result.sentences:
+        print(f"- {sentence}")
+    for _, row in result.grid.failed.iterrows():
+        print(f"failed: {row['arm']}, seed {row['seed']} ({row['cell']}): {row['error']}", file=sys.stderr)
+    print(f"\n{result.directory}: table.csv, differences-*.csv, differences.png, answer.json")
+    return 1 if len(result.grid.failed) else 0
 
 
 def _list(words: list[str]) -> int:

@@ -120,6 +120,7 @@ class Experiment:
         overwrite: bool = False,
         resume: bool = False,
         draws: int = 1000,
+        figures: bool = True,
         progress: bool = True,
     ) -> Run:
         """Train, measure on the test split, draw figures; everything lands in the directory.
@@ -129,6 +130,7 @@ class Experiment:
             overwrite: delete an earlier run that is there.
             resume: go on with an interrupted run of the same experiment.
             draws: K of the test NLL.
+            figures: whether to draw them.
             progress: whether to show progress bars.
 
         Raises:
@@ -157,7 +159,8 @@ class Experiment:
             fitted.history.to_csv(temporary, index=False)
         run = Run(directory, self, data, pair)
         run.evaluate(draws=draws, progress=progress)
-        draw_figures(pair.model, pair.guide, data, fitted.history, directory / "figures", self.seed)
+        if figures:
+            draw_figures(pair.model, pair.guide, data, fitted.history, directory / "figures", self.seed)
         return run
 
     def _prepare(self, directory: Path, overwrite: bool, resume: bool) -> None:

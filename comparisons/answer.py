@@ -1,0 +1,168 @@
+"""Answering a question: its grid, its paired differences, and the files from which a report is made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from flowvae.comparisons.grid import Grid, run_grid
+from flowvae.comparisons.question import PRESETS, Question
+from flowvae.comparisons.statistics import LEVEL, MARGIN, describe, paired_differences
+from flowvae.errors import FlowvaeError
+from flowvae.experiment import load
+from flowvae.inference import atomic_write
+
+__all__ = ["Answer", "answer", "plot_differences"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a question's runs say.
+
+    Args:
+        directory: where its files are.
+        grid: finished and failed cells.
+        differences: paired differences by measure, the primary one first.
+        sentences: the primary differences in words, made from the thresholds in `statistics` alone.
+    """
+
+    directory: Path
+    grid: Grid
+    differences: dict[str, pd.DataFrame]
+    sentences: list[str]
+
+
+def answer(
+    question: Question,
+    data: str,
+    preset: str,
+    directory: Path,
+    *,
+    first_seed: int = 0,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    progress: bool = True,
+) -> Answer:
+    """Run what is missing of a question's grid and write its tables and figure.
+
+    Args:
+        question: what is asked.
+        data: name of a data set that it is asked on.
+        preset: "minutes", "hour" or "cluster".
+        directory: the cells go to `directory/cells`, the answer to `directory/QUESTION-DATA-PRESET`.
+        first_seed: the lowest seed.
+        jobs: processes at a time.
+        scheduler: address of a Dask scheduler, to run the cells on its workers.
+        progress: whether to show a progress bar.
+
+    Raises:
+        FlowvaeError: for unknown data or presets, or if so many cells failed that nothing can be compared.
+    """
+    arms = question.experiments(data, preset)
+    settings = PRESETS[preset]
+    seeds = range(first_seed, first_seed + settings.seeds)
+    grid = run_grid(
+        arms,
+        seeds,
+        directory / "cells",
+        jobs=jobs,
+        scheduler=scheduler,
+        draws=settings.draws,
+        progress=progress,
+    )
+    place = directory / f"{question.name}-{data}-{preset}"
+    place.mkdir(exist_ok=True)
+    _write_table(place / "failed.csv", grid.failed)
+    if grid.table.empty:
+        raise FlowvaeError(f"{place}: every cell failed; the first: {grid.failed['error'].iloc[0]}")
+    _write_table(place / "table.csv", grid.table)
+    whole = {arm for arm, rows in grid.table.groupby("arm") if len(rows) >= 2}
+    pairs = [(arm, against) for arm, against in question.contrasts(arms) if {arm, against} <= whole]
+    differences = {}
+    for measure in (question.measure, *question.secondary):
+        if pairs:
+            differences[measure] = paired_differences(grid.table, pairs, measure)
+            _write_table(place / f"differences-{measure}.csv", differences[measure])
+    sentences = []
+    if pairs:
+        primary = differences[question.measure]
+        sentences = [describe(row, question.unit, question.lower_is_better) for _, row in primary.iterrows()]
+        _write_figure(place / "differences.png", plot_differences(grid.table, primary, question))
+    first = grid.table[grid.table["seed"] == first_seed]
+    runs = {row["arm"]: load(directory / "cells" / row["cell"]) for _, row in first.iterrows()}
+    for name, figure in (question.draw(runs) if question.draw else {}).items():
+        _write_figure(place / f"{name}.png", figure)
+    protocol: dict[str, Any] = {
+        "question": question.name,
+        "asks": question.asks,
+        "predicts": question.predicts,
+        "data": data,
+        "preset": preset,
+        "seeds": list(seeds),
+        "draws": settings.draws,
+        "measure": question.measure,
+        "unit": question.unit,
+        "lower_is_better": question.lower_is_better,
+        "split": "test",
+        "level": LEVEL,
+        "margin": MARGIN,
+        "sentences": sentences,
+        "arms": {name: experiment.to_dict() for name, experiment in arms.items()},
+        "flowvae": version("flowvae"),
+    }
+    with atomic_write(place / "answer.json") as temporary:
+        temporary.write_text(json.dumps(protocol, indent=2) + "\n")
+    return Answer(place, grid, differences, sentences)
+
+
+def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Question) -> Figure:
+    """Every pair's mean difference with its 95 % t interval, and every seed as a dot.
+
+    Args:
+        table: one row a run.
+        differences: of the primary measure.
+        question: whose they are.
+    """
+    count = len(differences)
+    figure = Figure(figsize=(8, 1.4 + 0.32 * count), layout="constrained")
+    ax = figure.add_subplot()
+    values = table.pivot(index="seed", columns="arm", values=question.measure)
+    for place, (_, row) in enumerate(differences.iterrows()):
+        found = row["p_holm"] < LEVEL
+        seeds = (values[row["arm"]] - values[row["against"]]).dropna()
+        ax.plot(seeds, [place] * len(seeds), "o", color="#9a9a9a", markersize=4, markeredgewidth=0, zorder=1)
+        ax.plot((row["low"], row["high"]), (place, place), color="#1f4e79", linewidth=2, zorder=2)
+        face = "#1f4e79" if found else "white"
+        ax.plot(row["difference"], place, "s", color="#1f4e79", markerfacecolor=face, markersize=7, zorder=3)
+    ax.axvline(0, color="black", linewidth=0.8)
+    labels = [f"{row['arm']} − {row['against']}" for _, row in differences.iterrows()]
+    ax.set_yticks(range(count), labels)
+    ax.invert_yaxis()
+    better = "negative" if question.lower_is_better else "positive"
+    # one seed that went astray must not squeeze all the others
+    reach = max(differences["low"].abs().quantile(0.9), differences["high"].abs().quantile(0.9), MARGIN) * 1.3
+    ax.set_xlim(max(-reach, ax.get_xlim()[0]), min(reach, ax.get_xlim()[1]))
+    ax.set_xlabel(f"difference in test {question.measure.upper()}, {question.unit} ({better}: better)")
+    ax.set_title(
+        f"{question.asks}\nmean and 95 % t interval over {int(differences['seeds'].min())} seeds, "
+        "grey: each seed, filled: p < 0.05 after Holm",
+        fontsize=9,
+        loc="left",
+    )
+    return figure
+
+
+def _write_figure(path: Path, figure: Figure) -> None:
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+def _write_table(path: Path, frame: pd.DataFrame) -> None:
+    with atomic_write(path) as temporary:
+        frame.to_csv(temporary, index=False)

@@ -1,0 +1,176 @@
+"""Arms × seeds, every cell an experiment in a directory of its own, on one machine or on a cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from flowvae.errors import FlowvaeError, ImproperDensityWarning, SlowDirectionWarning
+from flowvae.experiment import Experiment, Run, load
+from flowvae.inference import atomic_write
+
+__all__ = ["Grid", "cell_name", "run_grid"]
+
+ERROR = "error.txt"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a grid gave.
+
+    Args:
+        table: one row a finished cell: arm, seed, cell, parameters, epochs, seconds, seconds_per_epoch and every
+            test measure by its name.
+        failed: one row a cell that broke: arm, seed, cell, error.
+    """
+
+    table: pd.DataFrame
+    failed: pd.DataFrame
+
+
+def cell_name(experiment: Experiment) -> str:
+    """The name of an experiment's directory: 16 digits of the SHA-256 of its settings, the seed among them."""
+    plain = json.dumps(experiment.to_dict(), sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
+def run_grid(
+    arms: Mapping[str, Experiment],
+    seeds: range,
+    directory: Path,
+    *,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    draws: int = 1000,
+    progress: bool = True,
+) -> Grid:
+    """Run every arm with every seed and gather the measures.
+
+    A cell that is done is loaded, one that was interrupted goes on from its checkpoint, one that broke is tried
+    again; a cell that breaks is reported and stops no other. Each cell computes with one thread, so a grid gives
+    the same table whatever the number of jobs. One grid at a time may write to a directory.
+
+    Args:
+        arms: experiments by name; their own seed is replaced.
+        seeds: decide split, initial weights, order of batches and noise; the same in every arm.
+        directory: where the cells go, one directory each, named by the hash of its settings; grids that share a
+            directory share the cells that they have in common.
+        jobs: processes at a time.
+        scheduler: address of a Dask scheduler ("tcp://host:8786") that shares `directory` with this machine; its
+            workers then run the cells instead of processes here.
+        draws: K of the test NLL.
+        progress: whether to show a progress bar over the cells.
+
+    Raises:
+        FlowvaeError: for fewer than one job, two arms that are the same experiment, or a scheduler without Dask.
+    """
+    if jobs < 1:
+        raise FlowvaeError(f"jobs = {jobs}: must be 1 or more.")
+    cells = {(arm, seed): replace(experiment, seed=seed) for seed in seeds for arm, experiment in arms.items()}
+    names = {key: cell_name(experiment) for key, experiment in cells.items()}
+    for (arm, seed), name in names.items():
+        twin = next(other for (other, of), same in names.items() if of == seed and same == name)
+        if twin != arm:
+            raise FlowvaeError(f"arms {twin!r} and {arm!r}: are the same experiment; leave one of them out.")
+    directory.mkdir(parents=True, exist_ok=True)
+    index = pd.DataFrame([{"arm": arm, "seed": seed, "cell": name} for (arm, seed), name in names.items()])
+    work = (
+        joblib.delayed(_run_cell)(names[key], experiment, directory / names[key], draws)
+        for key, experiment in cells.items()
+    )
+    rows = {}
+    with _backend(scheduler), tqdm(total=len(cells), unit="cell", disable=None if progress else True) as bar:
+        parallel = joblib.Parallel(n_jobs=jobs if scheduler is None else -1, return_as="generator_unordered")
+        for row in parallel(work):
+            rows[row["cell"]] = row
+            bar.update()
+    done = index.merge(pd.DataFrame(rows.values()), on="cell")
+    broken = done["error"].notna() if "error" in done else pd.Series(False, index=done.index)
+    failed = done[broken][["arm", "seed", "cell", "error"]] if broken.any() else done.iloc[:0]
+    table = done[~broken].drop(columns="error", errors="ignore").reset_index(drop=True)
+    return Grid(table, failed.reset_index(drop=True))
+
+
+@contextmanager
+def _backend(scheduler: str | None) -> Iterator[None]:
+    """Joblib's own processes, or the workers of a Dask cluster."""
+    with ExitStack() as stack:
+        if scheduler is not None:
+            try:
+                from distributed import Client
+            except ImportError:
+                raise FlowvaeError(
+                    f"scheduler = {scheduler!r}: Dask is not installed; install it with pip install 'flowvae[cluster]'."
+                ) from None
+            try:
+                stack.enter_context(Client(scheduler, timeout=10))
+            except (OSError, ValueError) as error:
+                raise FlowvaeError(
+                    f"scheduler = {scheduler!r}: no Dask scheduler answers there ({error}); start one with "
+                    "`dask scheduler` and workers with `dask worker ADDRESS`."
+                ) from None
+            stack.enter_context(joblib.parallel_config(backend="dask"))
+        yield
+
+
+def _run_cell(name: str, experiment: Experiment, directory: Path, draws: int) -> dict[str, Any]:
+    """A row of the table, or of what failed; the traceback stays in the cell's directory."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings():
+            # an arm is slow or improper because the question asks for it
+            warnings.simplefilter("ignore", SlowDirectionWarning)
+            warnings.simplefilter("ignore", ImproperDensityWarning)
+            return {"cell": name, **_row(_finished(experiment, directory, draws))}
+    except Exception as error:  # whatever it was, the other cells go on
+        directory.mkdir(parents=True, exist_ok=True)
+        with atomic_write(directory / ERROR) as temporary:
+            temporary.write_text(traceback.format_exc())
+        return {"cell": name, "error": f"{type(error).__name__}: {error}"}
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _finished(experiment: Experiment, directory: Path, draws: int) -> Run:
+    """The cell's run: loaded where it is whole, gone on with where it was interrupted, else from the start."""
+    if (directory / "metrics.json").is_file():
+        try:
+            run = load(directory)
+            if run.metric("nll").protocol["draws"] != draws:
+                run.evaluate(draws=draws, progress=False)
+            return run
+        except FlowvaeError:
+            pass
+    elif (directory / "checkpoint.safetensors").is_file() and not (directory / ERROR).is_file():
+        try:
+            return experiment.run(directory, resume=True, draws=draws, figures=False, progress=False)
+        except FlowvaeError:
+            pass
+    # what is left is damaged, or a failure's remains; the directory is ours, its name being the hash of the settings
+    shutil.rmtree(directory, ignore_errors=True)
+    return experiment.run(directory, draws=draws, figures=False, progress=False)
+
+
+def _row(run: Run) -> dict[str, Any]:
+    history = run.history
+    return {
+        "parameters": run.parameters,
+        "epochs": len(history),
+        "seconds": history["seconds"].sum(),
+        "seconds_per_epoch": history["seconds"].median(),
+        **{metric.name: metric.value for metric in run.metrics if metric.split == "test"},
+    }

@@ -1,0 +1,90 @@
+"""Paired differences over seeds, corrected for the number of arms, and what may be said of them in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from scipy.stats import t as student
+
+from flowvae.errors import FlowvaeError, nearest
+
+__all__ = ["LEVEL", "MARGIN", "describe", "holm", "paired_differences"]
+
+LEVEL = 0.05  # of the family of all differences of a question, by Holm's correction
+MARGIN = 0.5  # nats or the measure's own unit: a 95 % interval inside ± MARGIN is called "no difference that matters"
+
+
+def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], measure: str) -> pd.DataFrame:
+    """Mean difference of each pair of arms over the seeds that they share.
+
+    Args:
+        table: one row a run, with columns arm and seed, such as `run_grid` gives.
+        pairs: (arm, the arm that it is compared with).
+        measure: column to compare.
+
+    Returns:
+        One row a pair: arm, against, mean difference, its standard error over seeds, its 95 % t interval, the number
+        of seeds, p of the paired t test, and p after Holm's correction over the pairs.
+
+    Raises:
+        FlowvaeError: for an arm or a measure that is not in the table, or fewer than two shared seeds.
+    """
+    if measure not in table:
+        raise FlowvaeError(f"measure {measure!r}: not in the table; {nearest(measure, map(str, table.columns))}")
+    values = table.pivot(index="seed", columns="arm", values=measure)
+    rows = []
+    for arm, against in pairs:
+        for name in (arm, against):
+            if name not in values:
+                raise FlowvaeError(f"arm {name!r}: has no finished run; {nearest(name, map(str, values.columns))}")
+        differences = (values[arm] - values[against]).dropna()
+        count = len(differences)
+        if count < 2:
+            raise FlowvaeError(
+                f"{arm} and {against}: {count} shared seed(s); a standard error over seeds needs two or more."
+            )
+        mean, se = differences.mean(), differences.std() / math.sqrt(count)
+        reach = student.ppf(0.975, count - 1) * se
+        row = {"arm": arm, "against": against, "difference": mean, "se": se, "low": mean - reach, "high": mean + reach}
+        p = 2 * student.sf(abs(mean) / se, count - 1) if se > 0 else float(mean == 0)
+        rows.append(row | {"seeds": count, "p": p})
+    frame = pd.DataFrame(rows)
+    frame["p_holm"] = holm(frame["p"].tolist())
+    return frame
+
+
+def holm(p: list[float]) -> list[float]:
+    """Holm's (1979) step-down correction: adjusted p that keep the chance of any false finding below their level.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def describe(row: pd.Series, unit: str, lower_is_better: bool) -> str:
+    """One row of `paired_differences` as a sentence; what it says depends on `LEVEL` and `MARGIN` alone.
+
+    Args:
+        row: the row.
+        unit: of the measure.
+        lower_is_better: its direction.
+    """
+    arm, against = row["arm"], row["against"]
+    figures = (
+        f"{row['difference']:+.2f} ± {row['se']:.2f} {unit} [{row['low']:.2f}, {row['high']:.2f}], "
+        f"{row['seeds']:.0f} seeds, p = {row['p_holm']:.2g} after Holm"
+    )
+    if row["p_holm"] < LEVEL:
+        word = "better" if (row["difference"] < 0) == lower_is_better else "worse"
+        return f"{arm} is {word} than {against}: {figures}."
+    if row["low"] > -MARGIN and row["high"] < MARGIN:
+        return f"{arm} and {against} do not differ by more than {MARGIN:g}: {figures}."
+    return f"{arm} against {against}: these seeds do not decide: {figures}."

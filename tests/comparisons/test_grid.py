@@ -1,0 +1,112 @@
+"""A grid gives the same table however it is cut into processes, interrupted or resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flowvae import MAF, Experiment, FlowvaeError, Inference, Mixture
+from flowvae.comparisons.grid import cell_name, run_grid
+from flowvae.networks import MLP
+
+BASE = Experiment(latent=2, encoder=MLP((8,)), decoder=MLP((8,)), inference=Inference(epochs=3, device="cpu"))
+ARMS = {"normal": BASE, "mixture": replace(BASE, prior=Mixture(3)), "maf": replace(BASE, prior=MAF(1, (8,)))}
+TIMES = ["seconds", "seconds_per_epoch"]
+
+
+def small(directory: Path, **how: object) -> pd.DataFrame:
+    grid = run_grid(ARMS, range(2), directory, draws=20, progress=False, **how)  # type: ignore[arg-type]
+    assert grid.failed.empty
+    return grid.table.drop(columns=TIMES)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return small(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_a_cell_has_the_name_of_its_settings() -> None:
+    assert cell_name(BASE) == cell_name(Experiment(**BASE.__dict__))
+    others = [replace(BASE, seed=1), replace(BASE, inference=replace(BASE.inference, epochs=4)), ARMS["maf"]]
+    assert len({cell_name(experiment) for experiment in [BASE, *others]}) == 4
+
+
+def test_arms_and_seeds_are_all_there_and_run_once(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+    first = small(tmp_path)
+    assert list(first["arm"]) == ["normal", "mixture", "maf"] * 2
+    assert list(first["seed"]) == [0, 0, 0, 1, 1, 1]
+    assert first["nll"].nunique() == 6
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    pd.testing.assert_frame_equal(small(tmp_path), first)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()} == before
+    pd.testing.assert_frame_equal(first, undisturbed)
+
+
+def test_two_processes_give_the_same_table(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(small(tmp_path, jobs=2), undisturbed)
+
+
+def test_a_dask_cluster_gives_the_same_table(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install 'flowvae[cluster]'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dask's own
+        with distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, protocol="tcp", dashboard_address=None
+        ) as cluster:
+            assert cluster.scheduler_address.startswith("tcp://")
+            table = small(tmp_path, scheduler=cluster.scheduler_address)
+    pd.testing.assert_frame_equal(table, undisturbed)
+
+
+def test_a_grid_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "from test_grid import small; small(Path(sys.argv[2]))"
+    )
+    here = Path(__file__).parent
+    process = subprocess.Popen([sys.executable, "-c", code, str(here), str(tmp_path)], start_new_session=True)
+    started = time.monotonic()
+    while len(list(tmp_path.glob("*/metrics.json"))) < 2:  # some cells are done, and one is running
+        assert process.poll() is None
+        assert time.monotonic() - started < 120
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(list(tmp_path.glob("*/metrics.json"))) < 6
+    pd.testing.assert_frame_equal(small(tmp_path), undisturbed)
+
+
+def test_a_damaged_cell_is_run_again(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+    small(tmp_path)
+    checkpoint = tmp_path / cell_name(BASE) / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    (tmp_path / cell_name(replace(BASE, seed=1)) / "experiment.yaml").write_text("latent: [")
+    pd.testing.assert_frame_equal(small(tmp_path), undisturbed)
+
+
+def test_a_cell_that_breaks_stops_no_other(tmp_path: Path) -> None:
+    hot = replace(BASE, inference=replace(BASE.inference, learning_rate=1e18, clip=None))
+    for _ in range(2):  # and it is tried again, not taken for done
+        grid = run_grid({"hot": hot, "normal": BASE}, range(2), tmp_path, draws=20, progress=False)
+        assert list(grid.table["arm"]) == ["normal"] * 2
+        assert list(grid.failed["arm"]) == ["hot"] * 2
+        assert grid.failed["error"].str.contains("TrainingStopped").all()
+        trace = tmp_path / cell_name(hot) / "error.txt"
+        assert "Traceback" in trace.read_text()
+
+
+def test_mistakes_are_named_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(FlowvaeError, match="jobs = 0"):
+        run_grid(ARMS, range(1), tmp_path / "a", jobs=0)
+    with pytest.raises(FlowvaeError, match="'normal' and 'same': are the same experiment"):
+        run_grid({**ARMS, "same": BASE}, range(1), tmp_path / "a")
+    assert not (tmp_path / "a").exists()

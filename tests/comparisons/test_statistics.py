@@ -1,0 +1,58 @@
+"""Paired statistics against SciPy's own test, Holm's correction against its definition."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from scipy.stats import ttest_rel
+
+from flowvae import FlowvaeError
+from flowvae.comparisons.statistics import describe, holm, paired_differences
+
+
+def table(**arms: list[float]) -> pd.DataFrame:
+    rows = [(arm, seed, value) for arm, values in arms.items() for seed, value in enumerate(values)]
+    return pd.DataFrame(rows, columns=["arm", "seed", "nll"])
+
+
+def test_differences_are_those_of_a_paired_t_test() -> None:
+    a, b = [92.0, 90.5, 94.1, 91.7], [91.2, 90.0, 94.3, 90.1]
+    row = paired_differences(table(a=a, b=b), [("b", "a")], "nll").iloc[0]
+    truth = ttest_rel(b, a)
+    assert row["difference"] == pytest.approx(sum(b) / 4 - sum(a) / 4)
+    assert row["difference"] / row["se"] == pytest.approx(truth.statistic)
+    assert (row["p"], row["p_holm"]) == pytest.approx((truth.pvalue, truth.pvalue))
+    low, high = truth.confidence_interval(0.95)
+    assert (row["low"], row["high"]) == pytest.approx((low, high))
+
+
+def test_mistakes_are_named() -> None:
+    both = table(a=[1.0, 2.0], b=[1.0, 3.0])
+    with pytest.raises(FlowvaeError, match="'c': has no finished run"):
+        paired_differences(both, [("a", "c")], "nll")
+    with pytest.raises(FlowvaeError, match="did you mean nll"):
+        paired_differences(both, [("a", "b")], "nl")
+    with pytest.raises(FlowvaeError, match="two or more"):
+        paired_differences(both[both["seed"] == 0], [("a", "b")], "nll")
+
+
+def test_holm_rejects_what_the_stepwise_procedure_rejects() -> None:
+    p = [0.001, 0.3, 0.012, 0.04, 0.011, 0.9]
+    for level in (0.01, 0.05, 0.06, 0.2):
+        rejected = set()
+        for rank, value in enumerate(sorted(p)):  # the procedure as Holm states it
+            if value >= level / (len(p) - rank):
+                break
+            rejected.add(value)
+        assert {value for value, adjusted in zip(p, holm(p), strict=True) if adjusted < level} == rejected
+
+
+def test_words_follow_the_thresholds() -> None:
+    def words(b: list[float]) -> str:
+        row = paired_differences(table(a=[0.0] * len(b), b=b), [("b", "a")], "nll").iloc[0]
+        return describe(row, "nats per datum", lower_is_better=True)
+
+    assert words([-1.0, -1.1, -0.9, -1.0]).startswith("b is better than a: -1.00 ± 0.04 nats per datum")
+    assert words([1.0, 1.1, 0.9, 1.0]).startswith("b is worse than a")
+    assert words([0.1, -0.1, 0.05, -0.02]).startswith("b and a do not differ by more than 0.5")
+    assert "do not decide" in words([1.0, -1.0, 2.0])
