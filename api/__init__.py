@@ -18,7 +18,7 @@ import zuko as _zuko  # noqa: E402, F401
 
 _Distribution.set_default_validate_args(_validation)
 
-from flowvae.data import Arrays, Digits, Pinwheel  # noqa: E402
+from flowvae.data import Arrays, Digits, Pinwheel, Sprites  # noqa: E402
 from flowvae.errors import FlowvaeError, SlowDirectionWarning  # noqa: E402
 from flowvae.experiment import Experiment, Pair, Run, load  # noqa: E402
 from flowvae.flows import IAF, MAF, NICE, NSF, CouplingNSF, Inverse, RealNVP  # noqa: E402
@@ -49,6 +49,7 @@ __all__ = [
     "RealNVP",
     "Run",
     "SlowDirectionWarning",
+    "Sprites",
     "StandardNormal",
     "load",
 ]

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from flowvae.data import Arrays, DataSpec, Digits, LikelihoodSpec, Pinwheel
+from flowvae.data import Arrays, DataSpec, Digits, LikelihoodSpec, Pinwheel, Sprites
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.flows import (
     BPF,
@@ -49,7 +49,7 @@ __all__ = [
     "to_plain",
 ]
 
-DATA: dict[str, type] = {"digits": Digits, "pinwheel": Pinwheel, "arrays": Arrays}
+DATA: dict[str, type] = {"digits": Digits, "pinwheel": Pinwheel, "sprites": Sprites, "arrays": Arrays}
 FLOWS: dict[str, type[FlowSpec]] = {
     "maf": MAF,
     "nsf": NSF,

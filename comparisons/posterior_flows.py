@@ -51,6 +51,7 @@ QUESTION = Question(
     __doc__,
     _arms,
     baseline="gaussian",
+    data=("digits", "sprites"),
     pairs=(
         *((name, f"{name}-static") for name in FLOWS),
         ("householder", "full-rank"),

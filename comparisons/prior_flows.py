@@ -50,4 +50,6 @@ def _draw(runs: Mapping[str, Run]) -> dict[str, Figure]:
 
 
 SHOWN = {"normal": "N(0, I)", "mixture": "mixture", "maf": "MAF", "nsf": "NSF"}
-QUESTION = Question("prior-flows", __doc__, _arms, baseline="normal", data=("digits", "pinwheel"), draw=_draw)
+QUESTION = Question(
+    "prior-flows", __doc__, _arms, baseline="normal", data=("digits", "sprites", "pinwheel"), draw=_draw
+)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 
-from flowvae.data import Pinwheel
+from flowvae.data import Pinwheel, Sprites
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.experiment import Experiment, Run
 from flowvae.inference import Inference
+from flowvae.networks import MLP
 
 __all__ = ["BASES", "PRESETS", "Preset", "Question"]
 
@@ -39,6 +40,12 @@ PRESETS = {
 BASES = {
     "digits": Experiment(),
     "pinwheel": Experiment(latent=2, data=Pinwheel(), inference=Inference(epochs=300, batch_size=256, patience=40)),
+    "sprites": Experiment(
+        encoder=MLP((256,)),
+        decoder=MLP((256,)),
+        data=Sprites(),
+        inference=Inference(epochs=100, batch_size=128, patience=15),
+    ),
 }
 
 

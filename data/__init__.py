@@ -13,6 +13,7 @@ from flowvae.data.likelihoods import (
 )
 from flowvae.data.moons import Moons
 from flowvae.data.pinwheel import Pinwheel
+from flowvae.data.sprites import Sprites
 
 __all__ = [
     "Arrays",
@@ -27,5 +28,6 @@ __all__ = [
     "LikelihoodSpec",
     "Moons",
     "Pinwheel",
+    "Sprites",
     "parse_likelihood",
 ]

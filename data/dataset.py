@@ -55,6 +55,7 @@ class Dataset:
         labels: class labels of each split, for colours in figures only.
         image_shape: (height, width), where the D numbers are an image.
         log_evidence: exact log p(x) in nats of data (N, D), where the data come from a known model.
+        factors: what a simulated datum was made from, by split, shape (N, number of factors).
 
     Raises:
         FlowvaeError: for an empty split, other shapes, NaN or infinities, values outside the support.
@@ -70,6 +71,7 @@ class Dataset:
     labels: dict[str, Tensor] | None = None
     image_shape: tuple[int, int] | None = None
     log_evidence: Callable[[Tensor], Tensor] | None = None
+    factors: dict[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         for split in SPLITS:
