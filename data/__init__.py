@@ -1,4 +1,4 @@
-"""Data sets, and the likelihoods that say what their numbers are."""
+"""Data sets, the likelihoods that say what their numbers are, and reference posteriors."""
 
 from flowvae.data.arrays import Arrays
 from flowvae.data.dataset import DataIdentity, Dataset, DataSpec
@@ -13,8 +13,10 @@ from flowvae.data.likelihoods import (
 )
 from flowvae.data.moons import Moons
 from flowvae.data.pinwheel import Pinwheel
+from flowvae.data.posteriordb import REFERENCES, Reference, load_reference
 
 __all__ = [
+    "REFERENCES",
     "Arrays",
     "Bernoulli",
     "Binomial",
@@ -27,5 +29,7 @@ __all__ = [
     "LikelihoodSpec",
     "Moons",
     "Pinwheel",
+    "Reference",
+    "load_reference",
     "parse_likelihood",
 ]
