@@ -1,4 +1,4 @@
-"""Data sets, and the likelihoods that say what their numbers are."""
+"""Data sets, the likelihoods that say what their numbers are, and reference posteriors."""
 
 from flowvae.data.arrays import Arrays
 from flowvae.data.dataset import DataIdentity, Dataset, DataSpec
@@ -13,9 +13,11 @@ from flowvae.data.likelihoods import (
 )
 from flowvae.data.moons import Moons
 from flowvae.data.pinwheel import Pinwheel
+from flowvae.data.posteriordb import REFERENCES, Reference, load_reference
 from flowvae.data.sprites import Sprites
 
 __all__ = [
+    "REFERENCES",
     "Arrays",
     "Bernoulli",
     "Binomial",
@@ -28,6 +30,8 @@ __all__ = [
     "LikelihoodSpec",
     "Moons",
     "Pinwheel",
+    "Reference",
     "Sprites",
+    "load_reference",
     "parse_likelihood",
 ]

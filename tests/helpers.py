@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
@@ -27,6 +31,14 @@ FAMILIES |= {
     "sylvester-triangular": Sylvester(transforms=2, kind="triangular"),
 }
 FAMILIES |= {f"inverse-{name}": Inverse(flow) for name, flow in FAMILIES.items() if not flow.turned}
+
+# posteriordb's draws do not ship with the project
+REFERENCE_FOLDER = Path(
+    os.environ.get("FLOWVAE_POSTERIORDB") or Path(__file__).parents[2] / "shared" / "data" / "posteriordb"
+)
+needs_references = pytest.mark.skipif(
+    not REFERENCE_FOLDER.is_dir(), reason="reference draws missing: set FLOWVAE_POSTERIORDB to the folder that has them"
+)
 
 
 def disturb(module: nn.Module, scale: float, seed: int = 1) -> None:
