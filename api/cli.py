@@ -1,4 +1,4 @@
-"""The command line: `flowvae train | evaluate | sample | compare | list`, all from the same specs."""
+"""The command line: `flowvae train | evaluate | sample | compare | report | list`, all from the same specs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 import numpy as np
 import tyro
 
-from flowvae.comparisons import QUESTIONS, answer
+from flowvae.comparisons import QUESTIONS, answer, write_report
 from flowvae.data import Digits, LikelihoodSpec, parse_likelihood
 from flowvae.errors import FlowvaeError, SlowDirectionWarning, nearest
 from flowvae.evaluation import draw_figures, plot_samples
@@ -158,6 +158,17 @@ class _Compare:
 
 
 @dataclass(frozen=True)
+class _Report:
+    """Write one HTML page of every comparison in a directory.
+
+    Args:
+        directory: the --out of `flowvae compare`.
+    """
+
+    directory: tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
 class _List:
     """List every family: its paper, what it may be, and what it costs in network passes.
 
@@ -192,6 +203,7 @@ def _dispatch(words: list[str]) -> int:
         "evaluate": (_evaluate, _Evaluate),
         "sample": (_sample, _Sample),
         "compare": (_compare, _Compare),
+        "report": (_report, _Report),
         "list": (_list, _List),
     }
     if not words or words[0] in ("-h", "--help"):
@@ -293,6 +305,12 @@ def _compare(words: list[str]) -> int:
         print(f"failed: {row['arm']}, seed {row['seed']} ({row['cell']}): {row['error']}", file=sys.stderr)
     print(f"\n{result.directory}: table.csv, differences-*.csv, differences.png, answer.json")
     return 1 if len(result.grid.failed) else 0
+
+
+def _report(words: list[str]) -> int:
+    args = _parse(_Report, words, "report")
+    print(write_report(args.directory))
+    return 0
 
 
 def _list(words: list[str]) -> int:

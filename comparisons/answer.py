@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,15 +11,19 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from torchvision.utils import make_grid, save_image
 
 from flowvae.comparisons.grid import Grid, run_grid
 from flowvae.comparisons.question import PRESETS, Question
 from flowvae.comparisons.statistics import LEVEL, MARGIN, describe, paired_differences
 from flowvae.errors import FlowvaeError
-from flowvae.experiment import load
+from flowvae.experiment import Run, load
 from flowvae.inference import atomic_write
+from flowvae.seeds import derive, seeded
 
 __all__ = ["Answer", "answer", "plot_differences"]
+
+SAMPLES = 25  # in a picture, 5 a row
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def answer(
     runs = {row["arm"]: load(directory / "cells" / row["cell"]) for _, row in first.iterrows()}
     for name, figure in (question.draw(runs) if question.draw else {}).items():
         _write_figure(place / f"{name}.png", figure)
+    _write_samples(place / "samples", runs)
     protocol: dict[str, Any] = {
         "question": question.name,
         "asks": question.asks,
@@ -107,6 +113,7 @@ def answer(
         "seeds": list(seeds),
         "draws": settings.draws,
         "measure": question.measure,
+        "secondary": list(question.secondary),
         "unit": question.unit,
         "lower_is_better": question.lower_is_better,
         "split": "test",
@@ -161,6 +168,23 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
 def _write_figure(path: Path, figure: Figure) -> None:
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
+
+
+def _write_samples(directory: Path, runs: Mapping[str, Run]) -> None:
+    """Pictures of test data and of what each arm generates, all from the same random numbers."""
+    if not runs or next(iter(runs.values())).data.image_shape is None:
+        return
+    directory.mkdir(exist_ok=True)
+    data = next(iter(runs.values())).data
+    top = float(data.train.max())
+    images = {"data": data.test[:SAMPLES]}
+    for name, run in runs.items():
+        with seeded(derive(run.experiment.seed, "samples")):
+            images[name] = run.pair.model.generate(SAMPLES)[1].cpu()
+    for name, values in images.items():
+        grid = make_grid(values.reshape(-1, 1, *(data.image_shape or ())) / top, nrow=5, padding=1, pad_value=0.5)
+        with atomic_write(directory / f"{name}.png") as temporary:
+            save_image(1 - grid, temporary, format="png")
 
 
 def _write_table(path: Path, frame: pd.DataFrame) -> None:
