@@ -1,48 +1,22 @@
-"""A fitted pair as ArviZ data; the one place that knows ArviZ 0.x from 1.x."""
+"""Fitted pairs and weighed draws as ArviZ data."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from flowvae.evaluation.arviz_versions import from_groups
+from flowvae.evaluation.importance import Weighed
 from flowvae.evaluation.weights import importance_draws
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
 from flowvae.seeds import derive, seeded
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # 0.23 announces 1.0 at every import
-    import arviz as az
-
-__all__ = ["pareto_k", "to_arviz"]
-
-OLD = int(az.__version__.split(".")[0]) == 0
-
-
-def pareto_k(log_weight: Tensor) -> Tensor:
-    """Shape k̂ of the generalized Pareto tail of each datum's weights (S, B) → (B,).
-
-    NaN where there are too few draws to fit a tail.
-
-    References:
-        Vehtari et al. (2024), "Pareto smoothed importance sampling".
-    """
-    draws, data = log_weight.shape
-    if draws < 25:  # ArviZ fits no tail of fewer than five draws, a fifth of them
-        return torch.full((data,), torch.nan)
-    weights = log_weight.T.double().numpy(force=True)
-    if OLD:
-        shapes = [az.psislw(row.copy())[1] for row in weights]
-    else:
-        from arviz_stats.base import array_stats
-
-        # 1.x wants log-likelihoods, which it negates
-        shapes = [array_stats.psislw(-row, r_eff=1.0)[1] for row in weights]
-    return torch.as_tensor(np.asarray(shapes, dtype=np.float64).reshape(data))
+__all__ = ["to_arviz", "weighed_to_arviz"]
 
 
 @torch.no_grad()
@@ -68,38 +42,74 @@ def to_arviz(model: VAE, guide: AmortizedGuide, x: Tensor, draws: int = 500, see
     with seeded(derive(seed, "predictive")):
         predicted = model.decode(code).sample()
         prior = model.prior().sample((draws,))
-
-    def chain(value: Tensor) -> np.ndarray[Any, Any]:
-        return value.unsqueeze(0).numpy(force=True)
-
     groups = {
-        "posterior": {"z": chain(code)},
-        "prior": {"z_new": chain(prior)},
-        "posterior_predictive": {"x": chain(predicted)},
-        "log_likelihood": {"x": chain(log_likelihood)},
+        "posterior": {"z": _chain(code)},
+        "prior": {"z_new": _chain(prior)},
+        "posterior_predictive": {"x": _chain(predicted)},
+        "log_likelihood": {"x": _chain(log_likelihood)},
         "observed_data": {"x": x.numpy(force=True)},
     }
-    dims = {"z": ["datum", "latent"], "z_new": ["latent"], "x": ["datum", "feature"]}
+    dims: dict[str, dict[str, tuple[str, ...]]] = {
+        "posterior": {"z": ("datum", "latent")},
+        "prior": {"z_new": ("latent",)},
+        "posterior_predictive": {"x": ("datum", "feature")},
+        "log_likelihood": {"x": ("datum",)},  # one value a datum, and no feature
+        "observed_data": {"x": ("datum", "feature")},
+    }
     coords = {
         "datum": np.arange(len(x)),
         "latent": np.arange(code.shape[-1]),
         "feature": np.arange(x.shape[-1]),
     }
-    return _from_dict(groups, dims, coords)
+    return from_groups(groups, dims, coords)
 
 
-def _from_dict(groups: dict[str, Any], dims: dict[str, list[str]], coords: dict[str, Any]) -> Any:
-    # the log-likelihood of x has one value a datum, and no feature
-    if OLD:
-        data = az.from_dict(
-            **{name: values for name, values in groups.items() if name != "log_likelihood"},
-            dims=dims,
-            coords=coords,
-        )
-        data.extend(az.from_dict(log_likelihood=groups["log_likelihood"], dims={"x": ["datum"]}, coords=coords))
-        return data
-    others = {name: values for name, values in groups.items() if name != "log_likelihood"}
-    data = az.from_dict(others, dims=dims, coords=coords)
-    own = az.from_dict({"log_likelihood": groups["log_likelihood"]}, dims={"x": ["datum"]}, coords=coords)
-    data["log_likelihood"] = own["log_likelihood"]
-    return data
+def weighed_to_arviz(
+    weighed: Weighed,
+    resampled: bool = False,
+    seed: int = 0,
+    posterior_predictive: Mapping[str, Tensor] | None = None,
+) -> Any:
+    """Draws of a guide, or what importance resampling makes of them, as an ArviZ object.
+
+    Groups: posterior, log_likelihood, observed_data; of the guide's own draws also sample_stats with log_p, log_q and
+    the smoothed log_weight, all in nats. The posterior's attributes have k̂ and how many draws are effective. All is
+    one chain of independent draws: use `az.summary(..., kind="stats")`.
+
+    Args:
+        weighed: what `weigh` or `weigh_each` gave.
+        resampled: give S resampled draws, which stand for the posterior, in place of the guide's own.
+        seed: decides the resampling.
+        posterior_predictive: site → predictions (S, *shape) for the guide's draws, such as `predict` gives; resampled
+            with the draws.
+    """
+    draws: dict[str, dict[str, Tensor]] = {
+        "posterior": weighed.draws,
+        "log_likelihood": weighed.log_likelihood,
+        "posterior_predictive": dict(posterior_predictive or {}),
+    }
+    stats = {"log_p": weighed.log_joint, "log_q": weighed.log_guide, "log_weight": weighed.smoothed}
+    each = weighed.log_weight.dim() - 1  # dimensions of data that have weights of their own
+    if resampled:
+        index = weighed.resample_index(weighed.size, seed)
+        draws = {group: {k: weighed.take(v, index) for k, v in values.items()} for group, values in draws.items()}
+    else:
+        draws["sample_stats"] = stats
+    groups = {name: {k: _chain(v) for k, v in values.items()} for name, values in draws.items() if values}
+    groups["observed_data"] = {name: value.numpy(force=True) for name, value in weighed.observed.items()}
+    dims: dict[str, dict[str, tuple[str, ...]]] = {name: {} for name in groups}
+    for name, values in draws.items():
+        for key, value in values.items():
+            own = ("datum",) if name == "sample_stats" else weighed.dims.get(key, ())
+            dims[name][key] = own[: value.dim() - 1] if name in ("sample_stats", "log_likelihood") else own
+    dims["observed_data"] = {name: weighed.dims[name] for name in weighed.observed}
+    facts = {
+        "draws_are": "resampled by smoothed importance weights" if resampled else "the guide's own",
+        "pareto_k": weighed.pareto_k.numpy() if each else float(weighed.pareto_k),
+        "effective_draws": weighed.effective_draws.numpy(force=True) if each else float(weighed.effective_draws),
+    }
+    return from_groups(groups, dims, attrs=facts)
+
+
+def _chain(value: Tensor) -> np.ndarray[Any, Any]:
+    return value.unsqueeze(0).numpy(force=True)

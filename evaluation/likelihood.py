@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from flowvae.evaluation.arviz_export import pareto_k
+from flowvae.evaluation.arviz_versions import pareto_k
 from flowvae.evaluation.metrics import Metric
 from flowvae.evaluation.weights import ROWS, importance_draws
 

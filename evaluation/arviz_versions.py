@@ -1,0 +1,99 @@
+"""The one place that knows ArviZ 0.x from 1.x: Pareto smoothing, and groups of arrays as one object."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from xarray import DataTree
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # 0.23 announces 1.0 at every import
+    import arviz as az
+
+__all__ = ["OLD", "TAIL", "az", "from_groups", "pareto_k", "psis"]
+
+OLD = int(az.__version__.split(".")[0]) == 0
+TAIL = 25  # draws; ArviZ fits no tail of fewer than five, a fifth of them
+EQUAL = 1e-3  # nats; weights that differ by less have no tail
+
+
+def psis(log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Pareto smoothed, normalized log-weights (S, ...) and the shape k̂ (...) of each column's tail.
+
+    Where fewer than 25 draws leave no tail to fit, the weights are only normalized, and k̂ is NaN. Where the largest
+    weights are equal, as those of an exact guide are, nothing is smoothed and k̂ is −inf (0.23 says +inf, 1.x raises).
+
+    Returns:
+        log-weights of shape (S, ...), whose exponentials sum to one over the draws, and k̂, both float64 on the CPU.
+
+    References:
+        Vehtari et al. (2024), "Pareto smoothed importance sampling".
+    """
+    draws, shape = len(log_weight), log_weight.shape[1:]
+    columns = log_weight.detach().double().cpu().reshape(draws, -1)
+    if draws < TAIL:
+        return columns.log_softmax(0).reshape(log_weight.shape), torch.full(shape, torch.nan, dtype=torch.float64)
+    smoothed, shapes = torch.empty_like(columns), torch.empty(columns.shape[1], dtype=torch.float64)
+    tail = math.ceil(min(draws / 5, 3 * draws**0.5))
+    for number, column in enumerate(columns.T):
+        largest = column.topk(tail + 1).values
+        if largest[0] - largest[-1] < EQUAL:
+            smoothed[:, number], shapes[number] = column, -torch.inf
+            continue
+        values, shape_k = _psislw(column.numpy())
+        smoothed[:, number], shapes[number] = torch.as_tensor(values), float(shape_k)
+    # 0.23 normalizes, 1.x does not promise to
+    return smoothed.log_softmax(0).reshape(log_weight.shape), shapes.reshape(shape)
+
+
+def pareto_k(log_weight: Tensor) -> Tensor:
+    """Shape k̂ of the generalized Pareto tail of each datum's weights (S, B) → (B,).
+
+    NaN where there are too few draws to fit a tail.
+
+    References:
+        Vehtari et al. (2024), "Pareto smoothed importance sampling".
+    """
+    return psis(log_weight)[1]
+
+
+def from_groups(
+    groups: Mapping[str, Mapping[str, Any]],
+    dims: Mapping[str, Mapping[str, Sequence[str]]],
+    coords: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> Any:
+    """Arrays as an InferenceData (ArviZ 0.x) or a DataTree (1.x).
+
+    Args:
+        groups: group → variable → array, of shape (chain, draw, ...), or (...) in "observed_data".
+        dims: group → variable → names of the dimensions after chain and draw.
+        coords: dimension → coordinates.
+        attrs: facts about the posterior, such as k̂.
+    """
+    parts = {}
+    for name, values in groups.items():  # one by one: a variable may have other dimensions in another group
+        arrays = {key: np.asarray(value) for key, value in values.items()}
+        named = {key: list(value) for key, value in dims.get(name, {}).items()}
+        if OLD:
+            draws: list[str] | None = [] if name == "observed_data" else None
+            parts[name] = az.dict_to_dataset(arrays, dims=named, coords=dict(coords or {}), default_dims=draws)
+        else:
+            parts[name] = az.from_dict({name: arrays}, dims=named, coords=dict(coords or {}))[name].to_dataset()
+    if attrs:
+        parts["posterior"].attrs.update(attrs)
+    return az.InferenceData(**parts) if OLD else DataTree.from_dict(parts)
+
+
+def _psislw(log_weight: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], float]:
+    if OLD:
+        return az.psislw(log_weight.copy())
+    from arviz_stats.base import array_stats
+
+    return array_stats.psislw(-log_weight, r_eff=1.0)  # 1.x wants log-likelihoods, which it negates

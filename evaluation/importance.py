@@ -1,0 +1,252 @@
+"""Importance weights of any model/guide pair, Pareto smoothed: how far a guide is to be trusted, and draws mended."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowvae.errors import FlowvaeError
+from flowvae.evaluation.arviz_versions import TAIL, psis
+from flowvae.evaluation.sites import read_program
+from flowvae.evaluation.weights import importance_draws
+from flowvae.seeds import derive, seeded
+
+__all__ = ["NoisyParetoKWarning", "Weighed", "weigh", "weigh_each"]
+
+BLOCK = 250  # draws of the guide that share a stream of random numbers
+STEADY = 4000  # draws from which k̂ is steady enough for a verdict
+
+
+class NoisyParetoKWarning(UserWarning):
+    """A k̂ comes from too few draws to be taken at its word."""
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """S draws of a guide with their importance weights: of the whole model, or of each of N data on its own.
+
+    Args:
+        draws: values of every latent and deterministic site, shape (S, *shape).
+        log_joint: log p(data, θ) in nats, (S,); with data of their own latents (S, N).
+        log_guide: log q(θ) in nats, of the same shape.
+        log_likelihood: of every observed site in nats, (S, *batch).
+        observed: data of every observed site.
+        dims: names of the dimensions of each site's value, without that of the draws.
+        seed: what decided the draws.
+    """
+
+    draws: dict[str, Tensor]
+    log_joint: Tensor
+    log_guide: Tensor
+    log_likelihood: dict[str, Tensor]
+    observed: dict[str, Tensor]
+    dims: dict[str, tuple[str, ...]]
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """S."""
+        return len(self.log_joint)
+
+    @property
+    def log_weight(self) -> Tensor:
+        """Log p(data, θ) − log q(θ), shape (S,) or (S, N)."""
+        return self.log_joint - self.log_guide
+
+    @cached_property
+    def _psis(self) -> tuple[Tensor, Tensor]:
+        return psis(self.log_weight)
+
+    @property
+    def smoothed(self) -> Tensor:
+        """Pareto smoothed log-weights; their exponentials sum to one over the draws; (S,) or (S, N)."""
+        return self._psis[0]
+
+    @property
+    def pareto_k(self) -> Tensor:
+        """Shape k̂ of the weights' tail, () or (N,)."""
+        return self._psis[1]
+
+    @property
+    def good_k(self) -> float:
+        """The largest k̂ with which S draws are enough: min(1 − 1/log₁₀ S, 0.7) (Vehtari et al. 2024)."""
+        return min(1 - 1 / math.log10(self.size), 0.7)
+
+    @property
+    def steady(self) -> bool:
+        """Whether S is large enough (4000) for k̂ itself not to be mostly noise."""
+        return self.size >= STEADY
+
+    @property
+    def effective_draws(self) -> Tensor:
+        """(Σ w)² / Σ w² of the raw weights, () or (N,)."""
+        return (-(2 * self._raw).logsumexp(0)).exp()
+
+    @property
+    def log_evidence(self) -> Tensor:
+        """Log (1/S) Σ w in nats, () or (N,); its exponential is unbiased."""
+        return self.log_weight.double().logsumexp(0) - math.log(self.size)
+
+    @property
+    def log_evidence_se(self) -> Tensor:
+        """Standard error of `log_evidence`, by the delta method; too small where k̂ is above 0.5."""
+        return ((self.size / self.effective_draws - 1) / (self.size - 1)).clamp(min=0).sqrt()
+
+    @property
+    def _raw(self) -> Tensor:
+        return self.log_weight.double().log_softmax(0)
+
+    def resample(self, size: int | None = None, seed: int = 0) -> dict[str, Tensor]:
+        """Draws from the posterior, by systematic resampling with the smoothed weights, in random order.
+
+        Args:
+            size: how many; S by default.
+            seed: decides them.
+
+        Returns:
+            site → values, of shape (size, *shape). Where data have weights of their own, each is resampled on its own.
+        """
+        index = self.resample_index(self.size if size is None else size, seed)
+        return {name: self.take(value, index) for name, value in self.draws.items()}
+
+    def resample_index(self, size: int, seed: int = 0) -> Tensor:
+        """Which draws `resample` takes, shape (size,) or (size, N).
+
+        Raises:
+            FlowvaeError: for fewer than one.
+        """
+        if size < 1:
+            raise FlowvaeError(f"size = {size}: must be 1 or more draws.")
+        weights = self.smoothed.exp().reshape(self.size, -1).T.contiguous()
+        with seeded(derive(seed, "resample")):
+            start = torch.rand(len(weights), 1, dtype=torch.float64)
+            order = torch.rand(len(weights), size).argsort(1)
+        comb = (start + torch.arange(size)) / size
+        index = torch.searchsorted(weights.cumsum(1), comb).clamp(max=self.size - 1)
+        return index.gather(1, order).T.reshape(size, *self.log_weight.shape[1:])
+
+    def take(self, value: Tensor, index: Tensor) -> Tensor:
+        """Of values (S, ...) those of an index (size,); of (S, N, ...) those of each datum's own index (size, N)."""
+        index = index.to(value.device)
+        return value[index] if index.dim() == 1 else value[index, torch.arange(index.shape[1], device=value.device)]
+
+    def __str__(self) -> str:
+        k = self.pareto_k
+        noise = "" if self.steady else f"; below {STEADY} draws k̂ is itself noisy"
+        if k.dim():
+            share = (k > self.good_k).double().mean()
+            return f"{len(k)} data, {self.size} draws each: k̂ above {self.good_k:.2f} for {share:.1%} of them{noise}"
+        verdict = "weights can be trusted" if k <= self.good_k else "weights are not to be trusted"
+        return (
+            f"k̂ = {k:.2f} from {self.size} draws: {verdict} (limit {self.good_k:.2f}){noise}; "
+            f"{self.effective_draws:.0f} effective draws; "
+            f"log evidence {self.log_evidence:.3f} ± {self.log_evidence_se:.3f} nats"
+        )
+
+
+@torch.no_grad()
+def weigh(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    *args: Any,
+    draws: int = STEADY,
+    seed: int = 0,
+    chunk: int = BLOCK,
+    **kwargs: Any,
+) -> Weighed:
+    """Weigh draws of any Pyro guide by the model's joint density.
+
+    Many draws are scored in one run under an outer plate where that gives the same as one by one, which is tried on
+    a few; else one by one.
+
+    Args:
+        model: Pyro model; what it observes is its data.
+        guide: Pyro guide with a site for every latent of the model; automatic guides too.
+        args: arguments of both.
+        draws: S.
+        seed: decides the draws.
+        chunk: draws that the model scores at a time; the result does not depend on it.
+        kwargs: named arguments of both.
+
+    Raises:
+        FlowvaeError: for fewer than 25 draws, of which no k̂ can be had; for a latent that the guide lacks; for a
+            guide without a density; for weights that are not a number.
+    """
+    if draws < TAIL or chunk < 1:
+        raise FlowvaeError(f"draws = {draws}, chunk = {chunk}: k̂ needs {TAIL} draws or more, a chunk 1 or more.")
+    if draws < STEADY:
+        warnings.warn(
+            f"draws = {draws}: below {STEADY} draws k̂ is noisy; do not take a k̂ near 0.7 at its word.",
+            NoisyParetoKWarning,
+            stacklevel=2,
+        )
+    with seeded(derive(seed, "read")):
+        source = read_program(guide, args, kwargs)  # first: automatic guides set themselves up at their first run
+        target = read_program(model, args, kwargs)
+        lacking = sorted(set(target.of("latent")) - set(source.sites))
+        if lacking:
+            raise FlowvaeError(f"the guide has no site for {', '.join(lacking)}: give it one for every latent site.")
+        if not source.of("latent"):
+            raise FlowvaeError("the guide is a point, without a density: weights need one, such as AutoNormal's.")
+        source = source.tried({})
+    parts = []
+    for number, start in enumerate(range(0, draws, BLOCK)):
+        size = min(BLOCK, draws - start)
+        with seeded(derive(seed, "weigh", number)):
+            # a whole block, so that the first draws of many are the draws of a few
+            run = source.run({}, BLOCK)
+        parts.append(({name: run.values[name][:size] for name in target.of("latent")}, run.total[:size]))
+    given = {name: torch.cat([values[name] for values, _ in parts]) for name in target.of("latent")}
+    log_guide = torch.cat([total for _, total in parts])
+    run = target.tried(given).run(given, draws, chunk)
+    if (run.total - log_guide).isnan().any():
+        raise FlowvaeError("log-weights that are not a number: the guide draws values that the model cannot score.")
+    if run.total.isneginf().all():
+        raise FlowvaeError("no draw of the guide is possible under the model: compare the supports of their sites.")
+    return Weighed(
+        {name: run.values[name] for name in target.of("latent", "deterministic")},
+        run.total,
+        log_guide,
+        run.pointwise,
+        {name: site.value for name, site in target.of("observed").items()},
+        {name: site.dims for name, site in target.sites.items()},
+        seed,
+    )
+
+
+def weigh_each(
+    model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, draws: int = STEADY, seed: int = 0
+) -> Weighed:
+    """Weigh the draws of an amortized guide for each datum on its own.
+
+    Args:
+        model: Pyro model with sites "z" and "x" in one plate.
+        guide: Pyro guide with site "z".
+        x: data, shape (N, D).
+        draws: S a datum.
+        seed: decides them.
+
+    Returns:
+        draws of z, (S, N, latent), with log-weights (S, N) and a k̂ for each datum, (N,).
+    """
+    blocks = list(importance_draws(model, guide, x, draws, seed))
+    code = torch.cat([block.code for block in blocks], dim=1)
+    log_likelihood = torch.cat([block.log_likelihood for block in blocks], dim=1)
+    log_prior = torch.cat([block.log_prior for block in blocks], dim=1)
+    log_guide = torch.cat([block.log_guide for block in blocks], dim=1)
+    return Weighed(
+        {"z": code},
+        log_likelihood + log_prior,
+        log_guide,
+        {"x": log_likelihood},
+        {"x": x},
+        {"z": ("datum", "latent"), "x": ("datum", "feature")},
+        seed,
+    )

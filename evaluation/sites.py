@@ -1,0 +1,256 @@
+"""The sites of any Pyro program: their shapes and plates, and the log-densities of many draws at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import constraints
+
+from flowvae.errors import FlowvaeError
+
+__all__ = ["Program", "Run", "Site", "read_program", "simulator"]
+
+TRIAL = 3  # draws on which one run under an outer plate is compared with runs one by one
+ROUNDING = 1e3  # times the number type's own rounding
+
+
+@dataclass(frozen=True)
+class Site:
+    """A sample site, as it is without an outer plate.
+
+    Args:
+        name: the site's name.
+        kind: "latent", "delta" (what an automatic guide computes), "deterministic", "observed" or "factor".
+        shape: of its value.
+        batch: of its log-density.
+        dims: a name for every dimension of the value; those of plates have the plate's name.
+        value: what it was when the program was read.
+    """
+
+    name: str
+    kind: str
+    shape: torch.Size
+    batch: torch.Size
+    dims: tuple[str, ...]
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a program says of S draws.
+
+    Args:
+        total: the sum of all its log-densities in nats, shape (S,).
+        pointwise: log-likelihood of every observed site in nats, (S, *batch).
+        values: of all other sites, (S, *shape).
+    """
+
+    total: Tensor
+    pointwise: dict[str, Tensor]
+    values: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A Pyro model or guide with its arguments.
+
+    Args:
+        function: the Pyro program.
+        args: its positional arguments.
+        kwargs: its named arguments.
+        sites: its sample sites by name.
+        nesting: how many dimensions its plates take.
+        together: whether one run under an outer plate serves many draws.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    sites: Mapping[str, Site]
+    nesting: int
+    together: bool = False
+
+    def of(self, *kinds: str) -> dict[str, Site]:
+        """The sites of some kinds."""
+        return {name: site for name, site in self.sites.items() if site.kind in kinds}
+
+    @torch.no_grad()
+    def run(self, given: Mapping[str, Tensor], size: int, chunk: int | None = None) -> Run:
+        """Run for `size` draws: with the values given, (size, *shape), and others drawn.
+
+        Args:
+            given: site → values.
+            size: S.
+            chunk: draws in memory at a time; all of them by default.
+        """
+        step = (chunk or size) if self.together else 1
+        runs = []
+        with pyro.validation_enabled(False):
+            for start in range(0, size, step):
+                part = {name: value[start : start + step] for name, value in given.items()}
+                runs.append(self._at_once(part, min(step, size - start)) if self.together else self._alone(part))
+        return Run(
+            torch.cat([run.total for run in runs]),
+            {name: torch.cat([run.pointwise[name] for run in runs]) for name in runs[0].pointwise},
+            {name: torch.cat([run.values[name] for run in runs]) for name in runs[0].values},
+        )
+
+    def tried(self, given: Mapping[str, Tensor]) -> Program:
+        """This program, run for many draws together if that gives the same as one by one.
+
+        A model that sums over all dimensions of a value, say, mixes draws under an outer plate.
+
+        Args:
+            given: values for some draws; where there are none, they are drawn.
+        """
+        program = replace(self, together=True)
+        few = {name: value[:TRIAL] for name, value in given.items()}
+        try:
+            together = program.run(few, TRIAL if not few else len(next(iter(few.values()))))
+        except Exception:  # whatever a program raises under a plate that it does not expect, it may run without
+            return self
+        alone = self.run({name: together.values[name] for name in self.of("latent")}, len(together.total))
+        pairs = [(alone.total, together.total)]
+        pairs += [(alone.values[name], together.values[name]) for name in alone.values]
+        pairs += [(alone.pointwise[name], together.pointwise[name]) for name in alone.pointwise]
+        return program if all(_same(one, other) for one, other in pairs) else self
+
+    def _alone(self, given: Mapping[str, Tensor]) -> Run:
+        nodes = self._nodes(self.function, {name: value[0] for name, value in given.items()})
+        return self._read(nodes, given, 1, 0)
+
+    def _at_once(self, given: Mapping[str, Tensor], size: int) -> Run:
+        plate = pyro.plate("_draws_of_a_program", size, dim=-1 - self.nesting)
+        values = {}
+        for name, value in given.items():
+            site = self.sites[name]
+            values[name] = value.reshape(size, *(1,) * (self.nesting - len(site.batch)), *site.shape)
+        return self._read(self._nodes(plate(self.function), values), given, size, self.nesting + 1)
+
+    def _nodes(self, function: Callable[..., Any], values: Mapping[str, Tensor]) -> dict[str, Any]:
+        trace = poutine.trace(poutine.condition(function, data=values)).get_trace(*self.args, **self.kwargs)
+        trace.compute_log_prob(lambda name, node: name in self.sites and self.sites[name].kind != "deterministic")
+        return dict(trace.nodes)
+
+    def _read(self, nodes: Mapping[str, Any], given: Mapping[str, Tensor], size: int, dimensions: int) -> Run:
+        total, pointwise, values = torch.zeros(()), {}, {}
+        for name, site in self.sites.items():
+            node = nodes[name]
+            if site.kind == "deterministic":
+                full = node["value"]
+                own = full if full.numel() == size * site.shape.numel() else full.expand(size, *site.shape)
+                values[name] = own.reshape(size, *site.shape)
+                continue
+            log_prob = node["log_prob"]
+            if dimensions and log_prob.dim() != dimensions:
+                raise RuntimeError(f"site {name!r} ignores an outer plate")
+            if site.kind in ("latent", "delta"):
+                full = node["value"].broadcast_to(node["fn"].shape())
+                values[name] = full.reshape(size, *site.shape)
+                if name in given:  # by another program, which may not know this one's support
+                    log_prob = log_prob.masked_fill(_outside(node["fn"], full), -torch.inf)
+            elif site.kind == "observed":
+                pointwise[name] = log_prob.reshape(size, *site.batch)
+            total = total + log_prob.reshape(size, -1).sum(-1)
+        return Run(total.expand(size), pointwise, values)
+
+
+@torch.no_grad()
+def read_program(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
+    """Run a Pyro program once and note its sites.
+
+    Raises:
+        FlowvaeError: for a plate that takes a random part of its data.
+    """
+    trace = poutine.trace(function).get_trace(*args, **kwargs)
+    nodes = {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}
+    for name in [name for name, node in nodes.items() if site_is_subsample(node)]:
+        node = nodes.pop(name)
+        taken, size = len(node["value"]), node["fn"].size
+        if taken < size:
+            raise FlowvaeError(
+                f"plate {name!r} takes {taken} of {size} data: log-densities need all of them. "
+                "Give the plate no subsample_size here."
+            )
+    sites = {name: _site(name, node, set(nodes)) for name, node in nodes.items()}
+    nesting = max((len(site.batch) for site in sites.values()), default=0)
+    return Program(function, args, kwargs, sites, nesting)
+
+
+def simulator(model: Callable[..., Any]) -> Callable[..., Any]:
+    """The model without its data: it draws what it observed.
+
+    `poutine.uncondition` draws deterministic sites as well, which in a plate gives them a dimension too many.
+    """
+    return _Simulate()(model)
+
+
+class _Simulate(UnconditionMessenger):
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["infer"].get("_deterministic") and not isinstance(_plain(msg["fn"]), dist.Unit):
+            super()._pyro_sample(msg)
+
+
+def _plain(fn: Any) -> Any:
+    while isinstance(fn, dist.Independent | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def _site(name: str, node: Any, names: set[str]) -> Site:
+    fn, value = node["fn"], node["value"]
+    plain = _plain(fn)
+    if node["infer"].get("_deterministic"):
+        kind, batch = "deterministic", value.shape[: value.dim() - fn.event_dim]
+    elif isinstance(plain, dist.Unit):
+        kind, batch = "factor", fn.batch_shape
+    elif node["is_observed"]:
+        kind, batch = "observed", fn.batch_shape
+    else:
+        kind, batch = "delta" if isinstance(plain, dist.Delta) else "latent", fn.batch_shape
+    shape = value.shape if kind in ("deterministic", "factor") else fn.shape()
+    dims = [f"{name}_dim_{number}" for number in range(len(shape))]
+    for frame in node["cond_indep_stack"]:
+        # a deterministic value counts all its dimensions as its event's, also those of plates
+        place = len(shape if kind == "deterministic" and fn.event_dim == len(shape) else batch) + (frame.dim or 0)
+        if frame.vectorized and 0 <= place < len(shape) and shape[place] == frame.size:
+            # ArviZ means something else by these, and a dimension cannot have the name of a variable
+            clash = frame.name in {"chain", "draw", "sample", "i", *names}
+            dims[place] = f"{frame.name}_dim" if clash else frame.name
+    return Site(name, kind, torch.Size(shape), torch.Size(batch), tuple(dims), value.detach())
+
+
+def _outside(fn: Any, value: Tensor) -> Tensor:
+    """Which values lie outside of a distribution's support, of its batch shape.
+
+    Only supports that are intervals are looked at: densities are quietly wrong outside of these, and a value that
+    rounding puts a little off a simplex is not outside.
+    """
+    try:
+        support = fn.support
+    except NotImplementedError:
+        return torch.tensor(False, device=value.device)
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support.event_dim:
+        return torch.tensor(False, device=value.device)
+    inside = support.check(value)
+    return ~(inside if inside.dim() <= len(fn.batch_shape) else inside.flatten(len(fn.batch_shape)).all(-1))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    if not one.is_floating_point():
+        return bool((one == other).all())
+    rounding = ROUNDING * torch.finfo(one.dtype).eps
+    return torch.allclose(one, other, rtol=rounding, atol=rounding * max(1.0, one.shape.numel() ** 0.5), equal_nan=True)

@@ -1,0 +1,344 @@
+"""Weights of any model/guide pair, against closed forms and integrals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
+from scipy.integrate import quad
+from scipy.stats import halfnorm, norm
+from torch import Tensor
+
+from flowvae import FlowvaeError
+from flowvae.evaluation import (
+    NoisyParetoKWarning,
+    plot_khat,
+    plot_weights,
+    predict,
+    psis,
+    to_arviz,
+    weigh,
+    weigh_each,
+    weighed_to_arviz,
+)
+from flowvae.evaluation.arviz_versions import az
+from flowvae.models import LinearGaussian
+
+mpl.use("Agg")
+pytestmark = pytest.mark.usefixtures("own_store")
+Y = torch.tensor([1.2, -0.3, 2.1, 0.4, 0.9])
+
+
+@pytest.fixture
+def own_store() -> Iterator[None]:
+    """Automatic guides keep their parameters in Pyro's store."""
+    yield
+    pyro.clear_param_store()
+
+
+def school(y: Tensor) -> None:
+    """Local effects in a plate around a global mean and scale."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+    tau = pyro.sample("tau", dist.HalfNormal(1.0))
+    with pyro.plate("group", len(y)):
+        eta = pyro.sample("eta", dist.Normal(0.0, 1.0))
+        theta = pyro.deterministic("theta", mu + tau * eta)
+        pyro.sample("y", dist.Normal(theta, 0.8), obs=y)
+
+
+def pca() -> LinearGaussian:
+    torch.manual_seed(0)
+    return LinearGaussian(torch.randn(6, 2), torch.zeros(6), scale=0.7)
+
+
+def near(model: LinearGaussian, shift: float = 0.0, scale: float = 1.0) -> Callable[..., Any]:
+    """The exact posterior, its mean shifted and its standard deviations scaled."""
+
+    def guide(x: Tensor, size: int | None = None) -> Tensor:
+        exact = model.posterior(x)
+        with pyro.plate("data", len(x)):
+            return pyro.sample("z", dist.MultivariateNormal(exact.loc + shift, scale_tril=scale * exact.scale_tril))
+
+    return guide
+
+
+def test_pareto_k_of_gaussians() -> None:
+    """k = 1 − min eig(Σ_p⁻¹ Σ_q) for Gaussians with the same mean and a guide too narrow somewhere."""
+    target = torch.tensor([[2.0, 0.6], [0.6, 1.0]])
+    proposal = torch.diag(torch.tensor([1.0, 0.9]))
+
+    def model() -> None:
+        pyro.sample("z", dist.MultivariateNormal(torch.zeros(2), target))
+
+    def guide() -> None:
+        pyro.sample("z", dist.MultivariateNormal(torch.zeros(2), proposal))
+
+    eigenvalues = torch.linalg.eigvals(torch.linalg.solve(target, proposal)).real
+    estimates = [weigh(model, guide, draws=20_000, seed=seed).pareto_k for seed in range(3)]
+    assert torch.stack(estimates).mean().item() == pytest.approx(1 - eigenvalues.min().item(), abs=0.08)
+
+
+@pytest.mark.filterwarnings("ignore::flowvae.evaluation.NoisyParetoKWarning")
+def test_evidence_and_its_standard_error() -> None:
+    """Over 100 seeds the interval of 1.96 standard errors covers the exact log p(x) 95 % of the time."""
+    model = pca()
+    with torch.no_grad():
+        x = model(None, 3)
+        truth = model.log_evidence(x).sum()
+    covered = 0
+    for seed in range(100):
+        result = weigh(model, near(model, 0.05, 1.15), x, draws=250, seed=seed)
+        covered += abs(result.log_evidence - truth) < 1.96 * result.log_evidence_se
+    assert 88 <= covered <= 99
+
+
+def test_an_exact_guide() -> None:
+    model = pca()
+    with torch.no_grad():
+        x = model(None, 3)
+    result = weigh(model, near(model), x)
+    assert result.effective_draws.item() == pytest.approx(4000, rel=1e-6)
+    assert result.log_evidence.item() == pytest.approx(model.log_evidence(x).sum().item(), abs=1e-4)
+    assert result.pareto_k <= result.good_k
+    smoothed, k = psis(torch.full((4000,), -3.0))
+    assert k.isneginf()
+    torch.testing.assert_close(smoothed.exp(), torch.full((4000,), 1 / 4000, dtype=torch.float64))
+
+
+def test_resampled_draws_have_the_moments_of_the_posterior() -> None:
+    """Though the guide is off in mean and scale."""
+    model = pca()
+    with torch.no_grad():
+        x = model(None, 1)
+        exact = model.posterior(x)
+    result = weigh(model, near(model, 0.3, 1.3), x, draws=20_000)
+    z = result.resample(10_000, seed=1)["z"][:, 0]
+    assert z.shape == (10_000, 2)
+    error = 4 * exact.variance.sqrt()[0] / result.effective_draws.sqrt()
+    assert ((z.mean(0) - exact.loc[0]).abs() < error).all()
+    torch.testing.assert_close(z.T.cov(), exact.covariance_matrix[0].detach(), rtol=0.1, atol=0.01)
+    # in random order: a part stands for the whole
+    assert ((z[:2500].mean(0) - exact.loc[0]).abs() < 3 * error).all()
+    assert ((result.draws["z"][:, 0].mean(0) - exact.loc[0]).abs() > 2 * error).all()
+
+
+def test_each_datum_on_its_own() -> None:
+    model = pca()
+    with torch.no_grad():
+        x = model(None, 70)
+        exact = model.posterior(x)
+    result = weigh_each(model, near(model, 0.2, 1.2), x, draws=4000)
+    assert result.pareto_k.shape == result.effective_draws.shape == (70,)
+    off = (result.log_evidence - model.log_evidence(x)) / result.log_evidence_se
+    assert off.abs().max() < 5
+    assert off.std().item() == pytest.approx(1, abs=0.3)
+    z = result.resample()["z"]
+    assert z.shape == (4000, 70, 2)
+    scaled = (z.mean(0) - exact.loc) / exact.variance.sqrt() * result.effective_draws.sqrt().unsqueeze(1)
+    assert scaled.abs().max() < 5
+    assert "70 data" in str(result)
+
+
+def test_the_result_does_not_depend_on_chunks() -> None:
+    torch.manual_seed(0)
+    guide = AutoNormal(school)
+    guide(Y)
+    one = weigh(school, guide, Y, draws=4000, chunk=4000)
+    other = weigh(school, guide, Y, draws=4000, chunk=37)
+    torch.testing.assert_close(one.log_weight, other.log_weight, rtol=1e-6, atol=1e-5)
+    more = weigh(school, guide, Y, draws=4100)
+    assert torch.equal(more.draws["mu"][:4000], one.draws["mu"])
+    assert not torch.equal(weigh(school, guide, Y, seed=1).draws["mu"], one.draws["mu"])
+
+
+@pytest.mark.parametrize("family", [AutoNormal, AutoMultivariateNormal])
+def test_automatic_guides(family: Callable[..., Any]) -> None:
+    """log q by hand: a Gaussian in unconstrained space, where tau is its own exponential."""
+    torch.manual_seed(0)
+    guide = family(school, init_scale=0.3)
+    result = weigh(school, guide, Y)
+    assert {name: value.shape for name, value in result.draws.items()} == {
+        "mu": (4000,),
+        "tau": (4000,),
+        "eta": (4000, 5),
+        "theta": (4000, 5),
+    }
+    draws = result.draws
+    u = torch.cat((draws["mu"][:, None], draws["tau"].log()[:, None], draws["eta"]), dim=1)
+    median = guide.median(Y)
+    loc = torch.cat((median["mu"][None], median["tau"].log()[None], median["eta"])).detach()
+    log_guide = dist.Normal(loc, 0.3).log_prob(u).sum(1) - draws["tau"].log()
+    torch.testing.assert_close(result.log_guide, log_guide, rtol=1e-4, atol=1e-3)
+    prior = dist.Normal(0.0, 2.0).log_prob(draws["mu"]) + dist.HalfNormal(1.0).log_prob(draws["tau"])
+    prior = prior + dist.Normal(0.0, 1.0).log_prob(draws["eta"]).sum(1)
+    theta = draws["mu"][:, None] + draws["tau"][:, None] * draws["eta"]
+    likelihood = dist.Normal(theta, 0.8).log_prob(Y)
+    torch.testing.assert_close(draws["theta"], theta)
+    torch.testing.assert_close(result.log_likelihood["y"], likelihood, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result.log_joint, prior + likelihood.sum(1), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::flowvae.evaluation.NoisyParetoKWarning")
+def test_a_model_that_mixes_draws_is_scored_one_by_one() -> None:
+    """A sum over every dimension mixes the draws under an outer plate, without an error."""
+    y = torch.tensor(0.7)
+
+    def model() -> None:
+        mu = pyro.sample("mu", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        pyro.sample("y", dist.Normal(mu.sum(), 1.0), obs=y)
+
+    def guide() -> None:
+        pyro.sample("mu", dist.Normal(torch.full((3,), 0.2), 0.9).to_event(1))
+
+    result = weigh(model, guide, draws=1000)
+    mu = result.draws["mu"]
+    expected = dist.Normal(0.0, 1.0).log_prob(mu).sum(1) + dist.Normal(mu.sum(1), 1.0).log_prob(y)
+    torch.testing.assert_close(result.log_joint, expected)
+    truth = dist.Normal(0.0, 2.0).log_prob(y)
+    assert abs(result.log_evidence - truth) < 4 * result.log_evidence_se
+
+
+def test_draws_outside_the_support_have_no_weight() -> None:
+    def model() -> None:
+        tau = pyro.sample("tau", dist.HalfNormal(1.0))
+        pyro.sample("y", dist.Normal(tau, 1.0), obs=torch.tensor(0.5))
+
+    def guide() -> None:
+        pyro.sample("tau", dist.Normal(0.5, 1.0))
+
+    result = weigh(model, guide, draws=20_000)
+    truth = math.log(quad(lambda tau: halfnorm.pdf(tau) * norm.pdf(0.5, tau), 0, 20)[0])
+    assert abs(result.log_evidence - truth) < 4 * result.log_evidence_se
+    assert (result.resample()["tau"] > 0).all()
+
+
+def test_what_cannot_be_weighed_is_refused() -> None:
+    def empty(y: Tensor) -> None:
+        pass
+
+    def part(y: Tensor) -> None:
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", 5, subsample_size=2) as index:
+            pyro.sample("y", dist.Normal(0.0, 1.0), obs=y[index])
+
+    def other(y: Tensor) -> None:
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(FlowvaeError, match="no site for eta, mu, tau"):
+        weigh(school, empty, Y)
+    with pytest.raises(FlowvaeError, match="point"):
+        weigh(school, AutoDelta(school), Y)
+    with pytest.raises(FlowvaeError, match="2 of 5"):
+        weigh(part, other, Y)
+    with pytest.raises(FlowvaeError, match="draws = 24"):
+        weigh(school, AutoNormal(school), Y, draws=24)
+    with pytest.warns(NoisyParetoKWarning, match="draws = 100"):
+        few = weigh(school, AutoNormal(school), Y, draws=100)
+    assert not few.steady
+    assert "noisy" in str(few)
+    with pytest.raises(FlowvaeError, match="size = 0"):
+        few.resample(0)
+
+
+@pytest.mark.parametrize("resampled", [False, True])
+def test_arviz_reads_weighed_draws(resampled: bool) -> None:
+    torch.manual_seed(0)
+    guide = AutoNormal(school, init_scale=0.5)
+    result = weigh(school, guide, Y)
+    predicted = predict(school, result.draws, Y)
+    data = weighed_to_arviz(result, resampled, posterior_predictive=predicted)
+    posterior = data["posterior"]
+    assert posterior["eta"].dims == ("chain", "draw", "group")
+    assert posterior["tau"].shape == (1, 4000)
+    assert posterior.attrs["pareto_k"] == pytest.approx(result.pareto_k.item())
+    for group in ("log_likelihood", "posterior_predictive"):
+        assert data[group]["y"].dims == ("chain", "draw", "group")
+    np.testing.assert_array_equal(data["observed_data"]["y"], Y)
+    # log-likelihood and predictions belong to their draws
+    theta = torch.tensor(posterior["theta"].values[0])
+    expected = dist.Normal(theta, 0.8).log_prob(Y)
+    np.testing.assert_allclose(data["log_likelihood"]["y"].values[0], expected, rtol=1e-3, atol=1e-4)
+    eta = {tuple(row.tolist()): number for number, row in enumerate(result.draws["eta"])}
+    index = [eta[tuple(row.tolist())] for row in posterior["eta"].values[0]]
+    np.testing.assert_array_equal(data["posterior_predictive"]["y"].values[0], predicted["y"][index])
+    assert (predicted["y"] - result.draws["theta"]).std().item() == pytest.approx(0.8, rel=0.03)
+    if not resampled:
+        difference = data["sample_stats"]["log_p"] - data["sample_stats"]["log_q"]
+        np.testing.assert_allclose(difference.values[0], result.log_weight)
+    table = az.summary(data, var_names=["mu", "tau"], kind="stats", round_to="none")
+    assert float(table.loc["mu", "mean"]) == pytest.approx(posterior["mu"].values.mean(), abs=1e-3)
+
+
+def test_arviz_draws_weighed_draws() -> None:
+    import matplotlib.pyplot as plt
+
+    torch.manual_seed(0)
+    result = weigh(school, AutoNormal(school), Y)
+    data = weighed_to_arviz(result)
+    model = pca()
+    with torch.no_grad():
+        x = model(None, 3)
+    each = weighed_to_arviz(weigh_each(model, near(model), x, draws=200))
+    assert each["posterior"]["z"].dims == ("chain", "draw", "datum", "latent")
+    assert each["sample_stats"]["log_weight"].dims == ("chain", "draw", "datum")
+    for source, names in ((data, ["mu", "tau"]), (each, ["z"])):
+        az.plot_pair(source, var_names=names)
+        az.plot_forest(source, var_names=names)
+        assert len(plt.get_fignums()) == 2
+        plt.close("all")
+
+
+def test_predictions_of_a_model_whose_data_follow_each_other() -> None:
+    """Each datum is drawn around the one drawn before it, not around the one observed: variances add up."""
+
+    def walk(y: Tensor) -> None:
+        place = pyro.sample("start", dist.Normal(0.0, 1.0))
+        for t, value in enumerate(y):
+            place = pyro.sample(f"y{t}", dist.Normal(place, 0.5), obs=value)
+
+    start = torch.full((4000,), 3.0)
+    y = predict(walk, {"start": start}, Y[:3])
+    assert set(y) == {"y0", "y1", "y2"}
+    for t in range(3):
+        assert y[f"y{t}"].mean().item() == pytest.approx(3.0, abs=0.06)
+        assert y[f"y{t}"].var().item() == pytest.approx(0.25 * (t + 1), rel=0.1)
+    assert torch.equal(predict(walk, {"start": start[:300]}, Y[:3])["y0"][:250], y["y0"][:250])
+
+
+def test_figures_of_weights() -> None:
+    model = pca()
+    with torch.no_grad():
+        x = model(None, 40)
+    each = weigh_each(model, near(model, scale=0.7), x, draws=400)
+    figure = plot_khat(each.pareto_k)
+    (points,) = (line for line in figure.axes[0].lines if len(line.get_xdata()) == 40)
+    np.testing.assert_allclose(points.get_ydata(), each.pareto_k.sort().values)
+    with pytest.raises(FlowvaeError, match="plot_khat"):
+        plot_weights(each)
+    with pytest.raises(FlowvaeError, match="25 draws"):
+        plot_khat(torch.tensor([math.nan]))
+    whole = weigh(model, near(model, scale=0.8), x[:1])
+    raw = plot_weights(whole).axes[0].lines[0].get_ydata()
+    assert np.mean(raw) == pytest.approx(1)
+    assert (np.diff(raw) <= 0).all()
+
+
+def test_the_export_of_a_pair_has_not_changed() -> None:
+    """Names of dimensions, which summaries show."""
+    from flowvae import Digits, Experiment
+    from flowvae.networks import MLP
+
+    data = Digits().load(0)
+    pair = Experiment(latent=2, encoder=MLP((8,)), decoder=MLP((8,))).build(data)
+    exported = to_arviz(pair.model, pair.guide, data.test[:3], draws=10)
+    assert exported["posterior"]["z"].dims == ("chain", "draw", "datum", "latent")
+    assert exported["log_likelihood"]["x"].dims == ("chain", "draw", "datum")
+    assert exported["observed_data"]["x"].dims == ("datum", "feature")
