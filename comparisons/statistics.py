@@ -9,8 +9,9 @@ import pandas as pd
 from scipy.stats import t as student
 
 from flowvae.errors import FlowvaeError, nearest
+from flowvae.evaluation.holm import holm
 
-__all__ = ["LEVEL", "MARGIN", "describe", "holm", "paired_differences"]
+__all__ = ["LEVEL", "MARGIN", "describe", "paired_differences"]
 
 LEVEL = 0.05  # of the family of all differences of a question, by Holm's correction
 MARGIN = 0.5  # nats or the measure's own unit: a 95 % interval inside ± MARGIN is called "no difference that matters"
@@ -51,22 +52,8 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
         p = 2 * student.sf(abs(mean) / se, count - 1) if se > 0 else float(mean == 0)
         rows.append(row | {"seeds": count, "p": p})
     frame = pd.DataFrame(rows)
-    frame["p_holm"] = holm(frame["p"].tolist())
+    frame["p_holm"] = holm(frame["p"].to_numpy(float))
     return frame
-
-
-def holm(p: list[float]) -> list[float]:
-    """Holm's (1979) step-down correction: adjusted p that keep the chance of any false finding below their level.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    adjusted = [0.0] * len(p)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
-        adjusted[index] = largest
-    return adjusted
 
 
 def describe(row: pd.Series, unit: str, lower_is_better: bool) -> str:

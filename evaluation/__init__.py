@@ -3,7 +3,7 @@
 from flowvae.evaluation.arviz_export import to_arviz, weighed_to_arviz
 from flowvae.evaluation.arviz_versions import pareto_k, psis
 from flowvae.evaluation.bits_per_dim import FlowLikelihoods, flow_metrics, measure_flow
-from flowvae.evaluation.calibration import Calibration, calibrate, calibrate_fits, ecdf_band, holm
+from flowvae.evaluation.calibration import Calibration, calibrate, calibrate_fits, ecdf_band
 from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat, plot_weights
 from flowvae.evaluation.exact import exact_metrics
 from flowvae.evaluation.flow_plots import (
@@ -45,7 +45,6 @@ __all__ = [
     "ecdf_band",
     "exact_metrics",
     "flow_metrics",
-    "holm",
     "importance_draws",
     "interpolate",
     "likelihood_metrics",

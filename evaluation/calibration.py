@@ -18,10 +18,11 @@ from tqdm.auto import tqdm
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.arviz_versions import from_groups
+from flowvae.evaluation.holm import holm
 from flowvae.evaluation.sites import read_program, simulator
 from flowvae.seeds import derive, seeded
 
-__all__ = ["Calibration", "calibrate", "calibrate_fits", "ecdf_band", "holm"]
+__all__ = ["Calibration", "calibrate", "calibrate_fits", "ecdf_band"]
 
 BLOCK = 64  # simulated data that share a stream of random numbers
 BANDS = 4000  # simulations of uniform ranks that a band rests on
@@ -199,22 +200,6 @@ def ecdf_band(simulations: int, draws: int, level: float = 0.95) -> tuple[Array,
     tail = np.quantile(tails.min(1), 1 - level)
     lower, upper = stats.binom.ppf(tail, simulations, u), stats.binom.isf(tail, simulations, u)
     return lower / simulations - u, upper / simulations - u
-
-
-def holm(p_values: Array) -> Array:
-    """p-values corrected for their number, such that the chance of any false alarm keeps to the level.
-
-    References:
-        Holm (1979), "A simple sequentially rejective multiple test procedure".
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p_values)
-    factors = np.arange(len(order), 0, -1)
-    corrected = np.empty(len(order))
-    corrected[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1)
-    return corrected
 
 
 def _rank(draws: Tensor, truth: Tensor) -> Tensor:

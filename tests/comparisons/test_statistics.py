@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import ttest_rel
 
 from flowvae import FlowvaeError
-from flowvae.comparisons.statistics import describe, holm, paired_differences
+from flowvae.comparisons.statistics import describe, paired_differences
+from flowvae.evaluation.holm import holm
 
 
 def table(**arms: list[float]) -> pd.DataFrame:
@@ -44,7 +46,7 @@ def test_holm_rejects_what_the_stepwise_procedure_rejects() -> None:
             if value >= level / (len(p) - rank):
                 break
             rejected.add(value)
-        assert {value for value, adjusted in zip(p, holm(p), strict=True) if adjusted < level} == rejected
+        assert {value for value, adjusted in zip(p, holm(np.array(p)), strict=True) if adjusted < level} == rejected
 
 
 def test_words_follow_the_thresholds() -> None:

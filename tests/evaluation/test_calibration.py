@@ -15,8 +15,9 @@ from scipy import stats
 from torch import Tensor
 
 from flowvae import FlowvaeError
-from flowvae.evaluation import Calibration, calibrate, calibrate_fits, ecdf_band, holm, plot_calibration
+from flowvae.evaluation import Calibration, calibrate, calibrate_fits, ecdf_band, plot_calibration
 from flowvae.evaluation.arviz_versions import OLD, az
+from flowvae.evaluation.holm import holm
 from flowvae.models import LinearGaussian
 
 DRAWS = 99
