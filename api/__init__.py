@@ -22,7 +22,7 @@ from flowvae.data import Arrays, Digits, Pinwheel, Sprites  # noqa: E402
 from flowvae.errors import FlowvaeError, SlowDirectionWarning  # noqa: E402
 from flowvae.experiment import Experiment, Pair, Run, load  # noqa: E402
 from flowvae.flows import IAF, MAF, NICE, NSF, CouplingNSF, Inverse, RealNVP  # noqa: E402
-from flowvae.guides import FlowGuide, FullRank, Gaussian  # noqa: E402
+from flowvae.guides import FlowGuide, FullRank, Gaussian, SemiAmortized  # noqa: E402
 from flowvae.inference import Inference  # noqa: E402
 from flowvae.models import Mixture, StandardNormal  # noqa: E402
 
@@ -48,6 +48,7 @@ __all__ = [
     "Pinwheel",
     "RealNVP",
     "Run",
+    "SemiAmortized",
     "SlowDirectionWarning",
     "Sprites",
     "StandardNormal",

@@ -7,6 +7,7 @@ import math
 import shutil
 import warnings
 from dataclasses import dataclass, field, fields
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from flowvae.evaluation import (
 )
 from flowvae.families import build_spec, from_plain, to_plain
 from flowvae.guides import AmortizedGuide, Gaussian, GuideSpec
-from flowvae.inference import Inference, atomic_write, choose_device, fit, load_checkpoint
+from flowvae.inference import Inference, atomic_write, choose_device, fit, load_checkpoint, log_joint
 from flowvae.models import VAE, PriorSpec, StandardNormal
 from flowvae.networks import MLP, Standardize
 from flowvae.seeds import derive, seeded
@@ -57,7 +58,7 @@ class Experiment:
         inference: how to train.
         data: data set, with its likelihood.
         prior: p(z): `StandardNormal`, `Mixture` or any flow.
-        guide: q(z | x): `Gaussian`, `FullRank` or `FlowGuide`.
+        guide: q(z | x): `Gaussian`, `FullRank`, `FlowGuide` or `SemiAmortized`.
 
     >>> from dataclasses import replace
     >>> from flowvae import MAF
@@ -108,10 +109,11 @@ class Experiment:
             decoder = self.decoder.network(self.latent, data.features)
         with seeded(derive(self.seed, "encoder")):
             trunk, width = self.encoder.trunk(data.features)
-        with seeded(derive(self.seed, "guide")):
-            head = self.guide.build(self.latent, width)
         encoder = nn.Sequential(Standardize(likelihood.center, likelihood.unit), trunk)
-        return Pair(VAE(prior, decoder, likelihood), AmortizedGuide(encoder, head))
+        model = VAE(prior, decoder, likelihood)
+        with seeded(derive(self.seed, "guide")):
+            guide = self.guide.guide(encoder, self.latent, width, partial(log_joint, model))
+        return Pair(model, guide)
 
     def run(
         self,

@@ -31,7 +31,7 @@ from flowvae.flows import (
     Residual,
     Sylvester,
 )
-from flowvae.guides import FlowGuide, FullRank, Gaussian, GuideSpec
+from flowvae.guides import FlowGuide, FullRank, Gaussian, GuideSpec, SemiAmortized
 from flowvae.models import Mixture, StandardNormal
 
 __all__ = [
@@ -84,6 +84,7 @@ PRIORS: dict[str, tuple[Any, Any]] = {
 GUIDES: dict[str, tuple[Any, Any]] = {
     "gaussian": (Gaussian, Gaussian()),
     "full-rank": (FullRank, FullRank()),
+    "semi-amortized": (SemiAmortized, SemiAmortized()),
 } | {
     name: (FlowGuide[kind], FlowGuide(default))  # type: ignore[valid-type]
     for name, (kind, default) in _ANY_FLOW.items()
@@ -144,7 +145,7 @@ def name_of(spec: Any) -> str:
     if isinstance(spec, Inverse):
         return f"inverse-{name_of(spec.flow)}"
     plain = {**DATA, **FLOWS, "normal": StandardNormal, "mixture": Mixture}
-    plain |= {"gaussian": Gaussian, "full-rank": FullRank}
+    plain |= {"gaussian": Gaussian, "full-rank": FullRank, "semi-amortized": SemiAmortized}
     return next(name for name, family in plain.items() if type(spec) is family)
 
 

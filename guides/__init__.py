@@ -5,6 +5,7 @@ r"""Pyro guides.
 | `Gaussian` | independent dimensions |
 | `FullRank` | full covariance |
 | `FlowGuide` | either of them pushed through any flow, static or conditioned on x |
+| `SemiAmortized` | a Gaussian that climbs the ELBO of its datum, from where the encoder puts it |
 | `NoGuide` | nothing: for models without a latent, whose ELBO is log p(x) |
 | `UniformNoise`, `FlowNoise` | the noise that makes counts continuous, for flows as models of data |
 """
@@ -14,5 +15,17 @@ from flowvae.guides.dequantization import FlowNoise, UniformNoise
 from flowvae.guides.flow import FlowGuide
 from flowvae.guides.gaussian import FullRank, Gaussian
 from flowvae.guides.no_guide import NoGuide
+from flowvae.guides.semi_amortized import SemiAmortized, SemiAmortizedGuide
 
-__all__ = ["AmortizedGuide", "FlowGuide", "FlowNoise", "FullRank", "Gaussian", "GuideSpec", "NoGuide", "UniformNoise"]
+__all__ = [
+    "AmortizedGuide",
+    "FlowGuide",
+    "FlowNoise",
+    "FullRank",
+    "Gaussian",
+    "GuideSpec",
+    "NoGuide",
+    "SemiAmortized",
+    "SemiAmortizedGuide",
+    "UniformNoise",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +15,9 @@ from flowvae.flows.bridge import to_pyro
 from flowvae.flows.spec import Cost
 from flowvae.networks import declare_parameters
 
-__all__ = ["AmortizedGuide", "GuideSpec"]
+__all__ = ["AmortizedGuide", "GuideSpec", "LogJoint"]
+
+LogJoint = Callable[[Tensor, Tensor], Tensor]  # data (N, D) and codes (S, N, latent) to log p(x, z), shape (S, N)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,17 @@ class GuideSpec(ABC):
     @abstractmethod
     def build(self, features: int, context: int) -> LazyDistribution:
         """A lazy distribution over R^features, conditioned on encoder features (..., context)."""
+
+    def guide(self, encoder: nn.Module, features: int, context: int, log_joint: LogJoint) -> AmortizedGuide:
+        """The guide with this head.
+
+        Args:
+            encoder: a network (..., D) → (..., context).
+            features: dimension of the code.
+            context: numbers that the encoder gives.
+            log_joint: of the model, for guides that look into it; most do not.
+        """
+        return AmortizedGuide(encoder, self.build(features, context))
 
     @abstractmethod
     def cost(self, features: int) -> Cost:
@@ -49,8 +63,9 @@ class AmortizedGuide(nn.Module):
     def forward(self, x: Tensor, size: int | None = None) -> Tensor:
         """The guide for data of shape (N, D); takes the model's arguments, as Pyro wants it."""
         declare_parameters("guide", self)
+        posterior = self.posterior(x)
         with pyro.plate("data", len(x)):
-            return pyro.sample("z", self.posterior(x))
+            return pyro.sample("z", posterior)
 
     def posterior(self, x: Tensor) -> pyro.distributions.TorchDistribution:
         """q(z | x) for data of shape (..., D)."""

@@ -1,9 +1,11 @@
-"""Stochastic variational inference: the training loop, annealing as Pyro handlers, checkpoints."""
+"""Stochastic variational inference: the training loop, annealing as Pyro handlers, checkpoints, refinement."""
 
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.checkpoint import atomic_write, load_checkpoint, save_checkpoint
 from flowvae.inference.fit import Fitted, Inference, TrainingStopped, choose_device, fit
+from flowvae.inference.joint import log_joint
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam
+from flowvae.inference.refinement import RefinedGuide, refine
 
 __all__ = [
     "FiniteTraceELBO",
@@ -11,11 +13,14 @@ __all__ = [
     "Inference",
     "JointAdam",
     "Ramp",
+    "RefinedGuide",
     "TrainingStopped",
     "atomic_write",
     "choose_device",
     "fit",
     "load_checkpoint",
+    "log_joint",
+    "refine",
     "save_checkpoint",
     "temper",
     "weigh_latent",
