@@ -10,6 +10,7 @@ from flowvae.evaluation.flow_plots import (
     plot_interpolation,
     plot_steps,
 )
+from flowvae.evaluation.guide_draws import GuideDraws, guide_draws
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.metrics import Metric, read_metrics, write_metrics
 from flowvae.evaluation.plots import (
@@ -20,16 +21,19 @@ from flowvae.evaluation.plots import (
     plot_reconstructions,
     plot_samples,
 )
+from flowvae.evaluation.posterior_plots import plot_funnel
 from flowvae.evaluation.weights import Draws, importance_draws
 
 __all__ = [
     "Draws",
     "FlowLikelihoods",
+    "GuideDraws",
     "Likelihoods",
     "Metric",
     "draw_figures",
     "exact_metrics",
     "flow_metrics",
+    "guide_draws",
     "importance_draws",
     "interpolate",
     "likelihood_metrics",
@@ -38,6 +42,7 @@ __all__ = [
     "pareto_k",
     "plot_density",
     "plot_flow_samples",
+    "plot_funnel",
     "plot_history",
     "plot_interpolation",
     "plot_latent",

@@ -5,14 +5,26 @@ r"""Pyro guides.
 | `Gaussian` | independent dimensions |
 | `FullRank` | full covariance |
 | `FlowGuide` | either of them pushed through any flow, static or conditioned on x |
+| `AutoFlow` | any flow over all latent variables of any Pyro model |
 | `NoGuide` | nothing: for models without a latent, whose ELBO is log p(x) |
 | `UniformNoise`, `FlowNoise` | the noise that makes counts continuous, for flows as models of data |
 """
 
 from flowvae.guides.amortized import AmortizedGuide, GuideSpec
+from flowvae.guides.automatic import AutoFlow
 from flowvae.guides.dequantization import FlowNoise, UniformNoise
 from flowvae.guides.flow import FlowGuide
 from flowvae.guides.gaussian import FullRank, Gaussian
 from flowvae.guides.no_guide import NoGuide
 
-__all__ = ["AmortizedGuide", "FlowGuide", "FlowNoise", "FullRank", "Gaussian", "GuideSpec", "NoGuide", "UniformNoise"]
+__all__ = [
+    "AmortizedGuide",
+    "AutoFlow",
+    "FlowGuide",
+    "FlowNoise",
+    "FullRank",
+    "Gaussian",
+    "GuideSpec",
+    "NoGuide",
+    "UniformNoise",
+]

@@ -1,20 +1,26 @@
-"""Stochastic variational inference: the training loop, annealing as Pyro handlers, checkpoints."""
+"""Stochastic variational inference: the training loop, guides for any model, annealing as handlers, checkpoints."""
 
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.checkpoint import atomic_write, load_checkpoint, save_checkpoint
 from flowvae.inference.fit import Fitted, Inference, TrainingStopped, choose_device, fit
+from flowvae.inference.fit_guide import GuideFit, GuideSettings, fit_guide
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam
+from flowvae.inference.path_gradient import PathTraceELBO
 
 __all__ = [
     "FiniteTraceELBO",
     "Fitted",
+    "GuideFit",
+    "GuideSettings",
     "Inference",
     "JointAdam",
+    "PathTraceELBO",
     "Ramp",
     "TrainingStopped",
     "atomic_write",
     "choose_device",
     "fit",
+    "fit_guide",
     "load_checkpoint",
     "save_checkpoint",
     "temper",
