@@ -13,6 +13,7 @@ from flowvae.evaluation.flow_plots import (
     plot_interpolation,
     plot_steps,
 )
+from flowvae.evaluation.guide_draws import GuideDraws, guide_draws
 from flowvae.evaluation.importance import NoisyParetoKWarning, Weighed, weigh, weigh_each
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.loo import LeaveOneOut, loo
@@ -26,6 +27,7 @@ from flowvae.evaluation.plots import (
     plot_reconstructions,
     plot_samples,
 )
+from flowvae.evaluation.posterior_plots import plot_funnel
 from flowvae.evaluation.predictive import predict
 from flowvae.evaluation.weights import Draws, importance_draws
 
@@ -33,6 +35,7 @@ __all__ = [
     "Calibration",
     "Draws",
     "FlowLikelihoods",
+    "GuideDraws",
     "LeaveOneOut",
     "Likelihoods",
     "Metric",
@@ -45,6 +48,7 @@ __all__ = [
     "ecdf_band",
     "exact_metrics",
     "flow_metrics",
+    "guide_draws",
     "importance_draws",
     "interpolate",
     "likelihood_metrics",
@@ -55,6 +59,7 @@ __all__ = [
     "plot_calibration",
     "plot_density",
     "plot_flow_samples",
+    "plot_funnel",
     "plot_history",
     "plot_interpolation",
     "plot_khat",

@@ -17,7 +17,7 @@ from flowvae.flows.spec import Cost, FlowSpec
 from flowvae.guides.amortized import GuideSpec
 from flowvae.guides.gaussian import FullRank, Gaussian
 
-__all__ = ["FlowGuide"]
+__all__ = ["FlowGuide", "check_posterior", "warn_if_slow"]
 
 SLOW = 3  # times the cost of the other direction, from which a warning is worth its noise
 BASES: dict[str, type[GuideSpec]] = {"gaussian": Gaussian, "full-rank": FullRank}
@@ -65,15 +65,12 @@ class FlowGuide(GuideSpec, Generic[Family]):
     context: int = 32
 
     def __post_init__(self) -> None:
-        if not isinstance(self.flow, FlowSpec):
-            raise FlowvaeError(f"FlowGuide.flow = {self.flow!r}: must be a flow, such as IAF().")
-        if "posterior" not in self.flow.roles:
-            raise FlowvaeError(f"FlowGuide.flow = {self.flow!r}: cannot be a posterior: {self.flow.why_not}.")
+        check_posterior(self, self.flow)
         one_of(self, "base", BASES)
         whole(self, "context")
 
     def build(self, features: int, context: int) -> LazyDistribution:
-        self._warn_if_slow(features)
+        warn_if_slow(self.flow, features)
         base = BASES[self.base]().build(features, context)
         if not self.conditioned:
             return _FlowHead(base, self.flow.transform(features), None)
@@ -83,13 +80,28 @@ class FlowGuide(GuideSpec, Generic[Family]):
     def cost(self, features: int) -> Cost:
         return self.flow.cost(features)
 
-    def _warn_if_slow(self, features: int) -> None:
-        cost = self.flow.cost(features)
-        if cost.sample_and_density > SLOW * cost.density:
-            name = type(self.flow).__name__
-            warnings.warn(
-                f"{name} as a guide: a draw with its density costs {cost.sample_and_density} network passes "
-                f"at latent {features}; turned round, Inverse({name}(...)), it costs {cost.density}.",
-                SlowDirectionWarning,
-                stacklevel=3,
-            )
+
+def check_posterior(owner: object, flow: object) -> None:
+    """Refuse what is not a flow, and a family that cannot be a posterior.
+
+    Raises:
+        FlowvaeError: with the family's own reason.
+    """
+    label = type(owner).__name__
+    if not isinstance(flow, FlowSpec):
+        raise FlowvaeError(f"{label}.flow = {flow!r}: must be a flow, such as IAF().")
+    if "posterior" not in flow.roles:
+        raise FlowvaeError(f"{label}.flow = {flow!r}: cannot be a posterior: {flow.why_not}.")
+
+
+def warn_if_slow(flow: FlowSpec, features: int) -> None:
+    """Warn where the other direction of the flow would make draws with their density much cheaper."""
+    cost = flow.cost(features)
+    if cost.sample_and_density > SLOW * cost.density:
+        name = type(flow).__name__
+        warnings.warn(
+            f"{name} as a guide: a draw with its density costs {cost.sample_and_density} network passes "
+            f"at latent {features}; turned round, Inverse({name}(...)), it costs {cost.density}.",
+            SlowDirectionWarning,
+            stacklevel=3,
+        )

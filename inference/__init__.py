@@ -1,23 +1,30 @@
-"""Stochastic variational inference: the training loop, annealing as Pyro handlers, checkpoints, refinement."""
+
+"""Stochastic variational inference: the training loop, guides for any model, annealing as handlers, checkpoints."""
 
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.checkpoint import atomic_write, load_checkpoint, save_checkpoint
 from flowvae.inference.fit import Fitted, Inference, TrainingStopped, choose_device, fit
+from flowvae.inference.fit_guide import GuideFit, GuideSettings, fit_guide
 from flowvae.inference.joint import log_joint
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam
+from flowvae.inference.path_gradient import PathTraceELBO
 from flowvae.inference.refinement import RefinedGuide, refine
 
 __all__ = [
     "FiniteTraceELBO",
     "Fitted",
+    "GuideFit",
+    "GuideSettings",
     "Inference",
     "JointAdam",
+    "PathTraceELBO",
     "Ramp",
     "RefinedGuide",
     "TrainingStopped",
     "atomic_write",
     "choose_device",
     "fit",
+    "fit_guide",
     "load_checkpoint",
     "log_joint",
     "refine",

@@ -26,7 +26,7 @@ def _interaction(data: dict[str, Any]) -> LinearRegression:
 
 
 REFERENCE_MODELS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    "eight_schools-eight_schools_noncentered": lambda data: EightSchools(data["y"], data["sigma"]),
+    "eight_schools-eight_schools_noncentered": lambda data: EightSchools(data["y"], data["sigma"], centred=False),
     "sblrc-blr": lambda data: LinearRegression(data["X"], data["y"]),
     "low_dim_gauss_mix-low_dim_gauss_mix": lambda data: OrderedMixture(data["y"]),
     "garch-garch11": lambda data: Garch11(data["y"], data["sigma1"]),
