@@ -2,7 +2,9 @@
 """Stochastic variational inference: the training loop, guides for any model, annealing as handlers, checkpoints."""
 
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
+from flowvae.inference.capture import EagerWarning
 from flowvae.inference.checkpoint import atomic_write, load_checkpoint, save_checkpoint
+from flowvae.inference.compiled import CompiledTrace_ELBO
 from flowvae.inference.fit import Fitted, Inference, TrainingStopped, choose_device, fit
 from flowvae.inference.fit_guide import GuideFit, GuideSettings, fit_guide
 from flowvae.inference.joint import log_joint
@@ -11,6 +13,8 @@ from flowvae.inference.path_gradient import PathTraceELBO
 from flowvae.inference.refinement import RefinedGuide, refine
 
 __all__ = [
+    "CompiledTrace_ELBO",
+    "EagerWarning",
     "FiniteTraceELBO",
     "Fitted",
     "GuideFit",

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import effectful
+from torch import Tensor
 
-__all__ = ["Ramp", "WeighSites", "temper", "weigh_latent"]
+__all__ = ["Ramp", "WeighSites", "current", "temper", "weigh_latent"]
 
 
 class Ramp:
@@ -48,7 +50,15 @@ class WeighSites(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if self.chosen(msg):
-            msg["scale"] = self.weight() * msg["scale"]
+            msg["scale"] = current(self.weight) * msg["scale"]
+
+
+def current(number: Callable[[], float]) -> float | Tensor:
+    """What the number is now, asked for through a Pyro message of type "number".
+
+    A captured program knows by it that the number changes, and makes it an input.
+    """
+    return effectful(number, type="number")()
 
 
 def weigh_latent(fn: Callable[..., Any], weight: Callable[[], float]) -> Callable[..., Any]:

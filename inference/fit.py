@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,18 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from flowvae.errors import FlowvaeError, number, whole
+from flowvae.errors import FlowvaeError, number, one_of, whole
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
+from flowvae.inference.capture import EagerWarning
 from flowvae.inference.checkpoint import load_checkpoint, save_checkpoint
+from flowvae.inference.compiled import MODES, CompiledTrace_ELBO
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam, NonFiniteError
 from flowvae.seeds import derive, seeded
 
 __all__ = ["Fitted", "Inference", "TrainingStopped", "choose_device", "fit"]
+
+
+ENOUGH = 1000  # steps that pay for a capture
 
 
 class TrainingStopped(FlowvaeError):  # noqa: N818  (what happened, not what class it is of)
@@ -50,6 +56,9 @@ class Inference:
         validation_draws: draws from the guide a datum for the validation ELBO.
         checkpoint_seconds: the least time between two checkpoints.
         device: "auto", "cpu", "cuda", "cuda:0", "mps".
+        compile: "none" runs model and guide in every step; "capture" and "inductor" repeat their tensor operations,
+            see `CompiledTrace_ELBO`; "auto" captures where the training has enough steps to pay for it and the pair
+            allows it.
     """
 
     epochs: int = 400
@@ -65,12 +74,14 @@ class Inference:
     validation_draws: int = 8
     checkpoint_seconds: float = 10.0
     device: str = "auto"
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "particles", "patience", "validation_draws"):
             whole(self, name)
         for name in ("kl_warmup", "tempering"):
             whole(self, name, least=0)
+        one_of(self, "compile", ("auto", "none", *MODES))
         number(self, "learning_rate")
         number(self, "clip", optional=True)
         for name in ("weight_decay", "prior_decay", "checkpoint_seconds"):
@@ -247,9 +258,17 @@ def _svi(
         ramp = Ramp(0, start=1.0)
     # a mean over the batch, so that clipping means the same at every batch size
     mean = poutine.scale(scale=1 / settings.batch_size)
-    loss = FiniteTraceELBO(
-        num_particles=settings.particles, max_plate_nesting=1, vectorize_particles=settings.particles > 1
-    )
+    particles = {
+        "num_particles": settings.particles,
+        "max_plate_nesting": 1,
+        "vectorize_particles": settings.particles > 1,
+    }
+    mode = settings.compile
+    if mode == "auto":
+        # so many steps are taken in any case
+        surely = min(settings.epochs, settings.patience + 1) * steps_an_epoch
+        mode = "capture" if surely >= ENOUGH else "none"
+    loss = FiniteTraceELBO(**particles) if mode == "none" else CompiledTrace_ELBO(compile=mode, **particles)
     return SVI(mean(annealed_model), mean(annealed_guide), optim, loss), ramp
 
 
@@ -266,12 +285,15 @@ def _train_epoch(
     generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
     order = torch.randperm(len(train), generator=generator).to(train.device)
     total = 0.0
-    with seeded(derive(seed, "noise", epoch)), warnings.catch_warnings():
+    with seeded(derive(seed, "noise", epoch)), warnings.catch_warnings(), pyro.validation_enabled(False):
         warnings.filterwarnings("ignore", message="Encountered NaN")  # FiniteTraceELBO raises instead
+        if settings.compile == "auto":
+            warnings.simplefilter("ignore", EagerWarning)
         for index, batch in enumerate(order.split(settings.batch_size)):
             # Pyro's checks find a model's mistakes in its first step; after it they only cost time
+            first = pyro.validation_enabled(True) if epoch == 0 and index == 0 else nullcontext()
             try:
-                with pyro.validation_enabled(epoch == 0 and index == 0):
+                with first:
                     total += svi.step(train[batch])
             except NonFiniteError as error:
                 kept = f"the last checkpoint is {checkpoint}" if checkpoint else "no checkpoint was asked for"

@@ -59,9 +59,10 @@ class JointAdam(PyroOptim):
         with_gradient = [p for p in self.parameters.values() if p.grad is not None]
         gradients = [p.grad for p in with_gradient if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if not math.isfinite(norm.item()):
-            raise NonFiniteError(f"the norm of the gradient is {norm.item()}")
-        if self.clip is not None:
+        length = norm.item()
+        if not math.isfinite(length):
+            raise NonFiniteError(f"the norm of the gradient is {length}")
+        if self.clip is not None and length > self.clip - 1e-5:  # the rounding that torch's clipping allows for
             torch.nn.utils.clip_grads_with_norm_(with_gradient, self.clip, norm)
         self.adam.step()
 

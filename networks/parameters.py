@@ -30,8 +30,11 @@ def declare_parameters(name: str, module: nn.Module) -> None:
         # An alias carries the pointer that Pyro expects: on the parameter itself it would prevent pickling.
         alias = parameter.detach()
         alias.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]
-        effectful(_give, type="param")(alias, constraint=constraints.real, name=key)
+        _declare(alias, constraint=constraints.real, name=key)
 
 
 def _give(value: Tensor, **_: object) -> Tensor:
     return value
+
+
+_declare = effectful(_give, type="param")
