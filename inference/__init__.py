@@ -1,4 +1,3 @@
-
 """Stochastic variational inference: the training loop, guides for any model, annealing as handlers, checkpoints."""
 
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
