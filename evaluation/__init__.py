@@ -13,7 +13,6 @@ from flowvae.evaluation.flow_plots import (
     plot_interpolation,
     plot_steps,
 )
-from flowvae.evaluation.guide_draws import GuideDraws, guide_draws
 from flowvae.evaluation.importance import NoisyParetoKWarning, Weighed, weigh, weigh_each
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.loo import LeaveOneOut, loo
@@ -35,7 +34,6 @@ __all__ = [
     "Calibration",
     "Draws",
     "FlowLikelihoods",
-    "GuideDraws",
     "LeaveOneOut",
     "Likelihoods",
     "Metric",
@@ -48,7 +46,6 @@ __all__ = [
     "ecdf_band",
     "exact_metrics",
     "flow_metrics",
-    "guide_draws",
     "importance_draws",
     "interpolate",
     "likelihood_metrics",
