@@ -122,9 +122,14 @@ class _Give(Messenger):
                 msg["value"], msg["done"] = value, True
 
 
+def _memory(value: Tensor) -> int:
+    """Where a tensor's numbers lie; the zeros that autograd has not written anywhere are a place of their own."""
+    return id(value) if value._is_zerotensor() else value.untyped_storage().data_ptr()
+
+
 def _geometry(value: Tensor) -> tuple[Any, ...]:
     """Which numbers in memory it shows, and how."""
-    memory = value.untyped_storage().data_ptr()
+    memory = _memory(value)
     shown = value.storage_offset(), value.shape, value.stride(), value.dtype, value.is_conj(), value.is_neg()
     return memory or id(value), *shown
 
@@ -165,8 +170,8 @@ class _Recorder(TorchDispatchMode):
             self._refuse(func, args)
         out = func(*args, **kwargs)
         self.alive.append(out)
-        memory = {value.untyped_storage().data_ptr() for value in given}
-        if isinstance(out, Tensor) and not func._schema.is_mutable and out.untyped_storage().data_ptr() in memory:
+        memory = {_memory(value) for value in given}
+        if isinstance(out, Tensor) and not func._schema.is_mutable and _memory(out) in memory:
             for value in given:
                 self.views.setdefault(_geometry(value), self._node(value))
             if _geometry(out) in self.views:  # detached, transposed twice, viewed as what it is
@@ -177,13 +182,13 @@ class _Recorder(TorchDispatchMode):
             fixed = False
             for value, argument in zip(args, func._schema.arguments, strict=False):
                 if argument.is_write and isinstance(value, Tensor):
-                    self.mutated.add(value.untyped_storage().data_ptr())
+                    self.mutated.add(_memory(value))
         several = isinstance(out, tuple | list)
         for n, value in enumerate(out if several else (out,)):
             if isinstance(value, Tensor):
                 one = self.graph.call_function(operator.getitem, (node, n)) if several else node
                 self.nodes[id(value)] = one
-                if value.untyped_storage().data_ptr() in memory and not func._schema.is_mutable:
+                if _memory(value) in memory and not func._schema.is_mutable:
                     self.views[_geometry(value)] = one
                 if fixed:
                     self.fixed[one] = value
@@ -207,7 +212,7 @@ class _Recorder(TorchDispatchMode):
         return self._constant(value)
 
     def _is_fixed(self, value: Tensor) -> bool:
-        return self.nodes.get(id(value)) in self.fixed and value.untyped_storage().data_ptr() not in self.mutated
+        return self.nodes.get(id(value)) in self.fixed and _memory(value) not in self.mutated
 
     def lasting(self) -> list[Tensor]:
         """Tensors that outlive a run of the program."""
@@ -296,7 +301,7 @@ class Program:
             raise
         except Exception as error:
             raise Uncapturable(_cause(error)) from error
-        if any(value.untyped_storage().data_ptr() in recorder.mutated for value in fixed):
+        if any(_memory(value) in recorder.mutated for value in fixed):
             raise Uncapturable("a buffer of whole numbers is written to")
         self.state = self._state()
         graph = recorder.program([loss, *grads])
@@ -349,10 +354,10 @@ def _cause(error: Exception) -> str:
 
 def _own(leaves: list[Tensor], gradients: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
     """The gradients in the layout of their leaves and in memory of their own, as an optimizer expects them."""
-    taken = {value.untyped_storage().data_ptr() for value in inputs}
+    taken = {_memory(value) for value in inputs}
     own = []
     for leaf, gradient in zip(leaves, gradients, strict=True):
-        memory = gradient.untyped_storage().data_ptr()
+        memory = _memory(gradient)
         if gradient.stride() != leaf.stride() or memory in taken:
             gradient = torch.empty_like(leaf).copy_(gradient)
         taken.add(memory)
