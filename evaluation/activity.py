@@ -1,0 +1,141 @@
+"""Which dimensions of the code are used."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from torch.distributions import Independent, Normal, kl_divergence
+
+from flowvae.errors import FlowvaeError
+from flowvae.evaluation.aggregated import WithPosterior, WithPrior
+from flowvae.evaluation.metrics import Metric
+from flowvae.evaluation.weights import ROWS
+from flowvae.seeds import derive, seeded
+
+__all__ = ["Activity", "measure_activity"]
+
+ACTIVE = 0.01  # Burda et al.'s threshold, here as a share of the prior's variance
+PRIOR_DRAWS = 20_000  # for the variance of a prior that does not know it
+
+
+@dataclass(frozen=True)
+class Activity:
+    """For each of the latent's dimensions ("units"), shape (latent,).
+
+    The activity depends on the coordinates: a bijection of the latent changes it, a permutation or a scale of
+    single units does not change the set of its values.
+
+    Args:
+        share: Var_x E_q[z_j] / Var_p(z_j): 0 for a unit that ignores the data. Unbiased, so a small negative
+            value is a zero with its noise.
+        se: its standard error, over the data and the draws from the prior.
+        kl: KL(q(z_j | x_n)‖p(z_j)) in nats, shape (N, latent), where guide and prior have independent
+            dimensions; None elsewhere, where a KL of single units is not defined.
+        draws: codes a datum.
+    """
+
+    share: Tensor
+    se: Tensor
+    kl: Tensor | None
+    draws: int
+
+    def active(self, threshold: float = ACTIVE) -> int:
+        """How many units have more activity than the threshold."""
+        return int((self.share > threshold).sum())
+
+    def collapsed(self, nats: float = 0.01, share: float = 0.99) -> int | None:
+        """How many units have a KL below `nats` for at least this share of the data; None without a KL of units.
+
+        References:
+            Lucas, Tucker, Grosse & Norouzi (2019), "Don't Blame the ELBO!", definition 1.
+        """
+        if self.kl is None:
+            return None
+        return int(((self.kl < nats).double().mean(0) >= share).sum())
+
+    def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
+        """Active units, the activity of each, and where they are defined collapsed units and each unit's KL."""
+        protocol = {**protocol, "draws": self.draws, "threshold": ACTIVE}
+        unit = "share of the prior's variance"
+        metrics = [
+            Metric("active_units", self.active(), None, "units", split, protocol),
+            Metric("inactive_share", 1 - self.active() / len(self.share), None, "share of units", split, protocol),
+        ]
+        for j, (share, se) in enumerate(zip(self.share.tolist(), self.se.tolist(), strict=True)):
+            metrics.append(Metric(f"activity_{j}", share, se, unit, split, protocol))
+        collapsed = self.collapsed()
+        if self.kl is None or collapsed is None:
+            return metrics
+        metrics.append(Metric("collapsed_units", collapsed, None, "units", split, protocol))
+        errors = self.kl.std(0) / math.sqrt(len(self.kl))
+        for j, (kl, se) in enumerate(zip(self.kl.mean(0).tolist(), errors.tolist(), strict=True)):
+            metrics.append(Metric(f"kl_{j}", kl, se, "nats per datum", split, protocol))
+        return metrics
+
+
+@torch.no_grad()
+def measure_activity(
+    model: WithPrior, guide: WithPosterior, x: Tensor, draws: int = 100, seed: int = 0, progress: bool = False
+) -> Activity:
+    """Var_x E_q[z_j] / Var_p(z_j) for every unit.
+
+    E_q is a mean of S draws, whose noise adds E_x Var_q(z_j)/S to the variance of the means; that is estimated
+    from the spread of the same draws and taken away. The prior's variance is its own where it knows it, and
+    that of 20 000 draws where it does not.
+
+    Args:
+        model: with `prior()`.
+        guide: with `posterior(x)`.
+        x: data, shape (N, D).
+        draws: S, codes a datum; two or more.
+        seed: of the draws.
+        progress: for the interface that all measures share; this one is short and shows no bar.
+
+    Raises:
+        FlowvaeError: for fewer than two draws or data.
+
+    References:
+        Burda, Grosse & Salakhutdinov (2016), "Importance Weighted Autoencoders", section 5.1.
+    """
+    if draws < 2 or len(x) < 2:
+        raise FlowvaeError(f"draws = {draws}, data = {len(x)}: activity needs 2 or more of both.")
+    prior = model.prior()
+    means, noise, divergences = [], [], []
+    for number, block in enumerate(x.split(ROWS)):
+        with seeded(derive(seed, "codes", number)), pyro.validation_enabled(False):
+            posterior = guide.posterior(block)
+            codes = posterior.sample((draws,)).double()
+        means.append(codes.mean(0))
+        noise.append(codes.var(0) / draws)
+        if _independent(posterior) and _independent(prior):
+            divergences.append(kl_divergence(posterior.base_dist, prior.base_dist).double())
+    kl = torch.cat(divergences) if divergences else None
+    return Activity(*_ratio(torch.cat(means), torch.cat(noise), *_prior_variance(prior, seed)), kl, draws)
+
+
+def _ratio(mean: Tensor, noise: Tensor, variance: Tensor, variance_se: Tensor) -> tuple[Tensor, Tensor]:
+    data = len(mean)
+    terms = (mean - mean.mean(0)).square() * data / (data - 1) - noise
+    signal = terms.mean(0)
+    share = signal / variance
+    return share, ((terms.var(0) / data).sqrt() / variance).hypot(share * variance_se / variance)
+
+
+def _prior_variance(prior: Any, seed: int) -> tuple[Tensor, Tensor]:
+    try:
+        variance = prior.variance.double()
+        return variance, torch.zeros_like(variance)
+    except NotImplementedError:
+        with seeded(derive(seed, "prior")):
+            z = prior.sample((PRIOR_DRAWS,)).double()
+        squares = (z - z.mean(0)).square()
+        return z.var(0), squares.std(0) / math.sqrt(PRIOR_DRAWS)
+
+
+def _independent(distribution: Any) -> bool:
+    return isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal)
