@@ -1,9 +1,13 @@
 """Measures with units and protocols, the ArviZ export, and figures."""
 
+from flowvae.evaluation.activity import Activity, measure_activity
+from flowvae.evaluation.aggregated import AggregatedPosterior, ForeignCost, draw_codes
 from flowvae.evaluation.arviz_export import to_arviz, weighed_to_arviz
 from flowvae.evaluation.arviz_versions import pareto_k, psis
+from flowvae.evaluation.base_space import from_base, has_base, to_base
 from flowvae.evaluation.bits_per_dim import FlowLikelihoods, flow_metrics, measure_flow
 from flowvae.evaluation.calibration import Calibration, calibrate, calibrate_fits, ecdf_band
+from flowvae.evaluation.classifier_test import ClassifierTest, measure_classifier
 from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat, plot_weights
 from flowvae.evaluation.exact import exact_metrics
 from flowvae.evaluation.flow_plots import (
@@ -13,11 +17,15 @@ from flowvae.evaluation.flow_plots import (
     plot_interpolation,
     plot_steps,
 )
+from flowvae.evaluation.held_out_codes import HeldOutCodes, measure_held_out_codes
+from flowvae.evaluation.holes import Holes, measure_holes
 from flowvae.evaluation.importance import NoisyParetoKWarning, Weighed, weigh, weigh_each
+from flowvae.evaluation.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.loo import LeaveOneOut, loo
 from flowvae.evaluation.metrics import Metric, read_metrics, write_metrics
 from flowvae.evaluation.nuts import compare_to_reference, run_nuts
+from flowvae.evaluation.path_plots import latent_paths, plot_paths, plot_traversals
 from flowvae.evaluation.plots import (
     draw_figures,
     plot_history,
@@ -28,49 +36,74 @@ from flowvae.evaluation.plots import (
 )
 from flowvae.evaluation.posterior_plots import plot_funnel
 from flowvae.evaluation.predictive import predict
+from flowvae.evaluation.surgery import Surgery, measure_surgery
+from flowvae.evaluation.two_sample import MMD, measure_mmd
 from flowvae.evaluation.weights import Draws, importance_draws
 
 __all__ = [
+    "MMD",
+    "Activity",
+    "AggregatedPosterior",
     "Calibration",
+    "ClassifierTest",
     "Draws",
     "FlowLikelihoods",
+    "ForeignCost",
+    "HeldOutCodes",
+    "Holes",
     "LeaveOneOut",
     "Likelihoods",
     "Metric",
     "NoisyParetoKWarning",
+    "Surgery",
     "Weighed",
     "calibrate",
     "calibrate_fits",
     "compare_to_reference",
+    "draw_codes",
     "draw_figures",
     "ecdf_band",
     "exact_metrics",
     "flow_metrics",
+    "from_base",
+    "has_base",
     "importance_draws",
     "interpolate",
+    "latent_paths",
     "likelihood_metrics",
     "loo",
+    "measure_activity",
+    "measure_classifier",
     "measure_flow",
+    "measure_held_out_codes",
+    "measure_holes",
     "measure_likelihoods",
+    "measure_mmd",
+    "measure_surgery",
     "pareto_k",
+    "plot_activity",
     "plot_calibration",
     "plot_density",
     "plot_flow_samples",
     "plot_funnel",
     "plot_history",
+    "plot_holes",
     "plot_interpolation",
     "plot_khat",
     "plot_latent",
+    "plot_paths",
     "plot_priors",
     "plot_reconstructions",
     "plot_samples",
     "plot_steps",
+    "plot_traversals",
     "plot_weights",
     "predict",
     "psis",
     "read_metrics",
     "run_nuts",
     "to_arviz",
+    "to_base",
     "weigh",
     "weigh_each",
     "weighed_to_arviz",
