@@ -10,6 +10,8 @@ from flowvae.evaluation.calibration import Calibration, calibrate, calibrate_fit
 from flowvae.evaluation.classifier_test import ClassifierTest, measure_classifier
 from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat, plot_weights
 from flowvae.evaluation.exact import exact_metrics
+from flowvae.evaluation.feature_distances import compare_features, frechet_distance, kernel_distance, prdc
+from flowvae.evaluation.features import Classifier, Features, load_features, train_features, whiten
 from flowvae.evaluation.flow_plots import (
     interpolate,
     plot_density,
@@ -17,12 +19,16 @@ from flowvae.evaluation.flow_plots import (
     plot_interpolation,
     plot_steps,
 )
+from flowvae.evaluation.generated import generate
+from flowvae.evaluation.generation import Generation, expected_coverage, expected_fid, fid_at_sizes, measure_generation
+from flowvae.evaluation.generation_plots import plot_fid_bias, plot_memorization
 from flowvae.evaluation.held_out_codes import HeldOutCodes, measure_held_out_codes
 from flowvae.evaluation.holes import Holes, measure_holes
 from flowvae.evaluation.importance import NoisyParetoKWarning, Weighed, weigh, weigh_each
 from flowvae.evaluation.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.loo import LeaveOneOut, loo
+from flowvae.evaluation.memorization import Memorization, measure_memorization
 from flowvae.evaluation.metrics import Metric, read_metrics, write_metrics
 from flowvae.evaluation.nuts import compare_to_reference, run_nuts
 from flowvae.evaluation.path_plots import latent_paths, plot_paths, plot_traversals
@@ -45,45 +51,60 @@ __all__ = [
     "Activity",
     "AggregatedPosterior",
     "Calibration",
+    "Classifier",
     "ClassifierTest",
     "Draws",
+    "Features",
     "FlowLikelihoods",
     "ForeignCost",
+    "Generation",
     "HeldOutCodes",
     "Holes",
     "LeaveOneOut",
     "Likelihoods",
+    "Memorization",
     "Metric",
     "NoisyParetoKWarning",
     "Surgery",
     "Weighed",
     "calibrate",
     "calibrate_fits",
+    "compare_features",
     "compare_to_reference",
     "draw_codes",
     "draw_figures",
     "ecdf_band",
     "exact_metrics",
+    "expected_coverage",
+    "expected_fid",
+    "fid_at_sizes",
     "flow_metrics",
+    "frechet_distance",
     "from_base",
+    "generate",
     "has_base",
     "importance_draws",
     "interpolate",
+    "kernel_distance",
     "latent_paths",
     "likelihood_metrics",
+    "load_features",
     "loo",
     "measure_activity",
     "measure_classifier",
     "measure_flow",
+    "measure_generation",
     "measure_held_out_codes",
     "measure_holes",
     "measure_likelihoods",
+    "measure_memorization",
     "measure_mmd",
     "measure_surgery",
     "pareto_k",
     "plot_activity",
     "plot_calibration",
     "plot_density",
+    "plot_fid_bias",
     "plot_flow_samples",
     "plot_funnel",
     "plot_history",
@@ -91,6 +112,7 @@ __all__ = [
     "plot_interpolation",
     "plot_khat",
     "plot_latent",
+    "plot_memorization",
     "plot_paths",
     "plot_priors",
     "plot_reconstructions",
@@ -98,14 +120,17 @@ __all__ = [
     "plot_steps",
     "plot_traversals",
     "plot_weights",
+    "prdc",
     "predict",
     "psis",
     "read_metrics",
     "run_nuts",
     "to_arviz",
     "to_base",
+    "train_features",
     "weigh",
     "weigh_each",
     "weighed_to_arviz",
+    "whiten",
     "write_metrics",
 ]
