@@ -35,13 +35,14 @@ def pareto_k(log_weight: Tensor) -> Tensor:
     if draws < 25:  # ArviZ fits no tail of fewer than five draws, a fifth of them
         return torch.full((data,), torch.nan)
     weights = log_weight.T.double().numpy(force=True)
-    if OLD:
-        shapes = [az.psislw(row.copy())[1] for row in weights]
-    else:
-        from arviz_stats.base import array_stats
+    with np.errstate(over="ignore"):  # where one weight is all, the fit overflows and k̂ is huge, as it should be
+        if OLD:
+            shapes = [az.psislw(row.copy())[1] for row in weights]
+        else:
+            from arviz_stats.base import array_stats
 
-        # 1.x wants log-likelihoods, which it negates
-        shapes = [array_stats.psislw(-row, r_eff=1.0)[1] for row in weights]
+            # 1.x wants log-likelihoods, which it negates
+            shapes = [array_stats.psislw(-row, r_eff=1.0)[1] for row in weights]
     return torch.as_tensor(np.asarray(shapes, dtype=np.float64).reshape(data))
 
 
