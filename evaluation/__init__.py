@@ -2,10 +2,13 @@
 
 from flowvae.evaluation.activity import Activity, measure_activity
 from flowvae.evaluation.aggregated import AggregatedPosterior, ForeignCost, draw_codes
+from flowvae.evaluation.ais import AIS, measure_ais
 from flowvae.evaluation.arviz_export import to_arviz, weighed_to_arviz
 from flowvae.evaluation.arviz_versions import pareto_k, psis
 from flowvae.evaluation.base_space import from_base, has_base, to_base
+from flowvae.evaluation.bdmc import BDMC, measure_bdmc
 from flowvae.evaluation.bits_per_dim import FlowLikelihoods, flow_metrics, measure_flow
+from flowvae.evaluation.bound_plots import plot_bounds
 from flowvae.evaluation.calibration import Calibration, calibrate, calibrate_fits, ecdf_band
 from flowvae.evaluation.classifier_test import ClassifierTest, measure_classifier
 from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat, plot_weights
@@ -19,12 +22,14 @@ from flowvae.evaluation.flow_plots import (
     plot_interpolation,
     plot_steps,
 )
+from flowvae.evaluation.gaps import Gaps, measure_gaps
 from flowvae.evaluation.generated import generate
 from flowvae.evaluation.generation import Generation, expected_coverage, expected_fid, fid_at_sizes, measure_generation
 from flowvae.evaluation.generation_plots import plot_fid_bias, plot_memorization
 from flowvae.evaluation.held_out_codes import HeldOutCodes, measure_held_out_codes
 from flowvae.evaluation.holes import Holes, measure_holes
 from flowvae.evaluation.importance import NoisyParetoKWarning, Weighed, weigh, weigh_each
+from flowvae.evaluation.iwae import IWAE, measure_iwae
 from flowvae.evaluation.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.loo import LeaveOneOut, loo
@@ -43,10 +48,14 @@ from flowvae.evaluation.plots import (
 from flowvae.evaluation.posterior_plots import plot_funnel
 from flowvae.evaluation.predictive import predict
 from flowvae.evaluation.surgery import Surgery, measure_surgery
+from flowvae.evaluation.tempering import Tempering
 from flowvae.evaluation.two_sample import MMD, measure_mmd
 from flowvae.evaluation.weights import Draws, importance_draws
 
 __all__ = [
+    "AIS",
+    "BDMC",
+    "IWAE",
     "MMD",
     "Activity",
     "AggregatedPosterior",
@@ -57,6 +66,7 @@ __all__ = [
     "Features",
     "FlowLikelihoods",
     "ForeignCost",
+    "Gaps",
     "Generation",
     "HeldOutCodes",
     "Holes",
@@ -66,6 +76,7 @@ __all__ = [
     "Metric",
     "NoisyParetoKWarning",
     "Surgery",
+    "Tempering",
     "Weighed",
     "calibrate",
     "calibrate_fits",
@@ -91,17 +102,22 @@ __all__ = [
     "load_features",
     "loo",
     "measure_activity",
+    "measure_ais",
+    "measure_bdmc",
     "measure_classifier",
     "measure_flow",
+    "measure_gaps",
     "measure_generation",
     "measure_held_out_codes",
     "measure_holes",
+    "measure_iwae",
     "measure_likelihoods",
     "measure_memorization",
     "measure_mmd",
     "measure_surgery",
     "pareto_k",
     "plot_activity",
+    "plot_bounds",
     "plot_calibration",
     "plot_density",
     "plot_fid_bias",

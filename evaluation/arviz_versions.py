@@ -46,7 +46,8 @@ def psis(log_weight: Tensor) -> tuple[Tensor, Tensor]:
         if largest[0] - largest[-1] < EQUAL:
             smoothed[:, number], shapes[number] = column, -torch.inf
             continue
-        values, shape_k = _psislw(column.numpy())
+        with np.errstate(over="ignore"):  # where one weight is all, the fit overflows and k̂ is huge, as it should be
+            values, shape_k = _psislw(column.numpy())
         smoothed[:, number], shapes[number] = torch.as_tensor(values), float(shape_k)
     # 0.23 normalizes, 1.x does not promise to
     return smoothed.log_softmax(0).reshape(log_weight.shape), shapes.reshape(shape)

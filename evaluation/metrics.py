@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from flowvae.inference.checkpoint import atomic_write
 
-__all__ = ["Metric", "read_metrics", "write_metrics"]
+__all__ = ["Metric", "mean_metric", "read_metrics", "write_metrics"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,13 @@ class Metric:
     def __str__(self) -> str:
         spread = "" if self.se is None else f" ± {self.se:.2f}"
         return f"{self.name}: {self.value:.2f}{spread} {self.unit} ({self.split})"
+
+
+def mean_metric(name: str, values: Tensor, unit: str, split: str, protocol: dict[str, Any]) -> Metric:
+    """The mean of one value a datum, shape (N,), with its standard error over the data."""
+    values = values.double()
+    se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
+    return Metric(name, values.mean().item(), se, unit, split, protocol)
 
 
 def write_metrics(path: Path, metrics: list[Metric]) -> None:

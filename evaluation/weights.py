@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from flowvae.errors import FlowvaeError
 from flowvae.seeds import derive, seeded
 
-__all__ = ["Draws", "importance_draws"]
+__all__ = ["Draws", "importance_draws", "log_mean"]
 
 ROWS = 64  # data a block: random numbers belong to a block, so no result depends on what fits into memory
 DRAWS = 250  # draws that are in memory at a time
@@ -69,6 +70,19 @@ def importance_draws(
             torch.cat([part.log_prior for part in parts]),
             torch.cat([part.log_guide for part in parts]),
         )
+
+
+def log_mean(log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of the mean weight, and the weights' relative variance, over the first axis: (S, ...) → (...), (...).
+
+    The relative variance V = Var(w) / mean(w)² tells everything about the error of log mean w by the delta method: its
+    variance is V / S, its bias −V / (2 S), and S / (1 + V) draws are effective. V itself is at most S − 1, which it
+    reaches where one draw has all the weight.
+    """
+    draws = len(log_weight)
+    total = log_weight.double().logsumexp(0)
+    effective = (2 * total - (2 * log_weight.double()).logsumexp(0)).exp()
+    return total - math.log(draws), (draws / effective - 1).clamp_min(0)
 
 
 def _draw(model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, draws: int) -> Draws:

@@ -1,0 +1,73 @@
+"""The bound against its number of samples, with what it ought to reach."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from flowvae.errors import FlowvaeError
+from flowvae.evaluation.ais import AIS
+from flowvae.evaluation.iwae import IWAE
+from flowvae.evaluation.likelihood import BAD_K
+
+__all__ = ["plot_bounds"]
+
+
+def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None, title: str = "") -> Figure:
+    """L_K over K, mean over the data in nats, against AIS as a band and the exact value as a line.
+
+    Bars and band are ± 1.96 standard errors of Monte Carlo alone: all is measured on the same data, so their own
+    spread says nothing about a difference. The dashed curve is what the weights themselves predict, L_S + V/(2S)
+    − V/(2K), drawn where K is above 4 times the mean V.
+
+    Args:
+        iwae: what `measure_iwae` gave.
+        ais: what `measure_ais` gave on the same data.
+        exact: log p(x) of each datum, shape (N,), where it is known.
+        title: says which data, model and guide.
+
+    Raises:
+        FlowvaeError: if they are not of the same number of data.
+    """
+    data = len(iwae.variance)
+    for name, other in (("ais", None if ais is None else ais.acceptance), ("exact", exact)):
+        if other is not None and len(other) != data:
+            raise FlowvaeError(f"{name}: {len(other)} data, iwae: {data}; measure both on the same data.")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    ax = figure.add_subplot()
+    ax.errorbar(
+        iwae.samples,
+        iwae.bound.mean(1),
+        1.96 * iwae.standard_error.square().sum(1).sqrt() / data,
+        fmt="o-",
+        color="black",
+        capsize=3,
+        label="importance-weighted bound",
+    )
+    variance = iwae.variance.mean().item()
+    if iwae.samples[-1] > 8 * variance:  # or there is hardly a curve to see
+        numbers = torch.logspace(0, math.log10(iwae.samples[-1]), 100)
+        numbers = numbers[numbers > 4 * variance]
+        limit = iwae.bound[-1].mean().item() + variance / (2 * iwae.samples[-1])
+        ax.plot(numbers, limit - variance / (2 * numbers), "--", color="0.45", label="bias predicted by the weights")
+    if ais is not None:
+        middle = ais.log_evidence.mean().item()
+        error = 1.96 * ais.standard_error.square().sum().sqrt().item() / data
+        ax.axhspan(middle - error, middle + error, color="0.8", zorder=0)
+        ax.axhline(middle, color="0.55", linestyle="-.", zorder=0, label=f"AIS, {ais.settings.chains} chains")
+    if exact is not None:
+        ax.axhline(exact.double().mean().item(), color="black", linestyle=":", label="exact")
+    bad = (iwae.pareto_k > BAD_K).double().mean().item()
+    effective = iwae.effective_draws.mean().item()
+    ax.set(
+        xscale="log",
+        xlabel="K, importance samples a datum",
+        ylabel=f"mean over {data} data, nats",
+        title=f"{title}\n" * bool(title)
+        + f"effective draws {effective:.0f} of {iwae.draws}, k̂ > {BAD_K} for {bad:.0%}",
+    )
+    ax.legend(frameon=False, loc="best")
+    return figure

@@ -1,0 +1,141 @@
+"""The importance-weighted bound as it tightens with its number of samples, and what warns when it does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from flowvae.errors import FlowvaeError
+from flowvae.evaluation.arviz_export import pareto_k
+from flowvae.evaluation.likelihood import BAD_K
+from flowvae.evaluation.metrics import Metric, mean_metric
+from flowvae.evaluation.weights import ROWS, importance_draws, log_mean
+
+__all__ = ["IWAE", "measure_iwae"]
+
+SAMPLES = (1, 10, 100, 1000, 5000)
+GROUPS = 10  # from which the spread between groups is a better standard error than the delta method
+
+
+@dataclass(frozen=True)
+class IWAE:
+    """Bounds L_K = E[log (1/K) Σ_k w_k] ≤ log p(x) for N data, in nats, from S draws of the guide each.
+
+    Args:
+        samples: the K's, ascending; `bound` and `standard_error` have one row for each.
+        bound: estimates of L_K, the mean over S // K disjoint groups of draws, float64, shape (len(samples), N).
+        standard_error: of `bound` over the draws, float64, shape (len(samples), N). From the spread between ten
+            groups or more; from fewer by the delta method, √(V / S).
+        variance: V = Var(w) / mean(w)², the χ²-divergence of the posterior from the guide, estimated, shape (N,).
+        pareto_k: shape of the weights' tail, shape (N,).
+        draws: S.
+    """
+
+    samples: tuple[int, ...]
+    bound: Tensor
+    standard_error: Tensor
+    variance: Tensor
+    pareto_k: Tensor
+    draws: int
+
+    @property
+    def effective_draws(self) -> Tensor:
+        """(Σ w)² / Σ w², of S, shape (N,)."""
+        return self.draws / (1 + self.variance)
+
+    @property
+    def predicted_bias(self) -> Tensor:
+        """L_K − log p(x) ≈ −V / (2 K), shape (len(samples), N); means nothing unless K is far above V.
+
+        V is itself estimated from the draws, and at most S − 1: a guide that misses the posterior's bulk
+        sees neither the bias nor V.
+        """
+        return -self.variance / (2 * torch.tensor(self.samples, dtype=torch.float64).unsqueeze(1))
+
+    def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
+        """The split's means with standard errors over the data: "iwae_K" for each K, effective draws, k̂.
+
+        Args:
+            split: name of the split.
+            protocol: identity of the data, seed; the number of draws is added.
+        """
+        protocol = {**protocol, "draws": self.draws}
+        share = (self.pareto_k > BAD_K).double().mean().item()
+        return [
+            *(
+                mean_metric(f"iwae_{number}", bound, "nats per datum", split, protocol)
+                for number, bound in zip(self.samples, self.bound, strict=True)
+            ),
+            mean_metric("iwae_predicted_bias", self.predicted_bias[-1], "nats per datum", split, protocol),
+            mean_metric("iwae_effective_draws", self.effective_draws, "draws", split, protocol),
+            Metric("iwae_pareto_k_above_0.7", share, None, "share of data", split, protocol),
+        ]
+
+
+def measure_iwae(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Tensor,
+    samples: Sequence[int] = SAMPLES,
+    draws: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> IWAE:
+    """Estimate the bounds L_K of each datum for several K from the same draws.
+
+    Args:
+        model: Pyro model with sites "z" and "x" in one plate.
+        guide: Pyro guide with site "z".
+        x: data, shape (N, D).
+        samples: the K's.
+        draws: S, at least the largest K, which is the default.
+        seed: decides the draws; random numbers belong to blocks of 64 data.
+        progress: whether to show a progress bar.
+
+    Raises:
+        FlowvaeError: if there is no K, a K is not a whole number from 1 to S, or one occurs twice.
+
+    References:
+        Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders"; the bias: Nowozin (2018), "Debiasing
+        evidence approximations"; k̂: Vehtari et al. (2024), "Pareto smoothed importance sampling".
+    """
+    counts = tuple(sorted(samples))
+    if not counts or len(set(counts)) < len(counts) or any(type(k) is not int or k < 1 for k in counts):
+        raise FlowvaeError(f"samples = {samples!r}: must be different whole numbers, each 1 or more.")
+    draws = counts[-1] if draws is None else draws
+    if draws < counts[-1]:
+        raise FlowvaeError(f"draws = {draws}: must be at least the largest number of samples, {counts[-1]}.")
+    blocks = tqdm(
+        importance_draws(model, guide, x, draws, seed),
+        total=math.ceil(len(x) / ROWS),
+        desc=f"IWAE, {draws} draws a datum",
+        unit="block",
+        disable=None if progress else True,
+    )
+    bounds, errors, variances, shapes = [], [], [], []
+    for block in blocks:
+        log_weight = block.log_weight.double().cpu()
+        variance = log_mean(log_weight)[1]
+        each = [_bound(log_weight, number, variance) for number in counts]
+        bounds.append(torch.stack([bound for bound, _ in each]))
+        errors.append(torch.stack([error for _, error in each]))
+        variances.append(variance)
+        shapes.append(pareto_k(log_weight))
+    return IWAE(counts, torch.cat(bounds, 1), torch.cat(errors, 1), torch.cat(variances), torch.cat(shapes), draws)
+
+
+def _bound(log_weight: Tensor, number: int, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """L_K from log-weights (S, B) and its standard error, each of shape (B,)."""
+    draws = len(log_weight)
+    groups = draws // number
+    grouped = log_weight[: groups * number].unflatten(0, (number, groups))
+    bounds = log_mean(grouped)[0]
+    if groups < GROUPS:
+        return bounds.mean(0), (variance / draws).sqrt()
+    return bounds.mean(0), bounds.std(0) / math.sqrt(groups)
