@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.arviz_versions import from_groups
 from flowvae.evaluation.holm import holm
+from flowvae.evaluation.metrics import Metric
 from flowvae.evaluation.sites import read_program, simulator
 from flowvae.seeds import derive, seeded
 
@@ -66,6 +67,22 @@ class Calibration:
         """p-value of the χ² test of uniform ranks for each dimension, (D,)."""
         counts, expected = self.histogram(bins)
         return stats.chi2.sf(((counts - expected) ** 2 / expected).sum(1), bins - 1)
+
+    def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
+        """The least p-value over the dimensions, and the bias of the dimension that has most.
+
+        Args:
+            split: what to call the simulated data, such as "simulated".
+            protocol: what made the model, seed; the numbers of simulations and draws are added.
+        """
+        protocol = {**protocol, "simulated": len(self.ranks), "draws": self.draws}
+        lean = self.bias()
+        worst = int(np.abs(lean).argmax())
+        se = self.ranks[:, worst].std() / self.draws / len(self.ranks) ** 0.5
+        return [
+            Metric("calibration_p", holm(self.uniform()).min().item(), None, "p after Holm", split, protocol),
+            Metric("calibration_bias", lean[worst].item(), se.item(), "mean of rank / draws − 1/2", split, protocol),
+        ]
 
     def symmetric(self) -> Array:
         """p-value of Wilcoxon's signed-rank test that ranks are symmetric about L/2 for each dimension, (D,).

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from flowvae.errors import FlowvaeError
-from flowvae.evaluation.arviz_export import pareto_k
+from flowvae.evaluation.arviz_versions import pareto_k
 from flowvae.evaluation.likelihood import BAD_K
 from flowvae.evaluation.metrics import Metric, mean_metric
 from flowvae.evaluation.weights import ROWS, importance_draws, log_mean

@@ -1,0 +1,177 @@
+"""Every measure of a fitted VAE by its name, as `flowvae evaluate --measures` runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from flowvae.data import Dataset
+from flowvae.evaluation.activity import measure_activity
+from flowvae.evaluation.bdmc import measure_bdmc
+from flowvae.evaluation.calibration import calibrate
+from flowvae.evaluation.classifier_test import measure_classifier
+from flowvae.evaluation.features import load_features
+from flowvae.evaluation.gaps import measure_gaps
+from flowvae.evaluation.generation import measure_generation
+from flowvae.evaluation.held_out_codes import measure_held_out_codes
+from flowvae.evaluation.holes import measure_holes
+from flowvae.evaluation.iwae import measure_iwae
+from flowvae.evaluation.likelihood import likelihood_metrics, measure_likelihoods
+from flowvae.evaluation.memorization import measure_memorization
+from flowvae.evaluation.metrics import Metric
+from flowvae.evaluation.surgery import measure_surgery
+from flowvae.evaluation.tempering import Tempering
+from flowvae.evaluation.two_sample import measure_mmd
+from flowvae.guides import AmortizedGuide
+from flowvae.models import VAE
+
+__all__ = ["MEASURES", "Subject"]
+
+FEW = 64  # data for measures that run chains or refine datum by datum
+MANY = 5000  # data for measures of all pairs
+TEMPERING = Tempering(chains=16, temperatures=100)  # 500 temperatures or more for a headline
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A fitted pair on a split of its data.
+
+    Args:
+        model: the model.
+        guide: its guide.
+        data: with all splits.
+        split: the one that is measured.
+        draws: K of the likelihood.
+        seed: of all measures.
+        protocol: identity of the data and version, which every metric repeats.
+        progress: whether to show progress bars.
+    """
+
+    model: VAE
+    guide: AmortizedGuide
+    data: Dataset
+    split: str
+    draws: int
+    seed: int
+    protocol: dict[str, Any]
+    progress: bool = False
+
+    def rows(self, most: int | None = None, split: str | None = None) -> Tensor:
+        """The first data of the split, shape (N, D), on the model's device."""
+        x: Tensor = getattr(self.data, split or self.split)
+        return x[:most].to(next(self.guide.parameters()).device)
+
+    def facts(self, x: Tensor) -> dict[str, Any]:
+        """The protocol of a measure on these rows."""
+        return {**self.protocol, "seed": self.seed, "rows": len(x)}
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """Arguments that every measure takes."""
+        return {"seed": self.seed, "progress": self.progress}
+
+
+def _likelihood(subject: Subject) -> list[Metric]:
+    """ELBO, its two parts and the NLL by K draws of the guide, with effective draws and k̂."""
+    x, data = subject.rows(), subject.data
+    result = measure_likelihoods(subject.model, subject.guide, x, subject.draws, **subject.how)
+    exact = data.log_evidence(x.cpu()) if data.log_evidence else None
+    protocol = {**subject.facts(x), "draws": subject.draws}
+    return likelihood_metrics(result, data.features, data.likelihood.discrete, subject.split, protocol, exact)
+
+
+def _iwae(subject: Subject) -> list[Metric]:
+    """The bound for K = 1 to 5000, its predicted bias, effective draws and k̂."""
+    x = subject.rows(FEW)
+    return measure_iwae(subject.model, subject.guide, x, **subject.how).metrics(subject.split, subject.facts(x))
+
+
+def _gaps(subject: Subject) -> list[Metric]:
+    """NLL by annealed importance sampling, approximation and amortization gap."""
+    x = subject.rows(FEW)
+    result = measure_gaps(subject.model, subject.guide, x, tempering=TEMPERING, **subject.how)
+    return result.metrics(subject.split, subject.facts(x))
+
+
+def _bdmc(subject: Subject) -> list[Metric]:
+    """Lower and upper bounds of log p(x) on simulated data: how far AIS is to be trusted."""
+    result = measure_bdmc(subject.model, subject.guide, FEW, TEMPERING, **subject.how)
+    return result.metrics("simulated", {**subject.protocol, "seed": subject.seed})
+
+
+def _surgery(subject: Subject) -> list[Metric]:
+    """Mutual information and marginal KL(q̄‖p) of the training codes."""
+    x = subject.rows(MANY, "train")
+    return measure_surgery(subject.model, subject.guide, x, **subject.how).metrics("train", subject.facts(x))
+
+
+def _held_out_codes(subject: Subject) -> list[Metric]:
+    """What the prior and the aggregated posterior think of codes of the split, beside those of training data."""
+    x, train = subject.rows(MANY), subject.rows(MANY, "train")
+    result = measure_held_out_codes(subject.model, subject.guide, x, train, **subject.how)
+    return result.metrics(subject.split, {**subject.facts(x), "train_rows": len(train)})
+
+
+def _holes(subject: Subject) -> list[Metric]:
+    """Mass of the prior where the aggregated posterior of the training data has next to none."""
+    x, train = subject.rows(MANY), subject.rows(MANY, "train")
+    result = measure_holes(subject.model, subject.guide, train, x, **subject.how)
+    return result.metrics(subject.split, {**subject.facts(x), "train_rows": len(train)})
+
+
+def _mmd(subject: Subject) -> list[Metric]:
+    """Squared maximum mean discrepancy of codes and prior, in base space."""
+    x = subject.rows(MANY)
+    return measure_mmd(subject.model, subject.guide, x, **subject.how).metrics(subject.split, subject.facts(x))
+
+
+def _classifier(subject: Subject) -> list[Metric]:
+    """How well a classifier tells codes from draws of the prior, on held-out pairs."""
+    x = subject.rows(MANY)
+    return measure_classifier(subject.model, subject.guide, x, **subject.how).metrics(subject.split, subject.facts(x))
+
+
+def _activity(subject: Subject) -> list[Metric]:
+    """Active units, scaled by the prior's variance, and collapse."""
+    x = subject.rows(MANY)
+    return measure_activity(subject.model, subject.guide, x, **subject.how).metrics(subject.split, subject.facts(x))
+
+
+def _calibration(subject: Subject) -> list[Metric]:
+    """Simulation-based calibration of the guide on data that the model draws."""
+    result = calibrate(subject.model, subject.guide, seed=subject.seed)
+    return result.metrics("simulated", {**subject.protocol, "seed": subject.seed})
+
+
+def _generation(subject: Subject) -> list[Metric]:
+    """FID, KID, precision, recall, density and coverage, with their floor, on features of our own classifier."""
+    # the features belong to the data and not to the model, so their seed is the same for every run
+    features = load_features(subject.data, seed=0, progress=subject.progress)
+    result = measure_generation(subject.model, subject.data, features, split=subject.split, **subject.how)
+    return result.metrics(subject.split, {**subject.protocol, "seed": subject.seed})
+
+
+def _memorization(subject: Subject) -> list[Metric]:
+    """Whether generated data are nearer to training data than held-out data are."""
+    result = measure_memorization(subject.model, subject.data, split=subject.split, **subject.how)
+    return result.metrics(subject.split, {**subject.protocol, "seed": subject.seed})
+
+
+MEASURES: dict[str, Callable[[Subject], list[Metric]]] = {
+    "likelihood": _likelihood,
+    "iwae": _iwae,
+    "gaps": _gaps,
+    "bdmc": _bdmc,
+    "surgery": _surgery,
+    "held-out-codes": _held_out_codes,
+    "holes": _holes,
+    "mmd": _mmd,
+    "classifier": _classifier,
+    "activity": _activity,
+    "calibration": _calibration,
+    "generation": _generation,
+    "memorization": _memorization,
+}
