@@ -18,13 +18,14 @@ import zuko as _zuko  # noqa: E402, F401
 
 _Distribution.set_default_validate_args(_validation)
 
-from flowvae.data import Arrays, Digits, Pinwheel, Sprites  # noqa: E402
+from flowvae.data import Arrays, Digits, Pinwheel, Sprites, StaticMNIST  # noqa: E402
 from flowvae.errors import FlowvaeError, SlowDirectionWarning  # noqa: E402
-from flowvae.experiment import Experiment, Pair, Run, load  # noqa: E402
+from flowvae.experiment import Experiment, Pair, Run, fit_prior, load  # noqa: E402
 from flowvae.flows import IAF, MAF, NICE, NSF, CouplingNSF, Inverse, RealNVP  # noqa: E402
 from flowvae.guides import FlowGuide, FullRank, Gaussian, SemiAmortized  # noqa: E402
 from flowvae.inference import Inference  # noqa: E402
-from flowvae.models import Mixture, StandardNormal  # noqa: E402
+from flowvae.models import FlowDecoder, Mixture, StandardNormal  # noqa: E402
+from flowvae.second_stage import SecondStage  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "CouplingNSF",
     "Digits",
     "Experiment",
+    "FlowDecoder",
     "FlowGuide",
     "FlowvaeError",
     "FullRank",
@@ -48,9 +50,12 @@ __all__ = [
     "Pinwheel",
     "RealNVP",
     "Run",
+    "SecondStage",
     "SemiAmortized",
     "SlowDirectionWarning",
     "Sprites",
     "StandardNormal",
+    "StaticMNIST",
+    "fit_prior",
     "load",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `flowvae train | evaluate | sample | compare | report | list`, all from the same specs."""
+"""The command line: `flowvae train | fit-prior | evaluate | …`, all from the same specs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
@@ -18,12 +18,14 @@ from flowvae.comparisons import QUESTIONS, answer, write_report
 from flowvae.data import Digits, LikelihoodSpec, parse_likelihood
 from flowvae.errors import FlowvaeError, SlowDirectionWarning, nearest
 from flowvae.evaluation import draw_figures, plot_samples
-from flowvae.experiment import Experiment, load
+from flowvae.experiment import Experiment, Run, fit_prior, load
 from flowvae.families import DATA, GUIDES, PRIORS, Row, check_family, check_setting, name_of, table
+from flowvae.flows import MAF
 from flowvae.guides import Gaussian
 from flowvae.inference import Inference, atomic_write
-from flowvae.models import StandardNormal
+from flowvae.models import FlowDecoder, StandardNormal
 from flowvae.networks import MLP
+from flowvae.second_stage import SecondStage
 from flowvae.seeds import derive, seeded
 
 __all__ = ["main"]
@@ -96,6 +98,32 @@ class _Train:
 
 
 @dataclass(frozen=True)
+class _FitPrior:
+    """Fit another prior to the codes of a finished run, its encoder and decoder frozen; the run is copied.
+
+    The prior is named as in `flowvae train`: prior:NAME and its settings. An interrupted fit goes on with
+    `flowvae train --resume --out OUT`.
+
+    Args:
+        run: directory of the run; named first.
+        out: directory of the new run.
+        fine_tune: train encoder, decoder and prior together afterwards.
+        overwrite: delete an earlier run in --out.
+        draws: draws a datum for the test NLL.
+        inference: how to train; by default as the run was trained, without its annealing.
+        prior: the second p(z).
+    """
+
+    run: tyro.conf.Positional[Path]
+    out: Path
+    fine_tune: bool = False
+    overwrite: bool = False
+    draws: int = 1000
+    inference: Inference = field(default_factory=Inference)
+    prior: PriorChoice = field(default_factory=MAF)
+
+
+@dataclass(frozen=True)
 class _Evaluate:
     """Measure a trained run again: ELBO, its two parts, and the NLL by importance sampling.
 
@@ -139,7 +167,7 @@ class _Compare:
     that share --out share the runs that they have in common.
 
     Args:
-        question: prior-flows, posterior-flows.
+        question: prior-flows, posterior-flows, prior-or-posterior, capacity, holes or kl-weight.
         out: directory of all cells and answers.
         data: a data set that the question is asked on; by default its first.
         preset: minutes (shows how it works), hour (on two cores) or cluster.
@@ -200,6 +228,7 @@ def main(argv: list[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     commands = {
         "train": (_train, _Train),
+        "fit-prior": (_fit_prior, _FitPrior),
         "evaluate": (_evaluate, _Evaluate),
         "sample": (_sample, _Sample),
         "compare": (_compare, _Compare),
@@ -210,7 +239,7 @@ def _dispatch(words: list[str]) -> int:
         print(f"usage: flowvae {{{','.join(commands)}}} ...\n")
         print("Variational autoencoders whose priors and guides are normalizing flows.\n")
         for name, (_, kind) in commands.items():
-            print(f"  {name:10}{(kind.__doc__ or '').splitlines()[0]}")
+            print(f"  {name:11}{(kind.__doc__ or '').splitlines()[0]}")
         print("\nflowvae COMMAND --help explains each.")
         return 0
     if words[0] == "--version":
@@ -233,10 +262,33 @@ def _train(words: list[str]) -> int:
     if resume and config is None and out is not None:
         config = str(Path(out) / "experiment.yaml")
     base = Experiment.from_yaml(config) if config is not None else Experiment()
-    default = _Train(out=tyro.MISSING, **{f.name: getattr(base, f.name) for f in dataclasses.fields(Experiment)})
-    args = _parse(_Train, arrange(words, base), "train", default)
-    experiment = Experiment(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Experiment)})
+    inside = base.decoder if isinstance(base.decoder, FlowDecoder) else None  # like a second stage, from YAML alone
+    own = [f.name for f in dataclasses.fields(Experiment) if f.name != "second_stage"]
+    parts = {name: getattr(base, name) for name in own} | ({"decoder": inside.mlp} if inside else {})
+    args = _parse(_Train, arrange(words, base), "train", _Train(out=tyro.MISSING, **parts))
+    experiment = replace(base, **{name: getattr(args, name) for name in own})
+    if inside:
+        experiment = replace(experiment, decoder=replace(inside, mlp=args.decoder))
     run = experiment.run(args.out, overwrite=args.overwrite, resume=args.resume, draws=args.draws)
+    return _say(run)
+
+
+def _fit_prior(words: list[str]) -> int:
+    base = Experiment(prior=MAF())
+    if words and not {"-h", "--help"} & set(words):
+        if words[0].startswith("-") or re.match(r"(data|prior|guide):", words[0]):
+            raise FlowvaeError(
+                f"fit-prior {words[0]}: name the run first, such as flowvae fit-prior runs/mine prior:maf."
+            )
+        base = replace(Experiment.from_yaml(Path(words[0]) / "experiment.yaml"), prior=MAF())
+    inference = replace(base.inference, kl_warmup=0, tempering=0)
+    default = _FitPrior(tyro.MISSING, tyro.MISSING, inference=inference, prior=base.prior)
+    args = _parse(_FitPrior, arrange(words, base), "fit-prior", default)
+    stage = SecondStage(args.prior, args.inference, args.fine_tune)
+    return _say(fit_prior(args.run, stage, args.out, overwrite=args.overwrite, draws=args.draws))
+
+
+def _say(run: Run) -> int:
     for metric in run.metrics:
         print(metric)
     print(f"{run.directory}: experiment.yaml, checkpoint, history.csv, metrics.json and figures/")

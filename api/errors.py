@@ -9,6 +9,7 @@ __all__ = [
     "FlowvaeError",
     "ImproperDensityWarning",
     "SlowDirectionWarning",
+    "boolean",
     "nearest",
     "number",
     "one_of",
@@ -38,6 +39,17 @@ def whole(owner: object, name: str, least: int = 1) -> None:
     value = getattr(owner, name)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: must be a whole number, {least} or more.")
+
+
+def boolean(owner: object, name: str) -> None:
+    """Check that a setting is true or false.
+
+    Raises:
+        FlowvaeError: if it is not.
+    """
+    value = getattr(owner, name)
+    if not isinstance(value, bool):
+        raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: must be true or false.")
 
 
 def number(owner: object, name: str, above: float = 0.0, optional: bool = False) -> None:

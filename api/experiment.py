@@ -6,7 +6,9 @@ import json
 import math
 import shutil
 import warnings
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,16 +29,16 @@ from flowvae.evaluation import (
     write_metrics,
 )
 from flowvae.families import build_spec, from_plain, to_plain
-from flowvae.guides import AmortizedGuide, Gaussian, GuideSpec
+from flowvae.guides import AmortizedGuide, Gaussian, GuideSpec, SemiAmortized
 from flowvae.inference import Inference, atomic_write, choose_device, fit, load_checkpoint, log_joint
-from flowvae.models import VAE, PriorSpec, StandardNormal
+from flowvae.models import VAE, FlowDecoder, PriorSpec, StandardNormal, check_prior
 from flowvae.networks import MLP, Standardize
+from flowvae.second_stage import SecondStage, held, take_over
 from flowvae.seeds import derive, seeded
 
-__all__ = ["Experiment", "Pair", "Run", "load"]
+__all__ = ["Experiment", "Pair", "Run", "fit_prior", "load"]
 
 SLOW = 3  # as in guides: how many times dearer a direction must be to deserve a warning
-FILES = ("experiment.yaml", "checkpoint.safetensors", "history.csv", "metrics.json")
 
 
 class Pair(NamedTuple):
@@ -54,11 +56,12 @@ class Experiment:
         latent: dimension of the code.
         seed: decides split, initial weights, order of batches and noise.
         encoder: trunk of the guide's network.
-        decoder: network from code to data.
+        decoder: network from code to data: `MLP`, or `FlowDecoder` with a flow before it.
         inference: how to train.
         data: data set, with its likelihood.
         prior: p(z): `StandardNormal`, `Mixture` or any flow.
         guide: q(z | x): `Gaussian`, `FullRank`, `FlowGuide` or `SemiAmortized`.
+        second_stage: another prior, fitted after the training of all this; none: no second stage.
 
     >>> from dataclasses import replace
     >>> from flowvae import MAF
@@ -69,42 +72,61 @@ class Experiment:
     latent: int = 8
     seed: int = 0
     encoder: MLP = field(default_factory=MLP)
-    decoder: MLP = field(default_factory=MLP)
+    decoder: MLP | FlowDecoder = field(default_factory=MLP)
     inference: Inference = field(default_factory=Inference)
     data: DataSpec = field(default_factory=Digits)
     prior: PriorSpec = field(default_factory=StandardNormal)
     guide: GuideSpec = field(default_factory=Gaussian)
+    second_stage: SecondStage | None = None
 
     def __post_init__(self) -> None:
         whole(self, "latent")
         whole(self, "seed", least=0)
-        for name, kind in (
-            ("encoder", MLP),
-            ("decoder", MLP),
-            ("inference", Inference),
-            ("data", DataSpec),
-            ("guide", GuideSpec),
-        ):
+        kinds: dict[str, tuple[type, ...]] = {
+            "encoder": (MLP,),
+            "decoder": (MLP, FlowDecoder),
+            "inference": (Inference,),
+            "data": (DataSpec,),
+            "guide": (GuideSpec,),
+            "second_stage": (SecondStage, type(None)),
+        }
+        for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                raise FlowvaeError(f"Experiment.{name} = {getattr(self, name)!r}: must be a {kind.__name__} object.")
-        if "prior" not in getattr(self.prior, "roles", ()):
-            reason = getattr(self.prior, "why_not", "") or "it is not a distribution over codes"
+                raise FlowvaeError(f"Experiment.{name} = {getattr(self, name)!r}: must be a {kind[0].__name__} object.")
+        check_prior("Experiment.prior", self.prior)
+        if self.second_stage and isinstance(self.guide, SemiAmortized):
             raise FlowvaeError(
-                f"Experiment.prior = {self.prior!r}: cannot be a prior: {reason}. "
-                "Use StandardNormal(), Mixture(), or a flow such as MAF()."
+                "Experiment.second_stage with a SemiAmortized guide: its codes follow the prior, so there is no fixed "
+                "aggregated posterior to fit one to; use another guide."
             )
 
+    @property
+    def earlier(self) -> Experiment | None:
+        """The stage whose encoder and decoder the last one takes over; none, if there is only one stage."""
+        stage = self.second_stage
+        if stage is None:
+            return None
+        return replace(self, second_stage=replace(stage, fine_tune=False) if stage.fine_tune else None)
+
+    def stages(self) -> Iterator[Experiment]:
+        """This experiment and, before it, its earlier stages: last one first."""
+        stage: Experiment | None = self
+        while stage is not None:
+            yield stage
+            stage = stage.earlier
+
     def build(self, data: Dataset) -> Pair:
-        """Model and guide with their initial weights, for data of this kind.
+        """Model and guide of the last stage with initial weights, for data of this kind.
 
         Raises:
             FlowvaeError: if a part cannot work at this latent size.
         """
-        self._warn_of_prior()
+        last = self.second_stage.prior if self.second_stage else self.prior
+        self._warn_of_prior(last)
         with seeded(derive(self.seed, "likelihood")):
             likelihood = data.likelihood.build(data.train)
         with seeded(derive(self.seed, "prior")):
-            prior = self.prior.build(self.latent)
+            prior = last.build(self.latent)
         with seeded(derive(self.seed, "decoder")):
             decoder = self.decoder.network(self.latent, data.features)
         with seeded(derive(self.seed, "encoder")):
@@ -124,8 +146,11 @@ class Experiment:
         draws: int = 1000,
         figures: bool = True,
         progress: bool = True,
+        first_stage: Path | None = None,
     ) -> Run:
         """Train, measure on the test split, draw figures; everything lands in the directory.
+
+        Where there is a second stage, what comes before it is a run of its own, in a directory inside.
 
         Args:
             directory: where to; made if it is not there.
@@ -134,29 +159,40 @@ class Experiment:
             draws: K of the test NLL.
             figures: whether to draw them.
             progress: whether to show progress bars.
+            first_stage: a finished run of an earlier stage, which is copied instead of trained again.
 
         Raises:
             FlowvaeError: for a directory that exists, or settings and data that do not fit; before any work.
         """
         directory = Path(directory)
         whole_draws(draws)
-        choose_device(self.inference.device)
         data = self.data.load(self.seed)
-        self.inference.check_steps(len(data.train))
+        for stage in self.stages():
+            training = stage.second_stage.inference if stage.second_stage else stage.inference
+            choose_device(training.device)
+            training.check_steps(len(data.train))
+        if first_stage is not None:
+            self._check_stage(first_stage)
         pair = self.build(data)
         self._prepare(directory, overwrite, resume)
+        second = self.second_stage
+        if second and (earlier := self.earlier):
+            before = earlier._run_before(directory / second.follows, first_stage, draws, figures, progress)
+            take_over(pair, before.pair, prior=second.fine_tune)
         facts = {"experiment": self.to_dict(), "data": data.identity.as_dict()}
-        fitted = fit(
-            pair.model,
-            pair.guide,
-            data.train,
-            data.valid,
-            self.inference,
-            seed=self.seed,
-            checkpoint=directory / "checkpoint.safetensors",
-            facts=json.loads(json.dumps(facts)),
-            progress=progress,
-        )
+        with held(pair) if second and not second.fine_tune else nullcontext():
+            fitted = fit(
+                pair.model,
+                pair.guide,
+                data.train,
+                data.valid,
+                second.inference if second else self.inference,
+                # fresh noise: not that of the stage before
+                seed=derive(self.seed, second.follows) if second else self.seed,
+                checkpoint=directory / "checkpoint.safetensors",
+                facts=json.loads(json.dumps(facts)),
+                progress=progress,
+            )
         with atomic_write(directory / "history.csv") as temporary:
             fitted.history.to_csv(temporary, index=False)
         run = Run(directory, self, data, pair)
@@ -164,6 +200,32 @@ class Experiment:
         if figures:
             draw_figures(pair.model, pair.guide, data, fitted.history, directory / "figures", self.seed)
         return run
+
+    def _check_stage(self, finished: Path) -> None:
+        """Refuse a finished run that is none of the earlier stages."""
+        if load(finished).experiment not in list(self.stages())[1:]:
+            raise FlowvaeError(f"first_stage = {finished}: is the run of another experiment than an earlier stage.")
+
+    def _run_before(self, directory: Path, finished: Path | None, draws: int, figures: bool, progress: bool) -> Run:
+        """This experiment as the stage before another: loaded, copied, gone on with, or trained."""
+        if finished is not None and not directory.exists() and load(finished).experiment == self:
+            copying = directory.with_name(f".{directory.name}.tmp")
+            shutil.rmtree(copying, ignore_errors=True)
+            shutil.copytree(finished, copying, ignore=shutil.ignore_patterns("*.tmp"))
+            copying.rename(directory)
+        if (directory / "metrics.json").is_file():
+            run = load(directory)
+            if run.experiment != self:
+                raise FlowvaeError(f"{directory}: holds another experiment than the stage before; delete it.")
+            return run
+        return self.run(
+            directory,
+            resume=(directory / "experiment.yaml").is_file(),
+            draws=draws,
+            figures=figures,
+            progress=progress,
+            first_stage=finished if self.second_stage else None,
+        )
 
     def _prepare(self, directory: Path, overwrite: bool, resume: bool) -> None:
         """Make the directory and name the experiment in it; refuse to touch what is there unless asked."""
@@ -187,19 +249,19 @@ class Experiment:
         directory.mkdir(parents=True, exist_ok=True)
         self.to_yaml(file)
 
-    def _warn_of_prior(self) -> None:
-        if not getattr(self.prior, "proper", True):
+    def _warn_of_prior(self, prior: PriorSpec) -> None:
+        if not getattr(prior, "proper", True):
             warnings.warn(
-                f"{type(self.prior).__name__} as a prior: it is not a normalized density on all of R^{self.latent}, "
+                f"{type(prior).__name__} as a prior: it is not a normalized density on all of R^{self.latent}, "
                 "so its ELBO and NLL can be wrong by the mass beyond its box. MAF, NSF, BPF and the coupling flows "
                 "are normalized.",
                 ImproperDensityWarning,
                 stacklevel=3,
             )
-        cost = self.prior.cost(self.latent)
+        cost = prior.cost(self.latent)
         if cost.density > SLOW * max(cost.sample, 1):
             warnings.warn(
-                f"{type(self.prior).__name__} as a prior: the density of a code costs {cost.density} network "
+                f"{type(prior).__name__} as a prior: the density of a code costs {cost.density} network "
                 f"passes at latent {self.latent}; turned round it costs {cost.sample}.",
                 SlowDirectionWarning,
                 stacklevel=3,
@@ -220,11 +282,16 @@ class Experiment:
         for kind in ("data", "prior", "guide"):
             if kind in settings:
                 settings[kind] = from_plain(kind, settings[kind])
+        if settings.get("second_stage") is not None:
+            settings["second_stage"] = SecondStage.from_plain(settings["second_stage"])
         for name, spec in (("encoder", MLP), ("decoder", MLP), ("inference", Inference)):
             if name in settings:
                 if not isinstance(settings[name], dict):
                     raise FlowvaeError(f"{name}: {settings[name]!r}; must be settings by name.")
-                settings[name] = build_spec(name, spec, settings[name])
+                if name == "decoder" and "flow" in settings[name]:
+                    settings[name] = _flow_decoder(settings[name])
+                else:
+                    settings[name] = build_spec(name, spec, settings[name])
         return build_spec("experiment", cls, settings)
 
     def to_yaml(self, path: str | Path) -> None:
@@ -291,8 +358,14 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch."""
+        """One row an epoch of the last stage."""
         return pd.read_csv(self.directory / "history.csv")
+
+    @property
+    def whole_history(self) -> pd.DataFrame:
+        """One row an epoch of all stages, the first stage first."""
+        files = sorted(self.directory.rglob("history.csv"), key=lambda file: -len(file.parts))
+        return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
 
     @property
     def parameters(self) -> int:
@@ -322,11 +395,15 @@ class Run:
         }
         exact = self.data.log_evidence(x.cpu()) if self.data.log_evidence else None
         new = likelihood_metrics(result, self.data.features, self.data.likelihood.discrete, split, protocol, exact)
+        self.record(new)
+        return new
+
+    def record(self, new: list[Metric]) -> None:
+        """Put measures into metrics.json, in place of those of the same name and split."""
         file = self.directory / "metrics.json"
         measured = {(metric.name, metric.split) for metric in new}
         kept = [m for m in self.metrics if (m.name, m.split) not in measured] if file.exists() else []
         write_metrics(file, kept + new)
-        return new
 
 
 def load(directory: str | Path) -> Run:
@@ -363,6 +440,51 @@ def load(directory: str | Path) -> Run:
         part.load_state_dict(weights)
         part.to(device)
     return Run(directory, experiment, data, pair)
+
+
+def fit_prior(
+    run: str | Path,
+    stage: SecondStage,
+    directory: str | Path,
+    *,
+    overwrite: bool = False,
+    draws: int = 1000,
+    figures: bool = True,
+    progress: bool = True,
+) -> Run:
+    """Fit another prior to the aggregated posterior of a finished run, which is copied and not touched.
+
+    Args:
+        run: directory of the run.
+        stage: the prior and how to fit it.
+        directory: where to; the run is copied into it. An interrupted fit goes on as any run does, with `resume`.
+        overwrite: delete an earlier run that is there.
+        draws: K of the test NLL.
+        figures: whether to draw them.
+        progress: whether to show progress bars.
+
+    Raises:
+        FlowvaeError: if it is not a finished run, or has two stages already.
+    """
+    run, directory = Path(run), Path(directory)
+    first = load(run).experiment
+    if not (run / "metrics.json").is_file():
+        raise FlowvaeError(f"{run}: is not finished; go on with it first (--resume).")
+    if first.second_stage is not None:
+        raise FlowvaeError(f"{run}: has two stages already; fit the prior to its first, {run / 'first-stage'}.")
+    if run.resolve().is_relative_to(directory.resolve()) or directory.resolve().is_relative_to(run.resolve()):
+        raise FlowvaeError(f"{directory}: is inside {run} or around it; name another directory.")
+    return replace(first, second_stage=stage).run(
+        directory, overwrite=overwrite, draws=draws, figures=figures, progress=progress, first_stage=run
+    )
+
+
+def _flow_decoder(plain: dict[str, Any]) -> FlowDecoder:
+    settings = {**plain, "flow": from_plain("flow", plain["flow"])}
+    if isinstance(plain.get("mlp"), dict):
+        settings["mlp"] = build_spec("decoder.mlp", MLP, plain["mlp"])
+    decoder: FlowDecoder = build_spec("decoder", FlowDecoder, settings)
+    return decoder
 
 
 def whole_draws(draws: int) -> None:

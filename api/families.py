@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from flowvae.data import Arrays, DataSpec, Digits, LikelihoodSpec, Pinwheel, Sprites
+from flowvae.data import Arrays, DataSpec, Digits, LikelihoodSpec, Pinwheel, Sprites, StaticMNIST
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.flows import (
     BPF,
@@ -49,7 +49,13 @@ __all__ = [
     "to_plain",
 ]
 
-DATA: dict[str, type] = {"digits": Digits, "pinwheel": Pinwheel, "sprites": Sprites, "arrays": Arrays}
+DATA: dict[str, type] = {
+    "digits": Digits,
+    "pinwheel": Pinwheel,
+    "sprites": Sprites,
+    "static-mnist": StaticMNIST,
+    "arrays": Arrays,
+}
 FLOWS: dict[str, type[FlowSpec]] = {
     "maf": MAF,
     "nsf": NSF,
@@ -170,7 +176,7 @@ def to_plain(spec: Any) -> Any:
 
 
 def from_plain(kind: str, plain: Any) -> Any:
-    """A prior, guide or data spec from a name, or from a dictionary with `family` and its settings.
+    """A prior, guide, flow or data spec from a name, or from a dictionary with `family` and its settings.
 
     Raises:
         FlowvaeError: for an unknown family or a setting that the family does not have.
@@ -189,7 +195,7 @@ def from_plain(kind: str, plain: Any) -> Any:
     for setting in settings:
         check_setting(kind, name, setting)
     label = f"{kind} {name}"
-    if name in _ANY_FLOW and kind == "prior":
+    if name in _ANY_FLOW and kind in ("prior", "flow"):
         return _flow(label, name, settings)
     if name in _ANY_FLOW:
         own = {f.name for f in fields(FlowGuide)} - {"flow"}
@@ -205,7 +211,7 @@ def _flow(label: str, name: str, settings: dict[str, Any]) -> FlowSpec:
 
 
 def check_family(kind: str, name: str) -> None:
-    """Refuse a name that is no data set, prior or guide, and say why a flow cannot be one.
+    """Refuse a name that is no data set, flow, prior or guide, and say why a flow cannot be one.
 
     Raises:
         FlowvaeError: for such a name.
@@ -250,7 +256,7 @@ def build_spec(label: str, family: type, settings: dict[str, Any]) -> Any:
 
 
 def _families(kind: str) -> Mapping[str, Any]:
-    tables: dict[str, Mapping[str, Any]] = {"data": DATA, "prior": PRIORS, "guide": GUIDES}
+    tables: dict[str, Mapping[str, Any]] = {"data": DATA, "prior": PRIORS, "guide": GUIDES, "flow": _ANY_FLOW}
     return tables[kind]
 
 

@@ -1,6 +1,6 @@
 """Questions about flows in VAEs, one module each, and the engine that answers them."""
 
-from flowvae.comparisons import posterior_flows, prior_flows
+from flowvae.comparisons import capacity, holes, kl_weight, posterior_flows, prior_flows, prior_or_posterior
 from flowvae.comparisons.answer import Answer, answer
 from flowvae.comparisons.grid import Grid, run_grid
 from flowvae.comparisons.question import PRESETS, Question
@@ -19,4 +19,5 @@ __all__ = [
     "write_report",
 ]
 
-QUESTIONS = {question.name: question for question in (prior_flows.QUESTION, posterior_flows.QUESTION)}
+_MODULES = (prior_flows, posterior_flows, prior_or_posterior, capacity, holes, kl_weight)
+QUESTIONS = {module.QUESTION.name: module.QUESTION for module in _MODULES}

@@ -79,6 +79,7 @@ def answer(
         jobs=jobs,
         scheduler=scheduler,
         draws=settings.draws,
+        measures=question.measures,
         progress=progress,
     )
     place = directory / f"{question.name}-{data}-{preset}"
@@ -87,21 +88,22 @@ def answer(
     if grid.table.empty:
         raise FlowvaeError(f"{place}: every cell failed; the first: {grid.failed['error'].iloc[0]}")
     _write_table(place / "table.csv", grid.table)
-    whole = {arm for arm, rows in grid.table.groupby("arm") if len(rows) >= 2}
-    pairs = [(arm, against) for arm, against in question.contrasts(arms) if {arm, against} <= whole]
     differences = {}
     for measure in (question.measure, *question.secondary):
+        counts = grid.table.groupby("arm")[measure].count()
+        whole = set(counts[counts >= 2].index)
+        pairs = [(arm, against) for arm, against in question.contrasts(arms) if {arm, against} <= whole]
         if pairs:
             differences[measure] = paired_differences(grid.table, pairs, measure)
             _write_table(place / f"differences-{measure}.csv", differences[measure])
     sentences = []
-    if pairs:
+    if question.measure in differences:
         primary = differences[question.measure]
         sentences = [describe(row, question.unit, question.lower_is_better) for _, row in primary.iterrows()]
         _write_figure(place / "differences.png", plot_differences(grid.table, primary, question))
     first = grid.table[grid.table["seed"] == first_seed]
     runs = {row["arm"]: load(directory / "cells" / row["cell"]) for _, row in first.iterrows()}
-    for name, figure in (question.draw(runs) if question.draw else {}).items():
+    for name, figure in (question.draw(runs, grid.table) if question.draw else {}).items():
         _write_figure(place / f"{name}.png", figure)
     _write_samples(place / "samples", runs)
     protocol: dict[str, Any] = {

@@ -7,7 +7,7 @@ import json
 import shutil
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +19,14 @@ import torch
 from tqdm.auto import tqdm
 
 from flowvae.errors import FlowvaeError, ImproperDensityWarning, SlowDirectionWarning
+from flowvae.evaluation import Metric
 from flowvae.experiment import Experiment, Run, load
 from flowvae.inference import atomic_write
 
-__all__ = ["Grid", "cell_name", "run_grid"]
+__all__ = ["Grid", "Measure", "cell_name", "run_grid"]
 
 ERROR = "error.txt"
+Measure = Callable[[Run], list[Metric]]  # at the top level of a module, so that other processes find it
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def run_grid(
     jobs: int = 1,
     scheduler: str | None = None,
     draws: int = 1000,
+    measures: Mapping[str, Measure] | None = None,
     progress: bool = True,
 ) -> Grid:
     """Run every arm with every seed and gather the measures.
@@ -72,6 +75,8 @@ def run_grid(
         scheduler: address of a Dask scheduler ("tcp://host:8786") that shares `directory` with this machine; its
             workers then run the cells instead of processes here.
         draws: K of the test NLL.
+        measures: further measures of each cell, by the name of a metric that they give for the test split; a cell
+            that has that metric is not measured again.
         progress: whether to show a progress bar over the cells.
 
     Raises:
@@ -88,7 +93,7 @@ def run_grid(
     directory.mkdir(parents=True, exist_ok=True)
     index = pd.DataFrame([{"arm": arm, "seed": seed, "cell": name} for (arm, seed), name in names.items()])
     work = (
-        joblib.delayed(_run_cell)(names[key], experiment, directory / names[key], draws)
+        joblib.delayed(_run_cell)(names[key], experiment, directory / names[key], draws, dict(measures or {}))
         for key, experiment in cells.items()
     )
     rows = {}
@@ -126,7 +131,9 @@ def _backend(scheduler: str | None) -> Iterator[None]:
         yield
 
 
-def _run_cell(name: str, experiment: Experiment, directory: Path, draws: int) -> dict[str, Any]:
+def _run_cell(
+    name: str, experiment: Experiment, directory: Path, draws: int, measures: dict[str, Measure]
+) -> dict[str, Any]:
     """A row of the table, or of what failed; the traceback stays in the cell's directory."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -135,7 +142,11 @@ def _run_cell(name: str, experiment: Experiment, directory: Path, draws: int) ->
             # an arm is slow or improper because the question asks for it
             warnings.simplefilter("ignore", SlowDirectionWarning)
             warnings.simplefilter("ignore", ImproperDensityWarning)
-            return {"cell": name, **_row(_finished(experiment, directory, draws))}
+            run = _finished(experiment, directory, draws)
+            for metric, measure in measures.items():
+                if not any((known.name, known.split) == (metric, "test") for known in run.metrics):
+                    run.record(measure(run))
+            return {"cell": name, **_row(run)}
     except Exception as error:  # whatever it was, the other cells go on
         directory.mkdir(parents=True, exist_ok=True)
         with atomic_write(directory / ERROR) as temporary:
@@ -155,18 +166,33 @@ def _finished(experiment: Experiment, directory: Path, draws: int) -> Run:
             return run
         except FlowvaeError:
             pass
-    elif (directory / "checkpoint.safetensors").is_file() and not (directory / ERROR).is_file():
+    earlier = _earlier_cell(experiment, directory.parent)
+    if any(directory.rglob("checkpoint.safetensors")) and not (directory / ERROR).is_file():
         try:
-            return experiment.run(directory, resume=True, draws=draws, figures=False, progress=False)
+            return experiment.run(
+                directory, resume=True, draws=draws, figures=False, progress=False, first_stage=earlier
+            )
         except FlowvaeError:
             pass
     # what is left is damaged, or a failure's remains; the directory is ours, its name being the hash of the settings
     shutil.rmtree(directory, ignore_errors=True)
-    return experiment.run(directory, draws=draws, figures=False, progress=False)
+    return experiment.run(directory, draws=draws, figures=False, progress=False, first_stage=earlier)
+
+
+def _earlier_cell(experiment: Experiment, directory: Path) -> Path | None:
+    """The cell in which an earlier stage of the experiment has been finished for another arm, the last such stage."""
+    for stage in list(experiment.stages())[1:]:
+        cell = directory / cell_name(stage)
+        if (cell / "metrics.json").is_file():
+            try:
+                return load(cell).directory
+            except FlowvaeError:
+                pass
+    return None
 
 
 def _row(run: Run) -> dict[str, Any]:
-    history = run.history
+    history = run.whole_history
     return {
         "parameters": run.parameters,
         "epochs": len(history),

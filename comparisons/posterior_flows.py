@@ -10,10 +10,15 @@ poor. On few data a richer guide can also fit the training data's posteriors and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+import pandas as pd
+from matplotlib.figure import Figure
+
+from flowvae.comparisons.curves import plot_curves
 from flowvae.comparisons.question import Question
-from flowvae.experiment import Experiment
+from flowvae.experiment import Experiment, Run
 from flowvae.flows import IAF, CouplingNSF, FlowSpec, Householder, Planar, Radial, RealNVP, Sylvester
 from flowvae.guides import FlowGuide, FullRank
 
@@ -31,6 +36,8 @@ FLOWS: dict[str, FlowSpec] = {
     "realnvp": RealNVP(),
 }
 TEMPERING = 2000  # steps, about 50 epochs of digits
+# steps of the curve of Rezende & Mohamed (2015), and the arms that have them
+PLANAR = {2: "planar-2", 4: "planar-4", 8: "planar", 16: "planar-16"}
 
 
 def _arms(base: Experiment) -> dict[str, Experiment]:
@@ -38,12 +45,18 @@ def _arms(base: Experiment) -> dict[str, Experiment]:
     for name, flow in FLOWS.items():
         arms[f"{name}-static"] = replace(base, guide=FlowGuide(flow, conditioned=False))
         arms[name] = replace(base, guide=FlowGuide(flow))
-    # the curve of Rezende & Mohamed (2015) over the number of planar steps
-    arms |= {f"planar-{steps}": replace(base, guide=FlowGuide(Planar(steps))) for steps in (2, 4, 16)}
+    arms |= {name: replace(base, guide=FlowGuide(Planar(steps))) for steps, name in PLANAR.items() if name not in arms}
     for name in ("gaussian", "planar", "iaf"):
         slow = replace(base.inference, tempering=TEMPERING)
         arms[f"{name}-tempered"] = replace(arms[name], inference=slow)
     return arms
+
+
+def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
+    """The bound against the number of planar steps; with none of them the guide is Gaussian."""
+    points = [(0.0, "gaussian"), *((float(steps), name) for steps, name in PLANAR.items())]
+    label = "test ELBO, nats per datum (higher: better)"
+    return {"planar-steps": plot_curves(table, {"planar": points}, "elbo", "planar steps of the guide", label)}
 
 
 QUESTION = Question(
@@ -61,4 +74,5 @@ QUESTION = Question(
     measure="elbo",
     lower_is_better=False,
     secondary=("nll",),
+    draw=_draw,
 )

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from flowvae.comparisons.question import Question
-from flowvae.data import Digits
+from flowvae.comparisons.question import Question, flow_size
 from flowvae.evaluation import plot_priors
 from flowvae.experiment import Experiment, Run
 from flowvae.flows import MAF, NSF, CouplingNSF, RealNVP
@@ -24,9 +24,7 @@ __all__ = ["QUESTION"]
 
 
 def _arms(base: Experiment) -> dict[str, Experiment]:
-    few = isinstance(base.data, Digits)
-    widths = (32,) if few else (64, 64)  # where data are plenty, larger flows than the defaults
-    steps = 2 if few else 3
+    steps, widths = flow_size(base)
     priors: dict[str, PriorSpec] = {
         "normal": StandardNormal(),
         "mixture": Mixture(),
@@ -40,7 +38,7 @@ def _arms(base: Experiment) -> dict[str, Experiment]:
     return {name: replace(base, prior=prior) for name, prior in priors.items()}
 
 
-def _draw(runs: Mapping[str, Run]) -> dict[str, Figure]:
+def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
     """The densities of four priors above their aggregated posteriors, where the latent is 2-D."""
     shown = {name: run for name, run in runs.items() if name in SHOWN and run.experiment.latent == 2}
     if not shown:

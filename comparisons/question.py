@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from flowvae.data import Pinwheel, Sprites
+from flowvae.comparisons.grid import Measure
+from flowvae.data import Digits, Pinwheel, Sprites, StaticMNIST
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.experiment import Experiment, Run
 from flowvae.inference import Inference
 from flowvae.networks import MLP
 
-__all__ = ["BASES", "PRESETS", "Preset", "Question"]
+__all__ = ["BASES", "FEATURES", "PRESETS", "Preset", "Question", "flow_size"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,20 @@ BASES = {
         data=Sprites(),
         inference=Inference(epochs=100, batch_size=128, patience=15),
     ),
+    "static-mnist": Experiment(
+        latent=40,
+        encoder=MLP((300, 300), gated=True),
+        decoder=MLP((300, 300), gated=True),
+        data=StaticMNIST(),
+        inference=Inference(epochs=60, batch_size=100, patience=10, validation_draws=1),
+    ),
 }
+FEATURES = {"digits": 64, "pinwheel": 16, "sprites": 256, "static-mnist": 784}  # D, so that counting loads no data
+
+
+def flow_size(base: Experiment) -> tuple[int, tuple[int, ...]]:
+    """Transforms and hidden layers of a flow: small on few data, larger than the defaults where data are plenty."""
+    return (2, (32,)) if isinstance(base.data, Digits) else (3, (64, 64))
 
 
 @dataclass(frozen=True)
@@ -56,15 +71,18 @@ class Question:
     Args:
         name: by which `flowvae compare` knows it.
         text: first line: the question; the rest: its design and what theory predicts, written before the result.
-        arms: makes the arms of the base experiment of a data set, by name.
+        arms: makes the arms of the base experiment of a data set, by name. "arm@level" is an arm at one level of
+            something that all arms vary in, and is compared with arms at the same level.
         baseline: the arm that every other is compared with.
-        pairs: further pairs (arm, against) to compare.
+        pairs: further pairs (arm, against) to compare, at each level.
         data: names of the data sets that it is asked on.
         measure: the primary measure, a column of the grid's table.
         unit: of the primary measure.
         lower_is_better: its direction.
         secondary: measures that are reported beside it.
-        draw: makes further figures, by name, from the arms' runs of the first seed.
+        measures: what each cell is to measure besides ELBO and NLL, by the name of a metric that comes of it; list
+            metrics in `secondary` to report them.
+        draw: makes further figures, by name, from the arms' runs of the first seed and the table of all runs.
     """
 
     name: str
@@ -77,7 +95,8 @@ class Question:
     unit: str = "nats per datum"
     lower_is_better: bool = True
     secondary: tuple[str, ...] = ("elbo",)
-    draw: Callable[[Mapping[str, Run]], dict[str, Figure]] | None = None
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    draw: Callable[[Mapping[str, Run], pd.DataFrame], dict[str, Figure]] | None = None
 
     @property
     def asks(self) -> str:
@@ -104,17 +123,25 @@ class Question:
 
     def contrasts(self, arms: Mapping[str, Experiment]) -> list[tuple[str, str]]:
         """Every pair of arms that is compared."""
-        return [(arm, self.baseline) for arm in arms if arm != self.baseline] + list(self.pairs)
+        levels = dict.fromkeys("".join(arm.partition("@")[1:]) for arm in arms)
+        pairs = [(arm, self.baseline + "".join(arm.partition("@")[1:])) for arm in arms]
+        pairs += [(arm + level, against + level) for level in levels for arm, against in self.pairs]
+        return [(arm, against) for arm, against in pairs if arm != against]
 
 
 def _at_most(experiment: Experiment, epochs: int) -> Experiment:
-    """The experiment with no more epochs than that; an annealing keeps its share of the training."""
-    inference = experiment.inference
+    """The experiment with no more epochs a stage than that; an annealing keeps its share of the training."""
+    second = experiment.second_stage
+    if second is not None:
+        second = replace(second, inference=_shorter(second.inference, epochs))
+    return replace(experiment, inference=_shorter(experiment.inference, epochs), second_stage=second)
+
+
+def _shorter(inference: Inference, epochs: int) -> Inference:
     share = min(1.0, epochs / inference.epochs)
-    shorter = replace(
+    return replace(
         inference,
         epochs=int(share * inference.epochs),
         kl_warmup=int(share * inference.kl_warmup),
         tempering=int(share * inference.tempering),
     )
-    return replace(experiment, inference=shorter)

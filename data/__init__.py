@@ -15,6 +15,7 @@ from flowvae.data.moons import Moons
 from flowvae.data.pinwheel import Pinwheel
 from flowvae.data.posteriordb import REFERENCES, Reference, load_reference
 from flowvae.data.sprites import Sprites
+from flowvae.data.static_mnist import StaticMNIST
 
 __all__ = [
     "REFERENCES",
@@ -32,6 +33,7 @@ __all__ = [
     "Pinwheel",
     "Reference",
     "Sprites",
+    "StaticMNIST",
     "load_reference",
     "parse_likelihood",
 ]

@@ -18,7 +18,7 @@ __all__ = ["Ramp", "WeighSites", "current", "temper", "weigh_latent"]
 
 
 class Ramp:
-    """A weight that grows linearly from `start` to 1 over `steps` optimization steps; call it for its value.
+    """A weight that grows linearly from `start` to `end` over `steps` optimization steps; call it for its value.
 
     >>> ramp = Ramp(steps=10, start=0.0)
     >>> ramp.step = 5
@@ -26,13 +26,16 @@ class Ramp:
     0.5
     """
 
-    def __init__(self, steps: int, start: float) -> None:
+    def __init__(self, steps: int, start: float, end: float = 1.0) -> None:
         self.steps = steps
         self.start = start
+        self.end = end
         self.step = 0
 
     def __call__(self) -> float:
-        return 1.0 if self.step >= self.steps else self.start + (1 - self.start) * self.step / self.steps
+        if self.step >= self.steps:
+            return self.end
+        return self.start + (self.end - self.start) * self.step / self.steps
 
 
 class WeighSites(Messenger):

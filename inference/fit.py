@@ -46,7 +46,9 @@ class Inference:
         batch_size: data a step.
         learning_rate: Adam's step size.
         particles: draws from the guide a datum and step.
-        kl_warmup: epochs over which the weight of the KL term grows from 0 to 1.
+        kl_weight: weight β of the KL term (Higgins et al. 2017); 1 is the ELBO. Training maximizes, and stops by, the
+            objective with this weight; measures report the ELBO.
+        kl_warmup: epochs over which the weight of the KL term grows from 0 to `kl_weight`.
         tempering: steps over which the weight of the joint grows from 0.01 to 1 (Rezende & Mohamed 2015).
         clip: the largest norm of the whole gradient, of the mean loss a datum; none: no clipping.
         weight_decay: decoupled weight decay of encoder, decoder and guide.
@@ -65,6 +67,7 @@ class Inference:
     batch_size: int = 32
     learning_rate: float = 1e-3
     particles: int = 1
+    kl_weight: float = 1.0
     kl_warmup: int = 0
     tempering: int = 0
     clip: float | None = 10.0
@@ -86,10 +89,16 @@ class Inference:
         number(self, "clip", optional=True)
         for name in ("weight_decay", "prior_decay", "checkpoint_seconds"):
             number(self, name, above=-1e-300)
+        number(self, "kl_weight")
         if self.kl_warmup and self.tempering:
             raise FlowvaeError(
                 f"kl_warmup = {self.kl_warmup} and tempering = {self.tempering}: two different annealings; "
                 "set one of them to 0."
+            )
+        if self.kl_weight != 1 and self.tempering:
+            raise FlowvaeError(
+                f"kl_weight = {self.kl_weight} and tempering = {self.tempering}: a weighted KL term has no annealed "
+                "joint; set kl_weight to 1 or tempering to 0."
             )
         if self.kl_warmup >= self.epochs:
             raise FlowvaeError(
@@ -112,7 +121,8 @@ class Fitted:
     """What a fit leaves: the pair carries the best weights.
 
     Args:
-        history: one row an epoch: train and validation ELBO (nats per datum), seconds, annealing weight.
+        history: one row an epoch: train and validation ELBO (nats per datum; with a KL weight, the weighted one),
+            seconds, annealing weight.
         best_epoch: the epoch whose weights were kept.
     """
 
@@ -161,8 +171,8 @@ def fit(
     """Train a Pyro model/guide pair by SVI with `Trace_ELBO`, and leave the best weights in it.
 
     All randomness of an epoch follows from the seed and the epoch's number, so a run that was killed and goes
-    on from its checkpoint ends bit for bit where it would have ended. Best is the highest validation ELBO
-    after any annealing.
+    on from its checkpoint ends bit for bit where it would have ended. Best is the highest validation ELBO, weighted
+    as the training objective is, after any annealing.
 
     Args:
         model: Pyro model, called with a batch (B, D).
@@ -221,7 +231,7 @@ def fit(
                     "seconds": time.perf_counter() - started,
                 }
             )
-            if ramp() == 1.0 and valid_elbo > state.best_elbo:
+            if ramp() == ramp.end and valid_elbo > state.best_elbo:
                 state.best_epoch, state.best_elbo = state.epoch, valid_elbo
                 best = _snapshot(pair)
             state.epoch += 1
@@ -248,8 +258,8 @@ def _svi(
     """Pyro's SVI over the annealed pair, and the ramp that the annealing follows."""
     annealed_model: Callable[..., Any] = model
     annealed_guide: Callable[..., Any] = guide
-    if settings.kl_warmup:
-        ramp = Ramp(settings.kl_warmup * steps_an_epoch, start=0.0)
+    if settings.kl_warmup or settings.kl_weight != 1:
+        ramp = Ramp(settings.kl_warmup * steps_an_epoch, start=0.0, end=settings.kl_weight)
         annealed_model, annealed_guide = weigh_latent(model, ramp), weigh_latent(guide, ramp)
     elif settings.tempering:
         ramp = Ramp(settings.tempering, start=0.01)
@@ -307,14 +317,17 @@ def _train_epoch(
 
 @torch.no_grad()
 def _validation_elbo(model: nn.Module, guide: nn.Module, valid: Tensor, settings: Inference, seed: int) -> float:
-    """Mean ELBO in nats per datum, with the same noise at every epoch."""
+    """Mean ELBO in nats per datum, its KL term weighted as after any warm-up; the same noise at every epoch."""
     draws = settings.validation_draws
+    pair: tuple[Callable[..., Any], ...] = (model, guide)
+    if settings.kl_weight != 1:
+        pair = tuple(weigh_latent(part, lambda: settings.kl_weight) for part in pair)
     rows = max(1, 4096 // draws)
     total = 0.0
     with seeded(derive(seed, "validation")), pyro.validation_enabled(False):
         for batch in valid.split(rows):
             elbo = Trace_ELBO(num_particles=draws, max_plate_nesting=1, vectorize_particles=draws > 1)
-            total -= elbo.loss(model, guide, batch)
+            total -= elbo.loss(*pair, batch)
     return total / len(valid)
 
 

@@ -9,6 +9,7 @@ from flowvae.models.banana import Banana
 from flowvae.models.dequantized import DequantizedFlow
 from flowvae.models.discretized import DiscretizedLogisticMixture
 from flowvae.models.eight_schools import EightSchools
+from flowvae.models.flow_decoder import FlowDecoder
 from flowvae.models.flow_model import FlowModel
 from flowvae.models.funnel import Funnel
 from flowvae.models.garch import Garch11
@@ -23,7 +24,7 @@ from flowvae.models.heads import (
 )
 from flowvae.models.linear_gaussian import LinearGaussian
 from flowvae.models.ordered_mixture import OrderedMixture, OrderedNormal
-from flowvae.models.priors import Mixture, PriorSpec, StandardNormal
+from flowvae.models.priors import Mixture, PriorSpec, StandardNormal, check_prior
 from flowvae.models.product_rule import ProductRule
 from flowvae.models.reference_models import REFERENCE_MODELS, reference_model
 from flowvae.models.regression import LinearRegression
@@ -40,6 +41,7 @@ __all__ = [
     "DequantizedFlow",
     "DiscretizedLogisticMixture",
     "EightSchools",
+    "FlowDecoder",
     "FlowModel",
     "Funnel",
     "Garch11",
@@ -55,6 +57,7 @@ __all__ = [
     "PriorSpec",
     "ProductRule",
     "StandardNormal",
+    "check_prior",
     "default_head",
     "reference_model",
 ]

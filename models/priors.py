@@ -10,10 +10,10 @@ from torch import nn
 from zuko.lazy import LazyDistribution
 from zuko.mixtures import GMM
 
-from flowvae.errors import whole
+from flowvae.errors import FlowvaeError, whole
 from flowvae.flows.spec import Cost, standard_normal
 
-__all__ = ["Mixture", "PriorSpec", "StandardNormal"]
+__all__ = ["Mixture", "PriorSpec", "StandardNormal", "check_prior"]
 
 WIDTH = 0.7  # of a component at the start; the centres are spread so that the whole has unit variance
 
@@ -32,6 +32,20 @@ class PriorSpec(Protocol):
     def cost(self, features: int) -> Cost:
         """Network passes."""
         ...
+
+
+def check_prior(label: str, prior: object) -> None:
+    """Refuse what cannot be a prior, and say why.
+
+    Raises:
+        FlowvaeError: for such an object.
+    """
+    if "prior" not in getattr(prior, "roles", ()):
+        reason = getattr(prior, "why_not", "") or "it is not a distribution over codes"
+        raise FlowvaeError(
+            f"{label} = {prior!r}: cannot be a prior: {reason}. "
+            "Use StandardNormal(), Mixture(), or a flow such as MAF()."
+        )
 
 
 @dataclass(frozen=True)

@@ -7,29 +7,35 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from flowvae.errors import sizes
+from flowvae.errors import boolean, sizes
 
 __all__ = ["MLP", "Standardize"]
 
 
 @dataclass(frozen=True)
 class MLP:
-    """Fully connected layers with ReLU.
+    """Fully connected layers with ReLU, or gated: (Wx + b) ⊙ sigmoid(Vx + c).
 
     Args:
         hidden_features: widths of the hidden layers.
+        gated: whether each hidden layer is gated, which doubles its parameters.
+
+    References:
+        Dauphin, Fan, Auli & Grangier (2017), "Language Modeling with Gated Convolutional Networks".
     """
 
     hidden_features: tuple[int, ...] = (128, 128)
+    gated: bool = False
 
     def __post_init__(self) -> None:
         sizes(self, "hidden_features")
+        boolean(self, "gated")
 
     def trunk(self, inputs: int) -> tuple[nn.Sequential, int]:
         """The hidden layers alone, (..., inputs) → (..., width), and that width."""
         layers: list[nn.Module] = []
         for before, after in pairwise((inputs, *self.hidden_features)):
-            layers += [nn.Linear(before, after), nn.ReLU()]
+            layers += [nn.Linear(before, 2 * after), nn.GLU()] if self.gated else [nn.Linear(before, after), nn.ReLU()]
         return nn.Sequential(*layers), self.hidden_features[-1]
 
     def network(self, inputs: int, outputs: int) -> nn.Sequential:

@@ -13,11 +13,22 @@ import torch
 from flowvae import FlowvaeError, Mixture
 from flowvae.comparisons import QUESTIONS
 from flowvae.comparisons.answer import answer
-from flowvae.comparisons.question import BASES, PRESETS, Question
-from flowvae.data import Arrays
-from flowvae.experiment import Experiment
+from flowvae.comparisons.curves import plot_curves
+from flowvae.comparisons.grid import cell_name
+from flowvae.comparisons.matching import count_parameters
+from flowvae.comparisons.prior_or_posterior import gaps
+from flowvae.comparisons.question import BASES, FEATURES, PRESETS, Question
+from flowvae.data import Arrays, DataSpec, Digits, Pinwheel, Sprites
+from flowvae.evaluation import Metric
+from flowvae.experiment import Experiment, Run
 from flowvae.inference import Inference
+from flowvae.models import FlowDecoder
 from flowvae.networks import MLP
+
+
+def measure_width(run: Run) -> list[Metric]:
+    return [Metric("width", run.experiment.decoder.hidden_features[0], None, "units", "test", {})]  # type: ignore[union-attr]
+
 
 CASES = [(name, data) for name, question in QUESTIONS.items() for data in question.data]
 
@@ -27,24 +38,95 @@ CASES = [(name, data) for name, question in QUESTIONS.items() for data in questi
 def test_arms_are_experiments_that_can_start(name: str, data: str, preset: str) -> None:
     question = QUESTIONS[name]
     arms = question.experiments(data, preset)
-    assert question.baseline in arms
     assert question.name == name
     assert question.asks.endswith((".", "?"))
     assert "theory predicts" in question.predicts
-    for arm, against in question.contrasts(arms):
+    contrasts = question.contrasts(arms)
+    assert len(set(contrasts)) == len(contrasts)
+    for arm, against in contrasts:
         assert {arm, against} <= set(arms)
+        assert arm.partition("@")[2] == against.partition("@")[2]
+    assert {arm for arm, _ in contrasts} >= {arm for arm in arms if arm.partition("@")[0] != question.baseline}
     for experiment in arms.values():
         assert Experiment.from_dict(experiment.to_dict()) == experiment
         experiment.inference.check_steps(1257 if data == "digits" else 10_000)
         assert experiment.inference.epochs <= PRESETS[preset].epochs
+        if experiment.second_stage:
+            assert experiment.second_stage.inference.epochs <= PRESETS[preset].epochs
 
 
-@pytest.mark.parametrize(("name", "part"), [("prior-flows", {"prior"}), ("posterior-flows", {"guide", "inference"})])
-def test_arms_differ_in_what_is_asked_alone(name: str, part: set[str]) -> None:
-    arms = QUESTIONS[name].experiments("digits", "hour")
-    base = arms[QUESTIONS[name].baseline].to_dict()
-    for arm in arms.values():
-        assert {key for key, value in arm.to_dict().items() if value != base[key]} <= part
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("prior-flows", {"prior"}),
+        ("posterior-flows", {"guide", "inference"}),
+        ("prior-or-posterior", {"prior", "guide", "encoder"}),  # the encoder makes up for missing parameters
+        ("capacity", {"prior", "decoder"}),
+        ("holes", {"prior", "second_stage"}),
+        ("kl-weight", {"prior", "second_stage"}),
+    ],
+)
+def test_pairs_differ_in_what_is_asked_alone(name: str, parts: set[str]) -> None:
+    question = QUESTIONS[name]
+    for data in question.data:
+        arms = question.experiments(data, "hour")
+        for arm, against in question.contrasts(arms):
+            one, other = arms[arm].to_dict(), arms[against].to_dict()
+            assert {key for key, value in one.items() if value != other[key]} <= parts
+
+
+def test_features_are_those_of_the_data() -> None:
+    few: dict[str, DataSpec] = {"digits": Digits(), "pinwheel": Pinwheel(3, 3, 3), "sprites": Sprites(3, 3, 3)}
+    for name, data in few.items():
+        assert data.load(0).features == FEATURES[name]
+        assert type(BASES[name].data) is type(data)
+    assert set(FEATURES) == set(few) | {"static-mnist"}
+
+
+@pytest.mark.parametrize("name", ["prior-or-posterior", "capacity"])
+def test_parameters_match(name: str) -> None:
+    """Counted on the built pairs, within 3 %; in `capacity` of the arms that have a flow or stand for it."""
+    for data in set(QUESTIONS[name].data) & {"digits", "pinwheel"}:
+        arms = QUESTIONS[name].experiments(data, "hour")
+        loaded = BASES[data].data.load(0)
+        counts: dict[str, list[int]] = {}
+        for arm, experiment in arms.items():
+            if (name, arm) == ("capacity", "normal"):
+                continue
+            count = sum(p.numel() for part in experiment.build(loaded) for p in part.parameters())
+            assert count == count_parameters(experiment)
+            counts.setdefault(arm.partition("@")[2], []).append(count)
+        for alike in counts.values():
+            assert len(alike) > 1
+            assert max(alike) / min(alike) < 1.03
+
+
+def test_flow_prior_and_flow_decoder_of_capacity_are_one_family() -> None:
+    for data in QUESTIONS["capacity"].data:
+        arms = QUESTIONS["capacity"].experiments(data, "hour")
+        inside, prior = arms["in-decoder"], arms["prior-flow"]
+        assert inside.decoder == FlowDecoder(prior.prior, prior.decoder)  # type: ignore[arg-type]
+
+
+def test_every_kl_weight_has_every_kind_and_beta_1_is_the_question_of_holes() -> None:
+    arms = QUESTIONS["kl-weight"].experiments("digits", "hour")
+    weights = {float(arm.partition("@")[2]): experiment.inference.kl_weight for arm, experiment in arms.items()}
+    assert all(named == set_to for named, set_to in weights.items())
+    assert len(arms) == 3 * len(weights) == 15
+    holes = QUESTIONS["holes"].experiments("digits", "hour")
+    same = {"normal@1": "normal", "two-stage@1": "flow-two-stage", "joint@1": "flow-joint"}
+    assert all(cell_name(arms[one]) == cell_name(holes[other]) for one, other in same.items())
+
+
+def test_contrasts_stay_at_their_level() -> None:
+    question = Question("q", "Q?", lambda base: {}, baseline="a", pairs=(("b", "c"),))
+    arms = dict.fromkeys(("a", "b", "c"), Experiment())
+    assert question.contrasts(arms) == [("b", "a"), ("c", "a"), ("b", "c")]
+    arms = dict.fromkeys((f"{arm}@{level}" for level in (1, 2) for arm in "abc"), Experiment())
+    assert question.contrasts(arms) == [
+        *(("b@1", "a@1"), ("c@1", "a@1"), ("b@2", "a@2"), ("c@2", "a@2")),
+        *(("b@1", "c@1"), ("b@2", "c@2")),
+    ]
 
 
 def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +143,7 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
         data=Arrays(file, likelihood="bernoulli"),
     )
     monkeypatch.setitem(BASES, "coins", base)
+    monkeypatch.setattr("flowvae.comparisons.prior_or_posterior.STEPS", 20)
     monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["minutes"], epochs=2, draws=20))
     question = Question(
         "coins",
@@ -68,17 +151,34 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
         lambda base: {"normal": base, "mixture": replace(base, prior=Mixture(2))},
         baseline="normal",
         data=("coins",),
+        secondary=("elbo", "width", "inference_gap"),
+        measures={"width": measure_width, "inference_gap": gaps},
+        draw=lambda runs, table: {
+            "curve": plot_curves(table, {"": [(1, "normal"), (2, "mixture")]}, "nll", "K", "NLL")
+        },
     )
     result = answer(question, "coins", "tiny", tmp_path, progress=False)
     assert result.directory == tmp_path / "coins-coins-tiny"
     assert {file.name for file in result.directory.iterdir()} == {
         "answer.json",
+        "curve.png",
         "differences-elbo.csv",
+        "differences-inference_gap.csv",
+        "differences-width.csv",
         "differences-nll.csv",
         "differences.png",
         "failed.csv",
         "table.csv",
     }
+    assert set(result.grid.table["width"]) == {8.0}
+    gap, amortization, approximation = (
+        result.grid.table[f"{name}_gap"] for name in ("inference", "amortization", "approximation")
+    )
+    assert ((gap - amortization - approximation).abs() < 1e-4).all()
+    assert (amortization >= 0).all()
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").rglob("*") if file.is_file()}
+    answer(question, "coins", "tiny", tmp_path, progress=False)  # and nothing is measured again
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").rglob("*") if file.is_file()} == before
     protocol = json.loads((result.directory / "answer.json").read_text())
     assert protocol["asks"] == "Does a mixture help with coins?"
     assert protocol["seeds"] == [0, 1]

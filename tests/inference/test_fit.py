@@ -112,6 +112,43 @@ def test_nothing_is_best_before_the_warm_up_is_over() -> None:
     assert fitted.history["weight"].iloc[1] == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("weight", [0.3, 3.0])
+def test_a_kl_weight_is_the_weight_of_the_kl_in_every_step_and_in_validation(weight: float) -> None:
+    """Against torch's own optimizer on E_q[log p(x|z) + β (log p(z) − log q(z|x))], written without Pyro."""
+    digits = data()
+    settings = replace(FAST, epochs=1, validation_draws=1, weight_decay=0.01)
+    ours, fitted = train(replace(settings, kl_weight=weight))
+    model, guide = SMALL.build(digits)
+
+    def objective(x: Tensor) -> Tensor:
+        posterior = guide.posterior(x)
+        z = posterior.rsample()
+        kl = posterior.log_prob(z) - model.prior().log_prob(z)
+        return model.decode(z).log_prob(x) - weight * kl
+
+    no_decay = [p for n, p in model.named_parameters() if n.startswith("prior.")]
+    others = [p for n, p in model.named_parameters() if not n.startswith("prior.")] + list(guide.parameters())
+    groups = [{"params": no_decay, "weight_decay": 0.0}, {"params": others, "weight_decay": 0.01}]
+    adam = torch.optim.AdamW(groups, lr=FAST.learning_rate)
+    order = torch.randperm(len(digits.train), generator=torch.Generator().manual_seed(derive(0, "order", 0)))
+    with seeded(derive(0, "noise", 0)):
+        for batch in order.split(FAST.batch_size):
+            adam.zero_grad()
+            (-objective(digits.train[batch]).sum() / FAST.batch_size).backward()
+            adam.step()
+    for part, other in zip(ours, (model, guide), strict=True):
+        for one, two in zip(part.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+    with seeded(derive(0, "validation")), torch.no_grad():
+        assert fitted.history["valid_elbo"].iloc[0] == pytest.approx(objective(digits.valid).mean().item(), rel=1e-5)
+
+
+def test_a_warm_up_ends_at_the_kl_weight() -> None:
+    _, fitted = train(replace(FAST, epochs=5, kl_warmup=2, kl_weight=0.5, patience=1, learning_rate=1e-5))
+    assert list(fitted.history["weight"].head(3)) == [0.0, 0.25, 0.5]
+    assert fitted.best_epoch >= 1
+
+
 def test_clipping_bounds_the_whole_gradient() -> None:
     """The first Adam step does not depend on the gradient's length; plain SGD through the same clip does."""
     parameters = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(4))]
@@ -204,6 +241,8 @@ def test_tempering_follows_rezende_and_mohamed() -> None:
     [
         ({"kl_warmup": 10, "epochs": 10}, "would never end"),
         ({"kl_warmup": 1, "tempering": 1}, "two different annealings"),
+        ({"kl_weight": 0.0}, "kl_weight = 0.0"),
+        ({"kl_weight": 0.5, "tempering": 1}, "no annealed joint"),
         ({"learning_rate": 0}, "learning_rate = 0"),
         ({"learning_rate": math.nan}, "learning_rate = nan"),
         ({"epochs": 0}, "epochs = 0"),

@@ -1,0 +1,78 @@
+"""Must the prior be learnt with the VAE, or does it suffice to fit it afterwards?
+
+Five arms: N(0, I) (normal); the same VAE with another prior fitted to its aggregated posterior q̄, encoder and decoder
+frozen, a mixture (mixture-two-stage) or a flow (flow-two-stage); the latter trained on as a whole (fine-tuned); and the
+flow prior trained jointly from the start (flow-joint). The first stage of all is the same, so the two-stage arms differ
+from normal in the prior alone. The primary measure is the test NLL, paired over seeds. Each stage may take all epochs
+of the preset: where the first was cut off by them, fine-tuning gains from more training as well, so look at the epochs
+before believing it.
+
+What theory predicts: a second stage gains exactly KL(q̄‖N) − KL(q̄‖p) in the bound, the holes of N(0, I), and nothing
+else. A VAE that was trained against N(0, I) has paid for filling its holes already: what is left to gain should be
+small, and joint training better, because encoder and decoder are free to use a space that the prior will learn. If
+fine-tuning reaches the joint arm, the way there does not matter; if two stages do, the decoder has learnt all
+that the prior knows. On few data a flow can learn the training codes by heart in any of these ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from flowvae.comparisons.question import Question, flow_size
+from flowvae.evaluation import plot_priors
+from flowvae.experiment import Experiment, Run
+from flowvae.flows import MAF
+from flowvae.models import Mixture
+from flowvae.second_stage import SecondStage
+
+__all__ = ["QUESTION"]
+
+# further learned priors, such as energy-based ones, belong here as second stages or as priors
+SHOWN = {
+    "normal": "N(0, I)",
+    "mixture-two-stage": "mixture, two stages",
+    "flow-two-stage": "MAF, two stages",
+    "flow-joint": "MAF, joint",
+}
+
+
+def _arms(base: Experiment) -> dict[str, Experiment]:
+    flow = MAF(*flow_size(base))
+    fit = SecondStage(flow, base.inference)
+    return {
+        "normal": base,
+        "mixture-two-stage": replace(base, second_stage=replace(fit, prior=Mixture())),
+        "flow-two-stage": replace(base, second_stage=fit),
+        "fine-tuned": replace(base, second_stage=replace(fit, fine_tune=True)),
+        "flow-joint": replace(base, prior=flow),
+    }
+
+
+def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
+    """The densities of four priors above their aggregated posteriors, where the latent is 2-D."""
+    shown = {name: run for name, run in runs.items() if name in SHOWN and run.experiment.latent == 2}
+    if not shown:
+        return {}
+    data = next(iter(shown.values())).data
+    return {"priors": plot_priors({SHOWN[name]: run.pair for name, run in shown.items()}, data)}
+
+
+QUESTION = Question(
+    "holes",
+    __doc__,
+    _arms,
+    baseline="normal",
+    pairs=(
+        ("flow-two-stage", "flow-joint"),
+        ("flow-two-stage", "mixture-two-stage"),
+        ("fine-tuned", "flow-two-stage"),
+        ("fine-tuned", "flow-joint"),
+    ),
+    data=("digits", "sprites", "pinwheel"),
+    secondary=("elbo", "kl"),
+    draw=_draw,
+)

@@ -1,0 +1,86 @@
+"""MNIST as Larochelle binarized it once for all: 28×28 bits, from a file of the user's."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowvae.data.dataset import Dataset, DataSpec
+from flowvae.data.likelihoods import Bernoulli
+from flowvae.errors import FlowvaeError
+
+__all__ = ["StaticMNIST"]
+
+SIDE = 28
+FILE = "static_mnist_train_valid.npz"
+
+
+@dataclass(frozen=True)
+class StaticMNIST(DataSpec):
+    """Fixed-binarized MNIST: 50,000 training and 10,000 validation images of 784 bits.
+
+    The file is a `.npz` with arrays `train` and `valid`, and `test` if you have it: shape (N, 98), uint8, each row the
+    784 bits of an image as `numpy.packbits` packs them. Without `test`, the validation images are reported as well:
+    then the figures are of images that stopped the training, and their split says so.
+
+    Args:
+        path: the file.
+
+    References:
+        Salakhutdinov & Murray (2008), "On the Quantitative Analysis of Deep Belief Networks"; Larochelle & Murray
+        (2011), "The Neural Autoregressive Distribution Estimator".
+    """
+
+    title: ClassVar[str] = "fixed-binarized MNIST, 28×28 bits, from your own file"
+
+    path: Path = Path(FILE)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    def load(self, seed: int) -> Dataset:
+        arrays = _read(self.path)
+        bits = {name: _unpack(self.path, name, arrays[name]) for name in ("train", "valid", "test") if name in arrays}
+        split = "Larochelle's"
+        if "test" not in bits:
+            split += ", valid used as test too (tuned and reported on the same images)"
+        return Dataset(
+            bits["train"],
+            bits["valid"],
+            bits.get("test", bits["valid"]),
+            likelihood=Bernoulli(),
+            name="static-mnist",
+            preprocessing="binarized once, fixed (Larochelle)",
+            split=split,
+            image_shape=(SIDE, SIDE),
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    rule = f"put {FILE} there (arrays train and valid of packed bits), or name it with data.path"
+    if not path.is_file():
+        raise FlowvaeError(f"data.path = {str(path)!r}: no such file in {Path.cwd()}; {rule}.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise FlowvaeError(f"data.path = {str(path)!r}: not a readable .npz ({error}); {rule}.") from None
+    missing = [name for name in ("train", "valid") if name not in arrays]
+    if missing:
+        raise FlowvaeError(f"{path}: holds no array {missing[0]!r} (it has: {', '.join(arrays) or 'none'}); {rule}.")
+    return arrays
+
+
+def _unpack(path: Path, name: str, packed: Any) -> Tensor:
+    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] * 8 != SIDE * SIDE:
+        raise FlowvaeError(
+            f"{path}, {name}: shape {packed.shape} of {packed.dtype}; must be (N, {SIDE * SIDE // 8}) of uint8, "
+            "784 bits a row as numpy.packbits packs them."
+        )
+    return torch.from_numpy(np.unpackbits(packed, axis=1)).float()

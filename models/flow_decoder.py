@@ -1,0 +1,70 @@
+"""A flow inside the decoder: what a flow prior is, told the other way round."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from zuko.lazy import LazyTransform
+
+from flowvae.errors import FlowvaeError, SlowDirectionWarning
+from flowvae.flows import FlowSpec
+from flowvae.networks import MLP
+
+__all__ = ["FlowDecoder"]
+
+SLOW = 3  # as in guides: how many times dearer a direction must be to deserve a warning
+
+
+@dataclass(frozen=True)
+class FlowDecoder:
+    """g ∘ T: a flow in its generative direction u → z, then a network z → x.
+
+    With N(0, I) as prior of u this is the same generative model as the prior T_#N with the decoder g; what differs is
+    the guide, which is Gaussian in u and not in z (Chen et al. 2017). Every step of the training draws through T, so
+    a family that is cheap in this direction belongs here: coupling, or `Inverse` of an autoregressive flow.
+
+    Args:
+        flow: T.
+        mlp: g.
+
+    References:
+        Chen, Kingma, Salimans, Duan, Dhariwal, Schulman, Sutskever & Abbeel (2017), "Variational Lossy Autoencoder".
+    """
+
+    flow: FlowSpec
+    mlp: MLP = field(default_factory=MLP)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.flow, FlowSpec):
+            raise FlowvaeError(f"FlowDecoder.flow = {self.flow!r}: must be a flow, such as CouplingNSF().")
+        if "posterior" not in self.flow.roles:  # what a guide needs, a decoder needs: draws with a gradient
+            raise FlowvaeError(f"FlowDecoder.flow = {self.flow!r}: cannot be in a decoder: {self.flow.why_not}.")
+        if not isinstance(self.mlp, MLP):
+            raise FlowvaeError(f"FlowDecoder.mlp = {self.mlp!r}: must be an MLP object.")
+
+    def network(self, inputs: int, outputs: int) -> nn.Module:
+        """The decoder, (..., inputs) → (..., outputs)."""
+        cost = self.flow.cost(inputs)
+        if cost.sample > SLOW * cost.density:
+            name = type(self.flow).__name__
+            warnings.warn(
+                f"{name} in a decoder: a draw costs {cost.sample} network passes at latent {inputs}; turned round, "
+                f"Inverse({name}(...)), it costs {cost.density}.",
+                SlowDirectionWarning,
+                stacklevel=3,
+            )
+        # the network first: from the same random numbers it starts as it would without the flow
+        network = self.mlp.network(inputs, outputs)
+        return _ThroughFlow(self.flow.transform(inputs), network)
+
+
+class _ThroughFlow(nn.Module):
+    def __init__(self, transform: LazyTransform, network: nn.Module) -> None:
+        super().__init__()
+        self.transform = transform
+        self.network = network
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.network(self.transform().inv(u))
