@@ -17,7 +17,7 @@ import tyro
 from flowvae.comparisons import QUESTIONS, answer, write_report
 from flowvae.data import Digits, LikelihoodSpec, parse_likelihood
 from flowvae.errors import FlowvaeError, SlowDirectionWarning, nearest
-from flowvae.evaluation import draw_figures, plot_samples
+from flowvae.evaluation import MEASURES, draw_figures, plot_samples
 from flowvae.experiment import Experiment, Run, fit_prior, load
 from flowvae.families import DATA, GUIDES, PRIORS, Row, check_family, check_setting, name_of, table
 from flowvae.flows import MAF
@@ -125,17 +125,20 @@ class _FitPrior:
 
 @dataclass(frozen=True)
 class _Evaluate:
-    """Measure a trained run again: ELBO, its two parts, and the NLL by importance sampling.
+    """Measure a trained run: ELBO and NLL, or any other measures by name; all of them go into metrics.json.
 
     Args:
         run: directory of the run.
+        measures: all, or names: likelihood, iwae, gaps, bdmc, surgery, held-out-codes, holes, mmd, classifier,
+            activity, calibration, generation, memorization.
         split: train, valid or test.
-        draws: draws a datum.
-        seed: of the draws.
-        figures: draw the figures again too.
+        draws: draws a datum for the NLL.
+        seed: of all measures.
+        figures: draw the figures of the run and of the measures too.
     """
 
     run: tyro.conf.Positional[Path]
+    measures: tuple[str, ...] = ("likelihood",)
     split: str = "test"
     draws: int = 1000
     seed: int = 0
@@ -298,7 +301,10 @@ def _say(run: Run) -> int:
 def _evaluate(words: list[str]) -> int:
     args = _parse(_Evaluate, words, "evaluate")
     run = load(args.run)
-    for metric in run.evaluate(split=args.split, draws=args.draws, seed=args.seed):
+    measures = tuple(MEASURES) if args.measures == ("all",) else args.measures
+    for metric in run.evaluate(
+        measures=measures, split=args.split, draws=args.draws, seed=args.seed, figures=args.figures
+    ):
         print(metric)
     if args.figures:
         draw_figures(run.pair.model, run.pair.guide, run.data, run.history, run.directory / "figures", args.seed)

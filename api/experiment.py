@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -21,11 +21,12 @@ from torch import nn
 from flowvae.data import Dataset, DataSpec, Digits
 from flowvae.errors import FlowvaeError, ImproperDensityWarning, SlowDirectionWarning, nearest, whole
 from flowvae.evaluation import (
+    MEASURES,
     Metric,
+    Subject,
     draw_figures,
-    likelihood_metrics,
-    measure_likelihoods,
     read_metrics,
+    write_figure,
     write_metrics,
 )
 from flowvae.families import build_spec, from_plain, to_plain
@@ -372,35 +373,61 @@ class Run:
         """How many numbers were trained, in model and guide."""
         return sum(p.numel() for part in self.pair for p in part.parameters())
 
-    def evaluate(self, *, split: str = "test", draws: int = 1000, seed: int = 0, progress: bool = True) -> list[Metric]:
-        """Measure ELBO and NLL on a split, and put the figures into metrics.json.
+    @property
+    def measured(self) -> set[str]:
+        """Names of the measures that have been taken on the test split."""
+        return {m.protocol["measure"] for m in self.metrics if m.protocol.get("of") == "test"}
+
+    def evaluate(
+        self,
+        *,
+        measures: Sequence[str] = ("likelihood",),
+        split: str = "test",
+        draws: int = 1000,
+        seed: int = 0,
+        figures: bool = False,
+        progress: bool = True,
+    ) -> list[Metric]:
+        """Take measures on a split, and put the figures into metrics.json.
 
         Args:
+            measures: names in `flowvae.evaluation.MEASURES`; "likelihood" is ELBO, its two parts and the NLL.
             split: "train", "valid" or "test".
             draws: K of the NLL.
-            seed: of the draws.
-            progress: whether to show a progress bar.
+            seed: of all measures.
+            figures: whether to draw the measures that have a figure, into the run's figures.
+            progress: whether to show progress bars.
+
+        Raises:
+            FlowvaeError: for an unknown measure or split, before any work.
         """
         whole_draws(draws)
+        for name in measures:
+            if name not in MEASURES:
+                raise FlowvaeError(f"measure {name!r}: {nearest(name, MEASURES)}")
         if split not in ("train", "valid", "test"):
             raise FlowvaeError(f"split = {split!r}: {nearest(split, ('train', 'valid', 'test'))}")
-        device = next(self.pair.model.parameters()).device
-        x = getattr(self.data, split).to(device)
-        result = measure_likelihoods(self.pair.model, self.pair.guide, x, draws, seed, progress)
-        protocol = {
-            "data": self.data.identity.as_dict(),
-            "draws": draws,
-            "seed": seed,
-            "flowvae": version("flowvae"),
-        }
-        exact = self.data.log_evidence(x.cpu()) if self.data.log_evidence else None
-        new = likelihood_metrics(result, self.data.features, self.data.likelihood.discrete, split, protocol, exact)
-        self.record(new)
+        new = []
+        for name in measures:
+            protocol = {
+                "measure": name,
+                "of": split,
+                "data": self.data.identity.as_dict(),
+                "flowvae": version("flowvae"),
+            }
+            subject = Subject(*self.pair, self.data, split, draws, seed, protocol, progress)
+            taken = MEASURES[name](subject)
+            self.record(taken.metrics)  # at once: the next one may be interrupted
+            new += taken.metrics
+            for title, draw in taken.figures.items() if figures else ():
+                write_figure(draw(), self.directory / "figures" / f"{title}.png")
         return new
 
     def record(self, new: list[Metric]) -> None:
         """Put measures into metrics.json, in place of those of the same name and split."""
         file = self.directory / "metrics.json"
+        if not new:
+            return
         measured = {(metric.name, metric.split) for metric in new}
         kept = [m for m in self.metrics if (m.name, m.split) not in measured] if file.exists() else []
         write_metrics(file, kept + new)

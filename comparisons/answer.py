@@ -17,6 +17,7 @@ from flowvae.comparisons.grid import Grid, run_grid
 from flowvae.comparisons.question import PRESETS, Question
 from flowvae.comparisons.statistics import LEVEL, MARGIN, describe, paired_differences
 from flowvae.errors import FlowvaeError
+from flowvae.evaluation import write_figure
 from flowvae.experiment import Run, load
 from flowvae.inference import atomic_write
 from flowvae.seeds import derive, seeded
@@ -100,11 +101,11 @@ def answer(
     if question.measure in differences:
         primary = differences[question.measure]
         sentences = [describe(row, question.unit, question.lower_is_better) for _, row in primary.iterrows()]
-        _write_figure(place / "differences.png", plot_differences(grid.table, primary, question))
+        write_figure(plot_differences(grid.table, primary, question), place / "differences.png")
     first = grid.table[grid.table["seed"] == first_seed]
     runs = {row["arm"]: load(directory / "cells" / row["cell"]) for _, row in first.iterrows()}
     for name, figure in (question.draw(runs, grid.table) if question.draw else {}).items():
-        _write_figure(place / f"{name}.png", figure)
+        write_figure(figure, place / f"{name}.png")
     _write_samples(place / "samples", runs)
     protocol: dict[str, Any] = {
         "question": question.name,
@@ -165,11 +166,6 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
         loc="left",
     )
     return figure
-
-
-def _write_figure(path: Path, figure: Figure) -> None:
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
 
 
 def _write_samples(directory: Path, runs: Mapping[str, Run]) -> None:

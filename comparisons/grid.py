@@ -7,7 +7,7 @@ import json
 import shutil
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +19,12 @@ import torch
 from tqdm.auto import tqdm
 
 from flowvae.errors import FlowvaeError, ImproperDensityWarning, SlowDirectionWarning
-from flowvae.evaluation import Metric
 from flowvae.experiment import Experiment, Run, load
 from flowvae.inference import atomic_write
 
-__all__ = ["Grid", "Measure", "cell_name", "run_grid"]
+__all__ = ["Grid", "cell_name", "run_grid"]
 
 ERROR = "error.txt"
-Measure = Callable[[Run], list[Metric]]  # at the top level of a module, so that other processes find it
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Grid:
 
     Args:
         table: one row a finished cell: arm, seed, cell, parameters, epochs, seconds, seconds_per_epoch and every
-            test measure by its name.
+            test measure by its name; one of another split has the split after its name.
         failed: one row a cell that broke: arm, seed, cell, error.
     """
 
@@ -57,7 +55,7 @@ def run_grid(
     jobs: int = 1,
     scheduler: str | None = None,
     draws: int = 1000,
-    measures: Mapping[str, Measure] | None = None,
+    measures: tuple[str, ...] = (),
     progress: bool = True,
 ) -> Grid:
     """Run every arm with every seed and gather the measures.
@@ -75,8 +73,7 @@ def run_grid(
         scheduler: address of a Dask scheduler ("tcp://host:8786") that shares `directory` with this machine; its
             workers then run the cells instead of processes here.
         draws: K of the test NLL.
-        measures: further measures of each cell, by the name of a metric that they give for the test split; a cell
-            that has that metric is not measured again.
+        measures: further measures of each cell, by their names in `flowvae.evaluation.MEASURES`.
         progress: whether to show a progress bar over the cells.
 
     Raises:
@@ -93,7 +90,7 @@ def run_grid(
     directory.mkdir(parents=True, exist_ok=True)
     index = pd.DataFrame([{"arm": arm, "seed": seed, "cell": name} for (arm, seed), name in names.items()])
     work = (
-        joblib.delayed(_run_cell)(names[key], experiment, directory / names[key], draws, dict(measures or {}))
+        joblib.delayed(_run_cell)(names[key], experiment, directory / names[key], draws, measures)
         for key, experiment in cells.items()
     )
     rows = {}
@@ -132,7 +129,7 @@ def _backend(scheduler: str | None) -> Iterator[None]:
 
 
 def _run_cell(
-    name: str, experiment: Experiment, directory: Path, draws: int, measures: dict[str, Measure]
+    name: str, experiment: Experiment, directory: Path, draws: int, measures: tuple[str, ...]
 ) -> dict[str, Any]:
     """A row of the table, or of what failed; the traceback stays in the cell's directory."""
     threads = torch.get_num_threads()
@@ -143,9 +140,8 @@ def _run_cell(
             warnings.simplefilter("ignore", SlowDirectionWarning)
             warnings.simplefilter("ignore", ImproperDensityWarning)
             run = _finished(experiment, directory, draws)
-            for metric, measure in measures.items():
-                if not any((known.name, known.split) == (metric, "test") for known in run.metrics):
-                    run.record(measure(run))
+            missing = [measure for measure in measures if measure not in run.measured]
+            run.evaluate(measures=missing, draws=draws, progress=False)
             return {"cell": name, **_row(run)}
     except Exception as error:  # whatever it was, the other cells go on
         directory.mkdir(parents=True, exist_ok=True)
@@ -198,5 +194,5 @@ def _row(run: Run) -> dict[str, Any]:
         "epochs": len(history),
         "seconds": history["seconds"].sum(),
         "seconds_per_epoch": history["seconds"].median(),
-        **{metric.name: metric.value for metric in run.metrics if metric.split == "test"},
+        **{m.name if m.split == "test" else f"{m.name}_{m.split}": m.value for m in run.metrics},
     }

@@ -73,6 +73,7 @@ QUESTION = Question(
         ("fine-tuned", "flow-joint"),
     ),
     data=("digits", "sprites", "pinwheel"),
-    secondary=("elbo", "kl"),
+    secondary=("elbo", "kl", "marginal_kl_train", "held_out_hole_mass", "c2st_auc", "fid"),
+    measures=("surgery", "holes", "classifier", "generation"),
     draw=_draw,
 )

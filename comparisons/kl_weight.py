@@ -61,6 +61,7 @@ QUESTION = Question(
     data=("digits", "sprites"),
     measure="elbo",
     lower_is_better=False,
-    secondary=("reconstruction", "kl", "nll"),
+    secondary=("reconstruction", "kl", "nll", "fid"),
+    measures=("generation",),
     draw=_draw,
 )

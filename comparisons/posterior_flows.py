@@ -73,6 +73,7 @@ QUESTION = Question(
     ),
     measure="elbo",
     lower_is_better=False,
-    secondary=("nll",),
+    secondary=("nll", "nll_ais", "approximation_gap", "amortization_gap"),
+    measures=("gaps",),
     draw=_draw,
 )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flowvae.comparisons.grid import Measure
 from flowvae.data import Digits, Pinwheel, Sprites, StaticMNIST
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.experiment import Experiment, Run
@@ -80,8 +79,8 @@ class Question:
         unit: of the primary measure.
         lower_is_better: its direction.
         secondary: measures that are reported beside it.
-        measures: what each cell is to measure besides ELBO and NLL, by the name of a metric that comes of it; list
-            metrics in `secondary` to report them.
+        measures: what each cell is to measure besides the likelihood, by names in `flowvae.evaluation.MEASURES`; list
+            metrics that come of it in `secondary` to report them.
         draw: makes further figures, by name, from the arms' runs of the first seed and the table of all runs.
     """
 
@@ -95,7 +94,7 @@ class Question:
     unit: str = "nats per datum"
     lower_is_better: bool = True
     secondary: tuple[str, ...] = ("elbo",)
-    measures: Mapping[str, Measure] = field(default_factory=dict)
+    measures: tuple[str, ...] = ()
     draw: Callable[[Mapping[str, Run], pd.DataFrame], dict[str, Figure]] | None = None
 
     @property

@@ -8,7 +8,7 @@ from flowvae.evaluation.arviz_versions import pareto_k, psis
 from flowvae.evaluation.base_space import from_base, has_base, to_base
 from flowvae.evaluation.bdmc import BDMC, measure_bdmc
 from flowvae.evaluation.bits_per_dim import FlowLikelihoods, flow_metrics, measure_flow
-from flowvae.evaluation.bound_plots import plot_bounds
+from flowvae.evaluation.bound_plots import plot_bounds, plot_gaps
 from flowvae.evaluation.calibration import Calibration, calibrate, calibrate_fits, ecdf_band
 from flowvae.evaluation.classifier_test import ClassifierTest, measure_classifier
 from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat, plot_weights
@@ -33,6 +33,7 @@ from flowvae.evaluation.iwae import IWAE, measure_iwae
 from flowvae.evaluation.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.loo import LeaveOneOut, loo
+from flowvae.evaluation.measures import MEASURES, Subject, Taken
 from flowvae.evaluation.memorization import Memorization, measure_memorization
 from flowvae.evaluation.metrics import Metric, read_metrics, write_metrics
 from flowvae.evaluation.nuts import compare_to_reference, run_nuts
@@ -44,6 +45,7 @@ from flowvae.evaluation.plots import (
     plot_priors,
     plot_reconstructions,
     plot_samples,
+    write_figure,
 )
 from flowvae.evaluation.posterior_plots import plot_funnel
 from flowvae.evaluation.predictive import predict
@@ -56,6 +58,7 @@ __all__ = [
     "AIS",
     "BDMC",
     "IWAE",
+    "MEASURES",
     "MMD",
     "Activity",
     "AggregatedPosterior",
@@ -75,7 +78,9 @@ __all__ = [
     "Memorization",
     "Metric",
     "NoisyParetoKWarning",
+    "Subject",
     "Surgery",
+    "Taken",
     "Tempering",
     "Weighed",
     "calibrate",
@@ -123,6 +128,7 @@ __all__ = [
     "plot_fid_bias",
     "plot_flow_samples",
     "plot_funnel",
+    "plot_gaps",
     "plot_history",
     "plot_holes",
     "plot_interpolation",
@@ -148,5 +154,6 @@ __all__ = [
     "weigh_each",
     "weighed_to_arviz",
     "whiten",
+    "write_figure",
     "write_metrics",
 ]

@@ -1,8 +1,9 @@
-"""The bound against its number of samples, with what it ought to reach."""
+"""The bound against its number of samples, and what it loses to the guide."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from matplotlib.figure import Figure
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.ais import AIS
+from flowvae.evaluation.gaps import Gaps
 from flowvae.evaluation.iwae import IWAE
 from flowvae.evaluation.likelihood import BAD_K
 
-__all__ = ["plot_bounds"]
+__all__ = ["plot_bounds", "plot_gaps"]
 
 
 def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None, title: str = "") -> Figure:
@@ -70,4 +72,61 @@ def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None,
         + f"effective draws {effective:.0f} of {iwae.draws}, k̂ > {BAD_K} for {bad:.0%}",
     )
     ax.legend(frameon=False, loc="best")
+    return figure
+
+
+def plot_gaps(gaps: Mapping[str, Gaps]) -> Figure:
+    """Log p(x) = ELBO + amortization gap + approximation gap, one bar a guide, means over the data in nats.
+
+    Each part is written into its bar with 1.96 standard errors over the data.
+
+    Args:
+        gaps: what `measure_gaps` gave, by the name of the model or guide.
+
+    Raises:
+        FlowvaeError: if there is none.
+    """
+    if not gaps:
+        raise FlowvaeError("gaps: none given; measure_gaps makes one for a fitted pair.")
+    figure = Figure(figsize=(2.8 + 1.3 * len(gaps), 4.4), layout="constrained")
+    ax = figure.add_subplot()
+    parts = (("amortization gap", "0.35", ""), ("approximation gap", "0.85", "//"))
+    for place, result in enumerate(gaps.values()):
+        bottom = result.elbo.mean().item()
+        for (name, shade, hatch), values in zip(parts, (result.amortization, result.approximation), strict=True):
+            height, error = values.mean().item(), 1.96 * values.std().item() / len(values) ** 0.5
+            ax.bar(
+                place,
+                height,
+                0.55,
+                bottom,
+                color=shade,
+                hatch=hatch,
+                edgecolor="black",
+                label=name if place == 0 else None,
+            )
+            middle = bottom + height / 2
+            ax.annotate(
+                f"{height:.2f} ± {error:.2f}",
+                (place, middle),
+                ha="center",
+                va="center",
+                bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"},
+            )
+            bottom += height
+        ax.annotate(f"log p(x) ≈ {bottom:.2f}", (place, bottom), (0, 6), textcoords="offset points", ha="center")
+        ax.annotate(
+            f"ELBO {result.elbo.mean():.2f}",
+            (place, result.elbo.mean().item()),
+            (0, -14),
+            textcoords="offset points",
+            ha="center",
+        )
+    ax.set_xticks(range(len(gaps)), list(gaps))
+    lowest = min(result.elbo.mean().item() for result in gaps.values())
+    highest = max(result.evidence.log_evidence.mean().item() for result in gaps.values())
+    room = 0.15 * (highest - lowest) + 0.1
+    ax.set(xlim=(-0.6, len(gaps) - 0.4), ylim=(lowest - room, highest + room))
+    ax.set(ylabel="nats per datum", title="where the bound loses")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

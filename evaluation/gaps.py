@@ -54,6 +54,7 @@ class Gaps:
         """
         protocol = {**protocol, "refinement_steps": self.steps}
         return [
+            mean_metric("inference_gap", self.approximation + self.amortization, "nats per datum", split, protocol),
             mean_metric("approximation_gap", self.approximation, "nats per datum", split, protocol),
             mean_metric("amortization_gap", self.amortization, "nats per datum", split, protocol),
             mean_metric("refined_elbo", self.refined_elbo, "nats per datum", split, protocol),

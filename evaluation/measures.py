@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.data import Dataset
 from flowvae.evaluation.activity import measure_activity
 from flowvae.evaluation.bdmc import measure_bdmc
+from flowvae.evaluation.bound_plots import plot_bounds, plot_gaps
 from flowvae.evaluation.calibration import calibrate
 from flowvae.evaluation.classifier_test import measure_classifier
+from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat
 from flowvae.evaluation.features import load_features
 from flowvae.evaluation.gaps import measure_gaps
 from flowvae.evaluation.generation import measure_generation
+from flowvae.evaluation.generation_plots import plot_memorization
 from flowvae.evaluation.held_out_codes import measure_held_out_codes
 from flowvae.evaluation.holes import measure_holes
 from flowvae.evaluation.iwae import measure_iwae
+from flowvae.evaluation.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.likelihood import likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.memorization import measure_memorization
 from flowvae.evaluation.metrics import Metric
@@ -28,11 +33,24 @@ from flowvae.evaluation.two_sample import measure_mmd
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
 
-__all__ = ["MEASURES", "Subject"]
+__all__ = ["MEASURES", "Subject", "Taken"]
 
 FEW = 64  # data for measures that run chains or refine datum by datum
 MANY = 5000  # data for measures of all pairs
 TEMPERING = Tempering(chains=16, temperatures=100)  # 500 temperatures or more for a headline
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a measure gave.
+
+    Args:
+        metrics: its numbers.
+        figures: functions that draw it, by name.
+    """
+
+    metrics: list[Metric]
+    figures: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,93 +92,101 @@ class Subject:
         return {"seed": self.seed, "progress": self.progress}
 
 
-def _likelihood(subject: Subject) -> list[Metric]:
+def _likelihood(subject: Subject) -> Taken:
     """ELBO, its two parts and the NLL by K draws of the guide, with effective draws and k̂."""
     x, data = subject.rows(), subject.data
     result = measure_likelihoods(subject.model, subject.guide, x, subject.draws, **subject.how)
     exact = data.log_evidence(x.cpu()) if data.log_evidence else None
     protocol = {**subject.facts(x), "draws": subject.draws}
-    return likelihood_metrics(result, data.features, data.likelihood.discrete, subject.split, protocol, exact)
+    metrics = likelihood_metrics(result, data.features, data.likelihood.discrete, subject.split, protocol, exact)
+    return Taken(metrics, {"khat": lambda: plot_khat(result.pareto_k)})
 
 
-def _iwae(subject: Subject) -> list[Metric]:
+def _iwae(subject: Subject) -> Taken:
     """The bound for K = 1 to 5000, its predicted bias, effective draws and k̂."""
     x = subject.rows(FEW)
-    return measure_iwae(subject.model, subject.guide, x, **subject.how).metrics(subject.split, subject.facts(x))
+    result = measure_iwae(subject.model, subject.guide, x, **subject.how)
+    return Taken(result.metrics(subject.split, subject.facts(x)), {"bounds": lambda: plot_bounds(result)})
 
 
-def _gaps(subject: Subject) -> list[Metric]:
+def _gaps(subject: Subject) -> Taken:
     """NLL by annealed importance sampling, approximation and amortization gap."""
     x = subject.rows(FEW)
     result = measure_gaps(subject.model, subject.guide, x, tempering=TEMPERING, **subject.how)
-    return result.metrics(subject.split, subject.facts(x))
+    return Taken(result.metrics(subject.split, subject.facts(x)), {"gaps": lambda: plot_gaps({"guide": result})})
 
 
-def _bdmc(subject: Subject) -> list[Metric]:
+def _bdmc(subject: Subject) -> Taken:
     """Lower and upper bounds of log p(x) on simulated data: how far AIS is to be trusted."""
     result = measure_bdmc(subject.model, subject.guide, FEW, TEMPERING, **subject.how)
-    return result.metrics("simulated", {**subject.protocol, "seed": subject.seed})
+    return Taken(result.metrics("simulated", {**subject.protocol, "seed": subject.seed}))
 
 
-def _surgery(subject: Subject) -> list[Metric]:
+def _surgery(subject: Subject) -> Taken:
     """Mutual information and marginal KL(q̄‖p) of the training codes."""
     x = subject.rows(MANY, "train")
-    return measure_surgery(subject.model, subject.guide, x, **subject.how).metrics("train", subject.facts(x))
+    return Taken(measure_surgery(subject.model, subject.guide, x, **subject.how).metrics("train", subject.facts(x)))
 
 
-def _held_out_codes(subject: Subject) -> list[Metric]:
+def _held_out_codes(subject: Subject) -> Taken:
     """What the prior and the aggregated posterior think of codes of the split, beside those of training data."""
     x, train = subject.rows(MANY), subject.rows(MANY, "train")
     result = measure_held_out_codes(subject.model, subject.guide, x, train, **subject.how)
-    return result.metrics(subject.split, {**subject.facts(x), "train_rows": len(train)})
+    return Taken(result.metrics(subject.split, {**subject.facts(x), "train_rows": len(train)}))
 
 
-def _holes(subject: Subject) -> list[Metric]:
+def _holes(subject: Subject) -> Taken:
     """Mass of the prior where the aggregated posterior of the training data has next to none."""
     x, train = subject.rows(MANY), subject.rows(MANY, "train")
-    result = measure_holes(subject.model, subject.guide, train, x, **subject.how)
-    return result.metrics(subject.split, {**subject.facts(x), "train_rows": len(train)})
+    model, guide = subject.model, subject.guide
+    result = measure_holes(model, guide, train, x, **subject.how)
+    metrics = result.metrics(subject.split, {**subject.facts(x), "train_rows": len(train)})
+    return Taken(metrics, {"holes": lambda: plot_holes(model, guide, train, x, seed=subject.seed)})
 
 
-def _mmd(subject: Subject) -> list[Metric]:
+def _mmd(subject: Subject) -> Taken:
     """Squared maximum mean discrepancy of codes and prior, in base space."""
     x = subject.rows(MANY)
-    return measure_mmd(subject.model, subject.guide, x, **subject.how).metrics(subject.split, subject.facts(x))
+    return Taken(measure_mmd(subject.model, subject.guide, x, **subject.how).metrics(subject.split, subject.facts(x)))
 
 
-def _classifier(subject: Subject) -> list[Metric]:
+def _classifier(subject: Subject) -> Taken:
     """How well a classifier tells codes from draws of the prior, on held-out pairs."""
     x = subject.rows(MANY)
-    return measure_classifier(subject.model, subject.guide, x, **subject.how).metrics(subject.split, subject.facts(x))
+    result = measure_classifier(subject.model, subject.guide, x, **subject.how)
+    return Taken(result.metrics(subject.split, subject.facts(x)))
 
 
-def _activity(subject: Subject) -> list[Metric]:
+def _activity(subject: Subject) -> Taken:
     """Active units, scaled by the prior's variance, and collapse."""
     x = subject.rows(MANY)
-    return measure_activity(subject.model, subject.guide, x, **subject.how).metrics(subject.split, subject.facts(x))
+    result = measure_activity(subject.model, subject.guide, x, **subject.how)
+    return Taken(result.metrics(subject.split, subject.facts(x)), {"activity": lambda: plot_activity(result)})
 
 
-def _calibration(subject: Subject) -> list[Metric]:
+def _calibration(subject: Subject) -> Taken:
     """Simulation-based calibration of the guide on data that the model draws."""
     result = calibrate(subject.model, subject.guide, seed=subject.seed)
-    return result.metrics("simulated", {**subject.protocol, "seed": subject.seed})
+    metrics = result.metrics("simulated", {**subject.protocol, "seed": subject.seed})
+    return Taken(metrics, {"calibration": lambda: plot_calibration(result)})
 
 
-def _generation(subject: Subject) -> list[Metric]:
+def _generation(subject: Subject) -> Taken:
     """FID, KID, precision, recall, density and coverage, with their floor, on features of our own classifier."""
     # the features belong to the data and not to the model, so their seed is the same for every run
     features = load_features(subject.data, seed=0, progress=subject.progress)
     result = measure_generation(subject.model, subject.data, features, split=subject.split, **subject.how)
-    return result.metrics(subject.split, {**subject.protocol, "seed": subject.seed})
+    return Taken(result.metrics(subject.split, {**subject.protocol, "seed": subject.seed}))
 
 
-def _memorization(subject: Subject) -> list[Metric]:
+def _memorization(subject: Subject) -> Taken:
     """Whether generated data are nearer to training data than held-out data are."""
     result = measure_memorization(subject.model, subject.data, split=subject.split, **subject.how)
-    return result.metrics(subject.split, {**subject.protocol, "seed": subject.seed})
+    metrics = result.metrics(subject.split, {**subject.protocol, "seed": subject.seed})
+    return Taken(metrics, {"memorization": lambda: plot_memorization(result, subject.data)})
 
 
-MEASURES: dict[str, Callable[[Subject], list[Metric]]] = {
+MEASURES: dict[str, Callable[[Subject], Taken]] = {
     "likelihood": _likelihood,
     "iwae": _iwae,
     "gaps": _gaps,

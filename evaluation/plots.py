@@ -22,7 +22,15 @@ from flowvae.inference.checkpoint import atomic_write
 from flowvae.models import VAE
 from flowvae.seeds import derive, seeded
 
-__all__ = ["draw_figures", "plot_history", "plot_latent", "plot_priors", "plot_reconstructions", "plot_samples"]
+__all__ = [
+    "draw_figures",
+    "plot_history",
+    "plot_latent",
+    "plot_priors",
+    "plot_reconstructions",
+    "plot_samples",
+    "write_figure",
+]
 
 IMAGES = 64  # in a grid, 8 a row
 POINTS = 2000  # in a cloud
@@ -46,9 +54,15 @@ def draw_figures(
     paths = []
     for name, figure in figures.items():
         paths.append(directory / f"{name}.png")
-        with atomic_write(paths[-1]) as temporary:
-            figure.savefig(temporary, format="png", dpi=150)
+        write_figure(figure, paths[-1])
     return paths
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all; its folder is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
 
 
 @torch.no_grad()

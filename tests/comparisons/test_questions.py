@@ -16,19 +16,12 @@ from flowvae.comparisons.answer import answer
 from flowvae.comparisons.curves import plot_curves
 from flowvae.comparisons.grid import cell_name
 from flowvae.comparisons.matching import count_parameters
-from flowvae.comparisons.prior_or_posterior import gaps
 from flowvae.comparisons.question import BASES, FEATURES, PRESETS, Question
 from flowvae.data import Arrays, DataSpec, Digits, Pinwheel, Sprites
-from flowvae.evaluation import Metric
-from flowvae.experiment import Experiment, Run
+from flowvae.experiment import Experiment
 from flowvae.inference import Inference
 from flowvae.models import FlowDecoder
 from flowvae.networks import MLP
-
-
-def measure_width(run: Run) -> list[Metric]:
-    return [Metric("width", run.experiment.decoder.hidden_features[0], None, "units", "test", {})]  # type: ignore[union-attr]
-
 
 CASES = [(name, data) for name, question in QUESTIONS.items() for data in question.data]
 
@@ -143,7 +136,7 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
         data=Arrays(file, likelihood="bernoulli"),
     )
     monkeypatch.setitem(BASES, "coins", base)
-    monkeypatch.setattr("flowvae.comparisons.prior_or_posterior.STEPS", 20)
+    monkeypatch.setattr("flowvae.evaluation.measures.FEW", 4)
     monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["minutes"], epochs=2, draws=20))
     question = Question(
         "coins",
@@ -151,8 +144,8 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
         lambda base: {"normal": base, "mixture": replace(base, prior=Mixture(2))},
         baseline="normal",
         data=("coins",),
-        secondary=("elbo", "width", "inference_gap"),
-        measures={"width": measure_width, "inference_gap": gaps},
+        secondary=("elbo", "active_units", "inference_gap", "marginal_kl_train"),
+        measures=("activity", "gaps", "surgery"),
         draw=lambda runs, table: {
             "curve": plot_curves(table, {"": [(1, "normal"), (2, "mixture")]}, "nll", "K", "NLL")
         },
@@ -164,18 +157,19 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
         "curve.png",
         "differences-elbo.csv",
         "differences-inference_gap.csv",
-        "differences-width.csv",
+        "differences-active_units.csv",
+        "differences-marginal_kl_train.csv",
         "differences-nll.csv",
         "differences.png",
         "failed.csv",
         "table.csv",
     }
-    assert set(result.grid.table["width"]) == {8.0}
+    assert result.grid.table["active_units"].between(0, 2).all()
     gap, amortization, approximation = (
         result.grid.table[f"{name}_gap"] for name in ("inference", "amortization", "approximation")
     )
     assert ((gap - amortization - approximation).abs() < 1e-4).all()
-    assert (amortization >= 0).all()
+    assert (amortization > -0.2).all()  # by the few draws of another estimate than that which chose
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").rglob("*") if file.is_file()}
     answer(question, "coins", "tiny", tmp_path, progress=False)  # and nothing is measured again
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").rglob("*") if file.is_file()} == before
