@@ -9,7 +9,7 @@ demo: .installed-demo
 	$(BIN)/python -m flowvae.demo
 
 test: .installed-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: .installed-dev
 	$(BIN)/ruff check .

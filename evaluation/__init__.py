@@ -52,7 +52,7 @@ from flowvae.evaluation.predictive import predict
 from flowvae.evaluation.surgery import Surgery, measure_surgery
 from flowvae.evaluation.tempering import Tempering
 from flowvae.evaluation.two_sample import MMD, measure_mmd
-from flowvae.evaluation.weights import Draws, importance_draws
+from flowvae.evaluation.weights import Draws, importance_draws, log_mean
 
 __all__ = [
     "AIS",
@@ -105,6 +105,7 @@ __all__ = [
     "latent_paths",
     "likelihood_metrics",
     "load_features",
+    "log_mean",
     "loo",
     "measure_activity",
     "measure_ais",
