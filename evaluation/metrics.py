@@ -36,8 +36,11 @@ class Metric:
     protocol: dict[str, Any]
 
     def __str__(self) -> str:
-        spread = "" if self.se is None else f" ± {self.se:.2f}"
-        return f"{self.name}: {self.value:.2f}{spread} {self.unit} ({self.split})"
+        # two digits of the standard error, or of a small value that has none; never more than four after the point
+        size = abs(self.value) if self.se is None else self.se
+        digits = 2 if size >= 0.1 or size == 0 else min(4, 1 - math.floor(math.log10(size)))
+        spread = "" if self.se is None else f" ± {self.se:.{digits}f}"
+        return f"{self.name}: {self.value:.{digits}f}{spread} {self.unit} ({self.split})"
 
 
 def mean_metric(name: str, values: Tensor, unit: str, split: str, protocol: dict[str, Any]) -> Metric:

@@ -201,3 +201,18 @@ def test_priors_side_by_side_need_two_dimensions() -> None:
     ]
     with pytest.raises(FlowvaeError, match="latent = 3"):
         plot_priors({"maf": replace(experiment, latent=3).build(data)}, data)
+
+
+@pytest.mark.parametrize(
+    ("value", "se", "text"),
+    [
+        (-99.364, 0.337, "-99.36 ± 0.34"),
+        (0.00812, 0.00047, "0.0081 ± 0.0005"),
+        (0.5304, 0.0102, "0.530 ± 0.010"),
+        (13.0, None, "13.00"),
+        (0.0, None, "0.00"),
+        (0.0123, None, "0.012"),
+    ],
+)
+def test_a_metric_is_printed_with_the_digits_that_its_error_leaves(value: float, se: float | None, text: str) -> None:
+    assert str(Metric("name", value, se, "nats", "test", {})) == f"name: {text} nats (test)"
