@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint notebooks clean
+.PHONY: demo test lint notebooks bench clean
 
 demo: .installed-demo
 	$(BIN)/python -m flowvae.demo
@@ -20,6 +20,12 @@ lint: .installed-dev
 notebooks: .installed-dev
 	$(BIN)/jupyter lab notebooks
 
+# Wants a quiet machine; the last line is the growth of time and memory, the longest part.
+bench: .installed-bench
+	$(BIN)/python benchmarks/training_step.py --out build/bench
+	$(BIN)/python benchmarks/profile_step.py --out build/bench
+	$(BIN)/python benchmarks/growth.py --out build/bench
+
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flowvae needs Python 3.11 or newer; name one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +39,11 @@ LAYOUT := $(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 	rm -rf .installed-* build
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' --config-settings editable_mode=strict
 	touch .installed-demo $@
+
+# The libraries to compare with; without them their arms are left out, and the benchmark says so.
+.installed-bench: .installed-dev
+	-$(BIN)/pip install --disable-pip-version-check -e '.[bench]' --config-settings editable_mode=strict
+	touch $@
 
 .installed-demo: | $(BIN)/python
 	$(BIN)/pip install --disable-pip-version-check -e . --config-settings editable_mode=strict

@@ -1,6 +1,6 @@
 """What a training step costs: hand-written PyTorch, Pyro's recipe, its tracing ELBO, `fit`, and the compiled ELBO.
 
-    python benchmarks/training_step.py --out build/training_step.json     # every case, without inductor
+    python benchmarks/training_step.py --out build/bench     # training_step.json and .txt: every case, no inductor
     python benchmarks/training_step.py --inductor --cases digits-128/maf/gaussian
 
 All arms of a case train the same networks on the same batches, in a process of their own per case, one thread, one
@@ -14,6 +14,8 @@ Arms:
     jit: the recipe with `JitTrace_ELBO`.
     fit: the step that `flowvae.fit` takes with compile="none".
     capture, inductor: the same with the compiled ELBO.
+    normflows, pythae: libraries of others, in the cases where they can build the same networks; `peers.py` says what
+        is equal and what is not. They come with `pip install -e '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
+import peers
 import pyro
 import pyro.distributions as dist
 import torch
@@ -45,7 +49,7 @@ from flowvae.flows import IAF, MAF, NSF
 from flowvae.guides import AmortizedGuide, FlowGuide, Gaussian
 from flowvae.inference import Inference, JointAdam
 from flowvae.inference.fit import _svi
-from flowvae.models import VAE
+from flowvae.models import VAE, StandardNormal
 from flowvae.networks import Standardize
 from flowvae.seeds import derive, seeded
 
@@ -55,10 +59,30 @@ CLIP = 10.0
 SIZES: dict[str, dict[str, Any]] = {
     "digits-128": {"batch": 128, "data": 64, "latent": 8, "width": 128, "gated": False, "likelihood": Binomial(16)},
     "digits-32": {"batch": 32, "data": 64, "latent": 8, "width": 128, "gated": False, "likelihood": Binomial(16)},
+    "bits-128": {"batch": 128, "data": 64, "latent": 8, "width": 128, "gated": False, "likelihood": Bernoulli()},
     "mnist-100": {"batch": 100, "data": 784, "latent": 40, "width": 300, "gated": True, "likelihood": Bernoulli()},
 }
-PRIORS = {"maf": MAF(transforms=3), "nsf": NSF(transforms=3)}
-GUIDES = {"gaussian": Gaussian(), "iaf": FlowGuide(IAF(transforms=2))}
+PRIORS: dict[str, Any] = {
+    "maf": MAF(transforms=3),
+    "nsf": NSF(transforms=3),
+    "maf-64": MAF(transforms=3, hidden_features=(64, 64)),
+    "nsf-64": NSF(transforms=3, hidden_features=(64, 64)),
+    "normal": StandardNormal(),
+}
+STATIC = IAF(transforms=2)
+GUIDES: dict[str, Any] = {
+    "gaussian": Gaussian(),
+    "iaf": FlowGuide(IAF(transforms=2)),
+    "static": FlowGuide(STATIC, conditioned=False),
+}
+CASES = [
+    *(
+        "/".join(parts)
+        for parts in product(("digits-128", "digits-32", "mnist-100"), ("maf", "nsf"), ("gaussian", "iaf"))
+    ),
+    *("/".join(parts) for parts in product(("digits-128", "mnist-100"), ("maf-64", "nsf-64"), ("gaussian",))),
+    *("/".join(parts) for parts in product(("bits-128", "mnist-100"), ("normal",), ("gaussian", "static"))),
+]
 
 
 class Gated(nn.Module):
@@ -94,35 +118,64 @@ def build(size: dict[str, Any], prior: str, guide: str) -> tuple[VAE, AmortizedG
         return model, AmortizedGuide(encoder, GUIDES[guide].build(size["latent"], size["width"]))
 
 
-def by_hand(model: VAE, guide: AmortizedGuide, size: dict[str, Any]) -> Callable[[Tensor], float]:
-    """What someone writes who knows PyTorch and zuko well."""
-    parameters = [*model.parameters(), *guide.parameters()]
-    adam = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
-    prior, decoder, encoder, head = model.prior, model.decoder, guide.encoder, guide.head
-    counts = isinstance(size["likelihood"], Binomial)
+def log_likelihood(size: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Log p(x | z) of logits and data, both (B, D), shape (B,), as one writes it by hand."""
+    if isinstance(size["likelihood"], Binomial):
 
-    def step(x: Tensor) -> float:
+        def counts(logits: Tensor, x: Tensor) -> Tensor:
+            p = torch.distributions.Binomial(16, logits=logits, validate_args=False)
+            return p.log_prob(x).sum(-1)
+
+        return counts
+    return lambda logits, x: -nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
+
+
+def by_hand(model: VAE, guide: AmortizedGuide, size: dict[str, Any]) -> peers.Made:
+    """What someone writes who knows PyTorch and zuko well."""
+    prior, decoder, encoder, head = model.prior, model.decoder, guide.encoder, guide.head
+    of_data = log_likelihood(size)
+
+    def loss(x: Tensor) -> Tensor:
         features = encoder(x)
-        if isinstance(head, nn.Module) and hasattr(head, "loc"):
+        if hasattr(head, "loc"):
             q = torch.distributions.Normal(head.loc(features), head.log_scale(features).exp(), validate_args=False)
             z = q.rsample()
             log_q = q.log_prob(z).sum(-1)
         else:
             z, log_q = head(features).rsample_and_log_prob(())
-        logits = decoder(z)
-        if counts:
-            p = torch.distributions.Binomial(16, logits=logits, validate_args=False)
-            log_lik = p.log_prob(x).sum(-1)
-        else:
-            log_lik = -nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
-        loss = (log_q - log_lik - prior().log_prob(z)).mean()
+        return (log_q - of_data(decoder(z), x) - prior().log_prob(z)).mean()
+
+    return [*model.parameters(), *guide.parameters()], loss
+
+
+def plain_loop(parameters: list[nn.Parameter], loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor], float]:
+    """Loss, gradients, clipping and one fused Adam, without Pyro."""
+    adam = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
+
+    def step(x: Tensor) -> float:
+        value = loss(x)
         adam.zero_grad(set_to_none=True)
-        loss.backward()
+        value.backward()
         nn.utils.clip_grad_norm_(parameters, CLIP)
         adam.step()
-        return loss.item()
+        return value.item()
 
     return step
+
+
+def others(name: str, networks: Callable[[], tuple[VAE, AmortizedGuide]]) -> dict[str, Callable[[Tensor], float]]:
+    """The steps of those peers that are installed and can build the case."""
+    size_name, prior, guide = name.split("/")
+    size = SIZES[size_name]
+    arms = {}
+    if "normflows" in peers.available() and prior.endswith("-64") and guide == "gaussian":
+        bins = getattr(PRIORS[prior], "bins", None)
+        arms["normflows"] = plain_loop(*peers.normflows(*networks(), PRIORS[prior], bins, log_likelihood(size)))
+    bernoulli = isinstance(size["likelihood"], Bernoulli)
+    if "pythae" in peers.available() and prior == "normal" and bernoulli and guide in ("gaussian", "static"):
+        flow = STATIC if guide == "static" else None
+        arms["pythae"] = plain_loop(*peers.pythae(*networks(), size["data"], flow))
+    return arms
 
 
 def recipe(name: str, model: VAE, guide: AmortizedGuide, loss: Any) -> Callable[[Tensor], float]:
@@ -145,11 +198,14 @@ def recipe(name: str, model: VAE, guide: AmortizedGuide, loss: Any) -> Callable[
     return svi.step
 
 
-def ours(model: VAE, guide: AmortizedGuide, size: dict[str, Any], compiled: str) -> Callable[[Tensor], float]:
-    """The step of `fit`: validation in the first one only."""
+def svi_of_fit(model: VAE, guide: AmortizedGuide, settings: Inference) -> SVI:
+    """What `fit` steps with."""
     pair = nn.ModuleDict({"model": model, "guide": guide})
-    settings = Inference(batch_size=size["batch"], compile=compiled, clip=CLIP)
-    svi, _ = _svi(model, guide, JointAdam(pair.named_parameters(), LEARNING_RATE, settings.clip), settings, 1)
+    return _svi(model, guide, JointAdam(pair.named_parameters(), LEARNING_RATE, settings.clip), settings, 1)[0]
+
+
+def step_of_fit(svi: SVI) -> Callable[[Tensor], float]:
+    """The step of `fit`: validation in the first one only."""
     taken = 0
 
     def step(x: Tensor) -> float:
@@ -159,6 +215,13 @@ def ours(model: VAE, guide: AmortizedGuide, size: dict[str, Any], compiled: str)
             return svi.step(x)
 
     return step
+
+
+def batches(size: dict[str, Any]) -> Tensor:
+    """Twenty batches of noise, of the kind that the likelihood takes, shape (20, B, D)."""
+    generator = torch.Generator().manual_seed(0)
+    most = 17 if isinstance(size["likelihood"], Binomial) else 2
+    return torch.randint(0, most, (20, size["batch"], size["data"]), generator=generator).float()
 
 
 def case(name: str, steps: int, inductor: bool) -> dict[str, Any]:
@@ -172,14 +235,14 @@ def case(name: str, steps: int, inductor: bool) -> dict[str, Any]:
     def networks() -> tuple[VAE, AmortizedGuide]:
         return build(size, prior, guide)
 
-    arms["by hand"] = by_hand(*networks(), size)
+    arms["by hand"] = plain_loop(*by_hand(*networks(), size))
     arms["recipe"] = recipe("recipe", *networks(), Trace_ELBO())
     arms["jit"] = recipe("jit", *networks(), JitTrace_ELBO(ignore_jit_warnings=True))
     for mode in ("none", "capture", *(["inductor"] if inductor else [])):
-        arms["fit" if mode == "none" else mode] = ours(*networks(), size, mode)
-    generator = torch.Generator().manual_seed(0)
-    most = 17 if isinstance(size["likelihood"], Binomial) else 2
-    data = torch.randint(0, most, (20, size["batch"], size["data"]), generator=generator).float()
+        settings = Inference(batch_size=size["batch"], compile=mode, clip=CLIP)
+        arms["fit" if mode == "none" else mode] = step_of_fit(svi_of_fit(*networks(), settings))
+    arms |= others(name, networks)
+    data = batches(size)
     first: dict[str, float] = {}
     times: dict[str, list[float]] = {arm: [] for arm in arms}
     losses: dict[str, float] = {}
@@ -205,7 +268,7 @@ def case(name: str, steps: int, inductor: bool) -> dict[str, Any]:
             "ratio": median / hand,
             "ratio_of_least": min(found) / min(times["by hand"]),
             "first_step_s": first[arm],
-            "last_loss": losses[arm] / (1 if arm in ("by hand", "fit", "capture", "inductor") else size["batch"]),
+            "last_loss": losses[arm] / (size["batch"] if arm in ("recipe", "jit") else 1),
         }
     return {"case": name, "steps": steps, "arms": rows}
 
@@ -223,45 +286,61 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "pyro": pyro.__version__,
         "zuko": zuko.__version__,
+        "peers": {name: version(name) for name in peers.available()},
         "threads": 1,
     }
 
 
+def table(result: dict[str, Any]) -> str:
+    """One case as text."""
+    lines = [
+        f"{result['case']}: milliseconds a step, {result['steps']} steps",
+        f"{'':10} {'median':>8} {'least':>8} {'quartiles':>15} {'ratio':>6} {'of least':>8} {'first, s':>8} loss",
+    ]
+    for arm, row in result["arms"].items():
+        low, high = row["quartiles_ms"]
+        lines.append(
+            f"{arm:10} {row['median_ms']:8.2f} {row['least_ms']:8.2f} {low:7.2f}-{high:7.2f} {row['ratio']:6.2f} "
+            f"{row['ratio_of_least']:8.2f} {row['first_step_s']:8.2f} {row['last_loss']:.3f}"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    """Run every case in its own process, print the table and write the figures."""
-    names = ["/".join(parts) for parts in product(SIZES, PRIORS, GUIDES)]
+    """Run every case in its own process, print the tables, and write them and the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", nargs="*", default=names, help=f"of {', '.join(names)}")
+    parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--inductor", action="store_true", help="also compiled by inductor: minutes a case")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="a folder")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         print(json.dumps(case(given.one, given.steps, given.inductor)))
         return
-    results = []
-    print(machine())
+    facts, results, failed = machine(), [], []
+    texts = [f"{facts}\n"]
+    for missing in sorted({"normflows", "pythae"} - {*peers.available()}):
+        texts[0] += f"{missing} is not installed: its arm is left out (pip install -e '.[bench]').\n"
+    print(texts[0])
     for name in given.cases:
         command = [sys.executable, __file__, "--one", name, "--steps", str(given.steps)]
         command += ["--inductor"] if given.inductor else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            print(f"{name}: failed\n{done.stderr[-2000:]}")
-            continue
-        results.append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"\n{name}: milliseconds a step, {given.steps} steps")
-        print(f"{'':10} {'median':>8} {'least':>8} {'quartiles':>15} {'ratio':>6} {'of least':>8} {'first, s':>8} loss")
-        for arm, row in results[-1]["arms"].items():
-            low, high = row["quartiles_ms"]
-            print(
-                f"{arm:10} {row['median_ms']:8.2f} {row['least_ms']:8.2f} {low:7.2f}-{high:7.2f} {row['ratio']:6.2f} "
-                f"{row['ratio_of_least']:8.2f} {row['first_step_s']:8.2f} {row['last_loss']:.3f}",
-                flush=True,
-            )
+            failed.append(name)
+            texts.append(f"{name}: failed\n{done.stderr[-2000:]}")
+        else:
+            results.append(json.loads(done.stdout.splitlines()[-1]))
+            texts.append(table(results[-1]))
+        print(texts[-1], flush=True)
     if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+        given.out.mkdir(parents=True, exist_ok=True)
+        stored = json.dumps({"machine": facts, "results": results}, indent=1)
+        (given.out / "training_step.json").write_text(stored)
+        (given.out / "training_step.txt").write_text("\n".join(texts))
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from flowvae.errors import one_of
-from flowvae.inference.capture import EagerWarning, Program, Uncapturable, Watch
+from flowvae.inference.capture import EagerWarning, Program
 from flowvae.inference.optim import FiniteTraceELBO, NonFiniteError
+from flowvae.inference.recorder import Uncapturable
+from flowvae.inference.watch import Watch
 
 __all__ = ["MODES", "CompiledTrace_ELBO"]
 
