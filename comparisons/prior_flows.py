@@ -14,8 +14,8 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
+from flowvae.comparisons.prior_pictures import draw_priors
 from flowvae.comparisons.question import Question, flow_size
-from flowvae.evaluation import plot_priors
 from flowvae.experiment import Experiment, Run
 from flowvae.flows import MAF, NSF, CouplingNSF, RealNVP
 from flowvae.models import Mixture, PriorSpec, StandardNormal
@@ -40,11 +40,7 @@ def _arms(base: Experiment) -> dict[str, Experiment]:
 
 def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
     """The densities of four priors above their aggregated posteriors, where the latent is 2-D."""
-    shown = {name: run for name, run in runs.items() if name in SHOWN and run.experiment.latent == 2}
-    if not shown:
-        return {}
-    data = next(iter(shown.values())).data
-    return {"priors": plot_priors({SHOWN[name]: run.pair for name, run in shown.items()}, data)}
+    return draw_priors(runs, SHOWN)
 
 
 SHOWN = {"normal": "N(0, I)", "mixture": "mixture", "maf": "MAF", "nsf": "NSF"}
