@@ -142,6 +142,7 @@ def _run_cell(
             run = _finished(experiment, directory, draws)
             missing = [measure for measure in measures if measure not in run.measured]
             run.evaluate(measures=missing, draws=draws, progress=False)
+            (directory / ERROR).unlink(missing_ok=True)  # of an earlier try, such as a measure that broke
             return {"cell": name, **_row(run)}
     except Exception as error:  # whatever it was, the other cells go on
         directory.mkdir(parents=True, exist_ok=True)

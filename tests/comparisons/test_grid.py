@@ -90,7 +90,10 @@ def test_a_damaged_cell_is_run_again(tmp_path: Path, undisturbed: pd.DataFrame) 
     checkpoint = tmp_path / cell_name(BASE) / "checkpoint.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     (tmp_path / cell_name(replace(BASE, seed=1)) / "experiment.yaml").write_text("latent: [")
+    mended = tmp_path / cell_name(ARMS["maf"]) / "error.txt"
+    mended.write_text("a measure broke")
     pd.testing.assert_frame_equal(small(tmp_path), undisturbed)
+    assert not mended.exists()
 
 
 def test_a_cell_that_breaks_stops_no_other(tmp_path: Path) -> None:
