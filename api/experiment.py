@@ -107,7 +107,7 @@ class Experiment:
         stage = self.second_stage
         if stage is None:
             return None
-        return replace(self, second_stage=replace(stage, fine_tune=False) if stage.fine_tune else None)
+        return replace(self, second_stage=stage.before)
 
     def stages(self) -> Iterator[Experiment]:
         """This experiment and, before it, its earlier stages: last one first."""
@@ -179,7 +179,7 @@ class Experiment:
         second = self.second_stage
         if second and (earlier := self.earlier):
             before = earlier._run_before(directory / second.follows, first_stage, draws, figures, progress)
-            take_over(pair, before.pair, prior=second.fine_tune)
+            take_over(pair, before.pair, prior=second.before is not None)
         facts = {"experiment": self.to_dict(), "data": data.identity.as_dict()}
         with held(pair) if second and not second.fine_tune else nullcontext():
             fitted = fit(

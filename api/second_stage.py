@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from torch import nn
@@ -26,10 +26,11 @@ class SecondStage:
     ELBO_2 − ELBO_1 = E_q̄[log p_2 − log p_1] = KL(q̄‖p_1) − KL(q̄‖p_2).
 
     Args:
-        prior: the second p(z), any but N(0, I), which has nothing to fit.
+        prior: the second p(z). N(0, I) has nothing to fit, so it needs `fine_tune`.
         inference: how to train it.
         fine_tune: whether encoder, decoder and prior are trained together afterwards, with the same settings: three
-            stages in all.
+            stages in all. With N(0, I) they are two, and the second trains the VAE on: the control for a longer
+            training.
 
     References:
         Dai & Wipf (2019), "Diagnosing and Enhancing VAE Models".
@@ -41,16 +42,29 @@ class SecondStage:
 
     def __post_init__(self) -> None:
         check_prior("SecondStage.prior", self.prior)
-        if isinstance(self.prior, StandardNormal):
-            raise FlowvaeError("SecondStage.prior = StandardNormal(): has nothing to fit; use Mixture() or a flow.")
         boolean(self, "fine_tune")
+        if not self.fits_prior and not self.fine_tune:
+            raise FlowvaeError(
+                "SecondStage.prior = StandardNormal(): has nothing to fit; use Mixture() or a flow, or fine_tune=True "
+                "to train the VAE on."
+            )
         if not isinstance(self.inference, Inference):
             raise FlowvaeError(f"SecondStage.inference = {self.inference!r}: must be an Inference object.")
 
     @property
+    def fits_prior(self) -> bool:
+        """Whether the prior has anything to fit."""
+        return not isinstance(self.prior, StandardNormal)
+
+    @property
+    def before(self) -> SecondStage | None:
+        """The fit of the prior that comes before fine-tuning; none, if the VAE itself comes before."""
+        return replace(self, fine_tune=False) if self.fine_tune and self.fits_prior else None
+
+    @property
     def follows(self) -> str:
         """Name of the directory that keeps the stage before: of the VAE, or of the fit of the prior."""
-        return "prior-fit" if self.fine_tune else "first-stage"
+        return "prior-fit" if self.before else "first-stage"
 
     @classmethod
     def from_plain(cls, plain: Any) -> SecondStage:

@@ -15,6 +15,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from flowvae.data.binomial import BinomialOfOneTotal, log_coefficients
 from flowvae.errors import FlowvaeError, nearest, number, whole
 
 __all__ = [
@@ -102,8 +103,15 @@ class Bernoulli(LikelihoodSpec):
 
 
 class _BinomialLikelihood(Likelihood):
+    coefficients: Tensor
+
+    def __init__(self, total: int) -> None:
+        super().__init__(torch.zeros(()), torch.tensor(float(total)))
+        known = log_coefficients(total).to(torch.get_default_dtype())
+        self.register_buffer("coefficients", known, persistent=False)
+
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        return dist.Binomial(self.unit, logits=parameters).to_event(1)
+        return BinomialOfOneTotal.of(self.coefficients, parameters).to_event(1)
 
     def mean(self, parameters: Tensor) -> Tensor:
         return self.unit * torch.sigmoid(parameters)
@@ -128,7 +136,7 @@ class Binomial(LikelihoodSpec):
         return f"whole numbers from 0 to {self.total}"
 
     def build(self, train: Tensor) -> Likelihood:
-        return _BinomialLikelihood(torch.zeros(()), torch.tensor(float(self.total)))
+        return _BinomialLikelihood(self.total)
 
     def violations(self, x: Tensor) -> Tensor:
         return (x < 0) | (x > self.total) | (x != x.round())

@@ -85,23 +85,31 @@ def render(factors: Tensor, side: int) -> Tensor:
 
 
 def _render(factors: Tensor, side: int) -> Tensor:
-    shape, x, y, scale, angle = factors.double().unsqueeze(-1).unbind(1)
+    _, x, y, scale, angle = factors.double().unsqueeze(-1).unbind(1)
     points = (torch.arange(side * FINE, dtype=torch.float64) + 0.5) / (side * FINE)
     down, across = torch.meshgrid(points, points, indexing="ij")
     across, down = across.flatten() - x, down.flatten() - y
     # the shape's own coordinates, in which it has the size 1 and stands upright; u to the right, v upwards
     u = (angle.cos() * across + angle.sin() * down) / scale
     v = (angle.sin() * across - angle.cos() * down) / scale
-    inside = torch.where(
-        shape == 0,
-        torch.maximum(u.abs(), v.abs()) <= 0.8,
-        torch.where(shape == 1, u**2 + (v / 0.55) ** 2 <= 1, _heart(u, v)),
-    )
+    inside = torch.empty_like(u, dtype=torch.bool)
+    for number, shape in enumerate((_square, _ellipse, _heart)):
+        of = factors[:, 0] == number
+        inside[of] = shape(u[of], v[of])
     fine = inside.reshape(-1, side, FINE, side, FINE)
     return fine.sum((2, 4)).reshape(-1, side * side).float()
 
 
+def _square(u: Tensor, v: Tensor) -> Tensor:
+    return torch.maximum(u.abs(), v.abs()) <= 0.8
+
+
+def _ellipse(u: Tensor, v: Tensor) -> Tensor:
+    return u.square() + (v / 0.55).square() <= 1
+
+
 def _heart(u: Tensor, v: Tensor) -> Tensor:
     """The sextic curve (a² + b² − 1)³ = a² b³, its size brought to that of the others."""
-    a, b = 1.2 * u, 1.2 * v + 0.1
-    return (a**2 + b**2 - 1) ** 3 <= a**2 * b**3
+    a, b = (1.2 * u).square(), 1.2 * v + 0.1
+    disc = a + b.square() - 1
+    return disc * disc.square() <= a * b * b.square()

@@ -84,6 +84,24 @@ def test_fine_tuning_starts_from_the_second_stage_and_moves_everything(tmp_path:
     assert len(run.whole_history) == 3 + 3 + 3
 
 
+def test_with_nothing_to_fit_the_vae_itself_is_trained_on(tmp_path: Path, two: Run) -> None:
+    first = two.directory / "first-stage"
+    longer = SecondStage(StandardNormal(), replace(QUICK, learning_rate=1e-6), fine_tune=True)
+    run = replace(ONE, second_stage=longer).run(tmp_path / "run", first_stage=first, **HOW)
+    assert load(run.directory / "first-stage").experiment == ONE
+    for start, end in zip(load(first).pair, run.pair, strict=True):
+        assert all(not torch.equal(a, b) for a, b in zip(start.parameters(), end.parameters(), strict=True))
+    assert run.metric("elbo").value == pytest.approx(load(first).metric("elbo").value, abs=0.1)
+    assert len(run.whole_history) == 3 + 3
+
+
+def test_training_on_with_n0i_leaves_a_trained_flow_prior_behind(tmp_path: Path) -> None:
+    experiment = replace(ONE, prior=Mixture(3), second_stage=SecondStage(StandardNormal(), QUICK, fine_tune=True))
+    assert list(experiment.stages())[1:] == [replace(ONE, prior=Mixture(3))]
+    run = experiment.run(tmp_path / "run", **HOW)
+    assert not list(run.pair.model.prior.parameters())
+
+
 def test_yaml_keeps_a_second_stage_and_old_files_have_none(tmp_path: Path) -> None:
     for experiment in (ONE, TWO, TUNED, replace(ONE, second_stage=SecondStage(Mixture(3)))):
         experiment.to_yaml(tmp_path / "e.yaml")

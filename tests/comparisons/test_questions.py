@@ -48,6 +48,17 @@ def test_arms_are_experiments_that_can_start(name: str, data: str, preset: str) 
             assert experiment.second_stage.inference.epochs <= PRESETS[preset].epochs
 
 
+@pytest.mark.parametrize(("name", "data"), CASES)
+def test_every_pair_and_costly_arm_names_arms_that_there_are(name: str, data: str) -> None:
+    question = QUESTIONS[name]
+    arms = question.experiments(data, "cluster")
+    without_level = {arm.partition("@")[0] for arm in arms}
+    assert {arm for pair in question.pairs for arm in pair} <= without_level
+    assert question.baseline in without_level
+    assert set(question.costly) <= set(arms)
+    assert question.experiments(data, "hour").keys() == arms.keys() - set(question.costly)
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -122,6 +123,36 @@ def test_likelihoods_have_a_text_form(text: str) -> None:
 def test_wrong_likelihoods_are_refused(text: str) -> None:
     with pytest.raises(FlowvaeError):
         parse_likelihood(text)
+
+
+@pytest.mark.parametrize("total", [1, 16, 255])
+def test_binomial_likelihood_agrees_with_scipy_for_every_count(total: int) -> None:
+    counts = torch.arange(total + 1, dtype=torch.float64)
+    logits = torch.tensor([-60.0, -3.0, 0.0, 0.5, 40.0], dtype=torch.float64).unsqueeze(-1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        likelihood = Binomial(total).build(counts.unsqueeze(-1))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    of_counts = likelihood(logits.expand(5, total + 1).unsqueeze(-1)).log_prob(counts.unsqueeze(-1))
+    # SciPy takes the probability of a success or of a failure, whichever is small enough to be exact
+    success, failure = logits.sigmoid().numpy(), (-logits).sigmoid().numpy()
+    expected = np.where(
+        logits.numpy() < 0,
+        scipy.stats.binom.logpmf(counts.numpy(), total, success),
+        scipy.stats.binom.logpmf(total - counts.numpy(), total, failure),
+    )
+    np.testing.assert_allclose(of_counts.numpy(), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_binomial_likelihood_spreads_over_a_plate_and_has_a_mean() -> None:
+    likelihood = Binomial(16).build(torch.zeros(1, 3))
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    spread = likelihood(logits).expand((2, 5))
+    x = torch.tensor([0.0, 7.0, 16.0])
+    assert spread.log_prob(x).shape == (2, 5)
+    torch.testing.assert_close(spread.log_prob(x)[1], likelihood(logits).log_prob(x))
+    torch.testing.assert_close(spread.mean[0], likelihood.mean(logits))
 
 
 def test_gaussian_likelihood_is_in_the_units_of_the_data() -> None:
