@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,43 +12,21 @@ import torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import nbformat
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
+Solved = Callable[[str], dict[str, Any]]
 SOLUTIONS = sorted((FOLDER / "solutions").glob("*.py"))
 
 
-def solved(stem: str) -> dict[str, Any]:
-    """The names of a notebook's first cell, of its solutions and of its checks, which have run."""
-    notebook = nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4)
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    names: dict[str, Any] = {}
-    exec(code[0], names)
-    exec((FOLDER / "solutions" / f"{stem}.py").read_text(), names)
-    for source in code:
-        if re.search(r"^def check_", source, re.MULTILINE):
-            exec(source, names)
-    return names
-
-
-@pytest.fixture(autouse=True)
-def process_left_as_it_was() -> Any:
-    threads = torch.get_num_threads()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
-def test_solutions_pass(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_solutions_pass(path: Path, solved: Solved, capsys: pytest.CaptureFixture[str]) -> None:
     names = solved(path.stem)
     checks = [name for name in names if name.startswith("check_")]
     assert checks
     assert capsys.readouterr().out.count("right") >= len(checks)
 
 
-def test_slips_of_change_of_variables_are_named() -> None:
+def test_slips_of_change_of_variables_are_named(solved: Solved) -> None:
     names = solved("02_change_of_variables")
     right = {k: names[k] for k in ("log_density", "log_density_polar", "flow_log_density")}
 
@@ -73,7 +50,7 @@ def test_slips_of_change_of_variables_are_named() -> None:
             names[check](slip)
 
 
-def test_slips_of_flow_families_are_named() -> None:
+def test_slips_of_flow_families_are_named(solved: Solved) -> None:
     names = solved("03_flow_families")
     normalize, generate = names["normalize"], names["generate"]
 
