@@ -46,7 +46,7 @@ BASES = {
         encoder=MLP((256,)),
         decoder=MLP((256,)),
         data=Sprites(test=1000),
-        inference=Inference(epochs=60, batch_size=128, patience=10),
+        inference=Inference(epochs=40, batch_size=128, learning_rate=3e-3, patience=10),
     ),
     "static-mnist": Experiment(
         latent=40,
