@@ -134,6 +134,7 @@ class _Evaluate:
         split: train, valid or test.
         draws: draws a datum for the NLL.
         seed: of all measures.
+        compile: none, capture or inductor: how NLL and IWAE bound are computed; inductor pays on thousands of data.
         figures: draw the figures of the run and of the measures too.
     """
 
@@ -142,6 +143,7 @@ class _Evaluate:
     split: str = "test"
     draws: int = 1000
     seed: int = 0
+    compile: str = "none"
     figures: bool = False
 
 
@@ -305,7 +307,12 @@ def _evaluate(words: list[str]) -> int:
     run = load(args.run)
     measures = tuple(MEASURES) if args.measures == ("all",) else args.measures
     for metric in run.evaluate(
-        measures=measures, split=args.split, draws=args.draws, seed=args.seed, figures=args.figures
+        measures=measures,
+        split=args.split,
+        draws=args.draws,
+        seed=args.seed,
+        compile=args.compile,
+        figures=args.figures,
     ):
         print(metric)
     if args.figures:
