@@ -24,12 +24,12 @@ widths h and w are fixed. B data, K particles, D latent, T transforms, p numbers
     bound L_K of N data           N K (decoder + prior), N ⌈K / 250⌉ encoder
     an epoch of N data            N / B steps
 
-Element-wise work grows in the same way. So a step is affine in each of B, K, T and D, of order 1, and does not depend on
-N; a draw is of order 2 in D. An epoch is that of a `fit` that takes no other: its one capture, and the validation of
-128 data, are in it. Constants hide the order where a setting is small: the growth that is compared is the slope of log time over
-log setting, by least squares over the three largest settings, with the slope of log multiplications over the same
-points. Memory is affine too: weights in D and T, activations in all four; the bound's is the 250 draws that are at hand
-at a time and, in the order of K, the codes and weights that it keeps.
+Element-wise work grows in the same way. So a step is affine in each of B, K, T and D, of order 1, and does not depend
+on N; a draw is of order 2 in D. An epoch is that of a `fit` that takes no other: its one capture, and the validation
+of 128 data, are in it. Constants hide the order where a setting is small: the growth that is compared is the slope of
+log time over log setting, by least squares over the three largest settings, with the slope of log multiplications over
+the same points. Memory is affine too: weights in D and T, activations in B, K, T and D, data in N; the bound's is the
+250 draws that are at hand at a time and, in the order of K, the codes and weights that it keeps.
 
 The leak check takes 10,000 steps and reads the process's memory as it goes; growth after the first tenth is
 reported in bytes a step.
