@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from flowvae.data import Digits, Pinwheel, Sprites, StaticMNIST
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.errors import FlowvaeError, nearest, whole
 from flowvae.experiment import Experiment, Run
 from flowvae.inference import Inference
 from flowvae.networks import MLP
 
-__all__ = ["BASES", "FEATURES", "PRESETS", "Preset", "Question", "flow_size"]
+__all__ = ["BASES", "FEATURES", "PRESETS", "Preset", "Question", "flow_size", "preset_of"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,37 @@ class Preset:
     epochs: int
     draws: int
 
+    def __post_init__(self) -> None:
+        for name in ("seeds", "epochs", "draws"):
+            whole(self, name)
+
+    @property
+    def label(self) -> str:
+        """How a preset that has no name is called."""
+        return f"{self.seeds}-seeds-{self.epochs}-epochs"
+
 
 PRESETS = {
+    "seconds": Preset(seeds=2, epochs=2, draws=20),  # shows which files come out
     "minutes": Preset(seeds=2, epochs=30, draws=200),  # for notebooks and tests: shows how, decides nothing
     "hour": Preset(seeds=5, epochs=400, draws=1000),
     "cluster": Preset(seeds=20, epochs=2000, draws=5000),
 }
+
+
+def preset_of(preset: str | Preset) -> Preset:
+    """A preset by its name; one of your own as it is.
+
+    Raises:
+        FlowvaeError: for an unknown name.
+    """
+    if isinstance(preset, Preset):
+        return preset
+    if preset not in PRESETS:
+        raise FlowvaeError(f"preset {preset!r}: {nearest(preset, PRESETS)}")
+    return PRESETS[preset]
+
+
 # what all arms on a data set share
 BASES = {
     "digits": Experiment(),
@@ -109,18 +134,17 @@ class Question:
         """Its design and its prediction."""
         return "\n".join(self.text.strip().splitlines()[1:]).strip()
 
-    def experiments(self, data: str, preset: str) -> dict[str, Experiment]:
-        """The arms on a data set at a preset.
+    def experiments(self, data: str, preset: str | Preset) -> dict[str, Experiment]:
+        """The arms on a data set at a preset, named or your own.
 
         Raises:
             FlowvaeError: for another data set or preset than those it knows.
         """
         if data not in self.data:
             raise FlowvaeError(f"{self.name}: is not asked on {data!r}; {nearest(data, self.data)}")
-        if preset not in PRESETS:
-            raise FlowvaeError(f"preset {preset!r}: {nearest(preset, PRESETS)}")
-        epochs = PRESETS[preset].epochs
-        left_out = self.costly if preset != "cluster" else ()
+        chosen = preset_of(preset)
+        epochs = chosen.epochs
+        left_out = self.costly if chosen != PRESETS["cluster"] else ()
         return {name: _at_most(arm, epochs) for name, arm in self.arms(BASES[data]).items() if name not in left_out}
 
     def contrasts(self, arms: Mapping[str, Experiment]) -> list[tuple[str, str]]:
