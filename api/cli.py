@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 import sys
@@ -57,6 +58,21 @@ if TYPE_CHECKING:
     from typing import Any as PriorChoice
 else:
     DataChoice, PriorChoice, GuideChoice = _choice(DATA), _choice(PRIORS), _choice(GUIDES)
+
+
+def _import(name: str) -> None:
+    """Import a module of the user's, beside the working directory or installed; its flows become words."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if name.partition(".")[0] != (error.name or "").partition(".")[0]:
+            raise
+        raise FlowvaeError(
+            f"--import {name}: no such module; name a file of this directory without its .py, or an installed module."
+        ) from None
+    globals().update(PriorChoice=_choice(PRIORS), GuideChoice=_choice(GUIDES))
 
 
 @dataclass(frozen=True)
@@ -176,7 +192,7 @@ class _Compare:
         out: directory of all cells and answers.
         data: a data set that the question is asked on; by default its first.
         path: the file of static-mnist; by default it is looked for in the working directory.
-        preset: minutes (shows how it works), hour (on two cores) or cluster.
+        preset: seconds (writes every file), minutes (shows how it works), hour (on two cores) or cluster.
         first_seed: the lowest seed.
         jobs: processes at a time, each with one thread.
         scheduler: address of a Dask scheduler whose workers run the cells, such as tcp://host:8786.
@@ -247,7 +263,7 @@ def _dispatch(words: list[str]) -> int:
         print("Variational autoencoders whose priors and guides are normalizing flows.\n")
         for name, (_, kind) in commands.items():
             print(f"  {name:11}{(kind.__doc__ or '').splitlines()[0]}")
-        print("\nflowvae COMMAND --help explains each.")
+        print("\nflowvae COMMAND --help explains each; with --import MODULE they know the flows of your module.")
         return 0
     if words[0] == "--version":
         from flowvae import __version__
@@ -256,6 +272,10 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] not in commands:
         raise FlowvaeError(f"unknown command {words[0]!r}; {nearest(words[0], commands)}")
+    words, module = _option(words, "--import")
+    while module is not None:
+        _import(module)
+        words, module = _option(words, "--import")
     with warnings.catch_warnings():
         warnings.simplefilter("always", SlowDirectionWarning)
         warnings.showwarning = _show_warning

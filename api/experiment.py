@@ -31,6 +31,7 @@ from flowvae.evaluation import (
     write_metrics,
 )
 from flowvae.families import build_spec, from_plain, to_plain
+from flowvae.flows import FlowSpec
 from flowvae.guides import AmortizedGuide, Gaussian, GuideSpec, SemiAmortized
 from flowvae.inference import Inference, atomic_write, choose_device, fit, load_checkpoint, log_joint
 from flowvae.models import VAE, FlowDecoder, PriorSpec, StandardNormal, check_prior
@@ -94,7 +95,11 @@ class Experiment:
         }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                raise FlowvaeError(f"Experiment.{name} = {getattr(self, name)!r}: must be a {kind[0].__name__} object.")
+                wrapped = name == "guide" and isinstance(self.guide, FlowSpec)
+                remedy = f"; FlowGuide({self.guide!r}) makes one of a flow." if wrapped else "."
+                raise FlowvaeError(
+                    f"Experiment.{name} = {getattr(self, name)!r}: must be a {kind[0].__name__} object{remedy}"
+                )
         check_prior("Experiment.prior", self.prior)
         if self.second_stage and isinstance(self.guide, SemiAmortized):
             raise FlowvaeError(
@@ -175,13 +180,13 @@ class Experiment:
             training.check_steps(len(data.train))
         if first_stage is not None:
             self._check_stage(first_stage)
+        facts = {"experiment": self.to_dict(), "data": data.identity.as_dict()}
         pair = self.build(data)
         self._prepare(directory, overwrite, resume)
         second = self.second_stage
         if second and (earlier := self.earlier):
             before = earlier._run_before(directory / second.follows, first_stage, draws, figures, progress)
             take_over(pair, before.pair, prior=second.before is not None)
-        facts = {"experiment": self.to_dict(), "data": data.identity.as_dict()}
         with held(pair) if second and not second.fine_tune else nullcontext():
             fitted = fit(
                 pair.model,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flowvae.data import Arrays, DataSpec, Digits, LikelihoodSpec, Pinwheel, Sprites, StaticMNIST
 from flowvae.errors import FlowvaeError, nearest
@@ -45,6 +46,7 @@ __all__ = [
     "check_setting",
     "from_plain",
     "name_of",
+    "register_flow",
     "table",
     "to_plain",
 ]
@@ -77,25 +79,81 @@ FLOWS: dict[str, type[FlowSpec]] = {
     "householder": Householder,
 }
 # name: the type (an Inverse or FlowGuide of a family is a type too) and an object with its default settings
-_TURNED: dict[str, tuple[Any, FlowSpec]] = {
-    f"inverse-{name}": (Inverse[flow], Inverse(flow()))  # type: ignore[valid-type]
-    for name, flow in FLOWS.items()
-    if flow.proper and not flow.turned
-}
-_ANY_FLOW: dict[str, tuple[Any, FlowSpec]] = {name: (flow, flow()) for name, flow in FLOWS.items()} | _TURNED
 PRIORS: dict[str, tuple[Any, Any]] = {
     "normal": (StandardNormal, StandardNormal()),
     "mixture": (Mixture, Mixture()),
-} | {name: entry for name, entry in _ANY_FLOW.items() if "prior" in entry[1].roles}
+}
 GUIDES: dict[str, tuple[Any, Any]] = {
     "gaussian": (Gaussian, Gaussian()),
     "full-rank": (FullRank, FullRank()),
     "semi-amortized": (SemiAmortized, SemiAmortized()),
-} | {
-    name: (FlowGuide[kind], FlowGuide(default))  # type: ignore[valid-type]
-    for name, (kind, default) in _ANY_FLOW.items()
-    if "posterior" in default.roles
 }
+# the flows of both tables, and those of them that are an Inverse
+_ANY_FLOW: dict[str, tuple[Any, FlowSpec]] = {}
+_TURNED: dict[str, tuple[Any, FlowSpec]] = {}
+
+Flow = TypeVar("Flow", bound=FlowSpec)
+
+
+def _name_flow(name: str, flow: type[FlowSpec]) -> None:
+    """Enter a flow, and its inverse, in every table in which it has a role."""
+    for known in (FLOWS, _TURNED, _ANY_FLOW, PRIORS, GUIDES):  # an earlier class of that name
+        known.pop(name, None)
+        known.pop(f"inverse-{name}", None)
+    FLOWS[name] = flow
+    named: dict[str, tuple[Any, FlowSpec]] = {name: (flow, flow())}
+    if flow.proper and not flow.turned:
+        _TURNED[f"inverse-{name}"] = (Inverse[flow], Inverse(flow()))  # type: ignore[valid-type]
+        named[f"inverse-{name}"] = _TURNED[f"inverse-{name}"]
+    _ANY_FLOW.update(named)
+    for key, (kind, default) in named.items():
+        if "prior" in default.roles:
+            PRIORS[key] = (kind, default)
+        if "posterior" in default.roles:
+            GUIDES[key] = (FlowGuide[kind], FlowGuide(default))  # type: ignore[valid-type]
+
+
+for _name, _flow_type in tuple(FLOWS.items()):
+    _name_flow(_name, _flow_type)
+_OURS = frozenset(PRIORS) | frozenset(GUIDES)
+
+
+def register_flow(name: str) -> Callable[[type[Flow]], type[Flow]]:
+    """Give a flow of your own a name, by which it is a prior, a guide, a line of YAML and a word of the command line.
+
+    Decorate the frozen dataclass with it. `inverse-NAME` is the flow turned round. YAML holds the name alone: whoever
+    reads the file imports the module first; the command line does so with `--import MODULE`. Defining the class again
+    (a notebook's cell that runs twice) replaces it.
+
+    Args:
+        name: lower-case letters, digits and hyphens.
+
+    Raises:
+        FlowvaeError: for a name that is taken or has other characters, or a class that is no flow, has no title or
+            paper, or has settings without defaults.
+    """
+
+    def give(flow: type[Flow]) -> type[Flow]:
+        where = f"register_flow({name!r})"
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or name.startswith("inverse-"):
+            raise FlowvaeError(f"{where}: must be lower-case letters, digits and hyphens, and not begin with inverse-.")
+        if name in _OURS:
+            raise FlowvaeError(f"{where}: is the name of another family; choose one that is free.")
+        if not (isinstance(flow, type) and issubclass(flow, FlowSpec) and "__dataclass_fields__" in vars(flow)):
+            raise FlowvaeError(
+                f"{where}: {flow!r} is no flow; derive it from FlowSpec, and put @dataclass(frozen=True) between this "
+                "line and the class."
+            )
+        for wanted in ("title", "paper"):
+            if not hasattr(flow, wanted):
+                raise FlowvaeError(f"{where}: {flow.__name__} has no {wanted}, which `flowvae list` prints; add one.")
+        bare = [f.name for f in fields(flow) if f.default is MISSING and f.default_factory is MISSING]
+        if bare:
+            raise FlowvaeError(f"{where}: give the setting {bare[0]!r} a default, so that the name alone is enough.")
+        _name_flow(name, flow)
+        return flow
+
+    return give
 
 
 @dataclass(frozen=True)
@@ -143,6 +201,9 @@ def table(latent: int) -> list[Row]:
 def name_of(spec: Any) -> str:
     """The name by which a spec is swapped.
 
+    Raises:
+        FlowvaeError: for an object of a class that has no name.
+
     >>> name_of(FlowGuide(Inverse(NSF()))), name_of(Mixture())
     ('inverse-nsf', 'mixture')
     """
@@ -152,7 +213,13 @@ def name_of(spec: Any) -> str:
         return f"inverse-{name_of(spec.flow)}"
     plain = {**DATA, **FLOWS, "normal": StandardNormal, "mixture": Mixture}
     plain |= {"gaussian": Gaussian, "full-rank": FullRank, "semi-amortized": SemiAmortized}
-    return next(name for name, family in plain.items() if type(spec) is family)
+    for name, family in plain.items():
+        if type(spec) is family:
+            return name
+    raise FlowvaeError(
+        f'{spec!r}: has no name, which files and the command line need. Put @register_flow("a-name") before the class '
+        "of a flow; after a class was defined anew, make its objects anew."
+    )
 
 
 def to_plain(spec: Any) -> Any:
@@ -222,7 +289,8 @@ def check_family(kind: str, name: str) -> None:
     if kind != "data" and name in _ANY_FLOW:
         role = "prior" if kind == "prior" else "posterior"
         raise FlowvaeError(f"{kind} {name}: this family cannot be a {role}: {_ANY_FLOW[name][1].why_not}.")
-    raise FlowvaeError(f"{kind}: unknown family {name!r}; {nearest(name, families)}")
+    own = "" if kind == "data" else " A flow of your own: import its module first (--import MODULE)."
+    raise FlowvaeError(f"{kind}: unknown family {name!r}; {nearest(name, families)}{own}")
 
 
 def check_setting(kind: str, name: str, setting: str) -> None:

@@ -3,7 +3,7 @@
 from flowvae.comparisons import capacity, holes, kl_weight, posterior_flows, prior_flows, prior_or_posterior
 from flowvae.comparisons.answer import Answer, answer
 from flowvae.comparisons.grid import Grid, run_grid
-from flowvae.comparisons.question import PRESETS, Question
+from flowvae.comparisons.question import PRESETS, Preset, Question
 from flowvae.comparisons.report import write_report
 from flowvae.comparisons.statistics import paired_differences, summarize
 
@@ -12,6 +12,7 @@ __all__ = [
     "QUESTIONS",
     "Answer",
     "Grid",
+    "Preset",
     "Question",
     "answer",
     "paired_differences",

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torchvision.utils import make_grid, save_image
 
 from flowvae.comparisons.grid import Grid, run_grid
-from flowvae.comparisons.question import PRESETS, Question
+from flowvae.comparisons.question import Preset, Question, preset_of
 from flowvae.comparisons.statistics import LEVEL, MARGIN, describe, paired_differences, summarize
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.evaluation import write_figure
@@ -47,8 +47,8 @@ class Answer:
 def answer(
     question: Question,
     data: str,
-    preset: str,
-    directory: Path,
+    preset: str | Preset,
+    directory: str | Path,
     *,
     path: Path | None = None,
     first_seed: int = 0,
@@ -61,7 +61,7 @@ def answer(
     Args:
         question: what is asked.
         data: name of a data set that it is asked on.
-        preset: "minutes", "hour" or "cluster".
+        preset: "seconds", "minutes", "hour", "cluster", or a `Preset` of your own.
         directory: the cells go to `directory/cells`, the answer to `directory/QUESTION-DATA-PRESET`.
         path: the file of a data set that is read from one; none: where its class looks for it.
         first_seed: the lowest seed.
@@ -73,8 +73,10 @@ def answer(
         FlowvaeError: for unknown data or presets, data that cannot be loaded, a measure that no cell has, or if so
             many cells failed that nothing can be compared.
     """
+    directory = Path(directory)
     arms = question.experiments(data, preset, path)
-    settings = PRESETS[preset]
+    settings = preset_of(preset)
+    label = preset if isinstance(preset, str) else preset.label
     seeds = range(first_seed, first_seed + settings.seeds)
     for spec in {experiment.data for experiment in arms.values()}:
         spec.load(first_seed)  # a file that is not there is found before the first cell and not in each of them
@@ -88,7 +90,7 @@ def answer(
         measures=question.measures,
         progress=progress,
     )
-    place = directory / f"{question.name}-{data}-{preset}"
+    place = directory / f"{question.name}-{data}-{label}"
     place.mkdir(exist_ok=True)
     _write_table(place / "failed.csv", grid.failed)
     if grid.table.empty:
@@ -124,7 +126,7 @@ def answer(
         "asks": question.asks,
         "predicts": question.predicts,
         "data": data,
-        "preset": preset,
+        "preset": label,
         "seeds": list(seeds),
         "draws": settings.draws,
         "measure": question.measure,

@@ -10,12 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from flowvae.data import Digits, Pinwheel, Sprites, StaticMNIST
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.errors import FlowvaeError, nearest, whole
 from flowvae.experiment import Experiment, Run
 from flowvae.inference import Inference
 from flowvae.networks import MLP
 
-__all__ = ["BASES", "FEATURES", "PRESETS", "Preset", "Question", "flow_size"]
+__all__ = ["BASES", "FEATURES", "PRESETS", "Preset", "Question", "flow_size", "preset_of"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,37 @@ class Preset:
     epochs: int
     draws: int
 
+    def __post_init__(self) -> None:
+        for name in ("seeds", "epochs", "draws"):
+            whole(self, name)
+
+    @property
+    def label(self) -> str:
+        """How a preset that has no name is called."""
+        return f"{self.seeds}-seeds-{self.epochs}-epochs"
+
 
 PRESETS = {
+    "seconds": Preset(seeds=2, epochs=2, draws=20),  # shows which files come out
     "minutes": Preset(seeds=2, epochs=30, draws=200),  # for notebooks and tests: shows how, decides nothing
     "hour": Preset(seeds=5, epochs=400, draws=1000),
     "cluster": Preset(seeds=20, epochs=2000, draws=5000),
 }
+
+
+def preset_of(preset: str | Preset) -> Preset:
+    """A preset by its name; one of your own as it is.
+
+    Raises:
+        FlowvaeError: for an unknown name.
+    """
+    if isinstance(preset, Preset):
+        return preset
+    if preset not in PRESETS:
+        raise FlowvaeError(f"preset {preset!r}: {nearest(preset, PRESETS)}")
+    return PRESETS[preset]
+
+
 # what all arms on a data set share
 BASES = {
     "digits": Experiment(),
@@ -110,12 +135,12 @@ class Question:
         """Its design and its prediction."""
         return "\n".join(self.text.strip().splitlines()[1:]).strip()
 
-    def experiments(self, data: str, preset: str, path: Path | None = None) -> dict[str, Experiment]:
-        """The arms on a data set at a preset.
+    def experiments(self, data: str, preset: str | Preset, path: Path | None = None) -> dict[str, Experiment]:
+        """The arms on a data set at a preset, named or your own.
 
         Args:
             data: name of the data set.
-            preset: name of the preset.
+            preset: a name in `PRESETS`, or one of your own.
             path: the file of a data set that is read from one; none: where its class looks for it.
 
         Raises:
@@ -123,16 +148,15 @@ class Question:
         """
         if data not in self.data:
             raise FlowvaeError(f"{self.name}: is not asked on {data!r}; {nearest(data, self.data)}")
-        if preset not in PRESETS:
-            raise FlowvaeError(f"preset {preset!r}: {nearest(preset, PRESETS)}")
+        chosen = preset_of(preset)
         base = BASES[data]
         if path is not None:
             if not isinstance(base.data, StaticMNIST):
                 raise FlowvaeError(f"path {str(path)!r}: {data} is not read from a file; leave it out.")
             base = replace(base, data=replace(base.data, path=path))
-        epochs = PRESETS[preset].epochs
-        left_out = self.costly if preset != "cluster" else ()
-        return {name: _at_most(arm, epochs) for name, arm in self.arms(base).items() if name not in left_out}
+        left_out = self.costly if chosen != PRESETS["cluster"] else ()
+        arms = {name: arm for name, arm in self.arms(base).items() if name not in left_out}
+        return {name: _at_most(arm, chosen.epochs) for name, arm in arms.items()}
 
     def contrasts(self, arms: Mapping[str, Experiment]) -> list[tuple[str, str]]:
         """Every pair of arms that is compared."""

@@ -34,7 +34,7 @@ class _Section:
     settings: dict[str, str]  # arm: YAML
 
 
-def write_report(directory: Path) -> Path:
+def write_report(directory: str | Path) -> Path:
     """Write `directory/report.html` of every answer in the directory.
 
     Pictures are inside the page, so it can be sent by mail; it reads on a phone and in print.
@@ -48,6 +48,7 @@ def write_report(directory: Path) -> Path:
     Raises:
         FlowvaeError: if there is no answer in the directory, or one is damaged.
     """
+    directory = Path(directory)
     places = sorted(path.parent for path in directory.glob("*/answer.json"))
     if not places:
         raise FlowvaeError(f"{directory}: no answer in it; make one with `flowvae compare QUESTION --out {directory}`.")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowvae.data.dataset import Dataset, DataSpec
+from flowvae.data.dataset import Dataset, DataSpec, check_values
 from flowvae.data.likelihoods import Bernoulli, LikelihoodSpec, parse_likelihood
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.seeds import derive
@@ -53,6 +53,8 @@ class Arrays(DataSpec):
             )
         shape = arrays["train"].shape[1:]
         data = {name: _rows(self.path, name, array) for name, array in arrays.items()}
+        for name, rows in data.items():  # before rows are moved: the place that is named is that in the file
+            check_values(f"{self.path.name}, {name}", rows, self.likelihood)
         marks = {} if labels is None else {"train": torch.as_tensor(labels)}
         drawn = [name for name in ("valid", "test") if name not in data]
         _divide(data, marks, drawn, derive(seed, "split"))

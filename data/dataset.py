@@ -14,7 +14,7 @@ from torch import Tensor
 from flowvae.data.likelihoods import LikelihoodSpec
 from flowvae.errors import FlowvaeError
 
-__all__ = ["DataIdentity", "DataSpec", "Dataset"]
+__all__ = ["DataIdentity", "DataSpec", "Dataset", "check_values"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -86,8 +86,7 @@ class Dataset:
             raise FlowvaeError(f"{where}: shape {tuple(x.shape)}; must be (N, D), one row a datum.")
         if not x.numel():
             raise FlowvaeError(f"{where}: empty, shape {tuple(x.shape)}; every split needs data.")
-        _report(where, x, ~torch.isfinite(x), "finite numbers")
-        _report(where, x, self.likelihood.violations(x), f"{self.likelihood.support} ({self.likelihood})")
+        check_values(where, x, self.likelihood)
 
     @property
     def features(self) -> int:
@@ -116,6 +115,16 @@ class DataSpec(ABC):
         Raises:
             FlowvaeError: if files are missing or data are not what the likelihood needs.
         """
+
+
+def check_values(where: str, x: Tensor, likelihood: LikelihoodSpec) -> None:
+    """Refuse NaN, infinities and values outside the support, in rows (N, D); names the first one and its place.
+
+    Raises:
+        FlowvaeError: for such a value.
+    """
+    _report(where, x, ~torch.isfinite(x), "finite numbers")
+    _report(where, x, likelihood.violations(x), f"{likelihood.support} ({likelihood})")
 
 
 def _report(where: str, x: Tensor, bad: Tensor, rule: str) -> None:

@@ -16,7 +16,7 @@ from flowvae.comparisons.answer import answer
 from flowvae.comparisons.curves import plot_curves
 from flowvae.comparisons.grid import cell_name
 from flowvae.comparisons.matching import count_parameters
-from flowvae.comparisons.question import BASES, FEATURES, PRESETS, Question
+from flowvae.comparisons.question import BASES, FEATURES, PRESETS, Preset, Question
 from flowvae.data import Arrays, DataSpec, Digits, Pinwheel, Sprites, StaticMNIST
 from flowvae.experiment import Experiment
 from flowvae.inference import Inference
@@ -199,6 +199,11 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
     assert shown["nll"] == f"{table['normal'].mean():.2f} ± {table['normal'].std() / 2**0.5:.2f}"
     with pytest.raises(FlowvaeError, match=r"no cell has the measure 'fid'"):
         answer(replace(question, secondary=("fid",)), "coins", "tiny", tmp_path, progress=False)
+    mine = answer(question, "coins", Preset(seeds=2, epochs=2, draws=20), str(tmp_path), progress=False)
+    assert mine.directory == tmp_path / "coins-coins-2-seeds-2-epochs"
+    assert mine.grid.table.equals(result.grid.table)  # the same cells
+    with pytest.raises(FlowvaeError, match=r"Preset\.seeds = 0"):
+        Preset(seeds=0, epochs=2, draws=20)
     with pytest.raises(FlowvaeError, match="is not asked on 'digits'"):
         answer(question, "digits", "tiny", tmp_path)
     with pytest.raises(FlowvaeError, match="did you mean minutes"):

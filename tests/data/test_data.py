@@ -98,6 +98,15 @@ def test_wrong_data_are_refused(tmp_path: Path, arrays: dict[str, object], likel
         Arrays(path, likelihood).load(0)
 
 
+def test_the_place_that_is_named_is_that_in_the_file(tmp_path: Path) -> None:
+    x = np.zeros((100, 5))
+    x[17, 2] = np.nan
+    path = save(tmp_path / "mine.npz", train=x)
+    for seed in range(3):  # whatever the split that the row would fall into
+        with pytest.raises(FlowvaeError, match="train: value nan at row 17, column 2"):
+            Arrays(path, Gaussian()).load(seed)
+
+
 @pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04 broken"])
 def test_unreadable_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mine.npz"
