@@ -171,8 +171,9 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
     ax.set_yticks(range(count), labels)
     ax.invert_yaxis()
     better = "negative" if question.lower_is_better else "positive"
-    # one seed that went astray must not squeeze all the others
-    reach = max(differences["low"].abs().quantile(0.9), differences["high"].abs().quantile(0.9), MARGIN) * 1.3
+    # one seed that went astray must not squeeze all the others, but every mean is shown
+    ends = [differences[end].abs() for end in ("low", "high")]
+    reach = 1.3 * max(*(end.quantile(0.9) for end in ends), differences["difference"].abs().max(), MARGIN)
     ax.set_xlim(max(-reach, ax.get_xlim()[0]), min(reach, ax.get_xlim()[1]))
     ax.set_xlabel(f"difference in test {question.measure.upper()}, {question.unit} ({better}: better)")
     ax.set_title(
