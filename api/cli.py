@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 import numpy as np
 import tyro
 
-from flowvae.comparisons import QUESTIONS, answer, write_report
+from flowvae.comparisons import QUESTIONS, answer, summarize, write_report
 from flowvae.data import Digits, LikelihoodSpec, parse_likelihood
 from flowvae.errors import FlowvaeError, SlowDirectionWarning, nearest
 from flowvae.evaluation import MEASURES, draw_figures, plot_samples
@@ -134,6 +134,7 @@ class _Evaluate:
         split: train, valid or test.
         draws: draws a datum for the NLL.
         seed: of all measures.
+        compile: none, capture or inductor: how NLL and IWAE bound are computed; inductor pays on thousands of data.
         figures: draw the figures of the run and of the measures too.
     """
 
@@ -142,6 +143,7 @@ class _Evaluate:
     split: str = "test"
     draws: int = 1000
     seed: int = 0
+    compile: str = "none"
     figures: bool = False
 
 
@@ -173,6 +175,7 @@ class _Compare:
         question: prior-flows, posterior-flows, prior-or-posterior, capacity, holes or kl-weight.
         out: directory of all cells and answers.
         data: a data set that the question is asked on; by default its first.
+        path: the file of static-mnist; by default it is looked for in the working directory.
         preset: minutes (shows how it works), hour (on two cores) or cluster.
         first_seed: the lowest seed.
         jobs: processes at a time, each with one thread.
@@ -182,6 +185,7 @@ class _Compare:
     question: tyro.conf.Positional[str]
     out: Path = Path("comparisons-out")
     data: str | None = None
+    path: Path | None = None
     preset: str = "minutes"
     first_seed: int = 0
     jobs: int = 1
@@ -303,7 +307,12 @@ def _evaluate(words: list[str]) -> int:
     run = load(args.run)
     measures = tuple(MEASURES) if args.measures == ("all",) else args.measures
     for metric in run.evaluate(
-        measures=measures, split=args.split, draws=args.draws, seed=args.seed, figures=args.figures
+        measures=measures,
+        split=args.split,
+        draws=args.draws,
+        seed=args.seed,
+        compile=args.compile,
+        figures=args.figures,
     ):
         print(metric)
     if args.figures:
@@ -343,25 +352,20 @@ def _compare(words: list[str]) -> int:
         args.data or question.data[0],
         args.preset,
         args.out,
+        path=args.path,
         first_seed=args.first_seed,
         jobs=args.jobs,
         scheduler=args.scheduler,
     )
-    means = result.grid.table.groupby("arm", sort=False).agg(
-        seeds=("seed", "count"),
-        parameters=("parameters", "first"),
-        **{name: (name, "mean") for name in (question.measure, *question.secondary)},
-        epochs=("epochs", "mean"),
-        seconds_per_epoch=("seconds_per_epoch", "mean"),
-    )
-    print(f"{question.asks}\n\nMeans over seeds (test split, {question.unit}):")
-    print(means.to_string(float_format="%.3f"))
+    means = summarize(result.grid.table, (question.measure, *question.secondary))
+    print(f"{question.asks}\n\nMean ± standard error over seeds (test split, {question.unit}):")
+    print(means.to_string(index=False))
     print(f"\n{question.measure.upper()}, paired over seeds:")
     for sentence in result.sentences:
         print(f"- {sentence}")
     for _, row in result.grid.failed.iterrows():
         print(f"failed: {row['arm']}, seed {row['seed']} ({row['cell']}): {row['error']}", file=sys.stderr)
-    print(f"\n{result.directory}: table.csv, differences-*.csv, differences.png, answer.json")
+    print(f"\n{result.directory}: table.csv, differences-*.csv, differences.png, answer.md, answer.json")
     return 1 if len(result.grid.failed) else 0
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from flowvae.data import Dataset, DataSpec, Digits
 from flowvae.errors import FlowvaeError, ImproperDensityWarning, SlowDirectionWarning, nearest, whole
 from flowvae.evaluation import (
+    COMPILE,
     MEASURES,
     Metric,
     Subject,
@@ -385,6 +386,7 @@ class Run:
         split: str = "test",
         draws: int = 1000,
         seed: int = 0,
+        compile: str = "none",  # noqa: A002
         figures: bool = False,
         progress: bool = True,
     ) -> list[Metric]:
@@ -395,6 +397,8 @@ class Run:
             split: "train", "valid" or "test".
             draws: K of the NLL.
             seed: of all measures.
+            compile: "none", "capture" or "inductor": how likelihood and IWAE bound are computed. Inductor pays from
+                some thousand data on.
             figures: whether to draw the measures that have a figure, into the run's figures.
             progress: whether to show progress bars.
 
@@ -407,6 +411,8 @@ class Run:
                 raise FlowvaeError(f"measure {name!r}: {nearest(name, MEASURES)}")
         if split not in ("train", "valid", "test"):
             raise FlowvaeError(f"split = {split!r}: {nearest(split, ('train', 'valid', 'test'))}")
+        if compile not in COMPILE:
+            raise FlowvaeError(f"compile = {compile!r}: {nearest(compile, COMPILE)}")
         new = []
         for name in measures:
             protocol = {
@@ -415,7 +421,7 @@ class Run:
                 "data": self.data.identity.as_dict(),
                 "flowvae": version("flowvae"),
             }
-            subject = Subject(*self.pair, self.data, split, draws, seed, protocol, progress)
+            subject = Subject(*self.pair, self.data, split, draws, seed, protocol, compile, progress)
             taken = MEASURES[name](subject)
             self.record(taken.metrics)  # at once: the next one may be interrupted
             new += taken.metrics

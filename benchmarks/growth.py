@@ -22,12 +22,14 @@ widths h and w are fixed. B data, K particles, D latent, T transforms, p numbers
     a step                        three times these: forward, gradients of weights and of inputs (none of the data)
     a draw, generative direction  B T D (D h + h p D)       one pass a dimension
     bound L_K of N data           N K (decoder + prior), N ⌈K / 250⌉ encoder
+    an epoch of N data            N / B steps
 
-Element-wise work grows in the same way. So a step is affine in each of B, K, T and D, of order 1; a draw is of order
-2 in D. Constants hide the order where a setting is small: the growth that is compared is the slope of log time over
-log setting, by least squares over the three largest settings, with the slope of log multiplications over the same
-points. Memory is affine too: weights in D and T, activations in all four; the bound's is the 250 draws that are at hand
-at a time and, in the order of K, the codes and weights that it keeps.
+Element-wise work grows in the same way. So a step is affine in each of B, K, T and D, of order 1, and does not depend
+on N; a draw is of order 2 in D. An epoch is that of a `fit` that takes no other: its one capture, and the validation
+of 128 data, are in it. Constants hide the order where a setting is small: the growth that is compared is the slope of
+log time over log setting, by least squares over the three largest settings, with the slope of log multiplications over
+the same points. Memory is affine too: weights in D and T, activations in B, K, T and D, data in N; the bound's is the
+250 draws that are at hand at a time and, in the order of K, the codes and weights that it keeps.
 
 The leak check takes 10,000 steps and reads the process's memory as it goes; growth after the first tenth is
 reported in bytes a step.
@@ -61,7 +63,7 @@ from flowvae.data.likelihoods import Binomial
 from flowvae.evaluation.iwae import measure_iwae
 from flowvae.flows import MAF, NSF
 from flowvae.guides import AmortizedGuide, Gaussian
-from flowvae.inference import Inference
+from flowvae.inference import Inference, fit
 from flowvae.models import VAE
 from flowvae.networks import Standardize
 from flowvae.seeds import derive, seeded
@@ -70,11 +72,12 @@ DATA, WIDTH, HIDDEN, BINS, AT_HAND = 64, 128, 32, 4, 250
 NUMBERS = {"maf": 2, "nsf": 3 * BINS - 1}  # that the prior's networks give a dimension
 END = 3  # the largest settings, over which growth is measured
 MIB = 2**20
+TRAINING = ("step", "epoch")  # whose time depends on how a step is computed
 
 
 @dataclass(frozen=True)
 class Point:
-    """One setting: `task` is "step", "draw" (from the prior) or "bound" (L_K of 64 data, K = particles)."""
+    """One setting: `task` is "step", "epoch", "draw" (from the prior) or "bound" (L_K of 64 data, K = particles)."""
 
     task: str = "step"
     prior: str = "maf"
@@ -83,6 +86,7 @@ class Point:
     batch: int = 128
     transforms: int = 3
     particles: int = 1
+    data: int = 1024
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,13 @@ AXES = (
     Axis("step: batch B", "batch", (32, 64, 128, 256, 512, 1024, 2048, 4096)),
     Axis("step: transforms T", "transforms", (1, 2, 4, 6, 8)),
     Axis("step: particles K", "particles", (1, 2, 4, 8, 16, 32, 64)),
+    Axis("epoch: data N", "data", (1024, 4096, 16_384, 65_536, 262_144), "epoch"),
     Axis("draws: latent size D", "latent", (2, 4, 8, 16, 32, 64, 128), "draw"),
     Axis("bound: samples K", "particles", (50, 250, 1000, 2000, 4000, 8000), "bound"),
 )
 QUICK = (
     Axis("step: latent size D", "latent", (2, 4)),
+    Axis("epoch: data N", "data", (256, 512), "epoch"),
     Axis("bound: samples K", "particles", (20, 40), "bound"),
 )
 
@@ -135,7 +141,8 @@ def multiplications(point: Point) -> int:
         return rows * prior * point.latent
     if point.task == "bound":
         return math.ceil(point.particles / AT_HAND) * rows * encoder + codes * (decoder + prior)
-    return 3 * (rows * encoder + codes * (decoder + prior)) - rows * DATA * WIDTH
+    step = 3 * (rows * encoder + codes * (decoder + prior)) - rows * DATA * WIDTH
+    return step * point.data // point.batch if point.task == "epoch" else step
 
 
 def job(point: Point) -> Callable[[], Any]:
@@ -153,6 +160,10 @@ def job(point: Point) -> Callable[[], Any]:
     if point.task == "bound":
         return lambda: measure_iwae(model, guide, data[0], samples=(point.particles,))
     settings = Inference(batch_size=point.batch, particles=point.particles, compile=point.mode)
+    if point.task == "epoch":
+        train = torch.randint(17, (point.data, DATA), generator=torch.Generator().manual_seed(0)).float()
+        once = replace(settings, epochs=1)
+        return lambda: fit(model, guide, train, train[:128], once, seed=0, progress=False)
     step = step_of_fit(svi_of_fit(model, guide, settings))
     taken = iter(range(sys.maxsize))
     return lambda: step(data[next(taken) % len(data)])
@@ -186,7 +197,7 @@ def prepare(point: Point) -> None:
     """Load what the point's task needs, on a tiny pair."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    tiny = job(replace(point, latent=2, batch=8, transforms=1, particles=50 if point.task == "bound" else 1))
+    tiny = job(replace(point, latent=2, batch=8, transforms=1, data=64, particles=50 if point.task == "bound" else 1))
     for _ in range(4):
         tiny()
 
@@ -313,7 +324,7 @@ def draw_curves(axes: tuple[Axis, ...], curves: list[dict[str, Any]]) -> Figure:
             times = [row["median_ms"] for row in one["rows"]]
             work = np.array([row["multiplications"] for row in one["rows"]], dtype=float)
             label = one["prior"].upper() + (
-                {"capture": ", captured", "none": ", eager"}[one["mode"]] if axis.task == "step" else ""
+                {"capture": ", captured", "none": ", eager"}[one["mode"]] if axis.task in TRAINING else ""
             )
             line = "-" if one["mode"] == "capture" else "--"
             above.plot(x, times, line, color=color, marker=marker, markersize=4, label=label)
@@ -344,7 +355,7 @@ def main() -> None:
     priors = ("maf",) if given.quick else ("maf", "nsf")
     facts, curves = machine(), []
     for axis, prior in product(axes, priors):
-        for mode in ("capture", "none") if axis.task == "step" else ("capture",):
+        for mode in ("capture", "none") if axis.task in TRAINING else ("capture",):
             rows = [alone(measure, point, seconds) for point in axis.points(prior, mode)]
             curves.append(curve(axis, rows))
             print(

@@ -5,7 +5,7 @@ from flowvae.comparisons.answer import Answer, answer
 from flowvae.comparisons.grid import Grid, run_grid
 from flowvae.comparisons.question import PRESETS, Question
 from flowvae.comparisons.report import write_report
-from flowvae.comparisons.statistics import paired_differences
+from flowvae.comparisons.statistics import paired_differences, summarize
 
 __all__ = [
     "PRESETS",
@@ -16,6 +16,7 @@ __all__ = [
     "answer",
     "paired_differences",
     "run_grid",
+    "summarize",
     "write_report",
 ]
 

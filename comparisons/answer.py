@@ -15,8 +15,8 @@ from torchvision.utils import make_grid, save_image
 
 from flowvae.comparisons.grid import Grid, run_grid
 from flowvae.comparisons.question import PRESETS, Question
-from flowvae.comparisons.statistics import LEVEL, MARGIN, describe, paired_differences
-from flowvae.errors import FlowvaeError
+from flowvae.comparisons.statistics import LEVEL, MARGIN, describe, paired_differences, summarize
+from flowvae.errors import FlowvaeError, nearest
 from flowvae.evaluation import write_figure
 from flowvae.experiment import Run, load
 from flowvae.inference import atomic_write
@@ -50,6 +50,7 @@ def answer(
     preset: str,
     directory: Path,
     *,
+    path: Path | None = None,
     first_seed: int = 0,
     jobs: int = 1,
     scheduler: str | None = None,
@@ -62,17 +63,21 @@ def answer(
         data: name of a data set that it is asked on.
         preset: "minutes", "hour" or "cluster".
         directory: the cells go to `directory/cells`, the answer to `directory/QUESTION-DATA-PRESET`.
+        path: the file of a data set that is read from one; none: where its class looks for it.
         first_seed: the lowest seed.
         jobs: processes at a time.
         scheduler: address of a Dask scheduler, to run the cells on its workers.
         progress: whether to show a progress bar.
 
     Raises:
-        FlowvaeError: for unknown data or presets, or if so many cells failed that nothing can be compared.
+        FlowvaeError: for unknown data or presets, data that cannot be loaded, a measure that no cell has, or if so
+            many cells failed that nothing can be compared.
     """
-    arms = question.experiments(data, preset)
+    arms = question.experiments(data, preset, path)
     settings = PRESETS[preset]
     seeds = range(first_seed, first_seed + settings.seeds)
+    for spec in {experiment.data for experiment in arms.values()}:
+        spec.load(first_seed)  # a file that is not there is found before the first cell and not in each of them
     grid = run_grid(
         arms,
         seeds,
@@ -89,8 +94,15 @@ def answer(
     if grid.table.empty:
         raise FlowvaeError(f"{place}: every cell failed; the first: {grid.failed['error'].iloc[0]}")
     _write_table(place / "table.csv", grid.table)
+    measures = (question.measure, *question.secondary)
+    for measure in measures:
+        if measure not in grid.table:
+            raise FlowvaeError(
+                f"{question.name}: no cell has the measure {measure!r}; {nearest(measure, map(str, grid.table))} The "
+                "measures that a cell takes are named by Question.measures; what is done is kept."
+            )
     differences = {}
-    for measure in (question.measure, *question.secondary):
+    for measure in measures:
         counts = grid.table.groupby("arm")[measure].count()
         whole = set(counts[counts >= 2].index)
         pairs = [(arm, against) for arm, against in question.contrasts(arms) if {arm, against} <= whole]
@@ -128,6 +140,8 @@ def answer(
     }
     with atomic_write(place / "answer.json") as temporary:
         temporary.write_text(json.dumps(protocol, indent=2) + "\n")
+    with atomic_write(place / "answer.md") as temporary:
+        temporary.write_text(_markdown(protocol, summarize(grid.table, measures), differences))
     return Answer(place, grid, differences, sentences)
 
 
@@ -166,6 +180,22 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
         loc="left",
     )
     return figure
+
+
+def _markdown(protocol: dict[str, Any], means: pd.DataFrame, differences: Mapping[str, pd.DataFrame]) -> str:
+    """The answer as a page of Markdown, for a note or an issue."""
+    parts = [
+        f"# {protocol['asks']}",
+        f"{protocol['question']} on {protocol['data']} ({protocol['split']} split), preset {protocol['preset']}, seeds "
+        f"{', '.join(map(str, protocol['seeds']))}, NLL by K = {protocol['draws']} draws of the guide, flowvae "
+        f"{protocol['flowvae']}. Primary measure: {protocol['measure']}, {protocol['unit']}.",
+        "\n".join(f"- {sentence}" for sentence in protocol["sentences"]),
+        "Mean ± standard error over seeds:",
+        means.to_markdown(index=False, disable_numparse=True),
+    ]
+    for measure, frame in differences.items():
+        parts += [f"{measure}, paired over seeds:", frame.to_markdown(index=False, floatfmt=".3g")]
+    return "\n\n".join(parts) + "\n"
 
 
 def _write_samples(directory: Path, runs: Mapping[str, Run]) -> None:

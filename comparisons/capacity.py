@@ -42,5 +42,6 @@ QUESTION = Question(
     baseline="normal",
     pairs=(("prior-flow", "in-decoder"), ("prior-flow", "wider"), ("in-decoder", "wider")),
     data=("digits", "sprites", "pinwheel"),
-    secondary=("elbo", "reconstruction", "kl"),
+    secondary=("elbo", "reconstruction", "kl", "active_units"),
+    measures=("activity",),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ BASES = {
         encoder=MLP((256,)),
         decoder=MLP((256,)),
         data=Sprites(test=1000),
-        inference=Inference(epochs=60, batch_size=128, patience=10),
+        inference=Inference(epochs=40, batch_size=128, learning_rate=3e-3, patience=10),
     ),
     "static-mnist": Experiment(
         latent=40,
@@ -109,19 +110,29 @@ class Question:
         """Its design and its prediction."""
         return "\n".join(self.text.strip().splitlines()[1:]).strip()
 
-    def experiments(self, data: str, preset: str) -> dict[str, Experiment]:
+    def experiments(self, data: str, preset: str, path: Path | None = None) -> dict[str, Experiment]:
         """The arms on a data set at a preset.
 
+        Args:
+            data: name of the data set.
+            preset: name of the preset.
+            path: the file of a data set that is read from one; none: where its class looks for it.
+
         Raises:
-            FlowvaeError: for another data set or preset than those it knows.
+            FlowvaeError: for another data set or preset than those it knows, or a path of data that are no file.
         """
         if data not in self.data:
             raise FlowvaeError(f"{self.name}: is not asked on {data!r}; {nearest(data, self.data)}")
         if preset not in PRESETS:
             raise FlowvaeError(f"preset {preset!r}: {nearest(preset, PRESETS)}")
+        base = BASES[data]
+        if path is not None:
+            if not isinstance(base.data, StaticMNIST):
+                raise FlowvaeError(f"path {str(path)!r}: {data} is not read from a file; leave it out.")
+            base = replace(base, data=replace(base.data, path=path))
         epochs = PRESETS[preset].epochs
         left_out = self.costly if preset != "cluster" else ()
-        return {name: _at_most(arm, epochs) for name, arm in self.arms(BASES[data]).items() if name not in left_out}
+        return {name: _at_most(arm, epochs) for name, arm in self.arms(base).items() if name not in left_out}
 
     def contrasts(self, arms: Mapping[str, Experiment]) -> list[tuple[str, str]]:
         """Every pair of arms that is compared."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +13,7 @@ import jinja2
 import pandas as pd
 import yaml
 
+from flowvae.comparisons.statistics import summarize
 from flowvae.errors import FlowvaeError
 from flowvae.inference import atomic_write
 
@@ -81,18 +81,7 @@ def _read(place: Path) -> _Section:
         if (file := place / "samples" / f"{name}.png").is_file()
     ]
     settings = {name: yaml.safe_dump(plain, sort_keys=False) for name, plain in protocol["arms"].items()}
-    return _Section(protocol, _means(table, measures), differences, table, failed, pictures, samples, settings)
-
-
-def _means(table: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
-    """One row an arm: seeds, parameters, mean and standard error over seeds of each measure, seconds of a run."""
-    rows = []
-    for arm, runs in table.groupby("arm", sort=False):
-        row: dict[str, Any] = {"arm": arm, "seeds": len(runs), "parameters": int(runs["parameters"].iloc[0])}
-        for name in measures:
-            row[name] = f"{runs[name].mean():.2f} ± {runs[name].sem():.2f}"
-        rows.append({**row, "epochs": f"{runs['epochs'].mean():.0f}", "seconds a run": f"{runs['seconds'].mean():.0f}"})
-    return pd.DataFrame(rows)
+    return _Section(protocol, summarize(table, measures), differences, table, failed, pictures, samples, settings)
 
 
 def _title(stem: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 from scipy.stats import t as student
@@ -11,7 +12,7 @@ from scipy.stats import t as student
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.evaluation.holm import holm
 
-__all__ = ["LEVEL", "MARGIN", "describe", "paired_differences"]
+__all__ = ["LEVEL", "MARGIN", "describe", "paired_differences", "summarize"]
 
 LEVEL = 0.05  # of the family of all differences of a question, by Holm's correction
 MARGIN = 0.5  # nats or the measure's own unit: a 95 % interval inside ± MARGIN is called "no difference that matters"
@@ -54,6 +55,22 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
     frame = pd.DataFrame(rows)
     frame["p_holm"] = holm(frame["p"].to_numpy(float))
     return frame
+
+
+def summarize(table: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
+    """One row an arm: seeds, parameters, mean ± standard error over seeds of each measure, epochs, seconds.
+
+    Args:
+        table: one row a run, such as `run_grid` gives.
+        measures: columns to report, in their order.
+    """
+    rows = []
+    for arm, runs in table.groupby("arm", sort=False):
+        row: dict[str, Any] = {"arm": arm, "seeds": len(runs), "parameters": int(runs["parameters"].iloc[0])}
+        for name in measures:
+            row[name] = f"{runs[name].mean():.2f} ± {runs[name].sem():.2f}"
+        rows.append({**row, "epochs": f"{runs['epochs'].mean():.0f}", "seconds a run": f"{runs['seconds'].mean():.0f}"})
+    return pd.DataFrame(rows)
 
 
 def describe(row: pd.Series, unit: str, lower_is_better: bool) -> str:

@@ -52,11 +52,12 @@ from flowvae.evaluation.predictive import predict
 from flowvae.evaluation.surgery import Surgery, measure_surgery
 from flowvae.evaluation.tempering import Tempering
 from flowvae.evaluation.two_sample import MMD, measure_mmd
-from flowvae.evaluation.weights import Draws, importance_draws, log_mean
+from flowvae.evaluation.weights import COMPILE, Draws, importance_draws, log_mean
 
 __all__ = [
     "AIS",
     "BDMC",
+    "COMPILE",
     "IWAE",
     "MEASURES",
     "MMD",

@@ -93,7 +93,8 @@ def measure_gaps(
     """
     refined = refine(model, guide, x, steps=steps, seed=derive(seed, "refinement"), progress=progress)
     elbo, best = (
-        measure_likelihoods(model, each, x, draws, derive(seed, "elbo"), progress).elbo for each in (guide, refined)
+        measure_likelihoods(model, each, x, draws, derive(seed, "elbo"), progress=progress).elbo
+        for each in (guide, refined)
     )
     evidence = measure_ais(model, refined, x, tempering, derive(seed, "evidence"), progress)
     return Gaps(elbo, best, evidence, steps)

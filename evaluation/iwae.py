@@ -85,6 +85,7 @@ def measure_iwae(
     samples: Sequence[int] = SAMPLES,
     draws: int | None = None,
     seed: int = 0,
+    compile: str = "none",  # noqa: A002
     progress: bool = False,
 ) -> IWAE:
     """Estimate the bounds L_K of each datum for several K from the same draws.
@@ -96,6 +97,7 @@ def measure_iwae(
         samples: the K's.
         draws: S, at least the largest K, which is the default.
         seed: decides the draws; random numbers belong to blocks of 64 data.
+        compile: "none", "capture" or "inductor"; see `importance_draws`.
         progress: whether to show a progress bar.
 
     Raises:
@@ -112,7 +114,7 @@ def measure_iwae(
     if draws < counts[-1]:
         raise FlowvaeError(f"draws = {draws}: must be at least the largest number of samples, {counts[-1]}.")
     blocks = tqdm(
-        importance_draws(model, guide, x, draws, seed),
+        importance_draws(model, guide, x, draws, seed, compile),
         total=math.ceil(len(x) / ROWS),
         desc=f"IWAE, {draws} draws a datum",
         unit="block",

@@ -50,6 +50,7 @@ def measure_likelihoods(
     x: Tensor,
     draws: int = 1000,
     seed: int = 0,
+    compile: str = "none",  # noqa: A002
     progress: bool = False,
 ) -> Likelihoods:
     """Estimate ELBO and evidence of each datum from K draws of the guide.
@@ -60,10 +61,11 @@ def measure_likelihoods(
         x: data, shape (N, D).
         draws: K.
         seed: decides the draws; the result does not depend on how they are spread over memory.
+        compile: "none", "capture" or "inductor"; see `importance_draws`.
         progress: whether to show a progress bar.
     """
     parts: list[tuple[Tensor, ...]] = []
-    blocks = importance_draws(model, guide, x, draws, seed)
+    blocks = importance_draws(model, guide, x, draws, seed, compile)
     for block in tqdm(
         blocks,
         total=math.ceil(len(x) / ROWS),

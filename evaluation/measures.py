@@ -65,6 +65,7 @@ class Subject:
         draws: K of the likelihood.
         seed: of all measures.
         protocol: identity of the data and version, which every metric repeats.
+        compile: of the draws for likelihood and IWAE bound: "none", "capture" or "inductor".
         progress: whether to show progress bars.
     """
 
@@ -75,6 +76,7 @@ class Subject:
     draws: int
     seed: int
     protocol: dict[str, Any]
+    compile: str = "none"
     progress: bool = False
 
     def rows(self, most: int | None = None, split: str | None = None) -> Tensor:
@@ -95,7 +97,8 @@ class Subject:
 def _likelihood(subject: Subject) -> Taken:
     """ELBO, its two parts and the NLL by K draws of the guide, with effective draws and k̂."""
     x, data = subject.rows(), subject.data
-    result = measure_likelihoods(subject.model, subject.guide, x, subject.draws, **subject.how)
+    how = {"compile": subject.compile, **subject.how}
+    result = measure_likelihoods(subject.model, subject.guide, x, subject.draws, **how)
     exact = data.log_evidence(x.cpu()) if data.log_evidence else None
     protocol = {**subject.facts(x), "draws": subject.draws}
     metrics = likelihood_metrics(result, data.features, data.likelihood.discrete, subject.split, protocol, exact)
@@ -105,7 +108,7 @@ def _likelihood(subject: Subject) -> Taken:
 def _iwae(subject: Subject) -> Taken:
     """The bound for K = 1 to 5000, its predicted bias, effective draws and k̂."""
     x = subject.rows(FEW)
-    result = measure_iwae(subject.model, subject.guide, x, **subject.how)
+    result = measure_iwae(subject.model, subject.guide, x, compile=subject.compile, **subject.how)
     return Taken(result.metrics(subject.split, subject.facts(x)), {"bounds": lambda: plot_bounds(result)})
 
 

@@ -10,6 +10,7 @@ from flowvae.inference.joint import log_joint
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam
 from flowvae.inference.path_gradient import PathTraceELBO
 from flowvae.inference.refinement import RefinedGuide, refine
+from flowvae.inference.replay import Replay
 
 __all__ = [
     "CompiledTrace_ELBO",
@@ -23,6 +24,7 @@ __all__ = [
     "PathTraceELBO",
     "Ramp",
     "RefinedGuide",
+    "Replay",
     "TrainingStopped",
     "atomic_write",
     "choose_device",

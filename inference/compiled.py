@@ -145,7 +145,7 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name it
         """The program, captured if there is none, after a run that agrees with Pyro's own; random state is kept."""
         if any(value.requires_grad and not value.is_leaf for value in arguments):
             raise Uncapturable("an argument requires a gradient and was computed from others")
-        with _same_random_numbers():
+        with same_random_numbers():
             with Watch() as watch:
                 loss, surrogate = terms(arguments)
             leaves = [*watch.leaves(), *(value for value in arguments if value.requires_grad)] if gradients else []
@@ -157,10 +157,10 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name it
             made = [one for key, found in self._programs.items() if key[:2] == pair for one in found]
             if len(made) >= MOST:
                 raise Uncapturable(f"{MOST} programs were captured; give what changes as tensors of equal shapes")
-            with _same_random_numbers():
+            with same_random_numbers():
                 program = Program(terms, watch, arguments, gradients, self.compile == "inductor")
                 watch.undo()
-        with _same_random_numbers():
+        with same_random_numbers():
             try:
                 again, grown, found = program(arguments)
             except Exception as error:
@@ -225,7 +225,7 @@ def _ambient() -> tuple[Any, ...]:
 
 
 @contextmanager
-def _same_random_numbers() -> Iterator[None]:
+def same_random_numbers() -> Iterator[None]:
     """Torch's random numbers go on after the block as they were before it."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):

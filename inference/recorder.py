@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import traceback
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,16 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.graph = Graph()
         self.root = nn.Module()
-        self.nodes: dict[int, Node] = {id(value): self.graph.placeholder(f"i{n}") for n, value in enumerate(inputs)}
+        # by identity: a tensor that is gone is forgotten, because another one may get its identity. Nothing is kept
+        # alive for the record's sake, which would hold every intermediate value of a step in memory at once
+        self.nodes: dict[int, Node] = {}
+        self.references: dict[int, weakref.ref[Tensor]] = {}
         self.fixed: dict[Node, Tensor] = {}
         self.mutated: set[int] = set()
-        self.views: dict[Any, Node] = {}
-        self.alive: list[Any] = []  # else another tensor might get the identity of one that is gone
+        self.views: dict[int, dict[Any, Node]] = {}  # by the memory that they show
         self.outer = list(inputs)
+        for n, value in enumerate(inputs):
+            self._know(value, self.graph.placeholder(f"i{n}"))
         for value in fixed:
             self.fixed[self._constant(value)] = value
 
@@ -58,13 +63,16 @@ class Recorder(TorchDispatchMode):
         if not fixed:
             self._refuse(func, args)
         out = func(*args, **kwargs)
-        self.alive.append(out)
         memory = {storage(value) for value in given}
+        for value in pytree.tree_leaves(out):
+            if isinstance(value, Tensor) and storage(value) not in memory:  # new, so what was there is gone
+                self.views.pop(storage(value), None)
+                self.mutated.discard(storage(value))
         if isinstance(out, Tensor) and not func._schema.is_mutable and storage(out) in memory:
             for value in given:
-                self.views.setdefault(_geometry(value), self._node(value))
-            if _geometry(out) in self.views:  # detached, transposed twice, viewed as what it is
-                self.nodes[id(out)] = self.views[_geometry(out)]
+                self._views(value).setdefault(_geometry(value), self._node(value))
+            if (same := self._views(out).get(_geometry(out))) is not None:
+                self._know(out, same)  # detached, transposed twice, viewed as what it is
                 return out
         node = self.graph.call_function(func, *pytree.tree_map_only(Tensor, self._node, (args, kwargs)))
         if func._schema.is_mutable:
@@ -76,19 +84,33 @@ class Recorder(TorchDispatchMode):
         for n, value in enumerate(out if several else (out,)):
             if isinstance(value, Tensor):
                 one = self.graph.call_function(operator.getitem, (node, n)) if several else node
-                self.nodes[id(value)] = one
+                self._know(value, one)
                 if storage(value) in memory and not func._schema.is_mutable:
-                    self.views[_geometry(value)] = one
+                    self._views(value)[_geometry(value)] = one
                 if fixed:
                     self.fixed[one] = value
         return out
+
+    def _know(self, value: Tensor, node: Node) -> None:
+        """The tensor is what the node gives, as long as it lives."""
+        key = id(value)
+        self.nodes[key] = node
+        self.references[key] = weakref.ref(value, lambda _: self._forget(key))
+
+    def _forget(self, key: int) -> None:
+        self.nodes.pop(key, None)
+        self.references.pop(key, None)
+
+    def _views(self, value: Tensor) -> dict[Any, Node]:
+        return self.views.setdefault(storage(value), {})
 
     def _constant(self, value: Tensor) -> Node:
         name = f"c{len(self.outer)}"
         self.outer.append(value)
         setattr(self.root, name, value)
-        self.nodes[id(value)] = self.graph.get_attr(name)
-        return self.nodes[id(value)]
+        node = self.graph.get_attr(name)
+        self._know(value, node)
+        return node
 
     def _node(self, value: Tensor) -> Node:
         if id(value) in self.nodes:
@@ -136,9 +158,8 @@ def storage(value: Tensor) -> int:
 
 def _geometry(value: Tensor) -> tuple[Any, ...]:
     """Which numbers in memory it shows, and how."""
-    memory = storage(value)
     shown = value.storage_offset(), value.shape, value.stride(), value.dtype, value.is_conj(), value.is_neg()
-    return memory or id(value), *shown
+    return storage(value) or id(value), *shown
 
 
 def _place() -> str:

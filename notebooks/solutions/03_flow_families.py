@@ -13,6 +13,7 @@ which it does not occur. So log|det ∂u/∂z| = Σ_b s_b = Σ_i (1 − m_i) s_i
 To solve for z: u_a = z_a, so the network can be run on m ⊙ u = m ⊙ z, and z_b = (u_b − t_b) / exp(s_b).
 """
 
+import pyro
 import pyro.distributions as dist
 import torch
 from torch import nn
@@ -60,7 +61,19 @@ class CouplingPrior(dist.TorchDistribution):
         return z
 
 
+NOISE = 0.1
+
+
+def vae_model(x, prior, decoder):
+    """Exercise 3. The prior is registered like the decoder: it has weights now, and SVI goes by the store."""
+    pyro.module("decoder", decoder)
+    pyro.module("prior", prior)
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", prior())
+        pyro.sample("x", dist.Normal(decoder(z), NOISE).to_event(1), obs=x)
+
+
 def constrained(u, w):
-    """Exercise 3. Adding c·w changes wᵀu by c ‖w‖², so c is what is missing over ‖w‖²."""
+    """Exercise 4. Adding c·w changes wᵀu by c ‖w‖², so c is what is missing over ‖w‖²."""
     inner = w @ u
     return u + (nn.functional.softplus(inner) - 1 - inner) * w / w.square().sum()

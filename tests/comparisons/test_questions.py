@@ -17,7 +17,7 @@ from flowvae.comparisons.curves import plot_curves
 from flowvae.comparisons.grid import cell_name
 from flowvae.comparisons.matching import count_parameters
 from flowvae.comparisons.question import BASES, FEATURES, PRESETS, Question
-from flowvae.data import Arrays, DataSpec, Digits, Pinwheel, Sprites
+from flowvae.data import Arrays, DataSpec, Digits, Pinwheel, Sprites, StaticMNIST
 from flowvae.experiment import Experiment
 from flowvae.inference import Inference
 from flowvae.models import FlowDecoder
@@ -165,6 +165,7 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
     assert result.directory == tmp_path / "coins-coins-tiny"
     assert {file.name for file in result.directory.iterdir()} == {
         "answer.json",
+        "answer.md",
         "curve.png",
         "differences-elbo.csv",
         "differences-inference_gap.csv",
@@ -191,7 +192,25 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
     stored = pd.read_csv(result.directory / "differences-nll.csv")
     table = pd.read_csv(result.directory / "table.csv").pivot(index="seed", columns="arm", values="nll")
     assert stored["difference"].iloc[0] == pytest.approx((table["mixture"] - table["normal"]).mean())
+    page = (result.directory / "answer.md").read_text()
+    assert all(f"- {sentence}\n" in page for sentence in result.sentences)
+    means = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("|")][:3]
+    (shown,) = (dict(zip(means[0], row, strict=True)) for row in means if row[1] == "normal")
+    assert shown["nll"] == f"{table['normal'].mean():.2f} ± {table['normal'].std() / 2**0.5:.2f}"
+    with pytest.raises(FlowvaeError, match=r"no cell has the measure 'fid'"):
+        answer(replace(question, secondary=("fid",)), "coins", "tiny", tmp_path, progress=False)
     with pytest.raises(FlowvaeError, match="is not asked on 'digits'"):
         answer(question, "digits", "tiny", tmp_path)
     with pytest.raises(FlowvaeError, match="did you mean minutes"):
         answer(question, "coins", "minute", tmp_path)
+
+
+def test_a_data_file_that_is_not_there_is_missed_before_the_first_cell(tmp_path: Path) -> None:
+    question = QUESTIONS["prior-or-posterior"]
+    with pytest.raises(FlowvaeError, match=r"bits\.npz.*no such file"):
+        answer(question, "static-mnist", "minutes", tmp_path / "out", path=tmp_path / "bits.npz")
+    assert not (tmp_path / "out").exists()
+    arms = question.experiments("static-mnist", "minutes", tmp_path / "bits.npz")
+    assert {experiment.data for experiment in arms.values()} == {StaticMNIST(tmp_path / "bits.npz")}
+    with pytest.raises(FlowvaeError, match="digits is not read from a file"):
+        question.experiments("digits", "minutes", tmp_path / "bits.npz")

@@ -39,8 +39,9 @@ def solved() -> Callable[[str], dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def process_left_as_it_was() -> Any:
-    threads = torch.get_num_threads()
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
     torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
