@@ -82,12 +82,12 @@ class Explorer:
     def __init__(self, runs: Mapping[str, Run], seed: int = 0) -> None:
         self.runs, self.seed = dict(runs), seed
         self._scenes: dict[str, Scene] = {}
+        self._canvases: dict[str, Figure] = {}  # a figure a run, drawn on again and again
         self._still = True  # while a handler sets other controls, these do not answer
         ui = _ipywidgets()
         wide, narrow = ui.Layout(width="430px"), ui.Layout(width="210px")
-        self.prior, self.guide, self.run = (
-            ui.Dropdown(description=text, layout=narrow) for text in ("prior", "guide", "run")
-        )
+        self.prior, self.guide = (ui.Dropdown(description=text, layout=narrow) for text in ("prior", "guide"))
+        self.run = ui.Dropdown(description="run", layout=ui.Layout(width="320px"))  # names may be long
         self.dimensions = [ui.Dropdown(description=text, layout=narrow) for text in ("across", "up")]
         # wide enough for every point that a random draw or another run can bring
         self.sliders = [
@@ -209,7 +209,9 @@ class Explorer:
             slider.value = value
             slider.description = f"{self.scene.symbol}{dimension}"
         self._still = still
-        self.image.value = _png(self.figure)
+        canvas = self._canvases.setdefault(self.run.value, Figure(figsize=SIZE))
+        draw_state(self.scene, self.point, self.plane, on=canvas)
+        self.image.value = _png(canvas)
 
     def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
         # a viewer takes the richest form that it can show: widgets where they are alive, or else the picture

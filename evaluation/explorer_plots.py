@@ -148,7 +148,7 @@ def draw_state(
     scene: Scene,
     point: Tensor | Sequence[float],
     plane: tuple[int, int] | None = None,
-    on: SubFigure | None = None,
+    on: Figure | SubFigure | None = None,
 ) -> Figure | SubFigure:
     """The base with a point u, code space with z = T(u) on the prior's density, and the decoded E[x | z].
 
@@ -161,7 +161,8 @@ def draw_state(
         scene: model and data.
         point: u, shape (latent,); of a prior without a base space the code z itself.
         plane: two dimensions that are shown, counted from 0; by default those in which the codes vary most.
-        on: part of another figure to draw on.
+        on: an empty figure, or a part of one, to draw on; or one that shows a state of the same scene; that is
+            replaced, which is faster, since the axes are kept.
 
     Raises:
         FlowvaeError: for a point or a plane that does not fit the latent.
@@ -169,8 +170,10 @@ def draw_state(
     u, plane = scene.check(point, plane)
     z = scene.code(u)
     figure = Figure(figsize=SIZE) if on is None else on
+    for text in list(figure.texts):
+        text.remove()
     # places by hand: a layout engine would take longer than all else
-    base, code = figure.add_axes((0.05, 0.13, 0.275, 0.775)), figure.add_axes((0.385, 0.13, 0.275, 0.775))
+    base, code = _axes(figure, 0, (0.05, 0.13, 0.275, 0.775)), _axes(figure, 1, (0.385, 0.13, 0.275, 0.775))
     lines = [_line(u, dimension) for dimension in plane]
     if scene.has_base:
         _draw_base(base, scene, u, plane, lines)
@@ -180,6 +183,21 @@ def draw_state(
     _draw_codes(code, scene, z, plane, [scene.code(line) for line in lines] if scene.has_base else [])
     _draw_datum(figure, scene, z)
     return figure
+
+
+def _axes(figure: Figure | SubFigure, number: int, place: tuple[float, float, float, float]) -> Axes:
+    """New axes, or the ones that the figure has, emptied."""
+    if number == len(figure.axes):
+        ax = figure.add_axes(place)
+        ax.tick_params(labelsize=8)
+        # labels at a distance in points: nothing is measured for them
+        ax.xaxis.set_label_coords(0.5, -18 / (72 * SIZE[1] * place[3]))
+        ax.yaxis.set_label_coords(-22 / (72 * SIZE[0] * place[2]), 0.5)
+        return ax
+    ax = figure.axes[number]
+    for artist in (*ax.lines, *ax.collections, *ax.images, *ax.texts):
+        artist.remove()
+    return ax
 
 
 def _line(u: Tensor, dimension: int) -> Tensor:
@@ -227,7 +245,6 @@ def _draw_codes(ax: Axes, scene: Scene, z: Tensor, plane: tuple[int, int], lines
 def _finish(ax: Axes, title: str, letter: str, plane: tuple[int, int]) -> None:
     ax.set(xlabel=f"{letter}{plane[0]}", ylabel=f"{letter}{plane[1]}", aspect="equal")
     _title(ax, title)
-    ax.tick_params(labelsize=8)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True))
 
@@ -271,14 +288,15 @@ def _draw_datum(figure: Figure | SubFigure, scene: Scene, z: Tensor) -> None:
     label = f": {int(scene.data.labels['test'][nearest])}" if scene.data.labels else ""
     if scene.data.image_shape:
         top = float(scene.data.train.max())
-        for left, x, title in ((0.70, mean, "decoded: E[x | z]"), (0.855, test[nearest], f"nearest test image{label}")):
-            ax = figure.add_axes((left, 0.43, 0.135, 0.475))
+        images = (mean, "decoded: E[x | z]"), (test[nearest], f"nearest test image{label}")
+        for number, (x, title) in enumerate(images):
+            ax = _axes(figure, 2 + number, (0.70 + 0.155 * number, 0.43, 0.135, 0.475))
             image = x.reshape(scene.data.image_shape).numpy(force=True)
             ax.imshow(image / top, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
             _title(ax, title)
             ax.set(xticks=[], yticks=[])
     else:
-        _draw_among(figure.add_axes((0.725, 0.38, 0.26, 0.525)), scene, mean, test)
+        _draw_among(_axes(figure, 2, (0.725, 0.38, 0.26, 0.525)), scene, mean, test)
     log_p, log_q = scene.prior.log_prob(z).item(), scene.aggregated.log_prob(z[None]).item()
     less = (scene.log_prior < log_p).double().mean().item()
     hole = log_q < scene.hole
@@ -302,14 +320,17 @@ def _draw_among(ax: Axes, scene: Scene, mean: Tensor, test: Tensor) -> None:
         projected = scene.components.transform(points) if scene.components else points[:, [0, -1]]
         return np.asarray(projected)
 
-    cloud = seen(test[:POINTS])
+    cloud, here = seen(test[:POINTS]), seen(mean[None])
     ax.scatter(cloud[:, 0], cloud[:, 1], s=5, color="#8a8a8a", linewidths=0)
-    ax.plot(*seen(mean[None]).T, "o", color=MARK, markeredgecolor="white", markeredgewidth=1.5, markersize=10)
+    ax.plot(*here.T, "o", color=MARK, markeredgecolor="white", markeredgewidth=1.5, markersize=10)
     axes = [f"principal component {i} of x" for i in (1, 2)] if scene.components else ["first column", "last column"]
+    both = np.concatenate((cloud, here))
+    low, high = both.min(0), both.max(0)
+    margin = 0.06 * (high - low)
+    ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
     _title(ax, "decoded: E[x | z] among test data")
     ax.set_xlabel(axes[0], fontsize=9)
     ax.set_ylabel(axes[1], fontsize=9)
-    ax.tick_params(labelsize=8)
 
 
 def _marks(data: Dataset, count: int) -> tuple[list[Path], np.ndarray[Any, Any]]:
