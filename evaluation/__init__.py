@@ -13,6 +13,7 @@ from flowvae.evaluation.calibration import Calibration, calibrate, calibrate_fit
 from flowvae.evaluation.classifier_test import ClassifierTest, measure_classifier
 from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat, plot_weights
 from flowvae.evaluation.exact import exact_metrics
+from flowvae.evaluation.explorer_plots import Scene, draw_state
 from flowvae.evaluation.feature_distances import compare_features, frechet_distance, kernel_distance, prdc
 from flowvae.evaluation.features import Classifier, Features, load_features, train_features, whiten
 from flowvae.evaluation.flow_plots import (
@@ -79,6 +80,7 @@ __all__ = [
     "Memorization",
     "Metric",
     "NoisyParetoKWarning",
+    "Scene",
     "Subject",
     "Surgery",
     "Taken",
@@ -90,6 +92,7 @@ __all__ = [
     "compare_to_reference",
     "draw_codes",
     "draw_figures",
+    "draw_state",
     "ecdf_band",
     "exact_metrics",
     "expected_coverage",
