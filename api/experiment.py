@@ -30,7 +30,7 @@ from flowvae.evaluation import (
     write_figure,
     write_metrics,
 )
-from flowvae.families import build_spec, from_plain, to_plain
+from flowvae.families import build_spec, check_own_flow, from_plain, to_plain
 from flowvae.flows import FlowSpec
 from flowvae.guides import AmortizedGuide, Gaussian, GuideSpec, SemiAmortized
 from flowvae.inference import Inference, atomic_write, choose_device, fit, load_checkpoint, log_joint
@@ -181,6 +181,8 @@ class Experiment:
         if first_stage is not None:
             self._check_stage(first_stage)
         facts = {"experiment": self.to_dict(), "data": data.identity.as_dict()}
+        for part in (self.second_stage.prior if self.second_stage else self.prior, self.guide):
+            check_own_flow(part, self.latent)
         pair = self.build(data)
         self._prepare(directory, overwrite, resume)
         second = self.second_stage

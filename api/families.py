@@ -31,6 +31,7 @@ from flowvae.flows import (
     RealNVP,
     Residual,
     Sylvester,
+    check_flow,
 )
 from flowvae.guides import FlowGuide, FullRank, Gaussian, GuideSpec, SemiAmortized
 from flowvae.models import Mixture, StandardNormal
@@ -43,6 +44,7 @@ __all__ = [
     "Row",
     "build_spec",
     "check_family",
+    "check_own_flow",
     "check_setting",
     "from_plain",
     "name_of",
@@ -116,6 +118,7 @@ def _name_flow(name: str, flow: type[FlowSpec]) -> None:
 for _name, _flow_type in tuple(FLOWS.items()):
     _name_flow(_name, _flow_type)
 _OURS = frozenset(PRIORS) | frozenset(GUIDES)
+_OUR_FLOWS = frozenset(FLOWS.values())
 
 
 def register_flow(name: str) -> Callable[[type[Flow]], type[Flow]]:
@@ -147,6 +150,8 @@ def register_flow(name: str) -> Callable[[type[Flow]], type[Flow]]:
         for wanted in ("title", "paper"):
             if not hasattr(flow, wanted):
                 raise FlowvaeError(f"{where}: {flow.__name__} has no {wanted}, which `flowvae list` prints; add one.")
+        if unwritten := getattr(flow, "__abstractmethods__", None):
+            raise FlowvaeError(f"{where}: {flow.__name__} has no {' and no '.join(sorted(unwritten))}; write it.")
         bare = [f.name for f in fields(flow) if f.default is MISSING and f.default_factory is MISSING]
         if bare:
             raise FlowvaeError(f"{where}: give the setting {bare[0]!r} a default, so that the name alone is enough.")
@@ -154,6 +159,19 @@ def register_flow(name: str) -> Callable[[type[Flow]], type[Flow]]:
         return flow
 
     return give
+
+
+def check_own_flow(part: object, latent: int) -> None:
+    """Try the flow in a prior or a guide, if it is one of the user's own (see `flowvae.flows.check_flow`).
+
+    Raises:
+        FlowvaeError: if it is not what it says it is.
+    """
+    context = part.context if isinstance(part, FlowGuide) and part.conditioned else 0
+    flow = part.flow if isinstance(part, FlowGuide) else part
+    flow = flow.flow if isinstance(flow, Inverse) else flow
+    if isinstance(flow, FlowSpec) and type(flow) not in _OUR_FLOWS:
+        check_flow(flow, latent, context)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,11 @@ class Arrays(DataSpec):
     def load(self, seed: int) -> Dataset:
         arrays = _read(self.path)
         labels = arrays.pop("labels", None)
+        if labels is not None and labels.dtype.kind not in "biuf":
+            raise FlowvaeError(
+                f"{self.path}, labels: values of type {labels.dtype}; must be numbers, such as those that "
+                "np.unique(labels, return_inverse=True)[1] gives to names."
+            )
         if labels is not None and labels.shape != arrays["train"].shape[:1]:
             raise FlowvaeError(
                 f"{self.path}, labels: shape {labels.shape}; must be ({len(arrays['train'])},), one a row of train."
@@ -79,23 +84,29 @@ def _read(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"train": loaded}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile):  # NumPy's text says how to unpickle what it cannot read
         raise FlowvaeError(
-            f"data.path = {str(path)!r}: not a readable .npz or .npy of plain numbers ({error})."
+            f"data.path = {str(path)!r}: not a readable .npz or .npy of plain numbers; write one with "
+            "np.savez(PATH, train=ARRAY). NumPy reads a table of text by np.loadtxt(FILE, delimiter=',', skiprows=1)."
         ) from None
     unknown = [name for name in arrays if name not in KNOWN]
     if unknown:
         raise FlowvaeError(f"{path}: array {unknown[0]!r}: {nearest(unknown[0], KNOWN)}")
     if "train" not in arrays:
-        raise FlowvaeError(f"{path}: holds no array 'train' (it has: {', '.join(arrays) or 'none'}).")
+        raise FlowvaeError(f"{path}: holds no array 'train' (it has: {', '.join(arrays) or 'none'}); add it.")
     return arrays
 
 
 def _rows(path: Path, name: str, array: Any) -> Tensor:
     if array.dtype.kind not in "biuf":
-        raise FlowvaeError(f"{path}, {name}: values of type {array.dtype}; must be numbers.")
+        raise FlowvaeError(
+            f"{path}, {name}: values of type {array.dtype}; must be real numbers. Leave out names and headings, and "
+            "number the categories of a column."
+        )
     if array.ndim < 2:
-        raise FlowvaeError(f"{path}, {name}: shape {array.shape}; must be (N, D) or images (N, H, W).")
+        raise FlowvaeError(
+            f"{path}, {name}: shape {array.shape}; must be (N, D) or images (N, H, W). One column is array[:, None]."
+        )
     return torch.as_tensor(np.asarray(array, dtype=np.float32)).reshape(len(array), math.prod(array.shape[1:]))
 
 
@@ -105,9 +116,10 @@ def _divide(data: dict[str, Tensor], labels: dict[str, Tensor], drawn: list[str]
         return
     count = len(data["train"])
     share = math.ceil(0.15 * count)
-    if count - share * len(drawn) < 1:
+    if count - share * len(drawn) < 2:
         raise FlowvaeError(
-            f"train has {count} rows: too few to draw {' and '.join(drawn)} from; give those splits in the file."
+            f"train has {count} {'row' if count == 1 else 'rows'}: too few to draw {' and '.join(drawn)} from; "
+            "give those splits in the file."
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     for part in (data, labels):

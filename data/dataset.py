@@ -123,14 +123,28 @@ def check_values(where: str, x: Tensor, likelihood: LikelihoodSpec) -> None:
     Raises:
         FlowvaeError: for such a value.
     """
-    _report(where, x, ~torch.isfinite(x), "finite numbers")
-    _report(where, x, likelihood.violations(x), f"{likelihood.support} ({likelihood})")
+    _report(where, x, ~torch.isfinite(x), "finite numbers", "Leave these rows out, or fill in what is missing.")
+    bad = likelihood.violations(x)
+    _report(where, x, bad, f"{likelihood.support} ({likelihood})", _what_they_are(x) if bad.any() else "")
 
 
-def _report(where: str, x: Tensor, bad: Tensor, rule: str) -> None:
+def _report(where: str, x: Tensor, bad: Tensor, rule: str, remedy: str) -> None:
     if bad.any():
         row, column = (int(i) for i in bad.nonzero()[0])
+        count = int(bad.sum())
         raise FlowvaeError(
             f"{where}: value {x[row, column].item():g} at row {row}, column {column} "
-            f"({int(bad.sum())} such values); must be {rule}."
+            f"({count} such value{'s' * (count > 1)}); must be {rule}. {remedy}"
         )
+
+
+def _what_they_are(x: Tensor) -> str:
+    """Which likelihood values (N, D) that are outside the support might have meant."""
+    low, high = x.min().item(), x.max().item()
+    if high > 1 and ((x == 0) | (x == high)).all():
+        return f"All are 0 or {high:g}: divide by {high:g} for bernoulli."
+    if low >= 0 and (x == x.round()).all():
+        return f"Counts are binomial:TOTAL, with a TOTAL of {high:g} or more here."
+    if low >= 0 and high <= 1:
+        return "Shades from 0 to 1 become bits by a threshold, such as x > 0.5; as they are, they are gaussian."
+    return "Real numbers are gaussian."

@@ -181,6 +181,8 @@ class Gaussian(LikelihoodSpec):
         number(self, "scale", optional=True)
 
     def build(self, train: Tensor) -> Likelihood:
+        if len(train) < 2:
+            raise FlowvaeError("train has 1 row: gaussian takes its units from the spread of train; give 2 or more.")
         unit = train.std(0)
         # a constant column has no spread of its own: it is measured in units of the others
         unit = torch.where(unit > 1e-6 * unit.max(), unit, unit.max().clamp_min(1e-6))

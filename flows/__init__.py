@@ -25,6 +25,7 @@
 from flowvae.flows.actnorm import ActNorm
 from flowvae.flows.bpf import BPF
 from flowvae.flows.bridge import PyroFlow, to_pyro
+from flowvae.flows.check import check_flow
 from flowvae.flows.cnf import CNF
 from flowvae.flows.gaussianization import GF
 from flowvae.flows.glow import Glow, initialize_from_data
@@ -72,6 +73,7 @@ __all__ = [
     "RealNVP",
     "Residual",
     "Sylvester",
+    "check_flow",
     "initialize_from_data",
     "to_pyro",
 ]

@@ -123,6 +123,12 @@ def test_classes_that_are_no_whole_flow_are_refused() -> None:
         def cost(self, features: int) -> Cost:
             return Cost(1, 1, 1)
 
+    class NoCost(FlowSpec):
+        title = paper = "own"
+
+        def transform(self, features: int, context: int = 0) -> torch.nn.Module:  # type: ignore[override]
+            return MAF().transform(features, context)
+
     class Undecorated(MAF):
         scale: float = 1.0
 
@@ -130,6 +136,7 @@ def test_classes_that_are_no_whole_flow_are_refused() -> None:
         (dict, "is no flow"),
         (Undecorated, r"@dataclass\(frozen=True\) between"),
         (dataclass(frozen=True)(Bare), "has no title"),
+        (dataclass(frozen=True)(NoCost), "has no cost"),
     ):
         with pytest.raises(FlowvaeError, match=message):
             register_flow("mine")(wrong)  # type: ignore[type-var]

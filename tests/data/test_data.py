@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from flowvae.data import Arrays, Bernoulli, Binomial, Dataset, Digits, Gaussian, Pinwheel, parse_likelihood
+from flowvae.data.dataset import check_values
 from flowvae.data.pinwheel import ARMS, NOISE, OBSERVED, RADIAL, TANGENTIAL, place, see
 from flowvae.errors import FlowvaeError
 
@@ -83,11 +84,13 @@ def wrong_files() -> list[object]:
         pytest.param({"train": good, "valid": good[:0]}, Bernoulli(), "valid: empty", id="empty"),
         pytest.param({"train": good, "valid": good[:, :2]}, Bernoulli(), "different numbers of columns", id="width"),
         pytest.param({"train": good[:, 0]}, Bernoulli(), r"shape \(20,\)", id="shape"),
-        pytest.param({"train": good[:2]}, Bernoulli(), "too few", id="few"),
+        pytest.param({"train": good[:2]}, Bernoulli(), "2 rows: too few", id="few"),
+        pytest.param({"train": good[:3]}, Gaussian(), "3 rows: too few", id="one-is-left"),  # 1 of 3: no spread
         pytest.param({"x": good}, Bernoulli(), "array 'x'", id="name"),
         pytest.param({"valid": good}, Bernoulli(), "no array 'train'", id="no-train"),
-        pytest.param({"train": good.astype("U3")}, Bernoulli(), "must be numbers", id="text"),
+        pytest.param({"train": good.astype("U3")}, Bernoulli(), "must be real numbers", id="text"),
         pytest.param({"train": good, "labels": np.zeros(3)}, Bernoulli(), "one a row", id="labels"),
+        pytest.param({"train": good, "labels": np.full(20, "cat")}, Bernoulli(), "labels: .*numbers", id="names"),
     ]
 
 
@@ -96,6 +99,28 @@ def test_wrong_data_are_refused(tmp_path: Path, arrays: dict[str, object], likel
     path = save(tmp_path / "mine.npz", **arrays)
     with pytest.raises(FlowvaeError, match=message):
         Arrays(path, likelihood).load(0)
+
+
+@pytest.mark.parametrize(
+    ("values", "likelihood", "remedy"),
+    [
+        ([0.0, 255.0], Bernoulli(), "divide by 255"),
+        ([0.0, 7.0, 12.0], Bernoulli(), "binomial:TOTAL, with a TOTAL of 12"),
+        ([0.0, 7.0, 30.0], Binomial(16), "TOTAL of 30"),
+        ([0.0, 0.4, 1.0], Bernoulli(), "a threshold"),
+        ([-0.5, 0.4, 1.0], Binomial(16), "are gaussian"),
+        ([-1.0, 0.0, 3.0], Binomial(16), "are gaussian"),
+        ([0.0, float("nan"), 3.0], Gaussian(), "these rows out"),
+    ],
+)
+def test_the_remedy_is_for_the_data_at_hand(values: list[float], likelihood: Gaussian, remedy: str) -> None:
+    with pytest.raises(FlowvaeError, match=remedy):
+        check_values("mine", torch.tensor(values)[:, None], likelihood)
+
+
+def test_a_gaussian_takes_no_units_from_one_row() -> None:
+    with pytest.raises(FlowvaeError, match="1 row"):
+        Gaussian().build(torch.zeros(1, 3))
 
 
 def test_the_place_that_is_named_is_that_in_the_file(tmp_path: Path) -> None:
@@ -119,8 +144,9 @@ def test_unreadable_files_are_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_pickled_arrays_are_not_opened(tmp_path: Path) -> None:
     path = save(tmp_path / "mine.npz", train=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(FlowvaeError, match="plain numbers"):
+    with pytest.raises(FlowvaeError, match="plain numbers") as refused:
         Arrays(path, Bernoulli()).load(0)
+    assert "allow_pickle" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["bernoulli", "binomial:16", "gaussian", "gaussian:0.1"])

@@ -1,0 +1,152 @@
+"""The check of a flow of one's own finds the slips that it is there to find, and passes what is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Transform, constraints
+from zuko.flows.gaussianization import ElementWiseTransform
+from zuko.lazy import LazyTransform
+
+from flowvae import MAF, NSF, Experiment, FlowGuide, FlowvaeError, Inference, Inverse, RealNVP, families, register_flow
+from flowvae.families import check_own_flow
+from flowvae.flows import BPF, Cost, FlowSpec, Planar, check_flow
+
+
+class Slopes(Transform):
+    """One slope for negative numbers, another one for positive ones."""
+
+    domain = codomain = constraints.real
+    bijective = True
+
+    def __init__(self, left: Tensor, right: Tensor) -> None:
+        super().__init__()
+        self.left, self.right = left, right
+
+    def _call(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0, self.right, self.left).exp() * x
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return torch.where(y > 0, -self.right, -self.left).exp() * y
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.where(x > 0, self.right, self.left)
+
+
+class NoLogDet(Slopes):
+    log_abs_det_jacobian = Transform.log_abs_det_jacobian
+
+
+class NoWayBack(Slopes):
+    _inverse = Transform._inverse
+
+
+class ZeroLogDet(Slopes):
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class WrongSign(Slopes):
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return -super().log_abs_det_jacobian(x, y)
+
+
+class SummedTwice(Slopes):
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return super().log_abs_det_jacobian(x, y).sum(-1)
+
+
+class Folds(Slopes):
+    def _call(self, x: Tensor) -> Tensor:
+        return super()._call(x).abs()
+
+
+class Infinite(Slopes):
+    def __init__(self, left: Tensor, right: Tensor) -> None:
+        super().__init__(left.log(), right)
+
+
+@dataclass(frozen=True)
+class Own(FlowSpec):
+    title = "own"
+    paper = "own"
+    kind: Any = Slopes
+
+    def transform(self, features: int, context: int = 0) -> LazyTransform:
+        return ElementWiseTransform(features, context, univariate=self.kind, shapes=[(), ()])
+
+    def cost(self, features: int) -> Cost:
+        return Cost(1, 1, 1)
+
+
+class Bare(Own):
+    def transform(self, features: int, context: int = 0) -> LazyTransform:
+        return Slopes(torch.zeros(features), torch.zeros(features))  # type: ignore[return-value]
+
+
+class NoContext(Own):
+    def transform(self, features: int) -> LazyTransform:  # type: ignore[override]
+        return super().transform(features)
+
+
+@pytest.mark.parametrize("context", [0, 3])
+@pytest.mark.parametrize("flow", [Own(), Inverse(Own()), MAF(), NSF(), RealNVP(), BPF(), Planar()], ids=repr)
+def test_right_flows_pass(flow: FlowSpec, context: int) -> None:
+    for seed in range(2):
+        check_flow(flow, 4, context, seed)
+
+
+@pytest.mark.parametrize(
+    ("flow", "message"),
+    [
+        (Own(NoLogDet), "method log_abs_det_jacobian is missing"),
+        (Own(NoWayBack), "method _inverse is missing"),
+        (Own(ZeroLogDet), r"0 where automatic differentiation finds .* nats"),
+        (Own(WrongSign), "Mend log_abs_det_jacobian"),
+        (Own(SummedTwice), r"log-determinants of shape .*must be \(16, 4\) and \(16,\)"),
+        (Own(Folds), "must be a bijection"),
+        (Own(Infinite), "not finite.*tanh"),
+        (Own(lambda left: Slopes(left, left)), "TypeError: .*positional argument"),
+        (Bare(), "must be a zuko LazyTransform"),
+        (NoContext(), r"transform\(features, context\): TypeError"),
+    ],
+)
+def test_each_slip_is_named(flow: FlowSpec, message: str) -> None:
+    with pytest.raises(FlowvaeError, match=f"(?s){message}"):
+        check_flow(flow, 4)
+
+
+def test_an_own_flow_is_found_in_prior_and_guide() -> None:
+    for part in (Own(ZeroLogDet), Inverse(Own(ZeroLogDet)), FlowGuide(Inverse(Own(ZeroLogDet)))):
+        with pytest.raises(FlowvaeError, match="Mend log_abs_det_jacobian"):
+            check_own_flow(part, 4)
+    check_own_flow(FlowGuide(Own()), 4)
+
+
+def test_a_wrong_flow_trains_nothing_and_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in ("FLOWS", "PRIORS", "GUIDES", "_ANY_FLOW", "_TURNED"):
+        monkeypatch.setattr(families, table, dict(getattr(families, table)))
+
+    @register_flow("wrong")
+    @dataclass(frozen=True)
+    class Wrong(MAF):
+        def transform(self, features: int, context: int = 0) -> LazyTransform:
+            return Own(ZeroLogDet).transform(features, context)
+
+    experiment = Experiment(latent=2, prior=Wrong(), inference=Inference(epochs=1, device="cpu"))
+    with pytest.raises(FlowvaeError, match="Mend log_abs_det_jacobian"):
+        experiment.run(tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_check_leaves_the_random_stream_where_it_was() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    check_flow(MAF(), 3)
+    assert torch.equal(torch.rand(4), expected)
