@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation import Metric
@@ -47,6 +48,7 @@ def row(run: Run) -> dict[str, str]:
 def main() -> int:
     """Train both, print the table, say where the figures are."""
     started = time.perf_counter()
+    torch.set_num_threads(1)  # networks as small as these are fastest so, and threads on a busy machine wait
     runs = []
     for name, experiment in arms().items():
         directory = free(Path("runs") / f"demo-{name}")
