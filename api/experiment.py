@@ -181,7 +181,7 @@ class Experiment:
         if first_stage is not None:
             self._check_stage(first_stage)
         facts = {"experiment": self.to_dict(), "data": data.identity.as_dict()}
-        for part in (self.second_stage.prior if self.second_stage else self.prior, self.guide):
+        for part in (self.prior, self.guide, self.second_stage and self.second_stage.prior):
             check_own_flow(part, self.latent)
         pair = self.build(data)
         self._prepare(directory, overwrite, resume)

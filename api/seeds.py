@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["derive", "seeded"]
+__all__ = ["derive", "random_state_kept", "seeded"]
 
 
 def derive(seed: int, *purpose: str | int) -> int:
@@ -27,9 +27,16 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Torch's random numbers come from `seed` inside the block, and go on as before after it."""
+def random_state_kept() -> Iterator[None]:
+    """Torch's random numbers go on after the block as they were before it."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's random numbers come from `seed` inside the block, and go on as before after it."""
+    with random_state_kept():
         torch.manual_seed(seed)
         yield

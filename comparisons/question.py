@@ -23,7 +23,7 @@ class Preset:
     """How much work a question may cost.
 
     Args:
-        seeds: how many.
+        seeds: how many, 2 or more.
         epochs: the most of a run.
         draws: K of the test NLL.
     """
@@ -33,8 +33,9 @@ class Preset:
     draws: int
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "epochs", "draws"):
-            whole(self, name)
+        whole(self, "seeds", least=2)  # with one there is no standard error over seeds
+        whole(self, "epochs")
+        whole(self, "draws")
 
     @property
     def label(self) -> str:

@@ -14,13 +14,13 @@ from pyro import poutine
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError, nearest
-from flowvae.inference import Replay
+from flowvae.inference import MODES, Replay
 from flowvae.seeds import derive, seeded
 
 __all__ = ["COMPILE", "Draws", "importance_draws", "log_mean"]
 
 ROWS = 64  # data a block: random numbers belong to a block, so no result depends on what fits into memory
-COMPILE = ("none", "capture", "inductor")
+COMPILE = ("none", *MODES)
 DRAWS = 250  # draws that are in memory at a time
 
 

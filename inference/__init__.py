@@ -3,7 +3,7 @@
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.capture import EagerWarning
 from flowvae.inference.checkpoint import atomic_write, load_checkpoint, save_checkpoint
-from flowvae.inference.compiled import CompiledTrace_ELBO
+from flowvae.inference.compiled import MODES, CompiledTrace_ELBO
 from flowvae.inference.fit import Fitted, Inference, TrainingStopped, choose_device, fit
 from flowvae.inference.fit_guide import GuideFit, GuideSettings, fit_guide
 from flowvae.inference.joint import log_joint
@@ -13,6 +13,7 @@ from flowvae.inference.refinement import RefinedGuide, refine
 from flowvae.inference.replay import Replay
 
 __all__ = [
+    "MODES",
     "CompiledTrace_ELBO",
     "EagerWarning",
     "FiniteTraceELBO",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from flowvae.inference.capture import EagerWarning, Program
 from flowvae.inference.optim import FiniteTraceELBO, NonFiniteError
 from flowvae.inference.recorder import Uncapturable
 from flowvae.inference.watch import Watch
+from flowvae.seeds import random_state_kept
 
 __all__ = ["MODES", "CompiledTrace_ELBO"]
 
@@ -145,7 +145,7 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name it
         """The program, captured if there is none, after a run that agrees with Pyro's own; random state is kept."""
         if any(value.requires_grad and not value.is_leaf for value in arguments):
             raise Uncapturable("an argument requires a gradient and was computed from others")
-        with same_random_numbers():
+        with random_state_kept():
             with Watch() as watch:
                 loss, surrogate = terms(arguments)
             leaves = [*watch.leaves(), *(value for value in arguments if value.requires_grad)] if gradients else []
@@ -157,10 +157,10 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name it
             made = [one for key, found in self._programs.items() if key[:2] == pair for one in found]
             if len(made) >= MOST:
                 raise Uncapturable(f"{MOST} programs were captured; give what changes as tensors of equal shapes")
-            with same_random_numbers():
+            with random_state_kept():
                 program = Program(terms, watch, arguments, gradients, self.compile == "inductor")
                 watch.undo()
-        with same_random_numbers():
+        with random_state_kept():
             try:
                 again, grown, found = program(arguments)
             except Exception as error:
@@ -222,14 +222,6 @@ def _ambient() -> tuple[Any, ...]:
         torch.get_default_dtype(),
         *((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")),
     )
-
-
-@contextmanager
-def same_random_numbers() -> Iterator[None]:
-    """Torch's random numbers go on after the block as they were before it."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        yield
 
 
 def _close(ones: list[Tensor], others: list[Tensor]) -> bool:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from flowvae.errors import one_of
 from flowvae.inference.capture import EagerWarning, Program
-from flowvae.inference.compiled import MODES, same_random_numbers
+from flowvae.inference.compiled import MODES
 from flowvae.inference.recorder import Uncapturable
 from flowvae.inference.watch import Watch
+from flowvae.seeds import random_state_kept
 
 __all__ = ["Replay"]
 
@@ -59,14 +60,14 @@ class Replay:
             value = self.function(arguments[0])
             return value, value
 
-        with same_random_numbers():
+        with random_state_kept():
             with Watch() as watch:
                 expected = self.function(x)
             watch.undo()
-        with same_random_numbers():
+        with random_state_kept():
             program = Program(terms, watch, [x], gradients=False, inductor=self.compile == "inductor")
             watch.undo()
-        with same_random_numbers():
+        with random_state_kept():
             found = program([x])[0]
             watch.undo()
         tolerance = torch.finfo(expected.dtype).eps ** 0.5

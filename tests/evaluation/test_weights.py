@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from dataclasses import replace
@@ -17,7 +18,7 @@ from flowvae import IAF, MAF, NSF, Digits, Experiment, FlowGuide, FlowvaeError, 
 from flowvae.cli import main
 from flowvae.evaluation import importance_draws, measure_iwae, measure_likelihoods
 from flowvae.experiment import Pair
-from flowvae.inference import EagerWarning, Inference
+from flowvae.inference import EagerWarning, Inference, Replay
 from flowvae.networks import MLP
 
 BASE = Experiment(latent=3, encoder=MLP((8,)), decoder=MLP((8,)), inference=Inference(epochs=1, device="cpu"))
@@ -83,6 +84,35 @@ def test_what_cannot_be_captured_is_computed_with_a_warning() -> None:
         ours = measure_likelihoods(model, guide, x, 500, compile="capture")
     assert len(warned) == 1
     torch.testing.assert_close(ours.log_evidence, measure_likelihoods(model, guide, x, 500).log_evidence)
+
+
+def test_a_function_that_is_no_program_of_its_argument_is_called() -> None:
+    """What Python counts from call to call would stand still in a program."""
+    calls = itertools.count()
+    replay = Replay(lambda x: x + next(calls), "capture")
+    x = torch.zeros(3)
+    with pytest.warns(EagerWarning, match="gives other values than the function"):
+        first = replay(x)
+    later = replay(x)
+    assert (later - first == 1).all()
+
+
+def test_a_replay_follows_its_parameters_and_draws_anew() -> None:
+    layer = torch.nn.Linear(2, 2)
+    replay = Replay(lambda x: layer(x) + torch.randn(4, 2), "capture")
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    for seed in range(3):
+        with torch.no_grad():
+            layer.weight.add_(1.0)
+        values = []
+        for function in (replay, replay.function):
+            torch.manual_seed(seed)
+            values.append(function(x).detach())
+        torch.testing.assert_close(*values)
+    assert replay.program is not None
+    wider = torch.randn(7, 2, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(RuntimeError, match="size"):  # the function's own, whose noise has four rows
+        replay(wider)
 
 
 @pytest.mark.skipif("FLOWVAE_INDUCTOR" not in os.environ, reason="needs a C++ compiler and half a minute")

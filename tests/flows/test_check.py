@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from zuko.lazy import LazyTransform
 from flowvae import MAF, NSF, Experiment, FlowGuide, FlowvaeError, Inference, Inverse, RealNVP, families, register_flow
 from flowvae.families import check_own_flow
 from flowvae.flows import BPF, Cost, FlowSpec, Planar, check_flow
+from flowvae.second_stage import SecondStage
 
 
 class Slopes(Transform):
@@ -139,9 +140,11 @@ def test_a_wrong_flow_trains_nothing_and_leaves_no_directory(tmp_path: Path, mon
             return Own(ZeroLogDet).transform(features, context)
 
     experiment = Experiment(latent=2, prior=Wrong(), inference=Inference(epochs=1, device="cpu"))
-    with pytest.raises(FlowvaeError, match="Mend log_abs_det_jacobian"):
-        experiment.run(tmp_path / "run", progress=False)
-    assert not (tmp_path / "run").exists()
+    after = replace(experiment, second_stage=SecondStage(MAF()))  # its first stage has the wrong flow
+    for wrong in (experiment, after):
+        with pytest.raises(FlowvaeError, match="Mend log_abs_det_jacobian"):
+            wrong.run(tmp_path / "run", progress=False)
+        assert not (tmp_path / "run").exists()
 
 
 def test_the_check_leaves_the_random_stream_where_it_was() -> None:
