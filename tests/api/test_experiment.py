@@ -204,7 +204,8 @@ def from_plain_likelihood():  # type: ignore[no-untyped-def]
 
 
 KILLED = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
 from flowvae import Experiment
 import flowvae.inference
 module = sys.modules["flowvae.inference.fit"]
