@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from torchvision.utils import make_grid, save_image
+from matplotlib.image import imsave
 
 from flowvae.comparisons.grid import Grid, run_grid
 from flowvae.comparisons.question import Preset, Question, preset_of
 from flowvae.comparisons.statistics import LEVEL, MARGIN, describe, paired_differences, summarize
 from flowvae.errors import FlowvaeError, nearest
-from flowvae.evaluation import write_figure
+from flowvae.evaluation import image_grid, write_figure
 from flowvae.experiment import Run, load
 from flowvae.inference import atomic_write
 from flowvae.seeds import derive, seeded
@@ -207,15 +207,13 @@ def _write_samples(directory: Path, runs: Mapping[str, Run]) -> None:
         return
     directory.mkdir(exist_ok=True)
     data = next(iter(runs.values())).data
-    top = float(data.train.max())
     images = {"data": data.test[:SAMPLES]}
     for name, run in runs.items():
         with seeded(derive(run.experiment.seed, "samples")):
             images[name] = run.pair.model.generate(SAMPLES)[1].cpu()
     for name, values in images.items():
-        grid = make_grid(values.reshape(-1, 1, *(data.image_shape or ())) / top, nrow=5, padding=1, pad_value=0.5)
         with atomic_write(directory / f"{name}.png") as temporary:
-            save_image(1 - grid, temporary, format="png")
+            imsave(temporary, image_grid(values, data, row=5), cmap="gray_r", vmin=0, vmax=1, format="png")
 
 
 def _write_table(path: Path, frame: pd.DataFrame) -> None:

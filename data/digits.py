@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from flowvae.data.dataset import Dataset, DataSpec
 from flowvae.data.likelihoods import Binomial
@@ -27,6 +25,10 @@ class Digits(DataSpec):
     title: ClassVar[str] = "scikit-learn digits, 8×8 grey levels, 1797 images"
 
     def load(self, seed: int) -> Dataset:
+        # here and not above: scikit-learn takes a second to import, and most of the program needs nothing of it
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
         images, labels = load_digits(return_X_y=True)
         x = torch.tensor(images, dtype=torch.float32)
         y = torch.tensor(labels)

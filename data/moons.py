@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.datasets import make_moons
 from torch import Tensor
 
 from flowvae.data.dataset import Dataset, DataSpec
@@ -50,6 +49,8 @@ class Moons(DataSpec):
         number(self, "noise")
 
     def load(self, seed: int) -> Dataset:
+        from sklearn.datasets import make_moons  # slow to import
+
         parts = {}
         for split, stream in (("train", seed), ("valid", seed), ("test", 0)):
             # NumPy's seeds have 32 bits

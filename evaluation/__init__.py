@@ -29,6 +29,7 @@ from flowvae.evaluation.generation import Generation, expected_coverage, expecte
 from flowvae.evaluation.generation_plots import plot_fid_bias, plot_memorization
 from flowvae.evaluation.held_out_codes import HeldOutCodes, measure_held_out_codes
 from flowvae.evaluation.holes import Holes, measure_holes
+from flowvae.evaluation.images import image_grid, image_shape, show_images
 from flowvae.evaluation.importance import NoisyParetoKWarning, Weighed, weigh, weigh_each
 from flowvae.evaluation.iwae import IWAE, measure_iwae
 from flowvae.evaluation.latent_plots import plot_activity, plot_holes
@@ -103,6 +104,8 @@ __all__ = [
     "from_base",
     "generate",
     "has_base",
+    "image_grid",
+    "image_shape",
     "importance_draws",
     "interpolate",
     "kernel_distance",
@@ -152,6 +155,7 @@ __all__ = [
     "psis",
     "read_metrics",
     "run_nuts",
+    "show_images",
     "to_arviz",
     "to_base",
     "train_features",

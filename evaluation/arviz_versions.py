@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,20 @@ import torch
 from torch import Tensor
 from xarray import DataTree
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # 0.23 announces 1.0 at every import
-    import arviz as az
+__all__ = ["OLD", "TAIL", "arviz", "from_groups", "pareto_k", "psis"]
 
-__all__ = ["OLD", "TAIL", "az", "from_groups", "pareto_k", "psis"]
-
-OLD = int(az.__version__.split(".")[0]) == 0
+OLD = int(version("arviz").split(".")[0]) == 0
 TAIL = 25  # draws; ArviZ fits no tail of fewer than five, a fifth of them
 EQUAL = 1e-3  # nats; weights that differ by less have no tail
+
+
+@cache
+def arviz() -> Any:
+    """The module, imported when it is first needed, because that takes a second."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # 0.23 announces 1.0 at every import
+        import arviz as az
+    return az
 
 
 def psis(log_weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,17 +91,17 @@ def from_groups(
         named = {key: list(value) for key, value in dims.get(name, {}).items()}
         if OLD:
             draws: list[str] | None = [] if name == "observed_data" else None
-            parts[name] = az.dict_to_dataset(arrays, dims=named, coords=dict(coords or {}), default_dims=draws)
+            parts[name] = arviz().dict_to_dataset(arrays, dims=named, coords=dict(coords or {}), default_dims=draws)
         else:
-            parts[name] = az.from_dict({name: arrays}, dims=named, coords=dict(coords or {}))[name].to_dataset()
+            parts[name] = arviz().from_dict({name: arrays}, dims=named, coords=dict(coords or {}))[name].to_dataset()
     if attrs:
         parts["posterior"].attrs.update(attrs)
-    return az.InferenceData(**parts) if OLD else DataTree.from_dict(parts)
+    return arviz().InferenceData(**parts) if OLD else DataTree.from_dict(parts)
 
 
 def _psislw(log_weight: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], float]:
     if OLD:
-        return az.psislw(log_weight.copy())
+        return arviz().psislw(log_weight.copy())
     from arviz_stats.base import array_stats
 
     return array_stats.psislw(-log_weight, r_eff=1.0)  # 1.x wants log-likelihoods, which it negates

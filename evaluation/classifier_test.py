@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError
@@ -80,6 +78,9 @@ def measure_classifier(
     References:
         Lopez-Paz & Oquab (2017), "Revisiting Classifier Two-Sample Tests".
     """
+    from sklearn.exceptions import ConvergenceWarning  # slow to import
+    from sklearn.neural_network import MLPClassifier
+
     if min(points, len(x)) < 40:
         raise FlowvaeError(f"points = {points}, data = {len(x)}: the classifier needs 40 or more.")
     codes, drawn = (part.cpu().double() for part in codes_and_prior(model, guide, x, points, seed))

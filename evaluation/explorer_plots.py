@@ -16,13 +16,13 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, IdentityTransform
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from flowvae.data import Dataset
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.aggregated import AggregatedPosterior, WithPosterior, draw_codes
 from flowvae.evaluation.base_space import from_base, has_base, to_base
+from flowvae.evaluation.principal_plane import principal_plane
 from flowvae.models import VAE
 from flowvae.seeds import derive, seeded
 
@@ -84,7 +84,7 @@ class Scene:
         ends = torch.tensor((0.002, 0.998), dtype=both.dtype, device=both.device)
         self._window = both.quantile(ends, dim=0).numpy(force=True)
         self._density: dict[tuple[int, int], Any] = {}
-        self.components = PCA(2).fit(data.test.numpy(force=True)) if data.features > 2 else None
+        self.components = principal_plane(data.test.numpy(force=True))
         self.marks, self.colours = _marks(data, len(self.codes))
 
     @property

@@ -10,11 +10,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid
 from zuko.transforms import ComposedTransform
 
 from flowvae.data import Dataset
 from flowvae.errors import FlowvaeError
+from flowvae.evaluation.images import image_shape, show_images
 from flowvae.models import FlowModel
 from flowvae.seeds import derive, seeded
 
@@ -59,11 +59,11 @@ def plot_flow_samples(
     """
     figure = _figure(3.6 * (len(temperatures) + 1), 3.9)
     axes = figure.subplots(1, len(temperatures) + 1)
-    _images(axes[0], data.test[:IMAGES], data, f"{data.name}: test images")
+    show_images(axes[0], data.test[:IMAGES], data, f"{data.name}: test images")
     for ax, temperature in zip(axes[1:], temperatures, strict=True):
         with seeded(derive(seed, "samples")):
             drawn = model.generate(IMAGES, temperature)
-        _images(ax, drawn, data, f"generated, temperature {temperature:g}")
+        show_images(ax, drawn, data, f"generated, temperature {temperature:g}")
     return figure
 
 
@@ -75,7 +75,7 @@ def plot_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: i
     Raises:
         FlowvaeError: for data that are no images.
     """
-    _image_shape(data)
+    image_shape(data)
     order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(derive(seed, "pairs")))
     labels = data.labels["test"] if data.labels else torch.arange(len(data.test))
     chosen: list[tuple[int, int]] = []
@@ -88,7 +88,7 @@ def plot_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: i
     figure = _figure(9.6, 0.5 * pairs + 0.6)
     titles = "through the base: T(u(t))", "pixels: (1 − t) x₀ + t x₁"
     for ax, way, title in zip(figure.subplots(1, 2), ways, titles, strict=True):
-        _images(ax, way.transpose(0, 1).flatten(0, 1), data, title, row=steps)
+        show_images(ax, way.transpose(0, 1).flatten(0, 1), data, title, row=steps)
     return figure
 
 
@@ -162,20 +162,6 @@ def _cloud(ax: Axes, points: Tensor, title: str, **style: Any) -> None:
     ax.scatter(x, y, s=3, alpha=0.7, linewidths=0, **style)
     ax.set_title(title, fontsize=10)
     ax.tick_params(labelsize=7)
-
-
-def _images(ax: Axes, x: Tensor, data: Dataset, title: str, row: int = 8) -> None:
-    images = x.cpu().reshape(-1, 1, *_image_shape(data))
-    grid = make_grid(images / float(data.train.max()), nrow=row, padding=1, pad_value=0.5)
-    ax.imshow(grid[0].numpy(force=True), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_title(title, fontsize=10)
-    ax.axis("off")
-
-
-def _image_shape(data: Dataset) -> tuple[int, int]:
-    if data.image_shape is None:
-        raise FlowvaeError(f"{data.name}: has no image_shape; this figure needs images, such as Digits().")
-    return data.image_shape
 
 
 def _plane(data: Dataset) -> None:

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from flowvae.data import Dataset
 from flowvae.evaluation.generation import expected_fid
+from flowvae.evaluation.images import show_images
 from flowvae.evaluation.memorization import Memorization
 
 __all__ = ["plot_fid_bias", "plot_memorization"]
@@ -45,11 +45,7 @@ def plot_memorization(result: Memorization, data: Dataset) -> Figure:
     if right is not None:
         nearest = result.generated.argsort()[:PAIRS]
         pairs = torch.stack((result.samples[nearest], data.train[result.neighbours[nearest]].cpu()), 1)
-        images = pairs.reshape(-1, 1, *(data.image_shape or ())) / float(data.train.max())
-        grid = make_grid(images, nrow=6, padding=1, pad_value=0.5)
-        right.imshow(grid[0].numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-        right.set_title(f"nearest {result.of}, each left of its training image", fontsize=9)
-        right.axis("off")
+        show_images(right, pairs, data, f"nearest {result.of}, each left of its training image", row=6, size=9)
     return figure
 
 

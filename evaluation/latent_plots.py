@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.activity import ACTIVE, Activity
 from flowvae.evaluation.aggregated import AggregatedPosterior, WithPosterior, WithPrior
 from flowvae.evaluation.holes import reference_codes
+from flowvae.evaluation.principal_plane import principal_plane
 from flowvae.seeds import derive, seeded
 
 __all__ = ["plot_activity", "plot_holes"]
@@ -60,7 +60,7 @@ def plot_holes(
     threshold = aggregated.log_prob(codes).quantile(quantile).item()
     density = aggregated.log_prob(drawn)
     hole = (density < threshold).numpy(force=True)
-    components = PCA(2).fit(codes.numpy(force=True)) if codes.shape[1] > 2 else None
+    components = principal_plane(codes.numpy(force=True))
     planes = [components.transform(z.numpy(force=True)) if components else z.numpy(force=True) for z in (codes, drawn)]
     figure = Figure(figsize=(9.6, 4.9), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)

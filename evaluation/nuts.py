@@ -14,7 +14,7 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError
-from flowvae.evaluation.arviz_versions import az, from_groups
+from flowvae.evaluation.arviz_versions import arviz, from_groups
 from flowvae.evaluation.importance import Weighed
 from flowvae.evaluation.sites import read_program
 from flowvae.seeds import derive, seeded
@@ -158,7 +158,7 @@ def _compare(
 
 def _effective(values: Array) -> tuple[float, float]:
     """Effective draws of chains (chains, draws), for the mean and for the standard deviation."""
-    return float(az.ess(values, method="mean")), float(az.ess(values, method="sd"))
+    return float(arviz().ess(values, method="mean")), float(arviz().ess(values, method="sd"))
 
 
 def _draws(source: Any) -> dict[str, Array]:

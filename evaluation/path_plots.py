@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from flowvae.data import Dataset
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.base_space import from_base, to_base
+from flowvae.evaluation.images import show_images
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
 from flowvae.seeds import derive, seeded
@@ -64,7 +63,7 @@ def plot_paths(
     for column, (way, smooth) in enumerate(
         zip(latent_paths(model, start, end, steps), latent_paths(model, start, end, fine), strict=True)
     ):
-        _images(axes[0, column], model.mean(way).transpose(0, 1).flatten(0, 1), data, titles[column], steps)
+        show_images(axes[0, column], model.mean(way).transpose(0, 1).flatten(0, 1), data, titles[column], steps)
         density = model.prior().log_prob(smooth).numpy(force=True)
         for pair in range(pairs):
             style = ("-", "--", ":", "-.")[pair % 4]
@@ -114,7 +113,7 @@ def plot_traversals(
     figure = Figure(figsize=(9.6, 0.5 * len(chosen) + 0.8), layout="constrained")
     titles = "base space: $u_j$ from −2.5 to 2.5", "latent space: $z_j$ over the same share of the prior"
     for ax, way, title, letter in zip(figure.subplots(1, 2), ways, titles, "uz", strict=True):
-        _images(ax, model.mean(way), data, title, steps)
+        show_images(ax, model.mean(way), data, title, steps)
         side = ax.get_ylim()[0] / len(chosen)
         for row, unit in enumerate(chosen):
             ax.text(-0.3 * side, (row + 0.5) * side, f"${letter}_{{{unit}}}$", ha="center", va="center", fontsize=9)
@@ -141,13 +140,3 @@ def _pairs(data: Dataset, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
     first, last = order[0 : len(order) // 2 * 2 : 2], order[1::2]
     different = labels[first] != labels[last]
     return first[different][:pairs], last[different][:pairs]
-
-
-def _images(ax: Axes, x: Tensor, data: Dataset, title: str, row: int) -> None:
-    if data.image_shape is None:
-        raise FlowvaeError(f"{data.name}: has no image_shape; this figure needs images, such as Digits().")
-    images = x.cpu().reshape(-1, 1, *data.image_shape)
-    grid = make_grid(images / float(data.train.max()), nrow=row, padding=1, pad_value=0.5)
-    ax.imshow(grid[0].numpy(force=True), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_title(title, fontsize=10)
-    ax.axis("off")

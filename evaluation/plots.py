@@ -11,12 +11,11 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
-from torch import Tensor
-from torchvision.utils import make_grid
 
 from flowvae.data import Dataset
 from flowvae.errors import FlowvaeError
+from flowvae.evaluation.images import show_images
+from flowvae.evaluation.principal_plane import principal_plane
 from flowvae.guides import AmortizedGuide
 from flowvae.inference.checkpoint import atomic_write
 from flowvae.models import VAE
@@ -72,15 +71,15 @@ def plot_samples(model: VAE, data: Dataset, seed: int = 0) -> Figure:
         _, generated = model.generate(IMAGES if data.image_shape else min(POINTS, len(data.test)))
     if data.image_shape:
         figure = _figure(9, 4.8)
-        _images(figure.add_subplot(1, 2, 1), data.test[:IMAGES], data, f"{data.name}: test images")
-        _images(figure.add_subplot(1, 2, 2), generated, data, "generated: mean of x for z from the prior")
+        show_images(figure.add_subplot(1, 2, 1), data.test[:IMAGES], data, f"{data.name}: test images")
+        show_images(figure.add_subplot(1, 2, 2), generated, data, "generated: mean of x for z from the prior")
         return figure
     with seeded(derive(seed, "samples")):
         z, _ = model.generate(min(POINTS, len(data.test)))
         generated = model.decode(z).sample()
     figure = _figure(9, 4.6)
     centre = data.test.mean(0)
-    axes = PCA(2).fit(data.test.numpy(force=True) - centre.numpy(force=True)) if data.features > 2 else None
+    axes = principal_plane((data.test - centre).numpy(force=True))
     first = None
     for place, (x, title) in enumerate(
         ((data.test[:POINTS], f"{data.name}: test data"), (generated, "generated")), start=1
@@ -106,7 +105,7 @@ def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed:
         rebuilt = model.mean(guide.posterior(x).sample())
     if data.image_shape:
         figure = _figure(9, 2.2)
-        _images(
+        show_images(
             figure.add_subplot(),
             torch.cat((x, rebuilt)),
             data,
@@ -137,7 +136,7 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
         codes = guide.posterior(x).sample().numpy(force=True)
         drawn = model.prior().sample((max(len(codes), 1000),)).numpy(force=True)
     latent = codes.shape[1]
-    axes = PCA(2).fit(np.concatenate((codes, drawn))) if latent > 2 else None
+    axes = principal_plane(np.concatenate((codes, drawn)))
     if axes:
         codes, drawn = axes.transform(codes), axes.transform(drawn)
     if latent == 1:
@@ -253,16 +252,7 @@ def _contours(ax: Axes, model: VAE, reach: float) -> None:
     ax.contour(side, side, density, levels=density.max() * np.geomspace(0.01, 0.9, 7), cmap="Greys_r", linewidths=0.7)
 
 
-def _images(ax: Axes, x: Tensor, data: Dataset, title: str, row: int = 8) -> None:
-    images = x.cpu().reshape(-1, 1, *(data.image_shape or (1, data.features)))
-    top = float(data.train.max())
-    grid = make_grid(images / top, nrow=row, padding=1, pad_value=0.5)
-    ax.imshow(grid[0].numpy(force=True), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_title(title, fontsize=10)
-    ax.axis("off")
-
-
-def _axis(name: str, number: int, axes: PCA | None) -> str:
+def _axis(name: str, number: int, axes: Any) -> str:
     if axes is None:
         return f"{name} {number}" if name != "z" else f"$z_{number}$"
     share = axes.explained_variance_ratio_[number - 1]

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from flowvae import FlowvaeError
 from flowvae.evaluation import Calibration, calibrate, calibrate_fits, ecdf_band, plot_calibration
-from flowvae.evaluation.arviz_versions import OLD, az
+from flowvae.evaluation.arviz_versions import OLD, arviz
 from flowvae.evaluation.holm import holm
 from flowvae.models import LinearGaussian
+
+az = arviz()
 
 DRAWS = 99
 

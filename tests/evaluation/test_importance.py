@@ -29,8 +29,10 @@ from flowvae.evaluation import (
     weigh_each,
     weighed_to_arviz,
 )
-from flowvae.evaluation.arviz_versions import az
+from flowvae.evaluation.arviz_versions import arviz
 from flowvae.models import LinearGaussian
+
+az = arviz()
 
 mpl.use("Agg")
 pytestmark = pytest.mark.usefixtures("own_store")

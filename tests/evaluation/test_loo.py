@@ -14,8 +14,10 @@ from torch import Tensor
 
 from flowvae import FlowvaeError
 from flowvae.evaluation import loo, weigh, weigh_each, weighed_to_arviz
-from flowvae.evaluation.arviz_versions import OLD, az
+from flowvae.evaluation.arviz_versions import OLD, arviz
 from flowvae.models import LinearGaussian
+
+az = arviz()
 
 PRIOR = 3.0
 Y = torch.distributions.Normal(1.0, 1.0).icdf(torch.linspace(0.03, 0.97, 20, dtype=torch.float64))

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from flowvae import FlowvaeError
 from flowvae.evaluation import compare_to_reference, run_nuts, weigh
-from flowvae.evaluation.arviz_versions import az
+from flowvae.evaluation.arviz_versions import arviz
+
+az = arviz()
 
 Y = torch.tensor([1.2, -0.3, 2.1, 0.4])
 PRECISION = 4 + 0.25
