@@ -20,7 +20,7 @@ from flowvae.data import Digits, LikelihoodSpec, parse_likelihood
 from flowvae.errors import FlowvaeError, SlowDirectionWarning, nearest
 from flowvae.evaluation import MEASURES, draw_figures, plot_samples
 from flowvae.experiment import Experiment, Run, fit_prior, load
-from flowvae.families import DATA, GUIDES, PRIORS, Row, check_family, check_setting, name_of, table
+from flowvae.families import DATA, GUIDES, PRIORS, Row, table
 from flowvae.flows import MAF
 from flowvae.guides import Gaussian
 from flowvae.inference import Inference, atomic_write
@@ -28,10 +28,17 @@ from flowvae.models import FlowDecoder, StandardNormal
 from flowvae.networks import MLP
 from flowvae.second_stage import SecondStage
 from flowvae.seeds import derive, seeded
+from flowvae.words import arrange, take_option
 
 __all__ = ["main"]
 
-GROUPS = ("data", "prior", "guide")
+# what to do after an interruption, by command
+GO_ON = {
+    "train": "; go on from the last checkpoint with the same words and --resume",
+    "fit-prior": "; go on from the last checkpoint with flowvae train --resume and the same --out",
+    "evaluate": "; finished measures are in metrics.json, name the others to go on",
+    "compare": "; finished cells are kept, the same command goes on with the others",
+}
 
 _LIKELIHOOD = tyro.constructors.PrimitiveConstructorSpec(
     nargs=1,
@@ -241,10 +248,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"flowvae: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "flowvae: interrupted; go on from the last checkpoint with the same --out and --resume.",
-            file=sys.stderr,
-        )
+        print(f"flowvae: interrupted{GO_ON.get(words[0], '')}.", file=sys.stderr)
         return 130
 
 
@@ -272,10 +276,10 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0] not in commands:
         raise FlowvaeError(f"unknown command {words[0]!r}; {nearest(words[0], commands)}")
-    words, module = _option(words, "--import")
+    words, module = take_option(words, "--import")
     while module is not None:
         _import(module)
-        words, module = _option(words, "--import")
+        words, module = take_option(words, "--import")
     with warnings.catch_warnings():
         warnings.simplefilter("always", SlowDirectionWarning)
         warnings.showwarning = _show_warning
@@ -283,9 +287,9 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _train(words: list[str]) -> int:
-    words, config = _option(words, "--config")
+    words, config = take_option(words, "--config")
     resume = "--resume" in words
-    _, out = _option(words, "--out")
+    _, out = take_option(words, "--out")
     if resume and config is None and out is not None:
         config = str(Path(out) / "experiment.yaml")
     base = Experiment.from_yaml(config) if config is not None else Experiment()
@@ -431,68 +435,12 @@ def format_rows(rows: list[Row]) -> str:
     )
 
 
-def arrange(words: list[str], base: Experiment) -> list[str]:
-    """Put settings behind the part that they belong to, so that a user may write them in any order.
-
-    A part that has settings but was not named is the one of the base.
-
-    Raises:
-        FlowvaeError: for an unknown family, or a setting of another one.
-
-    >>> arrange(["prior:maf", "--latent", "2", "--prior.transforms", "5"], Experiment())
-    ['--latent', '2', 'prior:maf', '--prior.transforms', '5']
-    """
-    root: list[str] = []
-    parts: dict[str, list[str]] = {group: [] for group in GROUPS}
-    named: dict[str, str] = {}
-    current = root
-    for word in words:
-        choice = re.fullmatch(r"(data|prior|guide):(\S*)", word)
-        if choice:
-            group, name = choice.groups()
-            check_family(group, name)
-            named[group] = word
-            current = parts[group]
-        elif word.startswith("--"):
-            option = re.match(r"--(data|prior|guide)\.", word)
-            current = parts[option.group(1)] if option else root
-            current.append(word)
-        elif word == "-h":
-            (parts[list(named)[-1]] if named else root).append(word)
-        else:
-            current.append(word)
-    if "--help" in root and named:  # help about the part that was named last
-        root.remove("--help")
-        parts[list(named)[-1]].append("--help")
-    arranged = list(root)
-    for group in GROUPS:
-        if parts[group] and group not in named:
-            named[group] = f"{group}:{name_of(getattr(base, group))}"
-        if group in named:
-            for word in parts[group]:
-                option = re.match(rf"--{group}\.(?:no-)?([\w-]+)", word)
-                if option:
-                    check_setting(group, named[group].partition(":")[2], option.group(1).replace("-", "_"))
-            arranged += [named[group], *parts[group]]
-    return arranged
-
-
 def _parse(kind: type, words: list[str], command: str, default: Any = None) -> Any:
     given = {} if default is None else {"default": default}
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(lambda info: _LIKELIHOOD if info.type is LikelihoodSpec else None)
     with registry:
         return tyro.cli(kind, args=words, prog=f"flowvae {command}", **given)
-
-
-def _option(words: list[str], name: str) -> tuple[list[str], str | None]:
-    """Take an option and its value out of the words."""
-    for i, word in enumerate(words):
-        if word.startswith(f"{name}="):
-            return words[:i] + words[i + 1 :], word.partition("=")[2]
-        if word == name and i + 1 < len(words):
-            return words[:i] + words[i + 2 :], words[i + 1]
-    return words, None
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

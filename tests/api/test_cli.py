@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from flowvae import IAF, MAF, NSF, Experiment, FlowGuide, Inverse
-from flowvae.cli import arrange, main
+from flowvae.cli import main
+from flowvae.words import arrange
 
 QUICK = ["--inference.epochs", "2", "--draws", "5", "--inference.device", "cpu"]
 
@@ -181,3 +182,29 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
             main(words)
         assert info.value.code == 0
     assert "layer" in capsys.readouterr().out
+
+
+def test_what_is_said_after_an_interruption_leads_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    out, second = str(tmp_path / "run"), str(tmp_path / "second")
+    train = ["train", "--out", out, "--latent", "2", *QUICK]
+    fit = ["fit-prior", out, "--out", second, *QUICK]
+    for words, going_on in ((train, [*train, "--resume"]), (fit, ["train", "--resume", "--out", second, *QUICK[2:]])):
+        with monkeypatch.context() as patch:
+            patch.setattr("flowvae.experiment.Run.evaluate", interrupt)
+            assert run(*words) == 130
+        assert "--resume" in capsys.readouterr().err
+        assert run(*going_on) == 0
+    monkeypatch.setattr("flowvae.experiment.Run.evaluate", interrupt)
+    assert run("evaluate", out) == 130
+    assert "metrics.json" in capsys.readouterr().err
+    monkeypatch.setattr("flowvae.cli.answer", interrupt)
+    assert run("compare", "capacity", "--out", out) == 130
+    assert "same command" in capsys.readouterr().err
+    monkeypatch.setattr("flowvae.cli.table", interrupt)
+    assert run("list") == 130
+    assert capsys.readouterr().err == "flowvae: interrupted.\n"
