@@ -17,7 +17,7 @@ import tyro
 
 from flowvae.comparisons import QUESTIONS, answer, summarize, write_report
 from flowvae.data import Digits, LikelihoodSpec, parse_likelihood
-from flowvae.errors import FlowvaeError, SlowDirectionWarning, nearest
+from flowvae.errors import FlowvaeError, SlowDirectionWarning, UnfinishedRunWarning, nearest
 from flowvae.evaluation import MEASURES, draw_figures, plot_samples
 from flowvae.experiment import Experiment, Run, fit_prior, load
 from flowvae.families import DATA, GUIDES, PRIORS, Row, table
@@ -282,6 +282,7 @@ def _dispatch(words: list[str]) -> int:
         words, module = take_option(words, "--import")
     with warnings.catch_warnings():
         warnings.simplefilter("always", SlowDirectionWarning)
+        warnings.simplefilter("always", UnfinishedRunWarning)
         warnings.showwarning = _show_warning
         return commands[words[0]][0](words[1:])
 
@@ -382,7 +383,7 @@ def _compare(words: list[str]) -> int:
         scheduler=args.scheduler,
     )
     means = summarize(result.grid.table, (question.measure, *question.secondary))
-    print(f"{question.asks}\n\nMean ± standard error over seeds (test split, {question.unit}):")
+    print(f"{question.asks}\n\nMean ± standard error over seeds (nll, elbo and parts of them: nats per datum):")
     print(means.to_string(index=False))
     print(f"\n{question.measure.upper()}, paired over seeds:")
     for sentence in result.sentences:

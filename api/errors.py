@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "DamagedError",
     "FlowvaeError",
     "ImproperDensityWarning",
     "SlowDirectionWarning",
+    "UnfinishedRunWarning",
     "boolean",
     "nearest",
     "number",
@@ -22,12 +24,20 @@ class FlowvaeError(ValueError):
     """A mistake in settings, data or files; its text names the value, the rule and the remedy."""
 
 
+class DamagedError(FlowvaeError):
+    """A file of a run that was written whole and is not so any more."""
+
+
 class SlowDirectionWarning(UserWarning):
     """A flow is used in the direction in which it costs many network passes."""
 
 
 class ImproperDensityWarning(UserWarning):
     """A flow is used as a density on all of R^D, where it loses mass."""
+
+
+class UnfinishedRunWarning(UserWarning):
+    """A run is used before its training has ended."""
 
 
 def whole(owner: object, name: str, least: int = 1) -> None:

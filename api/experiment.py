@@ -19,10 +19,19 @@ import yaml
 from torch import nn
 
 from flowvae.data import Dataset, DataSpec, Digits
-from flowvae.errors import FlowvaeError, ImproperDensityWarning, SlowDirectionWarning, nearest, whole
+from flowvae.errors import (
+    DamagedError,
+    FlowvaeError,
+    ImproperDensityWarning,
+    SlowDirectionWarning,
+    UnfinishedRunWarning,
+    nearest,
+    whole,
+)
 from flowvae.evaluation import (
     COMPILE,
     MEASURES,
+    OF_HELD_OUT_DATA,
     Metric,
     Subject,
     draw_figures,
@@ -39,7 +48,7 @@ from flowvae.networks import MLP, Standardize
 from flowvae.second_stage import SecondStage, held, take_over
 from flowvae.seeds import derive, seeded
 
-__all__ = ["Experiment", "Pair", "Run", "fit_prior", "load"]
+__all__ = ["Experiment", "Pair", "Run", "fit_prior", "is_finished", "load"]
 
 SLOW = 3  # as in guides: how many times dearer a direction must be to deserve a warning
 
@@ -185,6 +194,8 @@ class Experiment:
             check_own_flow(part, self.latent)
         pair = self.build(data)
         self._prepare(directory, overwrite, resume)
+        if not (directory / "history.csv").is_file():
+            (directory / "metrics.json").unlink(missing_ok=True)  # of weights that training will replace
         second = self.second_stage
         if second and (earlier := self.earlier):
             before = earlier._run_before(directory / second.follows, first_stage, draws, figures, progress)
@@ -222,7 +233,7 @@ class Experiment:
             shutil.rmtree(copying, ignore_errors=True)
             shutil.copytree(finished, copying, ignore=shutil.ignore_patterns("*.tmp"))
             copying.rename(directory)
-        if (directory / "metrics.json").is_file():
+        if is_finished(directory):
             run = load(directory)
             if run.experiment != self:
                 raise FlowvaeError(f"{directory}: holds another experiment than the stage before; delete it.")
@@ -367,14 +378,23 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch of the last stage."""
+        """One row an epoch of the last stage.
+
+        Raises:
+            FlowvaeError: if its training has not ended.
+        """
+        if not (self.directory / "history.csv").is_file():
+            raise FlowvaeError(f"{self.directory}: its training has not ended; go on with it (--resume).")
         return pd.read_csv(self.directory / "history.csv")
 
     @property
     def whole_history(self) -> pd.DataFrame:
         """One row an epoch of all stages, the first stage first."""
-        files = sorted(self.directory.rglob("history.csv"), key=lambda file: -len(file.parts))
-        return pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
+        places = [self.directory]
+        for stage in self.experiment.stages():
+            if stage.second_stage:
+                places.append(places[-1] / stage.second_stage.follows)
+        return pd.concat([pd.read_csv(place / "history.csv") for place in reversed(places)], ignore_index=True)
 
     @property
     def parameters(self) -> int:
@@ -410,7 +430,7 @@ class Run:
             progress: whether to show progress bars.
 
         Raises:
-            FlowvaeError: for an unknown measure or split, before any work.
+            FlowvaeError: for an unknown measure or split, or one of held-out data on "train"; before any work.
         """
         whole_draws(draws)
         for name in measures:
@@ -418,6 +438,12 @@ class Run:
                 raise FlowvaeError(f"measure {name!r}: {nearest(name, MEASURES)}")
         if split not in ("train", "valid", "test"):
             raise FlowvaeError(f"split = {split!r}: {nearest(split, ('train', 'valid', 'test'))}")
+        held_out = [name for name in measures if name in OF_HELD_OUT_DATA]
+        if held_out and split == "train":
+            raise FlowvaeError(
+                f"split = 'train' with {', '.join(held_out)}: held-out data are compared with the training data there; "
+                "name valid or test, or leave it out."
+            )
         if compile not in COMPILE:
             raise FlowvaeError(f"compile = {compile!r}: {nearest(compile, COMPILE)}")
         new = []
@@ -446,11 +472,18 @@ class Run:
         write_metrics(file, kept + new)
 
 
+def is_finished(directory: str | Path) -> bool:
+    """Whether a run in that directory has ended its training, and has been measured."""
+    directory = Path(directory)
+    return (directory / "history.csv").is_file() and (directory / "metrics.json").is_file()
+
+
 def load(directory: str | Path) -> Run:
-    """A run from its directory, with its best weights.
+    """A run from its directory, with its best weights; one that is not finished with an `UnfinishedRunWarning`.
 
     Raises:
-        FlowvaeError: if it is not a run, its checkpoint is damaged, or its data or settings have changed.
+        DamagedError: if its checkpoint is damaged, or experiment.yaml has been changed.
+        FlowvaeError: if it is not a run, or its data are not what they were.
     """
     directory = Path(directory)
     experiment = Experiment.from_yaml(directory / "experiment.yaml")
@@ -459,7 +492,7 @@ def load(directory: str | Path) -> Run:
     trained = Experiment.from_dict(stored["experiment"])  # settings that are newer than the run have their defaults
     if trained != experiment:
         changed = [name for name, value in experiment.to_dict().items() if trained.to_dict()[name] != value]
-        raise FlowvaeError(
+        raise DamagedError(
             f"{directory}: experiment.yaml does not match its checkpoint in {', '.join(changed)}; "
             "restore the file, or train the new settings into another directory."
         )
@@ -467,6 +500,12 @@ def load(directory: str | Path) -> Run:
     if stored["data"] != data.identity.as_dict():
         raise FlowvaeError(
             f"{directory}: was trained on {stored['data']}, but the data are now {data.identity.as_dict()}."
+        )
+    if not (directory / "history.csv").is_file():
+        warnings.warn(
+            f"{directory}: its training has not ended; these are its best weights so far. Go on with it (--resume).",
+            UnfinishedRunWarning,
+            stacklevel=2,
         )
     with warnings.catch_warnings():
         # said when it was trained
@@ -507,9 +546,9 @@ def fit_prior(
         FlowvaeError: if it is not a finished run, or has two stages already.
     """
     run, directory = Path(run), Path(directory)
-    first = load(run).experiment
-    if not (run / "metrics.json").is_file():
+    if (run / "experiment.yaml").is_file() and not is_finished(run):
         raise FlowvaeError(f"{run}: is not finished; go on with it first (--resume).")
+    first = load(run).experiment
     if first.second_stage is not None:
         raise FlowvaeError(f"{run}: has two stages already; fit the prior to its first, {run / 'first-stage'}.")
     if run.resolve().is_relative_to(directory.resolve()) or directory.resolve().is_relative_to(run.resolve()):

@@ -133,7 +133,7 @@ def register_flow(name: str) -> Callable[[type[Flow]], type[Flow]]:
 
     Raises:
         FlowvaeError: for a name that is taken or has other characters, or a class that is no flow, has no title or
-            paper, or has settings without defaults.
+            paper, or has settings without defaults or with the name of one of `FlowGuide`.
     """
 
     def give(flow: type[Flow]) -> type[Flow]:
@@ -155,6 +155,10 @@ def register_flow(name: str) -> Callable[[type[Flow]], type[Flow]]:
         bare = [f.name for f in fields(flow) if f.default is MISSING and f.default_factory is MISSING]
         if bare:
             raise FlowvaeError(f"{where}: give the setting {bare[0]!r} a default, so that the name alone is enough.")
+        # YAML gives the settings of a guide and of its flow one place
+        taken = {"family", *(f.name for f in fields(FlowGuide))}
+        if double := sorted(taken & {f.name for f in fields(flow)}):
+            raise FlowvaeError(f"{where}: the setting {double[0]!r} is also one of FlowGuide; give it another name.")
         _name_flow(name, flow)
         return flow
 

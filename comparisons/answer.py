@@ -62,7 +62,8 @@ def answer(
         question: what is asked.
         data: name of a data set that it is asked on.
         preset: "seconds", "minutes", "hour", "cluster", or a `Preset` of your own.
-        directory: the cells go to `directory/cells`, the answer to `directory/QUESTION-DATA-PRESET`.
+        directory: the cells go to `directory/cells`, the answer to `directory/QUESTION-DATA-PRESET`, in place of an
+            earlier one of that name.
         path: the file of a data set that is read from one; none: where its class looks for it.
         first_seed: the lowest seed.
         jobs: processes at a time.
@@ -76,10 +77,10 @@ def answer(
     directory = Path(directory)
     arms = question.experiments(data, preset, path)
     settings = preset_of(preset)
-    label = preset if isinstance(preset, str) else preset.label
+    label = (preset if isinstance(preset, str) else preset.label) + (f"-from-seed-{first_seed}" if first_seed else "")
     seeds = range(first_seed, first_seed + settings.seeds)
-    for spec in {experiment.data for experiment in arms.values()}:
-        spec.load(first_seed)  # a file that is not there is found before the first cell and not in each of them
+    # one for all arms; and a file that is not there is found before the first cell and not in each of them
+    identity = next(iter(arms.values())).data.load(first_seed).identity
     grid = run_grid(
         arms,
         seeds,
@@ -92,6 +93,9 @@ def answer(
     )
     place = directory / f"{question.name}-{data}-{label}"
     place.mkdir(exist_ok=True)
+    for pattern in ("differences-*.csv", "*.png", "samples/*.png"):  # nothing of an earlier answer beside this one
+        for file in place.glob(pattern):
+            file.unlink()
     _write_table(place / "failed.csv", grid.failed)
     if grid.table.empty:
         raise FlowvaeError(f"{place}: every cell failed; the first: {grid.failed['error'].iloc[0]}")
@@ -105,9 +109,12 @@ def answer(
             )
     differences = {}
     for measure in measures:
-        counts = grid.table.groupby("arm")[measure].count()
-        whole = set(counts[counts >= 2].index)
-        pairs = [(arm, against) for arm, against in question.contrasts(arms) if {arm, against} <= whole]
+        known = {arm: set(runs["seed"]) for arm, runs in grid.table.dropna(subset=measure).groupby("arm")}
+        pairs = [
+            (arm, against)
+            for arm, against in question.contrasts(arms)
+            if len(known.get(arm, set()) & known.get(against, set())) >= 2
+        ]
         if pairs:
             differences[measure] = paired_differences(grid.table, pairs, measure)
             _write_table(place / f"differences-{measure}.csv", differences[measure])
@@ -134,6 +141,7 @@ def answer(
         "unit": question.unit,
         "lower_is_better": question.lower_is_better,
         "split": "test",
+        "identity": identity.as_dict(),
         "level": LEVEL,
         "margin": MARGIN,
         "sentences": sentences,
@@ -189,9 +197,11 @@ def _markdown(protocol: dict[str, Any], means: pd.DataFrame, differences: Mappin
     """The answer as a page of Markdown, for a note or an issue."""
     parts = [
         f"# {protocol['asks']}",
-        f"{protocol['question']} on {protocol['data']} ({protocol['split']} split), preset {protocol['preset']}, seeds "
+        f"{protocol['question']} on {protocol['data']}, preset {protocol['preset']}, seeds "
         f"{', '.join(map(str, protocol['seeds']))}, NLL by K = {protocol['draws']} draws of the guide, flowvae "
         f"{protocol['flowvae']}. Primary measure: {protocol['measure']}, {protocol['unit']}.",
+        f"Data of the first seed: {protocol['identity']['preprocessing']}; {protocol['identity']['split']}. "
+        f"Measured on the {protocol['split']} data.",
         "\n".join(f"- {sentence}" for sentence in protocol["sentences"]),
         "Mean ± standard error over seeds:",
         means.to_markdown(index=False, disable_numparse=True),
@@ -202,7 +212,7 @@ def _markdown(protocol: dict[str, Any], means: pd.DataFrame, differences: Mappin
 
 
 def _write_samples(directory: Path, runs: Mapping[str, Run]) -> None:
-    """Pictures of test data and of what each arm generates, all from the same random numbers."""
+    """Pictures of test data and of E[x | z] for each arm's draws of z, all from the same random numbers."""
     if not runs or next(iter(runs.values())).data.image_shape is None:
         return
     directory.mkdir(exist_ok=True)

@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from flowvae.errors import FlowvaeError, ImproperDensityWarning, SlowDirectionWarning
-from flowvae.experiment import Experiment, Run, load
+from flowvae.errors import DamagedError, FlowvaeError, ImproperDensityWarning, SlowDirectionWarning
+from flowvae.experiment import Experiment, Run, is_finished, load
 from flowvae.inference import atomic_write
 
 __all__ = ["Grid", "cell_name", "run_grid"]
@@ -154,36 +154,44 @@ def _run_cell(
 
 
 def _finished(experiment: Experiment, directory: Path, draws: int) -> Run:
-    """The cell's run: loaded where it is whole, gone on with where it was interrupted, else from the start."""
-    if (directory / "metrics.json").is_file():
-        try:
-            run = load(directory)
-            if run.metric("nll").protocol["draws"] != draws:
-                run.evaluate(draws=draws, progress=False)
-            return run
-        except FlowvaeError:
-            pass
+    """The cell's run: loaded where it is whole, gone on with where it was interrupted, else from the start.
+
+    Only what is damaged is deleted: a file of data that is missing for once must not cost the runs that used it.
+    """
     earlier = _earlier_cell(experiment, directory.parent)
-    if any(directory.rglob("checkpoint.safetensors")) and not (directory / ERROR).is_file():
+    if _holds(directory, experiment):
         try:
+            if is_finished(directory):
+                run = load(directory)
+                if run.metric("nll").protocol["draws"] != draws:
+                    run.evaluate(draws=draws, progress=False)
+                return run
             return experiment.run(
                 directory, resume=True, draws=draws, figures=False, progress=False, first_stage=earlier
             )
-        except FlowvaeError:
+        except DamagedError:
             pass
-    # what is left is damaged, or a failure's remains; the directory is ours, its name being the hash of the settings
+    # the directory is ours, its name being the hash of the settings
     shutil.rmtree(directory, ignore_errors=True)
     return experiment.run(directory, draws=draws, figures=False, progress=False, first_stage=earlier)
+
+
+def _holds(directory: Path, experiment: Experiment) -> bool:
+    """Whether the directory holds a run of that experiment, finished or not."""
+    try:
+        return Experiment.from_yaml(directory / "experiment.yaml") == experiment
+    except FlowvaeError:
+        return False
 
 
 def _earlier_cell(experiment: Experiment, directory: Path) -> Path | None:
     """The cell in which an earlier stage of the experiment has been finished for another arm, the last such stage."""
     for stage in list(experiment.stages())[1:]:
         cell = directory / cell_name(stage)
-        if (cell / "metrics.json").is_file():
+        if is_finished(cell):
             try:
                 return load(cell).directory
-            except FlowvaeError:
+            except DamagedError:
                 pass
     return None
 

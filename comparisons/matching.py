@@ -7,12 +7,15 @@ from dataclasses import replace
 from torch import nn
 
 from flowvae.comparisons.question import FEATURES
+from flowvae.errors import FlowvaeError
 from flowvae.experiment import Experiment
 from flowvae.families import name_of
 from flowvae.models import FlowDecoder
 from flowvae.networks import MLP
 
 __all__ = ["count_parameters", "scaled", "widen_decoder", "widen_encoder"]
+
+UNMATCHED = 0.01  # share of the parameters by which arms that are called equally large may differ
 
 
 def count_parameters(experiment: Experiment) -> int:
@@ -35,12 +38,20 @@ def scaled(mlp: MLP, factor: float) -> MLP:
 
 
 def widen_encoder(experiment: Experiment, parameters: int) -> Experiment:
-    """The experiment with the encoder whose width brings it nearest to so many parameters."""
+    """The experiment with the encoder whose width brings it nearest to so many parameters.
+
+    Raises:
+        FlowvaeError: if no width comes within 1 %.
+    """
     return _nearest([replace(experiment, encoder=mlp) for mlp in _wider(experiment.encoder)], parameters)
 
 
 def widen_decoder(experiment: Experiment, parameters: int) -> Experiment:
-    """The experiment with the decoder whose width brings it nearest to so many parameters."""
+    """The experiment with the decoder whose width brings it nearest to so many parameters.
+
+    Raises:
+        FlowvaeError: if no width comes within 1 %.
+    """
     decoder = experiment.decoder
     if isinstance(decoder, FlowDecoder):
         wider = [replace(experiment, decoder=replace(decoder, mlp=mlp)) for mlp in _wider(decoder.mlp)]
@@ -64,4 +75,11 @@ def _nearest(wider: list[Experiment], parameters: int) -> Experiment:
             low = middle
         else:
             high = middle
-    return min(wider[low : high + 1], key=lambda experiment: abs(count_parameters(experiment) - parameters))
+    found = min(wider[low : high + 1], key=lambda experiment: abs(count_parameters(experiment) - parameters))
+    count = count_parameters(found)
+    if abs(count - parameters) > UNMATCHED * parameters:
+        raise FlowvaeError(
+            f"{parameters} parameters: the nearest network, four times as wide at most, has {count}; start from a "
+            "wider one, or from a smaller flow."
+        )
+    return found

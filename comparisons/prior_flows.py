@@ -1,4 +1,4 @@
-"""Which prior? N(0, I), a mixture, MAF, NSF, everything else equal.
+"""Which prior? N(0, I), a mixture, RealNVP, MAF, NSF, everything else equal.
 
 The primary measure is the test NLL, paired over seeds. What theory predicts: on data that are plenty and
 whose codes are far from Gaussian (the pinwheel) a flow prior comes nearer to the exact evidence; on few data

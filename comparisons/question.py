@@ -40,7 +40,7 @@ class Preset:
     @property
     def label(self) -> str:
         """How a preset that has no name is called."""
-        return f"{self.seeds}-seeds-{self.epochs}-epochs"
+        return f"{self.seeds}-seeds-{self.epochs}-epochs-{self.draws}-draws"
 
 
 PRESETS = {
@@ -176,10 +176,10 @@ def _at_most(experiment: Experiment, epochs: int) -> Experiment:
 
 
 def _shorter(inference: Inference, epochs: int) -> Inference:
-    share = min(1.0, epochs / inference.epochs)
+    most, whole = min(epochs, inference.epochs), inference.epochs
     return replace(
         inference,
-        epochs=int(share * inference.epochs),
-        kl_warmup=int(share * inference.kl_warmup),
-        tempering=int(share * inference.tempering),
+        epochs=most,
+        kl_warmup=inference.kl_warmup * most // whole,
+        tempering=inference.tempering * most // whole,
     )

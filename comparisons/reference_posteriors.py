@@ -1,8 +1,9 @@
 """How near does a guide come to the true posterior? Reference draws of posteriordb answer.
 
-Every guide gets the same steps and draws a step. What theory predicts: independent Gaussians make correlated
-posteriors too narrow, a full covariance repairs that where the posterior is Gaussian (regressions), and only a flow
-follows a funnel (centred eight schools) or a bounded, skewed posterior (GARCH).
+Every guide gets the same steps and draws a step; an AutoFlow's affine layer is also placed beforehand, by L-BFGS and
+score matching, where Pyro's guides start at their own initial values. What theory predicts: independent Gaussians make
+correlated posteriors too narrow, a full covariance repairs that where the posterior is Gaussian (regressions), and only
+a flow follows a funnel (centred eight schools) or a bounded, skewed posterior (GARCH).
 
     python -m flowvae.comparisons.reference_posteriors --data posteriordb --out runs/reference-posteriors --seeds 3
 """
@@ -153,6 +154,7 @@ def main(argv: list[str] | None = None) -> int:
         f"{args.particles} draws a step, float64; {DRAWS} draws measured; {args.seeds} seeds. mean_error (in reference "
         "sd), k_hat and effective draws: worst over seeds; sd ratio: range over seeds; ELBO in nats and seconds: means "
         "over seeds. "
+        "The affine layer of an AutoFlow is placed before these steps, by L-BFGS and score matching. "
         "Reference: 10,000 draws of posteriordb, whose own error of a mean is about 0.01 sd."
     )
     return 0

@@ -68,6 +68,7 @@ def _read(place: Path) -> _Section:
         table = pd.read_csv(place / "table.csv")
         failed = pd.read_csv(place / "failed.csv")
         measures = [protocol["measure"], *protocol["secondary"]]
+        protocol["identity"]["split"], protocol["sentences"]  # what the page needs
         found = {name: place / f"differences-{name}.csv" for name in measures}
         differences = {name: pd.read_csv(file) for name, file in found.items() if file.is_file()}
     except (OSError, ValueError, KeyError) as error:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
@@ -14,7 +15,8 @@ from flowvae.evaluation.holm import holm
 
 __all__ = ["LEVEL", "MARGIN", "describe", "paired_differences", "summarize"]
 
-LEVEL = 0.05  # of the family of all differences of a question, by Holm's correction
+LEVEL = 0.05  # of all pairs of a question in one measure, by Holm's correction
+ROUNDING = 1e-6  # of the larger value: what two arms with the same weights may differ by, summed in float32
 MARGIN = 0.5  # nats or the measure's own unit: a 95 % interval inside ± MARGIN is called "no difference that matters"
 
 
@@ -28,7 +30,8 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
 
     Returns:
         One row a pair: arm, against, mean difference, its standard error over seeds, its 95 % t interval, the number
-        of seeds, p of the paired t test, and p after Holm's correction over the pairs.
+        of seeds, p of the paired t test, and p after Holm's correction over the pairs. Differences within rounding
+        are 0; where a value is not finite, nothing is known of the pair (NaN, p = 1).
 
     Raises:
         FlowvaeError: for an arm or a measure that is not in the table, or fewer than two shared seeds.
@@ -41,16 +44,21 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
         for name in (arm, against):
             if name not in values:
                 raise FlowvaeError(f"arm {name!r}: has no finished run; {nearest(name, map(str, values.columns))}")
-        differences = (values[arm] - values[against]).dropna()
+        both = values[[arm, against]].dropna()
+        differences = both[arm] - both[against]
         count = len(differences)
         if count < 2:
             raise FlowvaeError(
                 f"{arm} and {against}: {count} shared seed(s); a standard error over seeds needs two or more."
             )
+        if np.isfinite(differences).all():
+            differences[differences.abs() <= ROUNDING * both.abs().max(axis=1)] = 0.0
+        else:
+            differences[:] = math.nan
         mean, se = differences.mean(), differences.std() / math.sqrt(count)
         reach = student.ppf(0.975, count - 1) * se
         row = {"arm": arm, "against": against, "difference": mean, "se": se, "low": mean - reach, "high": mean + reach}
-        p = 2 * student.sf(abs(mean) / se, count - 1) if se > 0 else float(mean == 0)
+        p = 2 * student.sf(abs(mean) / se, count - 1) if se > 0 else float(mean != mean or mean == 0)
         rows.append(row | {"seeds": count, "p": p})
     frame = pd.DataFrame(rows)
     frame["p_holm"] = holm(frame["p"].to_numpy(float))
@@ -82,6 +90,8 @@ def describe(row: pd.Series, unit: str, lower_is_better: bool) -> str:
         lower_is_better: its direction.
     """
     arm, against = row["arm"], row["against"]
+    if math.isnan(row["difference"]):
+        return f"{arm} against {against}: not compared, for a value of {row['seeds']:.0f} seeds is not finite."
     figures = (
         f"{row['difference']:+.2f} ± {row['se']:.2f} {unit} [{row['low']:.2f}, {row['high']:.2f}], "
         f"{row['seeds']:.0f} seeds, p = {row['p_holm']:.2g} after Holm"

@@ -35,7 +35,7 @@ from flowvae.evaluation.iwae import IWAE, measure_iwae
 from flowvae.evaluation.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.loo import LeaveOneOut, loo
-from flowvae.evaluation.measures import MEASURES, Subject, Taken
+from flowvae.evaluation.measures import MEASURES, OF_HELD_OUT_DATA, Subject, Taken
 from flowvae.evaluation.memorization import Memorization, measure_memorization
 from flowvae.evaluation.metrics import Metric, read_metrics, write_metrics
 from flowvae.evaluation.nuts import compare_to_reference, run_nuts
@@ -63,6 +63,7 @@ __all__ = [
     "IWAE",
     "MEASURES",
     "MMD",
+    "OF_HELD_OUT_DATA",
     "Activity",
     "AggregatedPosterior",
     "Calibration",

@@ -26,7 +26,7 @@ def to_arviz(model: VAE, guide: AmortizedGuide, x: Tensor, draws: int = 500, see
     ArviZ 0.x gives an InferenceData, 1.x a DataTree.
 
     The draws of a guide are independent, so they are one chain; diagnostics of Markov chains (r_hat) say
-    nothing about them. Groups: posterior (z), prior (z), posterior_predictive (x), log_likelihood (x, one
+    nothing about them. Groups: posterior (z), prior (z_new), posterior_predictive (x), log_likelihood (x, one
     value a datum), observed_data (x).
 
     Args:

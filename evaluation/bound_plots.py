@@ -13,7 +13,7 @@ from flowvae.errors import FlowvaeError
 from flowvae.evaluation.ais import AIS
 from flowvae.evaluation.gaps import Gaps
 from flowvae.evaluation.iwae import IWAE
-from flowvae.evaluation.likelihood import BAD_K
+from flowvae.evaluation.likelihood import BAD_K, khat_metrics
 
 __all__ = ["plot_bounds", "plot_gaps"]
 
@@ -62,14 +62,13 @@ def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None,
         ax.axhline(middle, color="0.55", linestyle="-.", zorder=0, label=f"AIS, {ais.settings.chains} chains")
     if exact is not None:
         ax.axhline(exact.double().mean().item(), color="black", linestyle=":", label="exact")
-    bad = (iwae.pareto_k > BAD_K).double().mean().item()
+    tails = [f"k̂ > {BAD_K} for {metric.value:.0%}" for metric in khat_metrics("", iwae.pareto_k, "", {})]
     effective = iwae.effective_draws.mean().item()
     ax.set(
         xscale="log",
         xlabel="K, importance samples a datum",
         ylabel=f"mean over {data} data, nats",
-        title=f"{title}\n" * bool(title)
-        + f"effective draws {effective:.0f} of {iwae.draws}, k̂ > {BAD_K} for {bad:.0%}",
+        title=f"{title}\n" * bool(title) + ", ".join([f"effective draws {effective:.0f} of {iwae.draws}", *tails]),
     )
     ax.legend(frameon=False, loc="best")
     return figure

@@ -285,7 +285,8 @@ def _draw_datum(figure: Figure | SubFigure, scene: Scene, z: Tensor) -> None:
     mean = scene.model.mean(z)
     test = scene.data.test.to(mean)
     nearest = int((test - mean).square().sum(1).argmin())
-    label = f": {int(scene.data.labels['test'][nearest])}" if scene.data.labels else ""
+    labels = (scene.data.labels or {}).get("test")
+    label = "" if labels is None else f": {int(labels[nearest])}"
     if scene.data.image_shape:
         top = float(scene.data.train.max())
         images = (mean, "decoded: E[x | z]"), (test[nearest], f"nearest test image{label}")
@@ -335,7 +336,7 @@ def _draw_among(ax: Axes, scene: Scene, mean: Tensor, test: Tensor) -> None:
 
 def _marks(data: Dataset, count: int) -> tuple[list[Path], np.ndarray[Any, Any]]:
     """A mark for each of the first test data, of height 1: a dot, or its label; and its colour, shape (count, 4)."""
-    labels = None if data.labels is None else data.labels["test"]
+    labels = (data.labels or {}).get("test")
     dot = Path.unit_circle().transformed(Affine2D().scale(0.25))
     if labels is None or len(labels.unique()) > 10:
         return [dot] * count, to_rgba_array([INK] * count)

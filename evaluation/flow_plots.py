@@ -77,7 +77,7 @@ def plot_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: i
     """
     image_shape(data)
     order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(derive(seed, "pairs")))
-    labels = data.labels["test"] if data.labels else torch.arange(len(data.test))
+    labels = (data.labels or {}).get("test", torch.arange(len(data.test)))
     chosen: list[tuple[int, int]] = []
     for one, other in zip(order[::2].tolist(), order[1::2].tolist(), strict=False):
         if labels[one] != labels[other] and len(chosen) < pairs:

@@ -67,7 +67,9 @@ def plot_fid_bias(tables: Mapping[str, pd.DataFrame], covariance: Tensor | None 
     for (name, table), (marker, line, colour) in zip(tables.items(), looks, strict=False):
         found = table.groupby("n")["fid"].agg(["mean", "std"])
         inverse = 1 / found.index.to_numpy(dtype=float)
-        slope, limit = np.polyfit(inverse, found["mean"], 1, w=1 / found["std"])
+        # where n is all there is, there is hardly a spread: no point may outweigh the others without bound
+        spread = np.maximum(found["std"], found["std"].max() / 10)
+        slope, limit = np.polyfit(inverse, found["mean"], 1, w=1 / spread)
         ax.errorbar(inverse, found["mean"], found["std"], fmt=marker, color=colour, capsize=3, linestyle="none")
         reach = np.array([0, farthest])
         ax.plot(reach, limit + slope * reach, line, color=colour, linewidth=1.2, label=f"{name}: {limit:.2f} at n = ∞")

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.arviz_versions import pareto_k
-from flowvae.evaluation.likelihood import BAD_K
+from flowvae.evaluation.likelihood import khat_metrics
 from flowvae.evaluation.metrics import Metric, mean_metric
 from flowvae.evaluation.weights import ROWS, importance_draws, log_mean
 
@@ -66,7 +66,6 @@ class IWAE:
             protocol: identity of the data, seed; the number of draws is added.
         """
         protocol = {**protocol, "draws": self.draws}
-        share = (self.pareto_k > BAD_K).double().mean().item()
         return [
             *(
                 mean_metric(f"iwae_{number}", bound, "nats per datum", split, protocol)
@@ -74,7 +73,7 @@ class IWAE:
             ),
             mean_metric("iwae_predicted_bias", self.predicted_bias[-1], "nats per datum", split, protocol),
             mean_metric("iwae_effective_draws", self.effective_draws, "draws", split, protocol),
-            Metric("iwae_pareto_k_above_0.7", share, None, "share of data", split, protocol),
+            *khat_metrics("iwae_", self.pareto_k, split, protocol),
         ]
 
 

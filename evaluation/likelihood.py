@@ -12,10 +12,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from flowvae.evaluation.arviz_versions import pareto_k
-from flowvae.evaluation.metrics import Metric
+from flowvae.evaluation.metrics import Metric, mean_metric
 from flowvae.evaluation.weights import ROWS, importance_draws
 
-__all__ = ["Likelihoods", "likelihood_metrics", "measure_likelihoods"]
+__all__ = ["Likelihoods", "khat_metrics", "likelihood_metrics", "measure_likelihoods"]
 
 BAD_K = 0.7  # Vehtari et al. (2024): above it, importance sampling is not to be trusted
 
@@ -105,24 +105,21 @@ def likelihood_metrics(
         protocol: identity of the data, draws, seed.
         exact: log p(x) of the true model for each datum, shape (N,), where it is known.
     """
-
-    def mean(name: str, values: Tensor, unit: str = "nats per datum", scale: float = 1.0) -> Metric:
-        values = values.double() * scale
-        se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
-        return Metric(name, values.mean().item(), se, unit, split, protocol)
-
     nll = -result.log_evidence
-    metrics = [
-        mean("elbo", result.elbo),
-        mean("reconstruction", result.reconstruction),
-        mean("kl", result.kl),
-        mean("nll", nll),
-    ]
-    if discrete:
-        metrics.append(mean("nll_bits_per_dim", nll, "bits/dim", 1 / (features * math.log(2))))
+    values = {"elbo": result.elbo, "reconstruction": result.reconstruction, "kl": result.kl, "nll": nll}
     if exact is not None:
-        metrics.append(mean("nll_above_exact", exact.cpu() - result.log_evidence))
-    metrics.append(mean("effective_draws", result.effective_draws, "draws"))
-    share = (result.pareto_k > BAD_K).double()
-    metrics.append(Metric("pareto_k_above_0.7", share.mean().item(), None, "share of data", split, protocol))
-    return metrics
+        values["nll_above_exact"] = exact.cpu() - result.log_evidence
+    metrics = [mean_metric(name, value, "nats per datum", split, protocol) for name, value in values.items()]
+    if discrete:
+        bits = nll.double() / (features * math.log(2))
+        metrics.append(mean_metric("nll_bits_per_dim", bits, "bits/dim", split, protocol))
+    metrics.append(mean_metric("effective_draws", result.effective_draws, "draws", split, protocol))
+    return [*metrics, *khat_metrics("", result.pareto_k, split, protocol)]
+
+
+def khat_metrics(prefix: str, pareto_k: Tensor, split: str, protocol: dict[str, Any]) -> list[Metric]:
+    """For which share of the data k̂ (N,) is bad; nothing where there were too few draws to fit it."""
+    if pareto_k.isnan().any():
+        return []
+    share = (pareto_k > BAD_K).double().mean().item()
+    return [Metric(f"{prefix}pareto_k_above_{BAD_K}", share, None, "share of data", split, protocol)]

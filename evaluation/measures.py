@@ -33,7 +33,7 @@ from flowvae.evaluation.two_sample import measure_mmd
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
 
-__all__ = ["MEASURES", "Subject", "Taken"]
+__all__ = ["MEASURES", "OF_HELD_OUT_DATA", "Subject", "Taken"]
 
 FEW = 64  # data for measures that run chains or refine datum by datum
 MANY = 5000  # data for measures of all pairs
@@ -204,3 +204,6 @@ MEASURES: dict[str, Callable[[Subject], Taken]] = {
     "generation": _generation,
     "memorization": _memorization,
 }
+
+# they compare the split with the training data
+OF_HELD_OUT_DATA = ("held-out-codes", "holes", "generation", "memorization")

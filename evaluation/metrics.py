@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from flowvae.errors import DamagedError
 from flowvae.inference.checkpoint import atomic_write
 
 __all__ = ["Metric", "mean_metric", "read_metrics", "write_metrics"]
@@ -38,7 +39,7 @@ class Metric:
     def __str__(self) -> str:
         # two digits of the standard error, or of a small value that has none; never more than four after the point
         size = abs(self.value) if self.se is None else self.se
-        digits = 2 if size >= 0.1 or size == 0 else min(4, 1 - math.floor(math.log10(size)))
+        digits = 2 if size >= 0.1 or size == 0 or not math.isfinite(size) else min(4, 1 - math.floor(math.log10(size)))
         spread = "" if self.se is None else f" ± {self.se:.{digits}f}"
         return f"{self.name}: {self.value:.{digits}f}{spread} {self.unit} ({self.split})"
 
@@ -57,5 +58,14 @@ def write_metrics(path: Path, metrics: list[Metric]) -> None:
 
 
 def read_metrics(path: Path) -> list[Metric]:
-    """Read what `write_metrics` wrote."""
-    return [Metric(**entry) for entry in json.loads(path.read_text())]
+    """Read what `write_metrics` wrote.
+
+    Raises:
+        DamagedError: if the file holds something else.
+    """
+    try:
+        return [Metric(**entry) for entry in json.loads(path.read_text())]
+    except (TypeError, ValueError) as error:
+        raise DamagedError(
+            f"{path}: not the measures of a run ({error}); delete it and evaluate the run anew."
+        ) from None

@@ -136,7 +136,7 @@ def _codes(guide: AmortizedGuide, data: Dataset, index: Tensor, seed: int) -> Te
 def _pairs(data: Dataset, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
     """Numbers of test data, `pairs` of each side, with different labels where there are labels."""
     order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(derive(seed, "pairs")))
-    labels = data.labels["test"] if data.labels else torch.arange(len(data.test))
+    labels = (data.labels or {}).get("test", torch.arange(len(data.test)))
     first, last = order[0 : len(order) // 2 * 2 : 2], order[1::2]
     different = labels[first] != labels[last]
     return first[different][:pairs], last[different][:pairs]

@@ -197,14 +197,12 @@ def plot_priors(pairs: Mapping[str, tuple[VAE, AmortizedGuide]], data: Dataset, 
 
 
 def plot_history(history: pd.DataFrame) -> Figure:
-    """Training and validation ELBO over the epochs, the kept epoch marked."""
+    """Training and validation ELBO over the epochs, with a KL weight the weighted one; the kept epoch is marked."""
     figure = _figure(7, 4.2)
     ax = figure.add_subplot()
     ax.plot(history["epoch"], history["train_elbo"], label="train", color="#8a8a8a", linestyle="--")
     ax.plot(history["epoch"], history["valid_elbo"], label="validation", color="#1f4e79")
-    settled = history[history["weight"] >= 1.0]
-    if len(settled):
-        best = settled.loc[settled["valid_elbo"].idxmax()]
+    for _, best in history[history["kept"]].iterrows():
         ax.plot(
             best["epoch"],
             best["valid_elbo"],
@@ -215,7 +213,9 @@ def plot_history(history: pd.DataFrame) -> Figure:
     low = np.nanquantile(history[["train_elbo", "valid_elbo"]].to_numpy(), 0.05)
     high = np.nanmax(history[["train_elbo", "valid_elbo"]].to_numpy())
     margin = 0.08 * (high - low) + 1e-3
-    ax.set(xlabel="epoch", ylabel="ELBO, nats per datum", ylim=(low - margin, high + margin), title="training")
+    weight = history["weight"].iloc[-1]
+    label = "ELBO, nats per datum" if weight == 1 else f"ELBO with {weight:g} KL, nats per datum"
+    ax.set(xlabel="epoch", ylabel=label, ylim=(low - margin, high + margin), title="training")
     ax.legend(frameon=False)
     return figure
 
@@ -233,7 +233,7 @@ def _plot_line(codes: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> Figu
 
 def _colours(data: Dataset, count: int) -> dict[str, Any]:
     """By label, where there are at most ten labels."""
-    labels = None if data.labels is None else data.labels.get("test")
+    labels = (data.labels or {}).get("test")
     if labels is None or len(labels.unique()) > 10:
         return {"color": "#1f4e79"}
     _, number = labels.unique(return_inverse=True)

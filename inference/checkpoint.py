@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import DamagedError, FlowvaeError
 
 __all__ = ["atomic_write", "load_checkpoint", "save_checkpoint"]
 
@@ -54,7 +54,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_checkpoint` wrote, on the CPU.
 
     Raises:
-        FlowvaeError: if the file is missing, truncated or altered.
+        DamagedError: if the file is truncated or altered.
+        FlowvaeError: if it is missing, or another version's.
     """
     if not path.is_file():
         raise FlowvaeError(f"{path}: no such checkpoint; the run has not finished its first epoch, or is not here.")
@@ -65,9 +66,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         text, expected = metadata["facts"], metadata["sha256"]
         facts = json.loads(text)
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise FlowvaeError(f"{path}: truncated or not a checkpoint ({error}); restore it or train again.") from None
+        raise DamagedError(f"{path}: truncated or not a checkpoint ({error}); restore it or train again.") from None
     if _digest(tensors, text) != expected:
-        raise FlowvaeError(f"{path}: its contents do not match its checksum; restore it or train again.")
+        raise DamagedError(f"{path}: its contents do not match its checksum; restore it or train again.")
     if facts.get("format") != FORMAT:
         raise FlowvaeError(f"{path}: format {facts.get('format')}; this version reads format {FORMAT}.")
     return tensors, facts

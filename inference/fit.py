@@ -122,7 +122,7 @@ class Fitted:
 
     Args:
         history: one row an epoch: train and validation ELBO (nats per datum; with a KL weight, the weighted one),
-            seconds, annealing weight.
+            seconds, annealing weight, and whether its weights were kept.
         best_epoch: the epoch whose weights were kept.
     """
 
@@ -249,7 +249,9 @@ def fit(
             "inference.learning_rate, and look for extreme values in the validation data."
         )
     pair.load_state_dict(best)
-    return Fitted(pd.DataFrame(state.rows), state.best_epoch)
+    history = pd.DataFrame(state.rows)
+    history["kept"] = history["epoch"] == state.best_epoch
+    return Fitted(history, state.best_epoch)
 
 
 def _svi(

@@ -83,6 +83,9 @@ def test_measures_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "did you mean surgery" in capsys.readouterr().err
     with pytest.raises(FlowvaeError, match="did you mean holes"):
         run.evaluate(measures=["hole"])
+    assert main(["evaluate", str(run.directory), "--measures", "all", "--split", "train"]) == 2
+    assert "held-out-codes, holes, generation, memorization" in capsys.readouterr().err
+    assert json.loads((run.directory / "metrics.json").read_text()) == stored
 
 
 def test_help_names_every_measure() -> None:

@@ -147,6 +147,13 @@ def test_classes_that_are_no_whole_flow_are_refused() -> None:
 
     with pytest.raises(FlowvaeError, match="'size' a default"):
         register_flow("mine")(Needy)
+
+    @dataclass(frozen=True)
+    class Contextual(MAF):
+        conditioned: int = 3
+
+    with pytest.raises(FlowvaeError, match="'conditioned' is also one of FlowGuide"):
+        register_flow("mine")(Contextual)
     assert "mine" not in FLOWS
 
 

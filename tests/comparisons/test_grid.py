@@ -11,12 +11,18 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from flowvae import MAF, Experiment, FlowvaeError, Inference, Mixture
 from flowvae.comparisons.grid import cell_name, run_grid
+from flowvae.data import Arrays, Bernoulli
+from flowvae.errors import UnfinishedRunWarning
+from flowvae.experiment import fit_prior, load
+from flowvae.inference import save_checkpoint
 from flowvae.networks import MLP
+from flowvae.second_stage import SecondStage
 
 BASE = Experiment(latent=2, encoder=MLP((8,)), decoder=MLP((8,)), inference=Inference(epochs=3, device="cpu"))
 ARMS = {"normal": BASE, "mixture": replace(BASE, prior=Mixture(3)), "maf": replace(BASE, prior=MAF(1, (8,)))}
@@ -113,3 +119,52 @@ def test_mistakes_are_named_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(FlowvaeError, match="'normal' and 'same': are the same experiment"):
         run_grid({**ARMS, "same": BASE}, range(1), tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_file_that_is_missing_for_once_costs_no_run(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+    file = tmp_path / "mine.npz"
+    np.savez(file, train=np.random.default_rng(0).integers(0, 2, (60, 5)))
+    own = {"own": replace(BASE, data=Arrays(file, Bernoulli()))}
+    cells = tmp_path / "cells"
+    before = run_grid(own, range(2), cells, draws=20, progress=False).table
+    weights = {path: path.read_bytes() for path in cells.rglob("checkpoint.safetensors")}
+    (cells / cell_name(replace(own["own"], seed=1)) / "history.csv").unlink()  # as if it had been interrupted
+    file.rename(tmp_path / "elsewhere.npz")
+    grid = run_grid(own, range(2), cells, draws=20, progress=False)
+    assert list(grid.failed["error"].str.contains("no such file")) == [True, True]
+    assert {path: path.read_bytes() for path in cells.rglob("checkpoint.safetensors")} == weights
+    (tmp_path / "elsewhere.npz").rename(file)
+    after = run_grid(own, range(2), cells, draws=20, progress=False).table
+    pd.testing.assert_frame_equal(after.drop(columns=TIMES), before.drop(columns=TIMES))
+
+
+def test_a_cell_that_was_measured_before_its_end_is_not_taken_for_done(
+    tmp_path: Path, undisturbed: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Like a signal, nothing that a cell catches."""
+
+    def stop(*_: object) -> None:
+        raise Killed
+
+    hasty = replace(BASE, inference=replace(BASE.inference, checkpoint_seconds=0.0))
+    assert cell_name(hasty) != cell_name(BASE)
+    directory = tmp_path / cell_name(hasty)
+    saved = iter((None, stop))
+    save = save_checkpoint
+
+    def save_and_die(*how: object) -> None:
+        save(*how)  # type: ignore[arg-type]
+        (next(saved) or (lambda: None))()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["flowvae.inference.fit"], "save_checkpoint", save_and_die)
+        with pytest.raises(Killed):
+            hasty.run(directory, draws=20, progress=False)
+    with pytest.warns(UnfinishedRunWarning, match="has not ended"):
+        load(directory).evaluate(draws=20, progress=False)
+    with pytest.raises(FlowvaeError, match="is not finished"):
+        fit_prior(directory, SecondStage(Mixture(2)), tmp_path / "second")
+    table = run_grid({"normal": hasty}, range(2), tmp_path, draws=20, progress=False).table
+    same = undisturbed[undisturbed["arm"] == "normal"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(table.drop(columns=[*TIMES, "cell"]), same.drop(columns="cell"), check_like=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from flowvae import FlowvaeError, Mixture
 from flowvae.comparisons import QUESTIONS
 from flowvae.comparisons.answer import answer
 from flowvae.comparisons.curves import plot_curves
-from flowvae.comparisons.grid import cell_name
+from flowvae.comparisons.grid import Grid, cell_name
 from flowvae.comparisons.matching import count_parameters
 from flowvae.comparisons.question import BASES, FEATURES, PRESETS, Preset, Question
 from flowvae.data import Arrays, DataSpec, Digits, Pinwheel, Sprites, StaticMNIST
@@ -192,15 +193,24 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
     stored = pd.read_csv(result.directory / "differences-nll.csv")
     table = pd.read_csv(result.directory / "table.csv").pivot(index="seed", columns="arm", values="nll")
     assert stored["difference"].iloc[0] == pytest.approx((table["mixture"] - table["normal"]).mean())
+    assert protocol["identity"] == base.data.load(0).identity.as_dict()
     page = (result.directory / "answer.md").read_text()
+    assert protocol["identity"]["split"] in page
     assert all(f"- {sentence}\n" in page for sentence in result.sentences)
     means = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("|")][:3]
     (shown,) = (dict(zip(means[0], row, strict=True)) for row in means if row[1] == "normal")
     assert shown["nll"] == f"{table['normal'].mean():.2f} ± {table['normal'].std() / 2**0.5:.2f}"
+    (result.directory / "differences-of-an-earlier-answer.png").write_bytes(b"")
+    (result.directory / "differences-fid.csv").write_text("arm")
+    others = answer(question, "coins", "tiny", tmp_path, first_seed=1, progress=False)  # one more cell an arm
+    assert others.directory == tmp_path / "coins-coins-tiny-from-seed-1"
+    assert list(others.grid.table["seed"]) == [1, 1, 2, 2]
+    answer(question, "coins", "tiny", tmp_path, progress=False)
+    assert not [*result.directory.glob("*earlier*"), *result.directory.glob("*fid*")]
     with pytest.raises(FlowvaeError, match=r"no cell has the measure 'fid'"):
         answer(replace(question, secondary=("fid",)), "coins", "tiny", tmp_path, progress=False)
     mine = answer(question, "coins", Preset(seeds=2, epochs=2, draws=20), str(tmp_path), progress=False)
-    assert mine.directory == tmp_path / "coins-coins-2-seeds-2-epochs"
+    assert mine.directory == tmp_path / "coins-coins-2-seeds-2-epochs-20-draws"
     assert mine.grid.table.equals(result.grid.table)  # the same cells
     with pytest.raises(FlowvaeError, match=r"Preset\.seeds = 0"):
         Preset(seeds=0, epochs=2, draws=20)
@@ -219,3 +229,41 @@ def test_a_data_file_that_is_not_there_is_missed_before_the_first_cell(tmp_path:
     assert {experiment.data for experiment in arms.values()} == {StaticMNIST(tmp_path / "bits.npz")}
     with pytest.raises(FlowvaeError, match="digits is not read from a file"):
         question.experiments("digits", "minutes", tmp_path / "bits.npz")
+
+
+def test_seeds_that_broke_in_one_arm_cost_only_its_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arms a and b have no two seeds in common, c has all."""
+    cells = {"a": (0, 1), "b": (2, 3), "c": (0, 1, 2, 3)}
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "cell": "",
+            "parameters": 1,
+            "epochs": 1,
+            "seconds": 1.0,
+            "nll": 1.0 * seed,
+            "elbo": 0.0,
+        }
+        for arm, seeds in cells.items()
+        for seed in seeds
+    ]
+    none = pd.DataFrame(columns=["arm", "seed", "cell", "error"])
+    module = sys.modules["flowvae.comparisons.answer"]
+    monkeypatch.setattr(module, "run_grid", lambda *_, **__: Grid(pd.DataFrame(rows), none))
+    monkeypatch.setattr(module, "load", lambda _: None)
+    monkeypatch.setattr(module, "_write_samples", lambda *_: None)
+    base = replace(BASES["digits"], latent=2)
+    arms = {arm: replace(base, seed=number) for number, arm in enumerate(cells)}
+    question = Question("q", "Q?", lambda _: arms, baseline="a", pairs=(("b", "c"),))
+    found = answer(question, "digits", Preset(seeds=4, epochs=2, draws=20), tmp_path, progress=False)
+    assert [*zip(found.differences["nll"]["arm"], found.differences["nll"]["against"], strict=True)] == [
+        ("c", "a"),
+        ("b", "c"),
+    ]
+
+
+def test_presets_of_any_length_are_kept_to() -> None:
+    for epochs in range(1, 401):
+        arms = QUESTIONS["posterior-flows"].experiments("digits", Preset(seeds=2, epochs=epochs, draws=1))
+        assert {arm.inference.epochs for arm in arms.values()} == {epochs}

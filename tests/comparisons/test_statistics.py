@@ -58,3 +58,18 @@ def test_words_follow_the_thresholds() -> None:
     assert words([1.0, 1.1, 0.9, 1.0]).startswith("b is worse than a")
     assert words([0.1, -0.1, 0.05, -0.02]).startswith("b and a do not differ by more than 0.5")
     assert "do not decide" in words([1.0, -1.0, 2.0])
+
+
+def test_values_that_are_not_finite_decide_nothing() -> None:
+    row = paired_differences(table(a=[1.0, 2.0, 3.0], b=[1.1, float("inf"), 3.2]), [("b", "a")], "nll").iloc[0]
+    assert row["p_holm"] == 1
+    assert describe(row, "nats", True) == "b against a: not compared, for a value of 3 seeds is not finite."
+
+
+def test_what_differs_by_rounding_alone_is_equal() -> None:
+    """Two arms with the same decoder, summed in float32 in two orders."""
+    a = [82.501, 82.774, 81.993]
+    row = paired_differences(table(a=a, b=[value + 1.1e-5 for value in a]), [("b", "a")], "nll").iloc[0]
+    assert (row["difference"], row["se"], row["p_holm"]) == (0, 0, 1)
+    apart = paired_differences(table(a=a, b=[value + 1e-3 for value in a]), [("b", "a")], "nll").iloc[0]
+    assert apart["difference"] == pytest.approx(1e-3)

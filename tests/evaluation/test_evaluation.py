@@ -130,6 +130,12 @@ def test_metrics_have_units_and_survive_their_file(tmp_path: Path) -> None:
     assert by_name["nll"].value <= -by_name["elbo"].value
     assert "nats per datum (test)" in str(by_name["elbo"])
     assert isinstance(by_name["elbo"], Metric)
+    few = measure_likelihoods(pair.model, pair.guide, data.test[:3], draws=10)  # no tail to fit, so none is called good
+    assert not [m for m in likelihood_metrics(few, data.features, True, "test", protocol) if "pareto" in m.name]
+    assert str(Metric("nll", math.inf, math.nan, "nats", "test", {})) == "nll: inf ± nan nats (test)"
+    (tmp_path / "metrics.json").write_text("[1")
+    with pytest.raises(FlowvaeError, match="delete it and evaluate"):
+        read_metrics(tmp_path / "metrics.json")
 
 
 def test_arviz_export_has_every_group() -> None:
@@ -151,7 +157,15 @@ def test_arviz_export_has_every_group() -> None:
 
 
 def history() -> pd.DataFrame:
-    return pd.DataFrame({"epoch": [0, 1], "train_elbo": [-3.0, -2.0], "valid_elbo": [-3.5, -2.5], "weight": [1.0, 1.0]})
+    return pd.DataFrame(
+        {
+            "epoch": [0, 1],
+            "train_elbo": [-3.0, -2.0],
+            "valid_elbo": [-3.5, -2.5],
+            "weight": [1.0, 1.0],
+            "kept": [False, True],
+        }
+    )
 
 
 @pytest.mark.parametrize("latent", [1, 2, 5])
