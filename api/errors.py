@@ -62,8 +62,8 @@ def boolean(owner: object, name: str) -> None:
         raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: must be true or false.")
 
 
-def number(owner: object, name: str, above: float = 0.0, optional: bool = False) -> None:
-    """Check that a setting is a finite number greater than `above` (or None, where `optional`).
+def number(owner: object, name: str, above: float = 0.0, optional: bool = False, least: float | None = None) -> None:
+    """Check that a setting is a finite number greater than `above`, or not below `least` (or None, where `optional`).
 
     Raises:
         FlowvaeError: if it is not.
@@ -71,9 +71,11 @@ def number(owner: object, name: str, above: float = 0.0, optional: bool = False)
     value = getattr(owner, name)
     if optional and value is None:
         return
-    if not isinstance(value, int | float) or isinstance(value, bool) or not above < value < float("inf"):
+    real = isinstance(value, int | float) and not isinstance(value, bool) and value < float("inf")
+    if not real or not (value > above if least is None else value >= least):
+        rule = f"above {above:g}" if least is None else f"{least:g} or more"
         none = ", or none" if optional else ""
-        raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: must be a number above {above:g}{none}.")
+        raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: must be a number {rule}{none}.")
 
 
 def sizes(owner: object, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import warnings
@@ -110,6 +109,13 @@ class Experiment:
                     f"Experiment.{name} = {getattr(self, name)!r}: must be a {kind[0].__name__} object{remedy}"
                 )
         check_prior("Experiment.prior", self.prior)
+        flows = (self.prior, self.decoder.flow if isinstance(self.decoder, FlowDecoder) else None)
+        once = [flow for flow in flows if isinstance(flow, FlowSpec) and not flow.twice_differentiable]
+        if once and isinstance(self.guide, SemiAmortized) and self.guide.second_order:
+            raise FlowvaeError(
+                f"Experiment.guide = {self.guide!r} with {once[0]!r}: its training takes gradients of gradients, which "
+                f"{type(once[0]).__name__} does not have; set second_order to false, or use another flow."
+            )
         if self.second_stage and isinstance(self.guide, SemiAmortized):
             raise FlowvaeError(
                 "Experiment.second_stage with a SemiAmortized guide: its codes follow the prior, so there is no fixed "
@@ -210,7 +216,7 @@ class Experiment:
                 # fresh noise: not that of the stage before
                 seed=derive(self.seed, second.follows) if second else self.seed,
                 checkpoint=directory / "checkpoint.safetensors",
-                facts=json.loads(json.dumps(facts)),
+                facts=facts,
                 progress=progress,
             )
         with atomic_write(directory / "history.csv") as temporary:

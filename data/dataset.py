@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -58,7 +59,7 @@ class Dataset:
         factors: what a simulated datum was made from, by split, shape (N, number of factors).
 
     Raises:
-        FlowvaeError: for an empty split, other shapes, NaN or infinities, values outside the support.
+        FlowvaeError: for an empty split, other shapes or types, NaN or infinities, values outside the support.
     """
 
     train: Tensor
@@ -79,11 +80,18 @@ class Dataset:
         widths = {split: getattr(self, split).shape[1] for split in SPLITS}
         if len(set(widths.values())) > 1:
             raise FlowvaeError(f"{self.name}: the splits have different numbers of columns: {widths}.")
+        if self.image_shape and math.prod(self.image_shape) != self.features:
+            raise FlowvaeError(
+                f"{self.name}: image_shape = {self.image_shape} for {self.features} columns; height times width must "
+                "be their number."
+            )
 
     def _check(self, split: str, x: Tensor) -> None:
         where = f"{self.name}, {split}"
         if x.ndim != 2:
             raise FlowvaeError(f"{where}: shape {tuple(x.shape)}; must be (N, D), one row a datum.")
+        if x.dtype != torch.float32:
+            raise FlowvaeError(f"{where}: {x.dtype}; must be float32, which .float() makes of it.")
         if not x.numel():
             raise FlowvaeError(f"{where}: empty, shape {tuple(x.shape)}; every split needs data.")
         check_values(where, x, self.likelihood)

@@ -192,7 +192,7 @@ class Gaussian(LikelihoodSpec):
         return torch.zeros_like(x, dtype=torch.bool)
 
     def __str__(self) -> str:
-        return "gaussian" if self.scale is None else f"gaussian:{self.scale:g}"
+        return "gaussian" if self.scale is None else f"gaussian:{self.scale}"
 
 
 LIKELIHOODS: dict[str, type[LikelihoodSpec]] = {

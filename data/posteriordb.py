@@ -72,7 +72,7 @@ def load_reference(folder: Path | str, name: str) -> Reference:
         data = json.loads(data_path.read_text(encoding="utf-8"))
         with np.load(draws_path, allow_pickle=False) as archive:
             columns = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise FlowvaeError(
             f"{draws_path} or {data_path.name}: {error}; must be an .npz archive and a JSON file."
         ) from error

@@ -55,7 +55,8 @@ class PyroFlow(TorchDistribution):
         else:
             value = self.flow.rsample(shape)
             log_prob = self.flow.log_prob(value)
-        self._drawn = (weakref.ref(value), value._version, log_prob)
+        # a tensor of inference mode counts no changes, so that it cannot be known again
+        self._drawn = None if value.is_inference() else (weakref.ref(value), value._version, log_prob)
         return value, log_prob
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ LEAST = 1e-3  # a channel that hardly varies is not blown up by more than the in
 class ChannelNorm(LazyTransform):
     """Actnorm: u = exp(s_c) z + b_c for channel c, on flat rows (..., chw).
 
-    log|det ∂u/∂z| = h w Σ_c s_c. Starts as the identity; `initialize` sets scale and shift from data.
+    log|det ∂u/∂z| = h w Σ_c s_c. Starts as the identity; `start_from` sets scale and shift from data.
 
     Args:
         shape: channels, height, width.
@@ -38,7 +38,7 @@ class ChannelNorm(LazyTransform):
         return AffineTransform(self.shift.repeat_interleave(pixels), scale, event_dim=1)
 
     @torch.no_grad()
-    def initialize(self, z: Tensor) -> None:
+    def start_from(self, z: Tensor) -> None:
         """Set scale and shift so that data z of shape (N, chw) leave with mean 0 and variance 1 a channel."""
         by_channel = z.unflatten(-1, self.shape).movedim(-3, 0).flatten(1)
         scale = 1 / by_channel.std(1).clamp_min(LEAST)

@@ -23,7 +23,8 @@ class CNF(FlowSpec):
     r"""Continuous flow: du/dt = f(u, t) from z at t = 0 to u at t = 1, log-determinant ∫ tr ∂f/∂u dt.
 
     The trace is exact. The solver is adaptive, so the cost grows while the flow learns; what is said of it
-    holds at the start.
+    holds at the start. It chooses its steps for the whole batch: a log-density is exact to a few thousandths of a nat,
+    and depends by as much on the codes that are scored with it.
 
     Args:
         hidden_features: widths of the hidden layers of f.
@@ -34,6 +35,7 @@ class CNF(FlowSpec):
 
     title: ClassVar[str] = "continuous normalizing flow"
     paper: ClassVar[str] = "Grathwohl et al. 2019"
+    twice_differentiable: ClassVar[bool] = False  # the solver has a gradient of its own, and that has none
 
     hidden_features: tuple[int, ...] = (32, 32)
 

@@ -18,7 +18,7 @@ class Convolution1x1Transform(Transform):
 
     Args:
         shape: channels, height, width.
-        order: the permutation P as the channel that each row of L is sent to, shape (c,).
+        order: the permutation P: output channel i is row order[i] of L U z, shape (c,).
         lower: L, unit lower triangular, shape (c, c).
         upper: U, upper triangular, shape (c, c).
     """

@@ -64,6 +64,10 @@ class Glow(FlowSpec):
         for name in ("levels", "steps", "hidden_channels"):
             whole(self, name)
 
+    @property
+    def starts_as_identity(self) -> bool:
+        return False
+
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         """The lazy transform over flat images of that many numbers.
 
@@ -116,8 +120,8 @@ def initialize_from_data(transform: LazyTransform, x: Tensor) -> Tensor:
         for part in transform.transforms:
             x = initialize_from_data(part, x)
         return x
-    if hasattr(transform, "initialize"):
-        transform.initialize(x)
+    if hasattr(transform, "start_from"):
+        transform.start_from(x)
     return transform()(x)
 
 

@@ -42,6 +42,15 @@ class Inverse(FlowSpec, Generic[Family]):
             raise FlowvaeError(f"Inverse.flow = {self.flow!r}: turned round twice is the flow itself; use that.")
 
     @property
+    def starts_as_identity(self) -> bool:
+        return self.flow.starts_as_identity
+
+    @property
+    def twice_differentiable(self) -> bool:  # type: ignore[override]
+        """As the flow inside."""
+        return self.flow.twice_differentiable
+
+    @property
     def roles(self) -> tuple[str, ...]:  # type: ignore[override]
         """What the family may be: what restricts a direction of the flow inside restricts the other one here."""
         exchanged = {"prior": "posterior", "posterior": "prior"}

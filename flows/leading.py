@@ -59,7 +59,7 @@ class Leading(LazyTransform):
         return LeadingTransform(self.transform(c), self.size)
 
     @torch.no_grad()
-    def initialize(self, z: Tensor) -> None:
+    def start_from(self, z: Tensor) -> None:
         """Pass data on to a transform that initializes itself from them."""
-        if hasattr(self.transform, "initialize"):
-            self.transform.initialize(z[..., : self.size])
+        if hasattr(self.transform, "start_from"):
+            self.transform.start_from(z[..., : self.size])

@@ -83,6 +83,7 @@ class UNAF(_Bisected):
 
     title: ClassVar[str] = "unconstrained neural autoregressive flow"
     paper: ClassVar[str] = "Wehenkel & Louppe 2019"
+    twice_differentiable: ClassVar[bool] = False  # zuko integrates it by a function of its own
 
     signal: int = 16
 
@@ -110,6 +111,7 @@ class SOSPF(_Bisected):
 
     title: ClassVar[str] = "sum-of-squares polynomial flow"
     paper: ClassVar[str] = "Jaini et al. 2019"
+    twice_differentiable: ClassVar[bool] = False  # zuko integrates it by a function of its own
 
     degree: int = 4
     polynomials: int = 3

@@ -47,6 +47,10 @@ class Permutation(FlowSpec):
     roles: ClassVar[tuple[str, ...]] = ()
     why_not: ClassVar[str] = "it is a layer to go between others, and alone it only renames the dimensions"
 
+    @property
+    def starts_as_identity(self) -> bool:
+        return False
+
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         self.check_features(features)
         return FixedPermutation(torch.randperm(features))

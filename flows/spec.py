@@ -39,8 +39,8 @@ class FlowSpec(ABC):
     """A family of flows with its settings; building it gives a zuko lazy transform.
 
     The transform's call is the *normalizing* direction z → u, which is zuko's convention; its inverse is the
-    *generative* direction u → z. Every family starts as the identity, so that a VAE whose prior or guide is a
-    flow starts as the same VAE without it.
+    *generative* direction u → z. Every family that can starts as the identity (`starts_as_identity`), so that a VAE
+    whose prior or guide is a flow starts as the same VAE without it.
     """
 
     title: ClassVar[str]
@@ -50,6 +50,7 @@ class FlowSpec(ABC):
     turned: ClassVar[str] = ""  # the family that its inverse is, where that has a name of its own
     proper: ClassVar[bool] = True  # whether it is a normalized density on all of R^D, whatever its parameters
     least_features: ClassVar[int] = 2
+    twice_differentiable: ClassVar[bool] = True  # whether gradients of its gradients can be had
 
     @property
     def starts_as_identity(self) -> bool:

@@ -13,6 +13,7 @@ from zuko.lazy import LazyDistribution
 
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.spec import Cost
+from flowvae.guides.local import local_parameters
 from flowvae.networks import declare_parameters
 
 __all__ = ["AmortizedGuide", "GuideSpec", "LogJoint"]
@@ -70,3 +71,8 @@ class AmortizedGuide(nn.Module):
     def posterior(self, x: Tensor) -> pyro.distributions.TorchDistribution:
         """q(z | x) for data of shape (..., D)."""
         return to_pyro(self.head(self.encoder(x)))
+
+    def local(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What q(z | x) is made of for data (N, D): the encoder's features (N, context) and `local_parameters`."""
+        features = self.encoder(x)
+        return features, local_parameters(self.head, features)

@@ -72,9 +72,15 @@ class AutoFlow(AutoContinuous):
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
+        try:
+            self._build()
+        except BaseException:
+            self.prototype_trace = None  # or it would count as set up
+            raise
+
+    def _build(self) -> None:
         size = self.latent_dim
         if size < self.flow.least_features:
-            self.prototype_trace = None
             raise FlowvaeError(
                 f"AutoFlow over a model with {size} unconstrained latent number(s): {type(self.flow).__name__} lets "
                 f"dimensions depend on one another and needs {self.flow.least_features} or more. Use "
@@ -82,7 +88,7 @@ class AutoFlow(AutoContinuous):
             )
         warn_if_slow(self.flow, size)
         loc = self._init_loc()
-        affine = AffineLayer(size, self.init_scale, full=self.affine == "full")
+        affine = AffineLayer(size, full=self.affine == "full")
         posterior = Flow(LazyComposedTransform(affine, self.flow.transform(size)), standard_normal(size))
         posterior.to(loc)  # the model's dtype and device
         affine.restart(loc, self.init_scale * torch.eye(size, dtype=loc.dtype, device=loc.device))
@@ -161,18 +167,17 @@ class AffineLayer(LazyTransform):
 
     Args:
         features: D.
-        scale: standard deviation at the start.
         full: whether N, strictly lower triangular, is learned; it is zero otherwise.
     """
 
-    def __init__(self, features: int, scale: float, full: bool = True) -> None:
+    def __init__(self, features: int, full: bool = True) -> None:
         super().__init__()
         self.center: Tensor
         self.unit: Tensor
         self.register_buffer("center", torch.zeros(features))
         self.register_buffer("unit", torch.eye(features))
         self.shift = nn.Parameter(torch.zeros(features))
-        self.log_scale = nn.Parameter(torch.full((features,), scale).log())
+        self.log_scale = nn.Parameter(torch.zeros(features))
         self.lower = nn.Parameter(torch.zeros(features * (features - 1) // 2)) if full else None
 
     @torch.no_grad()

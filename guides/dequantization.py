@@ -13,6 +13,7 @@ from zuko.lazy import Flow, LazyComposedTransform, LazyDistribution, LazyTransfo
 
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.spec import FlowSpec, standard_normal
+from flowvae.guides.flow import check_posterior, warn_if_slow
 from flowvae.networks import declare_parameters
 
 __all__ = ["FlowNoise", "UniformNoise"]
@@ -34,7 +35,7 @@ class UniformNoise(nn.Module):
 class FlowNoise(nn.Module):
     """Variational dequantization: u = Φ(T(ε; h(x))), ε ~ N(0, I): site "noise" in a plate "data".
 
-    Φ is the distribution function of N(0, 1), so with T the identity, as every flow starts, u is uniform: the
+    Φ is the distribution function of N(0, 1), so with T the identity, as flows start, u is uniform: the
     training starts from uniform dequantization and can only shorten the code. (The paper has a sigmoid in Φ's place.)
 
     Args:
@@ -49,6 +50,8 @@ class FlowNoise(nn.Module):
 
     def __init__(self, encoder: nn.Module, flow: FlowSpec, features: int, context: int) -> None:
         super().__init__()
+        check_posterior(self, flow)
+        warn_if_slow(flow, features)
         self.encoder = encoder
         onto_line: LazyTransform = UnconditionalTransform(_FromUnit)
         transform = LazyComposedTransform(onto_line, flow.transform(features, context))

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from zuko.lazy import LazyDistribution
 
 from flowvae.errors import number, one_of, whole
@@ -15,7 +14,7 @@ from flowvae.flows.bridge import to_pyro
 from flowvae.flows.spec import Cost
 from flowvae.guides.amortized import AmortizedGuide, GuideSpec, LogJoint
 from flowvae.guides.gaussian import FullRank, Gaussian
-from flowvae.guides.local import distribution_at, even_noise, local_parameters, push
+from flowvae.guides.local import distribution_at, even_noise, push
 
 __all__ = ["SemiAmortized", "SemiAmortizedGuide"]
 
@@ -104,12 +103,12 @@ class SemiAmortizedGuide(AmortizedGuide):
 
     def posterior(self, x: Tensor) -> torch.distributions.Distribution:
         """q(z | x) for data of shape (N, D), also where gradients are switched off."""
-        return to_pyro(self._climbed(x))
+        return to_pyro(distribution_at(self.head, *self.local(x)))
 
-    def _climbed(self, x: Tensor) -> Distribution:
+    def local(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features and λ_T."""
         training = torch.is_grad_enabled()
-        features = self.encoder(x)
-        local = local_parameters(self.head, features)
+        features, local = super().local(x)
         for noise in self.noise:
             with torch.enable_grad():
                 # outside of training the steps have no past to remember
@@ -118,7 +117,7 @@ class SemiAmortizedGuide(AmortizedGuide):
                 gradients = self._gradients(x, features, here, noise, training and self.settings.second_order)
             rate = self.settings.learning_rate
             local = {name: local[name] + rate * gradient for name, gradient in gradients.items()}
-        return distribution_at(self.head, features, local)
+        return features, local
 
     def _gradients(
         self, x: Tensor, features: Tensor, local: dict[str, Tensor], noise: Tensor, second_order: bool

@@ -88,9 +88,8 @@ def climb(log_density: Callable[[Tensor], Tensor], loc: Tensor, scale: float, dr
     optim = torch.optim.LBFGS([best], max_iter=200, history_size=20, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        optim.zero_grad()
         value = -log_density(best + noise).mean()
-        value.backward()
+        (best.grad,) = torch.autograd.grad(value, best)  # not backward(), which would leave gradients in the model
         return value
 
     with torch.enable_grad():

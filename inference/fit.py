@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import warnings
@@ -88,7 +89,7 @@ class Inference:
         number(self, "learning_rate")
         number(self, "clip", optional=True)
         for name in ("weight_decay", "prior_decay", "checkpoint_seconds"):
-            number(self, name, above=-1e-300)
+            number(self, name, least=0)
         number(self, "kl_weight")
         if self.kl_warmup and self.tempering:
             raise FlowvaeError(
@@ -193,6 +194,7 @@ def fit(
     device = choose_device(settings.device)
     train, valid = train.to(device), valid.to(device)
     pair = nn.ModuleDict({"model": model.to(device), "guide": guide.to(device)})
+    pair.zero_grad()  # what others left there is no part of the first step
     optim = JointAdam(
         pair.named_parameters(),
         settings.learning_rate,
@@ -231,7 +233,7 @@ def fit(
                     "seconds": time.perf_counter() - started,
                 }
             )
-            if ramp() == ramp.end and valid_elbo > state.best_elbo:
+            if ramp() == ramp.end and state.best_elbo < valid_elbo < math.inf:
                 state.best_epoch, state.best_elbo = state.epoch, valid_elbo
                 best = _snapshot(pair)
             state.epoch += 1
@@ -366,7 +368,7 @@ def _restore(
     path: Path, pair: nn.ModuleDict, optim: JointAdam, facts: dict[str, Any] | None
 ) -> tuple[_Progress, dict[str, Tensor]]:
     tensors, stored = load_checkpoint(path)
-    if stored["settings"] != facts:
+    if stored["settings"] != json.loads(json.dumps(facts)):  # as the file has them, tuples as lists
         raise FlowvaeError(
             f"{path}: belongs to other settings than those given; go on with the settings stored beside it, "
             "or name another directory."
@@ -378,9 +380,15 @@ def _restore(
             name.removeprefix(prefix): value.to(device) for name, value in tensors.items() if name.startswith(prefix)
         }
 
-    pair.load_state_dict(part("last/"))
-    # Adam counts its steps on the device of the parameters when it is fused
-    optim.restore(part("adam/"))
+    try:
+        pair.load_state_dict(part("last/"))
+        # Adam counts its steps on the device of the parameters when it is fused
+        optim.restore(part("adam/"))
+    except (RuntimeError, KeyError) as error:
+        raise FlowvaeError(
+            f"{path}: holds another model or guide ({str(error).splitlines()[0]}); go on with the pair that it belongs "
+            "to, or name another file."
+        ) from None
     progress = dict(stored["progress"])
     if progress["best_elbo"] is None:
         progress["best_elbo"] = -math.inf

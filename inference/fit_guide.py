@@ -112,9 +112,12 @@ def fit_guide(
             with torch.no_grad(), pyro.validation_enabled(False):
                 loc, scale_tril = layer.loc_and_scale()
                 log_joint = unconstrained_log_joint(model, guide, args, kwargs)
+                if not settings.vectorize:
+                    log_joint = _one_by_one(log_joint)
                 loc = climb(log_joint, loc, guide.init_scale)
                 layer.restart(*batch_and_match(log_joint, loc, scale_tril, settings.units))
     pair = nn.ModuleDict({"guide": guide} | ({"model": model} if isinstance(model, nn.Module) else {}))
+    pair.zero_grad()  # what others left there is no part of the first step
     optim = JointAdam(pair.named_parameters(), settings.learning_rate, settings.clip)
     svi = SVI(model, guide, optim, loss)
     losses = torch.empty(settings.steps, dtype=torch.float64)
@@ -136,3 +139,8 @@ def fit_guide(
                 recent = -losses[step - 99 : step + 1].mean()
                 bar.set_postfix_str(f"ELBO {recent:.2f} nats", refresh=False)
     return GuideFit(losses, time.perf_counter() - started)
+
+
+def _one_by_one(log_density: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same function of (S, D), called for one row at a time."""
+    return lambda z: torch.cat([log_density(row) for row in z.split(1)])

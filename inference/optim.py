@@ -11,6 +11,8 @@ from pyro.infer import Trace_ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
+from flowvae.errors import FlowvaeError
+
 __all__ = ["FiniteTraceELBO", "JointAdam", "NonFiniteError"]
 
 
@@ -39,6 +41,7 @@ class JointAdam(PyroOptim):
         decay: Callable[[str], float] = lambda name: 0.0,
     ) -> None:
         self.parameters = dict(parameters)
+        self._own = set(self.parameters.values())
         groups: dict[float, list[nn.Parameter]] = {}
         for name, parameter in self.parameters.items():
             groups.setdefault(decay(name), []).append(parameter)
@@ -55,7 +58,14 @@ class JointAdam(PyroOptim):
 
         Raises:
             NonFiniteError: before the step, if the gradient is not finite.
+            FlowvaeError: for a parameter that is none of its own.
         """
+        if foreign := [p for p in params if p not in self._own]:
+            raise FlowvaeError(
+                f"a parameter of shape {tuple(foreign[0].shape)} belongs neither to the model nor to the guide as a "
+                "module, so it would never be trained; make it an nn.Parameter of one of them, or use pyro.optim and "
+                "your own SVI."
+            )
         with_gradient = [p for p in self.parameters.values() if p.grad is not None]
         gradients = [p.grad for p in with_gradient if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from flowvae.errors import FlowvaeError
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.residual import ContractiveMLP
 from flowvae.guides import AmortizedGuide
-from flowvae.guides.local import LINEAR, even_noise, local_parameters, push
+from flowvae.guides.local import LINEAR, even_noise, push
 from flowvae.inference.joint import log_joint
 from flowvae.networks import declare_parameters
 from flowvae.seeds import derive, seeded
@@ -102,7 +102,8 @@ def refine(
     approximation gap of the family; what was gained is the amortization gap (Cremer, Li & Duvenaud 2018).
 
     The data do not see each other, and all use the same noise. So to rounding a datum's result depends neither on the
-    data beside it nor on their order or number.
+    data beside it nor on their order or number, unless a density does: one that is estimated (a residual flow of many
+    dimensions) by its noise, that of a CNF by the steps of its solver.
 
     Each datum keeps the better of its first and its last parameters: the ELBOs are compared on the same 256 draws
     of noise, which the fit has not seen. So by *that estimate* no datum is worse than it was (`RefinedGuide.gain` is
@@ -128,22 +129,23 @@ def refine(
             raise FlowvaeError(f"refine: {name} = {value!r}: must be a whole number, 1 or more.")
     if not 0 < learning_rate < float("inf"):
         raise FlowvaeError(f"refine: learning_rate = {learning_rate!r}: must be a number above 0.")
-    with torch.no_grad():
-        features = guide.encoder(x)
-        latent = guide.head(features[:1]).event_shape[0]
-    heads, gains = [], []
-    blocks = list(zip(x.split(rows), features.split(rows), strict=True))
+    heads, gains, features = [], [], []
+    blocks = x.split(rows)
     with (
         tqdm(total=len(blocks) * steps, unit="step", desc="refine", disable=None if progress else True) as bar,
         pyro.validation_enabled(False),
         torch.enable_grad(),
     ):
-        for block, its_features in blocks:
-            head = individual(guide.head, its_features)
+        for block in blocks:
+            with torch.no_grad():
+                its_features, local = guide.local(block)
+            head = individual(guide.head, its_features, local)
+            latent = head(its_features).event_shape[0]
             climb = _Climb(model, head, its_features, block, latent, seed)
             heads.append(head)
+            features.append(its_features)
             gains.append(climb(steps, learning_rate, draws, bar))
-    return RefinedGuide(_join(heads), features, x.clone(), torch.cat(gains))
+    return RefinedGuide(_join(heads), torch.cat(features), x.clone(), torch.cat(gains))
 
 
 @dataclass
@@ -190,17 +192,16 @@ class _Climb:
             return (log_joint(self.model, self.x, z) - log_q).mean(0)
 
 
-def individual(head: LazyDistribution, features: Tensor) -> LazyDistribution:
+def individual(head: LazyDistribution, features: Tensor, local: Mapping[str, Tensor]) -> LazyDistribution:
     """A copy of a head in which every parameter has N values, one for each row of the features (N, context).
 
     The layers that see nothing but the features give way to what they put out (a function of a constant is a
     constant): these local parameters, and all weights of the flow, are the free parameters of a datum. Called with
-    the features, the copy gives the same distributions as the head.
+    the features, the copy gives the distributions that the head makes of these local parameters.
 
     Raises:
         FlowvaeError: for a layer of whose weights there cannot be one for each datum.
     """
-    local = local_parameters(head, features)
     rows = len(features)
 
     def spread(parameter: Tensor) -> nn.Parameter:

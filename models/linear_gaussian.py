@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from flowvae.models.flow_model import how_many
 from flowvae.networks import declare_parameters
 
 __all__ = ["LinearGaussian"]
@@ -37,7 +38,7 @@ class LinearGaussian(nn.Module):
         declare_parameters("model", self)
         latent = self.weight.shape[1]
         zeros = torch.zeros(latent, dtype=self.weight.dtype, device=self.weight.device)
-        with pyro.plate("data", len(x) if x is not None else size):
+        with pyro.plate("data", how_many(x, size)):
             z = pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))
             return pyro.sample("x", self.decode(z), obs=x)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_pickled_arrays_are_not_opened(tmp_path: Path) -> None:
     assert "allow_pickle" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["bernoulli", "binomial:16", "gaussian", "gaussian:0.1"])
+@pytest.mark.parametrize("text", ["bernoulli", "binomial:16", "gaussian", "gaussian:0.1", "gaussian:0.123456789"])
 def test_likelihoods_have_a_text_form(text: str) -> None:
     assert str(parse_likelihood(text)) == text
 
@@ -245,3 +246,11 @@ def test_a_dataset_says_what_it_is() -> None:
     assert "train 1257, valid 270, test 270" in identity.split
     assert len(identity.sha256) == 16
     assert isinstance(Digits().load(2), Dataset)
+
+
+def test_data_of_another_type_or_shape_are_refused() -> None:
+    digits = Digits().load(0)
+    with pytest.raises(FlowvaeError, match=r"valid: torch\.float64; must be float32"):
+        replace(digits, valid=digits.valid.double())
+    with pytest.raises(FlowvaeError, match=r"image_shape = \(28, 28\) for 64 columns"):
+        replace(digits, image_shape=(28, 28))

@@ -83,3 +83,12 @@ def test_ten_chains_of_a_thousand_draws(name: str) -> None:
     for draws in reference.draws.values():
         assert draws.shape[:2] == (10, 1000)
         assert np.isfinite(draws).all()
+
+
+@pytest.mark.parametrize("content", [b"", np.ones(3)], ids=["empty", "one array"])
+def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes | np.ndarray) -> None:
+    write(tmp_path, **{"sigma": chains(1), "beta[1]": chains(1)})
+    with (tmp_path / f"{NAME}.npz").open("wb") as file:
+        file.write(content) if isinstance(content, bytes) else np.save(file, content)
+    with pytest.raises(FlowvaeError, match=r"must be an \.npz archive and a JSON file"):
+        load_reference(tmp_path, NAME)

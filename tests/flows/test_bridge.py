@@ -137,3 +137,10 @@ def test_nuts_finds_the_mean_that_a_grid_gives() -> None:
     sd = (weight[:, None] * (grid - mean) ** 2).sum(0).sqrt()
     error = (mcmc.get_samples()["z"].mean(0) - mean) / sd
     assert error.abs().max() < 0.25
+
+
+def test_inference_mode_draws_and_scores() -> None:
+    wrapped = flow(family=IAF(hidden_features=(16,)))
+    with torch.inference_mode():
+        value = wrapped.sample((4,))
+        torch.testing.assert_close(wrapped.log_prob(value), wrapped.flow.log_prob(value))

@@ -15,7 +15,7 @@ from zuko.lazy import LazyTransform
 
 from flowvae import MAF, NSF, Experiment, FlowGuide, FlowvaeError, Inference, Inverse, RealNVP, families, register_flow
 from flowvae.families import check_own_flow
-from flowvae.flows import BPF, Cost, FlowSpec, Planar, check_flow
+from flowvae.flows import BPF, Cost, FlowSpec, Planar, Residual, check_flow
 from flowvae.second_stage import SecondStage
 
 
@@ -100,6 +100,28 @@ class NoContext(Own):
 def test_right_flows_pass(flow: FlowSpec, context: int) -> None:
     for seed in range(2):
         check_flow(flow, 4, context, seed)
+
+
+class Estimated(Slopes):
+    """A log-determinant that is drawn, with a mean that is right or not."""
+
+    bias = 0.0
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        right = super().log_abs_det_jacobian(x, y)
+        return right + self.bias + 0.3 * torch.randn_like(right)
+
+
+class Biased(Estimated):
+    bias = 0.5
+
+
+def test_a_log_determinant_that_is_drawn_is_judged_by_its_mean() -> None:
+    for seed in range(3):
+        check_flow(Own(Estimated), 4, seed=seed)
+        check_flow(Residual(), 12, seed=seed)
+        with pytest.raises(FlowvaeError, match="Mend log_abs_det_jacobian"):
+            check_flow(Own(Biased), 4, seed=seed)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from helpers import FAMILIES, disturb
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from zuko.lazy import LazyComposedTransform
 
 from flowvae.errors import FlowvaeError
 from flowvae.flows import (
@@ -27,6 +28,7 @@ from flowvae.flows import (
     Radial,
     Residual,
     Sylvester,
+    initialize_from_data,
 )
 from flowvae.flows.spec import NetworkFlowSpec
 from flowvae.flows.sylvester import SylvesterTransform, orthogonalize
@@ -287,6 +289,9 @@ def test_actnorm_standardizes_a_batch_only_when_it_is_asked_to(context: int) -> 
     torch.testing.assert_close(log_det, -z.std(0, correction=0).log().sum().expand(64))
     with pytest.raises(FlowvaeError, match="dimensions \\[1\\]"):
         lazy.start_from(z * torch.tensor([1.0, 0.0, 1.0]))
+    if not context:
+        flow = LazyComposedTransform(ActNorm().transform(3), Permutation().transform(3), ActNorm().transform(3))
+        torch.testing.assert_close(initialize_from_data(flow, z).mean(0), torch.zeros(3))
 
 
 @pytest.mark.usefixtures("float64")

@@ -18,7 +18,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal, init_to_value
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError, SlowDirectionWarning
-from flowvae.flows import IAF, MAF, CouplingNSF, FlowSpec, Linear, RealNVP
+from flowvae.flows import IAF, MAF, CouplingNSF, FlowSpec, Linear, RealNVP, Sylvester
 from flowvae.guides import AutoFlow
 
 SMALL = IAF(2, (8,))
@@ -249,5 +249,9 @@ def test_mistakes_are_named() -> None:
         AutoFlow(model, "iaf")  # type: ignore[arg-type]
     with pytest.raises(FlowvaeError, match="has not been set up"):
         AutoFlow(model, SMALL).median()
+    plane_guide = AutoFlow(plane, Sylvester(rank=5))
+    for _ in range(2):  # and the second call does not take it for set up
+        with pytest.raises(FlowvaeError, match="rank"):
+            plane_guide()
     with pytest.warns(SlowDirectionWarning, match=r"MAF as a guide: .* network passes at latent 8"):
         AutoFlow(model, MAF(2, (8,)))()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from flowvae import Experiment, FlowvaeError, Inference, SemiAmortized, load
+from flowvae.errors import ImproperDensityWarning
 from flowvae.evaluation import measure_likelihoods
-from flowvae.flows import IAF, Linear
+from flowvae.flows import CNF, IAF, SOSPF, Inverse, Linear
 from flowvae.guides import AmortizedGuide, FlowGuide, GuideSpec, SemiAmortizedGuide
-from flowvae.inference import log_joint
+from flowvae.inference import log_joint, refine
 from flowvae.models import LinearGaussian
 from flowvae.networks import MLP
 
@@ -178,3 +180,26 @@ def test_wrong_settings_are_refused(settings: dict[str, object]) -> None:
     (name,) = settings
     with pytest.raises(FlowvaeError, match=f"SemiAmortized.{name}"):
         SemiAmortized(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_refinement_starts_from_what_the_steps_have_reached() -> None:
+    model, x = oracle()
+    guide = guide_of(SemiAmortized(steps=60, learning_rate=0.02, draws=32, clip=None), model)
+    start = gap(model, guide, x)
+    refined = refine(model, guide, x, steps=1, learning_rate=1e-9)
+    torch.testing.assert_close(gap(model, refined, x), start, rtol=1e-6, atol=1e-6)  # type: ignore[arg-type]
+    guide.settings = replace(guide.settings, learning_rate=1e-9)  # the encoder's own answer is far from there
+    assert (gap(model, guide, x) > start + 1).all()
+
+
+@pytest.mark.parametrize("prior", [CNF((4,)), SOSPF(1, (4,)), Inverse(CNF((4,)))], ids=repr)
+def test_a_prior_without_second_derivatives_is_refused_and_trains_without_them(prior: CNF | SOSPF | Inverse) -> None:  # type: ignore[type-arg]
+    with pytest.raises(FlowvaeError, match=r"(CNF|SOSPF|Inverse) does not have; set second_order to false"):
+        replace(TINY, prior=prior)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImproperDensityWarning)
+        pair = replace(TINY, prior=prior, guide=SemiAmortized(steps=1, second_order=False)).build(TINY.data.load(0))
+    loss = Trace_ELBO().differentiable_loss(*pair, TINY.data.load(0).train[:3])
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in pair.guide.encoder.parameters())

@@ -248,7 +248,7 @@ def test_tempering_follows_rezende_and_mohamed() -> None:
         ({"epochs": 0}, "epochs = 0"),
         ({"epochs": True}, "epochs = True"),
         ({"clip": -1.0}, "clip"),
-        ({"prior_decay": -1.0}, "prior_decay"),
+        ({"prior_decay": -1.0}, r"prior_decay = -1\.0: must be a number 0 or more"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], message: str) -> None:
@@ -310,3 +310,36 @@ def test_training_on_a_gpu() -> None:
 def test_a_model_keeps_no_copy_of_what_was_trained() -> None:
     vae, _ = train(FAST)
     assert copy.deepcopy(vae.model).state_dict().keys() == vae.model.state_dict().keys()
+
+
+@pytest.mark.parametrize("left", [1.0, math.nan])
+def test_gradients_that_others_left_take_no_part(left: float) -> None:
+    """After a training that stopped they are NaN, and its advice is to train again more slowly."""
+    x = torch.randn(40, 2)
+    clean, stained = _Sized(2), _Sized(2)
+    stained.scale.grad = torch.full((2,), left)
+    for model in (clean, stained):
+        fit(model, _Simple(), x, x, replace(FAST, compile="none"), progress=False)
+    assert torch.equal(clean.scale, stained.scale)
+
+
+def test_facts_are_compared_as_the_file_has_them(tmp_path: Path) -> None:
+    x = torch.randn(40, 2)
+    for _ in range(2):
+        fit(_Sized(2), _Simple(), x, x, FAST, checkpoint=tmp_path / "c", facts={"layers": (8, 8)}, progress=False)
+    with pytest.raises(FlowvaeError, match="holds another model or guide"):
+        fit(_Sized(3), _Simple(), x, x, FAST, checkpoint=tmp_path / "c", facts={"layers": (8, 8)}, progress=False)
+
+
+class _Sized(nn.Module):
+    """A model with a parameter of that size."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        declare_parameters("model", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, self.scale.mean().exp()).to_event(1), obs=x)

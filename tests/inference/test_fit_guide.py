@@ -20,6 +20,7 @@ from flowvae.flows import IAF, CouplingNSF, Linear
 from flowvae.guides import AutoFlow
 from flowvae.inference import GuideSettings, PathTraceELBO, TrainingStopped, fit_guide
 from flowvae.inference.batch_and_match import batch_and_match, climb, unconstrained_log_joint
+from flowvae.networks import declare_parameters
 
 FLOWS = [IAF(2, (8,)), CouplingNSF(2, (8,)), Linear()]
 WEIGHT = torch.tensor([[1.0, 0.9, 0.0], [0.8, 1.0, 0.3], [0.0, 0.2, 50.0]], dtype=torch.float64)
@@ -264,3 +265,49 @@ def test_settings_are_checked() -> None:
     for wrong, name in (({"steps": 0}, "steps"), ({"learning_rate": -1.0}, "learning_rate"), ({"units": -1}, "units")):
         with pytest.raises(FlowvaeError, match=rf"GuideSettings\.{name} = "):
             GuideSettings(**wrong)  # type: ignore[arg-type]
+
+
+class _Learned(nn.Module):
+    """z ~ N(0, w²), x = 3 observed with noise 1: the evidence is largest at w² = 3² − 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_w = nn.Parameter(torch.zeros(()))
+
+    def forward(self) -> None:
+        declare_parameters("model", self)
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), self.log_w.exp()).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=torch.full((2,), 3.0))
+
+
+def test_placing_the_affine_layer_leaves_no_gradient_in_the_model() -> None:
+    model = _Learned()
+    guide = AutoFlow(model, Linear())
+    guide()
+    climb(unconstrained_log_joint(model, guide), torch.zeros(2), 0.1)
+    assert model.log_w.grad is None
+    fit_guide(model, guide, GuideSettings(steps=600, learning_rate=0.05, particles=16), progress=False)
+    assert (2 * model.log_w).exp().item() == pytest.approx(8, rel=0.02)
+
+
+def test_a_model_that_takes_one_draw_at_a_time_is_fitted_so() -> None:
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        left, right = (float(part) for part in z.detach().flatten())  # plain Python, for one draw alone
+        pyro.sample("x", dist.Normal(z + 0 * (left + right), 1.0).to_event(1), obs=torch.ones(2))
+
+    guide = AutoFlow(model, Linear())
+    settings = GuideSettings(steps=2, particles=2, units=5, vectorize=False)
+    fit_guide(model, guide, settings, progress=False)
+    assert guide.affine_layer.loc_and_scale()[0].tolist() == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+def test_a_parameter_of_no_module_is_refused_and_not_left_untrained() -> None:
+    def model() -> None:
+        scale = pyro.param("scale", torch.tensor(0.0)).exp()
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), scale).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=torch.ones(2))
+
+    with pytest.raises(FlowvaeError, match=r"shape \(\) belongs neither to the model nor to the guide"):
+        fit_guide(model, AutoFlow(model, Linear()), GuideSettings(steps=2, particles=2, units=0), progress=False)
+    pyro.clear_param_store()

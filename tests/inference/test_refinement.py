@@ -131,7 +131,7 @@ def test_every_family_starts_at_the_amortized_guide_and_improves(name: str, cond
     features = guide.encoder(x)
     noise = even_noise(4, 3, 0, x)
     for one, other in zip(
-        push(guide.head(features), noise), push(individual(guide.head, features)(features), noise), strict=True
+        push(guide.head(features), noise), push(individual(guide.head, *guide.local(x))(features), noise), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
     refined = refine(model, guide, x, steps=6, draws=4)

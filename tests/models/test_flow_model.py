@@ -18,9 +18,9 @@ from zuko.lazy import LazyTransform
 from zuko.transforms import ComposedTransform, LULinearTransform
 
 from flowvae.data import Digits, Moons
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, SlowDirectionWarning
 from flowvae.evaluation import FlowLikelihoods, flow_metrics, measure_flow
-from flowvae.flows import MAF, NSF, FlowSpec, Glow, RealNVP
+from flowvae.flows import MAF, NAF, NSF, FlowSpec, Glow, RealNVP
 from flowvae.guides import FlowNoise, NoGuide, UniformNoise
 from flowvae.inference import Inference, fit
 from flowvae.models import DequantizedFlow, FlowModel
@@ -271,3 +271,12 @@ def test_the_measure_does_not_depend_on_the_other_data() -> None:
     whole = measure_flow(model, UniformNoise(), x, draws=30).log_likelihood
     part = measure_flow(model, UniformNoise(), x[:64], draws=30).log_likelihood
     torch.testing.assert_close(whole[:64], part)
+
+
+def test_parts_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(FlowvaeError, match=r"DequantizedFlow\.total = '3'"):
+        DequantizedFlow(MAF().transform(2), 2, "3")  # type: ignore[arg-type]
+    with pytest.raises(FlowvaeError, match=r"FlowNoise\.flow = .* cannot be a posterior"):
+        FlowNoise(nn.Identity(), NAF(), 2, 4)
+    with pytest.warns(SlowDirectionWarning, match="MAF as a guide"):
+        FlowNoise(nn.Identity(), MAF(), 8, 4)

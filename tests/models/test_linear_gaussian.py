@@ -8,6 +8,7 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor
 
+from flowvae import FlowvaeError
 from flowvae.evaluation import measure_likelihoods
 from flowvae.models import LinearGaussian
 
@@ -74,3 +75,8 @@ def test_importance_sampling_with_a_poor_guide_finds_the_evidence() -> None:
     result = measure_likelihoods(model, exact_guide(model, mean_field=True), x, draws=20_000, seed=0)
     torch.testing.assert_close(result.log_evidence, model.log_evidence(x).detach(), rtol=0, atol=0.05)
     assert (result.effective_draws < 20_000).all()
+
+
+def test_without_data_and_size_it_refuses() -> None:
+    with pytest.raises(FlowvaeError, match="give data x to observe, or a size"):
+        oracle()[0]()
