@@ -18,10 +18,10 @@ answer_2 = widen_decoder(Experiment(), count_parameters(replace(Experiment(), pr
 
 # Exercise 3. An arm that has all that comes along with the change, and not the change.
 answer_3 = {
-    "a flow prior wins only because it has more parameters": ("prior-flow", "wider"),
-    "a flow prior is only a deeper decoder": ("prior-flow", "in-decoder"),
-    "fine-tuning with a flow wins only because it trains longer": ("fine-tuned", "trained-on"),
-    "a flow in the guide helps although it is the same for every x": ("guide-static", "normal"),
+    "capacity: a flow prior wins only because it has more parameters": ("prior-flow", "wider"),
+    "capacity: a flow prior is only a deeper decoder": ("prior-flow", "in-decoder"),
+    "holes: fine-tuning with a flow wins only because it trains longer": ("fine-tuned", "trained-on"),
+    "prior-or-posterior: a flow in the guide helps although it is the same for every x": ("guide-static", "normal"),
 }
 
 # Exercise 4. Sorted: 0.008 · 4 = 0.032; 0.020 · 3 = 0.060; 0.021 · 2 = 0.042, but not below the one before: 0.060;

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowvae import IAF, RealNVP
+from flowvae import IAF, Inverse, Mixture, RealNVP
+from flowvae.flows import GF, Linear
 
 Solved = Callable[[str], dict[str, Any]]
 
@@ -31,10 +32,14 @@ def test_slips_are_named(solved: Solved) -> None:
         ("check_3", replace(base, prior=IAF()), "one of them is dear"),
         ("check_3", replace(base, prior=RealNVP(), latent=3), "latent differs"),
         ("check_3", base, "still that of base"),
+        ("check_3", replace(base, prior=GF()), r"GF is not a normalized density.*bisection"),
+        ("check_3", replace(base, prior=Mixture()), "Mixture is not a flow"),
     ]
     for check, slip, reason in slips:
         with pytest.raises(ValueError, match=reason):
             names[check](slip)
+    for cheap in (Linear(), Inverse(RealNVP())):
+        names["check_3"](replace(base, prior=cheap))
     chen_slips_are_named(names)
 
 

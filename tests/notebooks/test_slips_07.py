@@ -64,6 +64,12 @@ def test_slips_of_a_twist_are_named(solved: Solved) -> None:
         with pytest.raises(ValueError, match=reason):
             names["check_2"](slip)
 
+    class Single(twist):  # type: ignore[misc,valid-type]
+        def log_abs_det_jacobian(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(x))
+
+    names["check_2"](Single)  # float32, and right
+
 
 def test_slips_of_roles_are_named(solved: Solved) -> None:
     names = solved(STEM)

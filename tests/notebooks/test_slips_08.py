@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flowvae import NSF, Experiment
+from flowvae.models import FlowDecoder
 from flowvae.networks import MLP
 
 Solved = Callable[[str], dict[str, Any]]
@@ -40,6 +41,7 @@ def test_slips_of_a_control_are_named(solved: Solved) -> None:
         (replace(right, seed=1), "seed differs"),
         (replace(right, decoder=MLP((256, 256))), "her flow arm has"),
         (right.decoder, "not an Experiment"),
+        (replace(Experiment(), decoder=FlowDecoder(NSF(transforms=4), MLP())), "flow inside the decoder"),
     ):
         with pytest.raises(ValueError, match=reason):
             names["check_2"](slip)

@@ -32,7 +32,7 @@ def test_slips_are_named(solved: Solved) -> None:
     names = solved("09_guides_for_any_model")
     nats, sd = names["answer_2"]
     slips: list[tuple[str, Any, str]] = [
-        ("check_1", lambda log_weight: log_weight.mean(), "mean of the logarithms, the ELBO"),
+        ("check_1", lambda log_weight: log_weight.mean().double(), "mean of the logarithms, the ELBO"),
         ("check_1", lambda log_weight: log_weight.logsumexp(0), "subtract log S"),
         ("check_1", lambda log_weight: log_weight.exp().mean(), "its logarithm is asked for"),
         ("check_1", lambda log_weight: log_weight.exp().mean().log(), "use logsumexp"),
