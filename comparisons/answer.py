@@ -179,16 +179,23 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
     ax.set_yticks(range(count), labels)
     ax.invert_yaxis()
     better = "negative" if question.lower_is_better else "positive"
-    # one seed that went astray must not squeeze all the others, but every mean is shown
-    ends = [differences[end].abs() for end in ("low", "high")]
-    reach = 1.3 * max(*(end.quantile(0.9) for end in ends), differences["difference"].abs().max(), MARGIN)
-    ax.set_xlim(max(-reach, ax.get_xlim()[0]), min(reach, ax.get_xlim()[1]))
+    # one seed that went astray must not squeeze all the others, but every mean is shown; an arrow says what is cut
+    ends = differences[["low", "high"]].abs()
+    reach = 1.3 * max(*ends.quantile(0.9), differences["difference"].abs().max(), MARGIN)
+    reach = max(reach, 1.05 * ends[ends < 2 * reach].max().max())
+    left, right = max(-reach, ax.get_xlim()[0]), min(reach, ax.get_xlim()[1])
+    ax.set_xlim(left, right)
+    for place, (low, high) in enumerate(differences[["low", "high"]].to_numpy()):
+        for cut, edge, marker in ((low < left, left, "<"), (high > right, right, ">")):
+            if cut:
+                ax.plot(edge, place, marker, color="#1f4e79", markersize=8, clip_on=False, zorder=4)
     ax.set_xlabel(f"difference in test {question.measure.upper()}, {question.unit} ({better}: better)")
-    ax.set_title(
+    figure.suptitle(
         f"{question.asks}\nmean and 95 % t interval over {int(differences['seeds'].min())} seeds, "
         "grey: each seed, filled: p < 0.05 after Holm",
         fontsize=9,
-        loc="left",
+        x=0.01,
+        horizontalalignment="left",
     )
     return figure
 
@@ -200,7 +207,8 @@ def _markdown(protocol: dict[str, Any], means: pd.DataFrame, differences: Mappin
         f"{protocol['question']} on {protocol['data']}, preset {protocol['preset']}, seeds "
         f"{', '.join(map(str, protocol['seeds']))}, NLL by K = {protocol['draws']} draws of the guide, flowvae "
         f"{protocol['flowvae']}. Primary measure: {protocol['measure']}, {protocol['unit']}.",
-        f"Data of the first seed: {protocol['identity']['preprocessing']}; {protocol['identity']['split']}. "
+        "Data of the first seed: preprocessing "
+        f"{protocol['identity']['preprocessing']}; {protocol['identity']['split']}. "
         f"Measured on the {protocol['split']} data.",
         "\n".join(f"- {sentence}" for sentence in protocol["sentences"]),
         "Mean ± standard error over seeds:",

@@ -23,3 +23,7 @@ def test_every_mean_is_inside_the_figure(far: float) -> None:
     (ax,) = plot_differences(table, differences, QUESTIONS["prior-flows"]).axes
     low, high = ax.get_xlim()
     assert ((differences["difference"] > low) & (differences["difference"] < high)).all()
+    cut = {"<": (differences["low"] < low).sum(), ">": (differences["high"] > high).sum()}
+    assert cut["<"] + cut[">"] > 0  # the stray seed's
+    for marker, count in cut.items():
+        assert sum(line.get_marker() == marker for line in ax.lines) == count
