@@ -43,7 +43,7 @@ class DataIdentity:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits of shape (N, D), float32, checked.
+    """Three splits of shape (N, D), of one floating-point type, checked.
 
     Args:
         train: what is fitted.
@@ -90,8 +90,11 @@ class Dataset:
         where = f"{self.name}, {split}"
         if x.ndim != 2:
             raise FlowvaeError(f"{where}: shape {tuple(x.shape)}; must be (N, D), one row a datum.")
-        if x.dtype != torch.float32:
-            raise FlowvaeError(f"{where}: {x.dtype}; must be float32, which .float() makes of it.")
+        if x.dtype != self.train.dtype or not x.is_floating_point():
+            raise FlowvaeError(
+                f"{where}: {x.dtype}; all splits must be of one floating-point type, the networks' (float32, unless that "
+                "was changed); .float() makes it."
+            )
         if not x.numel():
             raise FlowvaeError(f"{where}: empty, shape {tuple(x.shape)}; every split needs data.")
         check_values(where, x, self.likelihood)

@@ -250,7 +250,9 @@ def test_a_dataset_says_what_it_is() -> None:
 
 def test_data_of_another_type_or_shape_are_refused() -> None:
     digits = Digits().load(0)
-    with pytest.raises(FlowvaeError, match=r"valid: torch\.float64; must be float32"):
+    with pytest.raises(FlowvaeError, match=r"valid: torch\.float64; all splits must be of one floating-point type"):
         replace(digits, valid=digits.valid.double())
+    with pytest.raises(FlowvaeError, match=r"train: torch\.int64; all splits must be of one floating-point type"):
+        replace(digits, train=digits.train.long())
     with pytest.raises(FlowvaeError, match=r"image_shape = \(28, 28\) for 64 columns"):
         replace(digits, image_shape=(28, 28))
