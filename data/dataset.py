@@ -92,8 +92,8 @@ class Dataset:
             raise FlowvaeError(f"{where}: shape {tuple(x.shape)}; must be (N, D), one row a datum.")
         if x.dtype != self.train.dtype or not x.is_floating_point():
             raise FlowvaeError(
-                f"{where}: {x.dtype}; all splits must be of one floating-point type, the networks' (float32, unless that "
-                "was changed); .float() makes it."
+                f"{where}: {x.dtype}; all splits must be of one floating-point type, the networks' (float32, unless "
+                "that was changed); .float() makes it."
             )
         if not x.numel():
             raise FlowvaeError(f"{where}: empty, shape {tuple(x.shape)}; every split needs data.")
