@@ -180,7 +180,7 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
     ax.invert_yaxis()
     better = "negative" if question.lower_is_better else "positive"
     # one seed that went astray must not squeeze all the others, but every mean is shown; an arrow says what is cut
-    ends = differences[["low", "high"]].abs()
+    ends = differences[["low", "high"]].abs().fillna(0)  # a pair that could not be compared has none
     reach = 1.3 * max(*ends.quantile(0.9), differences["difference"].abs().max(), MARGIN)
     reach = max(reach, 1.05 * ends[ends < 2 * reach].max().max())
     left, right = max(-reach, ax.get_xlim()[0]), min(reach, ax.get_xlim()[1])

@@ -176,10 +176,10 @@ def _at_most(experiment: Experiment, epochs: int) -> Experiment:
 
 
 def _shorter(inference: Inference, epochs: int) -> Inference:
-    most, whole = min(epochs, inference.epochs), inference.epochs
+    most, all_of_it = min(epochs, inference.epochs), inference.epochs
     return replace(
         inference,
         epochs=most,
-        kl_warmup=inference.kl_warmup * most // whole,
-        tempering=inference.tempering * most // whole,
+        kl_warmup=inference.kl_warmup * most // all_of_it,
+        tempering=inference.tempering * most // all_of_it,
     )

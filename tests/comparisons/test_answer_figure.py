@@ -27,3 +27,16 @@ def test_every_mean_is_inside_the_figure(far: float) -> None:
     assert cut["<"] + cut[">"] > 0  # the stray seed's
     for marker, count in cut.items():
         assert sum(line.get_marker() == marker for line in ax.lines) == count
+
+
+def test_a_pair_that_could_not_be_compared_leaves_its_line_empty() -> None:
+    table = pd.DataFrame(
+        [
+            {"arm": arm, "seed": seed, "nll": value}
+            for arm, value in (("a", 1.0), ("b", float("inf")))
+            for seed in (0, 1)
+        ]
+    )
+    differences = paired_differences(table, [("b", "a")], "nll")
+    (ax,) = plot_differences(table, differences, QUESTIONS["prior-flows"]).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b − a"]
