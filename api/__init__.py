@@ -20,12 +20,13 @@ _Distribution.set_default_validate_args(_validation)
 
 from flowvae.data import Arrays, Digits, Pinwheel, Sprites, StaticMNIST  # noqa: E402
 from flowvae.errors import FlowvaeError, SlowDirectionWarning  # noqa: E402
-from flowvae.experiment import Experiment, Pair, Run, fit_prior, load  # noqa: E402
+from flowvae.experiment import Experiment, fit_prior, load  # noqa: E402
 from flowvae.families import register_flow  # noqa: E402
 from flowvae.flows import IAF, MAF, NICE, NSF, CouplingNSF, Inverse, RealNVP  # noqa: E402
 from flowvae.guides import FlowGuide, FullRank, Gaussian, SemiAmortized  # noqa: E402
 from flowvae.inference import Inference  # noqa: E402
 from flowvae.models import FlowDecoder, Mixture, StandardNormal  # noqa: E402
+from flowvae.run import Pair, Run  # noqa: E402
 from flowvae.second_stage import SecondStage  # noqa: E402
 
 __version__ = "0.1.0"

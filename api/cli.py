@@ -19,13 +19,14 @@ from flowvae.comparisons import QUESTIONS, answer, summarize, write_report
 from flowvae.data import Digits, LikelihoodSpec, parse_likelihood
 from flowvae.errors import FlowvaeError, SlowDirectionWarning, UnfinishedRunWarning, nearest
 from flowvae.evaluation import MEASURES, draw_figures, plot_samples
-from flowvae.experiment import Experiment, Run, fit_prior, load
+from flowvae.experiment import Experiment, fit_prior, load
 from flowvae.families import DATA, GUIDES, PRIORS, Row, table
 from flowvae.flows import MAF
 from flowvae.guides import Gaussian
 from flowvae.inference import Inference, atomic_write
 from flowvae.models import FlowDecoder, StandardNormal
 from flowvae.networks import MLP
+from flowvae.run import Run
 from flowvae.second_stage import SecondStage
 from flowvae.seeds import derive, seeded
 from flowvae.words import arrange, take_option

@@ -12,10 +12,11 @@ import torch
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation import Metric
-from flowvae.experiment import Experiment, Run
+from flowvae.experiment import Experiment
 from flowvae.families import name_of
 from flowvae.flows import IAF, MAF
 from flowvae.guides import FlowGuide
+from flowvae.run import Run
 
 __all__ = ["main", "row"]
 

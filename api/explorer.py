@@ -17,8 +17,8 @@ from torch import Tensor
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.explorer_plots import REACH, SIZE, Scene, draw_state
-from flowvae.experiment import Run
 from flowvae.families import name_of
+from flowvae.run import Run
 
 __all__ = ["Explorer", "explore"]
 

@@ -18,8 +18,9 @@ from flowvae.comparisons.question import Preset, Question, preset_of
 from flowvae.comparisons.statistics import LEVEL, MARGIN, describe, paired_differences, summarize
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.evaluation import image_grid, write_figure
-from flowvae.experiment import Run, load
+from flowvae.experiment import load
 from flowvae.inference import atomic_write
+from flowvae.run import Run
 from flowvae.seeds import derive, seeded
 
 __all__ = ["Answer", "answer", "plot_differences"]

@@ -19,8 +19,9 @@ import torch
 from tqdm.auto import tqdm
 
 from flowvae.errors import DamagedError, FlowvaeError, ImproperDensityWarning, SlowDirectionWarning
-from flowvae.experiment import Experiment, Run, is_finished, load
+from flowvae.experiment import Experiment, load
 from flowvae.inference import atomic_write
+from flowvae.run import Run, is_finished
 
 __all__ = ["Grid", "cell_name", "run_grid"]
 

@@ -23,9 +23,10 @@ from matplotlib.figure import Figure
 
 from flowvae.comparisons.prior_pictures import draw_priors
 from flowvae.comparisons.question import Question, flow_size
-from flowvae.experiment import Experiment, Run
+from flowvae.experiment import Experiment
 from flowvae.flows import MAF
 from flowvae.models import Mixture, StandardNormal
+from flowvae.run import Run
 from flowvae.second_stage import SecondStage
 
 __all__ = ["QUESTION"]

@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 
 from flowvae.comparisons.curves import plot_curves
 from flowvae.comparisons.question import Question, flow_size
-from flowvae.experiment import Experiment, Run
+from flowvae.experiment import Experiment
 from flowvae.flows import MAF
+from flowvae.run import Run
 from flowvae.second_stage import SecondStage
 
 __all__ = ["QUESTION"]

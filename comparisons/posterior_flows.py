@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 
 from flowvae.comparisons.curves import plot_curves
 from flowvae.comparisons.question import Question
-from flowvae.experiment import Experiment, Run
+from flowvae.experiment import Experiment
 from flowvae.flows import IAF, CouplingNSF, FlowSpec, Householder, Planar, Radial, RealNVP, Sylvester
 from flowvae.guides import FlowGuide, FullRank, SemiAmortized
+from flowvae.run import Run
 
 __all__ = ["QUESTION"]
 

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 
 from flowvae.comparisons.prior_pictures import draw_priors
 from flowvae.comparisons.question import Question, flow_size
-from flowvae.experiment import Experiment, Run
+from flowvae.experiment import Experiment
 from flowvae.flows import MAF, NSF, CouplingNSF, RealNVP
 from flowvae.models import Mixture, PriorSpec, StandardNormal
+from flowvae.run import Run
 
 __all__ = ["QUESTION"]
 

@@ -26,10 +26,11 @@ from flowvae.comparisons.curves import plot_curves
 from flowvae.comparisons.matching import count_parameters, scaled, widen_encoder
 from flowvae.comparisons.question import Question, flow_size
 from flowvae.data import StaticMNIST
-from flowvae.experiment import Experiment, Run
+from flowvae.experiment import Experiment
 from flowvae.flows import IAF, MAF
 from flowvae.guides import FlowGuide, FullRank
 from flowvae.networks import MLP
+from flowvae.run import Run
 
 __all__ = ["QUESTION"]
 

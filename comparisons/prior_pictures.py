@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from flowvae.evaluation import plot_priors
-from flowvae.experiment import Run
+from flowvae.run import Run
 
 __all__ = ["draw_priors"]
 

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from flowvae.data import Digits, Pinwheel, Sprites, StaticMNIST
 from flowvae.errors import FlowvaeError, nearest, whole
-from flowvae.experiment import Experiment, Run
+from flowvae.experiment import Experiment
 from flowvae.inference import Inference
 from flowvae.networks import MLP
+from flowvae.run import Run
 
 __all__ = ["BASES", "FEATURES", "PRESETS", "Preset", "Question", "flow_size", "preset_of"]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from flowvae import MAF, Experiment
 from flowvae.data import Pinwheel
-from flowvae.experiment import Pair
 from flowvae.guides import GuideSpec
 from flowvae.models import LinearGaussian
 from flowvae.networks import MLP
+from flowvae.run import Pair
 
 
 class MeanField:

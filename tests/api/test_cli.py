@@ -195,11 +195,11 @@ def test_what_is_said_after_an_interruption_leads_on(
     fit = ["fit-prior", out, "--out", second, *QUICK]
     for words, going_on in ((train, [*train, "--resume"]), (fit, ["train", "--resume", "--out", second, *QUICK[2:]])):
         with monkeypatch.context() as patch:
-            patch.setattr("flowvae.experiment.Run.evaluate", interrupt)
+            patch.setattr("flowvae.run.Run.evaluate", interrupt)
             assert run(*words) == 130
         assert "--resume" in capsys.readouterr().err
         assert run(*going_on) == 0
-    monkeypatch.setattr("flowvae.experiment.Run.evaluate", interrupt)
+    monkeypatch.setattr("flowvae.run.Run.evaluate", interrupt)
     assert run("evaluate", out) == 130
     assert "metrics.json" in capsys.readouterr().err
     monkeypatch.setattr("flowvae.cli.answer", interrupt)

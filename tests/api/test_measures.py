@@ -11,8 +11,8 @@ import pytest
 from flowvae import IAF, MAF, Experiment, FlowGuide, FlowvaeError, Inference, Mixture, load
 from flowvae.cli import main
 from flowvae.evaluation import MEASURES, Tempering, measures
-from flowvae.experiment import Run
 from flowvae.networks import MLP
+from flowvae.run import Run
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,10 @@ from flowvae import MAF, Experiment, FlowvaeError, Inference, Mixture, SemiAmort
 from flowvae.cli import main
 from flowvae.comparisons.grid import cell_name, run_grid
 from flowvae.data import Pinwheel
-from flowvae.experiment import Run, fit_prior
+from flowvae.experiment import fit_prior
 from flowvae.inference import load_checkpoint
 from flowvae.networks import MLP
+from flowvae.run import Run
 from flowvae.second_stage import SecondStage
 
 QUICK = Inference(epochs=3, batch_size=128, device="cpu", checkpoint_seconds=0.0)

@@ -31,9 +31,9 @@ from flowvae.evaluation import (
     write_metrics,
 )
 from flowvae.evaluation import weights as weights_module
-from flowvae.experiment import Pair
 from flowvae.models import LinearGaussian
 from flowvae.networks import MLP
+from flowvae.run import Pair
 
 SMALL = Experiment(latent=3, encoder=MLP((16,)), decoder=MLP((16,)), prior=MAF(2, (8,)))
 

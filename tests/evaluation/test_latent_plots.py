@@ -17,9 +17,9 @@ from flowvae.data import Dataset
 from flowvae.evaluation.activity import Activity
 from flowvae.evaluation.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.path_plots import latent_paths, plot_paths, plot_traversals
-from flowvae.experiment import Pair
 from flowvae.families import PRIORS
 from flowvae.networks import MLP
+from flowvae.run import Pair
 
 SMALL = Experiment(latent=3, encoder=MLP((8,)), decoder=MLP((8,)), prior=MAF(2, (8,)))
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from flowvae import IAF, MAF, NSF, Digits, Experiment, FlowGuide, FlowvaeError, Mixture, SemiAmortized
 from flowvae.cli import main
 from flowvae.evaluation import importance_draws, measure_iwae, measure_likelihoods
-from flowvae.experiment import Pair
 from flowvae.inference import EagerWarning, Inference, Replay
 from flowvae.networks import MLP
+from flowvae.run import Pair
 
 BASE = Experiment(latent=3, encoder=MLP((8,)), decoder=MLP((8,)), inference=Inference(epochs=1, device="cpu"))
 PARTS = {

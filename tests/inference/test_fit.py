@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from flowvae import MAF, Digits, Experiment, FlowvaeError, Inference
 from flowvae.data import Dataset
-from flowvae.experiment import Pair
 from flowvae.inference import (
     Fitted,
     JointAdam,
@@ -30,6 +29,7 @@ from flowvae.inference import (
     weigh_latent,
 )
 from flowvae.networks import MLP, declare_parameters
+from flowvae.run import Pair
 from flowvae.seeds import derive, seeded
 
 FAST = Inference(epochs=3, batch_size=100, clip=None, checkpoint_seconds=0.0, device="cpu")

@@ -19,12 +19,12 @@ from zuko.distributions import NormalizingFlow
 
 from flowvae import Digits, Experiment, FlowGuide, FlowvaeError, FullRank, Gaussian, Inverse, Mixture
 from flowvae.data import Dataset, parse_likelihood
-from flowvae.experiment import Pair
 from flowvae.families import GUIDES, PRIORS
 from flowvae.flows import MAF, to_pyro
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE, StandardNormal
 from flowvae.networks import MLP
+from flowvae.run import Pair
 
 SMALL = Experiment(latent=3, encoder=MLP((16,)), decoder=MLP((16,)))
 

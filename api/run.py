@@ -1,0 +1,179 @@
+"""A run: what lies in the directory of a trained experiment, and what can be asked of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from flowvae.data import Dataset
+from flowvae.errors import FlowvaeError, nearest
+from flowvae.evaluation import (
+    COMPILE,
+    MEASURES,
+    OF_HELD_OUT_DATA,
+    Metric,
+    Subject,
+    read_metrics,
+    write_figure,
+    write_metrics,
+)
+from flowvae.guides import AmortizedGuide
+from flowvae.models import VAE
+
+if TYPE_CHECKING:
+    from flowvae.experiment import Experiment  # which makes runs, so it imports this file
+
+__all__ = ["Pair", "Run", "is_finished", "whole_draws"]
+
+
+class Pair(NamedTuple):
+    """A Pyro model and its guide; both are torch modules and plain Pyro callables of a batch (B, D)."""
+
+    model: VAE
+    guide: AmortizedGuide
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained experiment: its directory, data and best weights.
+
+    Args:
+        directory: where its files are.
+        experiment: its settings.
+        data: its data.
+        pair: model and guide with the best weights.
+    """
+
+    directory: Path
+    experiment: Experiment
+    data: Dataset
+    pair: Pair
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """What has been measured so far."""
+        return read_metrics(self.directory / "metrics.json")
+
+    def metric(self, name: str, split: str = "test") -> Metric:
+        """One measure by its name.
+
+        Raises:
+            FlowvaeError: if it has not been measured; names those that have.
+        """
+        found = {metric.name: metric for metric in self.metrics if metric.split == split}
+        if name not in found:
+            raise FlowvaeError(f"{self.directory}, {split}: no measure {name!r}; {nearest(name, found)}")
+        return found[name]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch of the last stage.
+
+        Raises:
+            FlowvaeError: if its training has not ended.
+        """
+        if not (self.directory / "history.csv").is_file():
+            raise FlowvaeError(f"{self.directory}: its training has not ended; go on with it (--resume).")
+        return pd.read_csv(self.directory / "history.csv")
+
+    @property
+    def whole_history(self) -> pd.DataFrame:
+        """One row an epoch of all stages, the first stage first."""
+        places = [self.directory]
+        for stage in self.experiment.stages():
+            if stage.second_stage:
+                places.append(places[-1] / stage.second_stage.follows)
+        return pd.concat([pd.read_csv(place / "history.csv") for place in reversed(places)], ignore_index=True)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained, in model and guide."""
+        return sum(p.numel() for part in self.pair for p in part.parameters())
+
+    @property
+    def measured(self) -> set[str]:
+        """Names of the measures that have been taken on the test split."""
+        return {m.protocol["measure"] for m in self.metrics if m.protocol.get("of") == "test"}
+
+    def evaluate(
+        self,
+        *,
+        measures: Sequence[str] = ("likelihood",),
+        split: str = "test",
+        draws: int = 1000,
+        seed: int = 0,
+        compile: str = "none",  # noqa: A002
+        figures: bool = False,
+        progress: bool = True,
+    ) -> list[Metric]:
+        """Take measures on a split, and put the figures into metrics.json.
+
+        Args:
+            measures: names in `flowvae.evaluation.MEASURES`; "likelihood" is ELBO, its two parts and the NLL.
+            split: "train", "valid" or "test".
+            draws: K of the NLL.
+            seed: of all measures.
+            compile: "none", "capture" or "inductor": how likelihood and IWAE bound are computed. Inductor pays from
+                some thousand data on.
+            figures: whether to draw the measures that have a figure, into the run's figures.
+            progress: whether to show progress bars.
+
+        Raises:
+            FlowvaeError: for an unknown measure or split, or one of held-out data on "train"; before any work.
+        """
+        whole_draws(draws)
+        for name in measures:
+            if name not in MEASURES:
+                raise FlowvaeError(f"measure {name!r}: {nearest(name, MEASURES)}")
+        if split not in ("train", "valid", "test"):
+            raise FlowvaeError(f"split = {split!r}: {nearest(split, ('train', 'valid', 'test'))}")
+        held_out = [name for name in measures if name in OF_HELD_OUT_DATA]
+        if held_out and split == "train":
+            raise FlowvaeError(
+                f"split = 'train' with {', '.join(held_out)}: held-out data are compared with the training data there; "
+                "name valid or test, or leave it out."
+            )
+        if compile not in COMPILE:
+            raise FlowvaeError(f"compile = {compile!r}: {nearest(compile, COMPILE)}")
+        new = []
+        for name in measures:
+            protocol = {
+                "measure": name,
+                "of": split,
+                "data": self.data.identity.as_dict(),
+                "flowvae": version("flowvae"),
+            }
+            subject = Subject(*self.pair, self.data, split, draws, seed, protocol, compile, progress)
+            taken = MEASURES[name](subject)
+            self.record(taken.metrics)  # at once: the next one may be interrupted
+            new += taken.metrics
+            for title, draw in taken.figures.items() if figures else ():
+                write_figure(draw(), self.directory / "figures" / f"{title}.png")
+        return new
+
+    def record(self, new: list[Metric]) -> None:
+        """Put measures into metrics.json, in place of those of the same name and split."""
+        file = self.directory / "metrics.json"
+        if not new:
+            return
+        measured = {(metric.name, metric.split) for metric in new}
+        kept = [m for m in self.metrics if (m.name, m.split) not in measured] if file.exists() else []
+        write_metrics(file, kept + new)
+
+
+def is_finished(directory: str | Path) -> bool:
+    """Whether a run in that directory has ended its training, and has been measured."""
+    directory = Path(directory)
+    return (directory / "history.csv").is_file() and (directory / "metrics.json").is_file()
+
+
+def whole_draws(draws: int) -> None:
+    """Refuse a number of draws that is not a whole number, 1 or more."""
+    if not isinstance(draws, int) or draws < 1 or not math.isfinite(draws):
+        raise FlowvaeError(f"draws = {draws!r}: must be a whole number, 1 or more.")
