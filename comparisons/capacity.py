@@ -42,6 +42,6 @@ QUESTION = Question(
     baseline="normal",
     pairs=(("prior-flow", "in-decoder"), ("prior-flow", "wider"), ("in-decoder", "wider")),
     data=("digits", "sprites", "pinwheel"),
-    secondary=("elbo", "reconstruction", "kl", "active_units"),
-    measures=("activity",),
+    secondary=("elbo", "nll_ais", "effective_draws", "reconstruction", "kl", "active_units"),
+    measures=("activity", "gaps"),
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from flowvae.run import Run, is_finished
 __all__ = ["Grid", "cell_name", "run_grid"]
 
 ERROR = "error.txt"
+# torch's generator and Pyro's stack belong to the process: threads of one Dask worker must not share them
+ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ def run_grid(
     """Run every arm with every seed and gather the measures.
 
     A cell that is done is loaded, one that was interrupted goes on from its checkpoint, one that broke is tried
-    again; a cell that breaks is reported and stops no other. Each cell computes with one thread, so a grid gives
-    the same table whatever the number of jobs. One grid at a time may write to a directory.
+    again; a cell that breaks is reported and stops no other, even if it takes its process with it. Each cell computes
+    with one thread, so a grid gives the same table whatever the number of jobs. One grid at a time may write to a
+    directory.
 
     Args:
         arms: experiments by name; their own seed is replaced.
@@ -88,23 +92,53 @@ def run_grid(
         twin = next(other for (other, of), same in names.items() if of == seed and same == name)
         if twin != arm:
             raise FlowvaeError(f"arms {twin!r} and {arm!r}: are the same experiment; leave one of them out.")
+    directory = directory.resolve()  # workers may have been started elsewhere
     directory.mkdir(parents=True, exist_ok=True)
     index = pd.DataFrame([{"arm": arm, "seed": seed, "cell": name} for (arm, seed), name in names.items()])
-    work = (
-        joblib.delayed(_run_cell)(names[key], experiment, directory / names[key], draws, measures)
+    work = {
+        names[key]: joblib.delayed(_run_cell)(names[key], experiment, directory / names[key], draws, measures)
         for key, experiment in cells.items()
-    )
-    rows = {}
+    }
     with _backend(scheduler), tqdm(total=len(cells), unit="cell", disable=None if progress else True) as bar:
-        parallel = joblib.Parallel(n_jobs=jobs if scheduler is None else -1, return_as="generator_unordered")
-        for row in parallel(work):
-            rows[row["cell"]] = row
-            bar.update()
-    done = index.merge(pd.DataFrame(rows.values()), on="cell")
+        rows = _run_all(work, jobs if scheduler is None else -1, bar.update)
+    done = index.merge(pd.DataFrame(rows), on="cell")
+    columns = ["arm", "seed", "cell", "error"]
     broken = done["error"].notna() if "error" in done else pd.Series(False, index=done.index)
-    failed = done[broken][["arm", "seed", "cell", "error"]] if broken.any() else done.iloc[:0]
     table = done[~broken].drop(columns="error", errors="ignore").reset_index(drop=True)
-    return Grid(table, failed.reset_index(drop=True))
+    return Grid(table, done[broken].reindex(columns=columns).reset_index(drop=True))
+
+
+def _run_all(work: dict[str, Any], jobs: int, tell: Callable[[], object]) -> list[dict[str, Any]]:
+    """The rows of all cells, whatever becomes of the processes that compute them.
+
+    A cell keeps its own errors to itself, so an error here says that a worker was lost (killed, or out of memory) and
+    not with which cell. What is left is tried together once more, then each cell alone, so that the one to blame is
+    known and costs no other.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+
+    def take(names: list[str], processes: int) -> None:
+        for row in joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(work[name] for name in names):
+            rows[row["cell"]] = row
+            tell()
+
+    for _ in range(2):
+        try:
+            take([name for name in work if name not in rows], jobs)
+            return list(rows.values())
+        except Exception as error:
+            warnings.warn(f"a worker was lost ({_said(error)}); its cells are tried again.", stacklevel=3)
+    for name in [name for name in work if name not in rows]:
+        try:
+            take([name], 2 if jobs > 0 else jobs)  # two, so that it is a process of its own
+        except Exception as error:
+            rows[name] = {"cell": name, "error": _said(error)}
+            tell()
+    return list(rows.values())
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @contextmanager
@@ -116,14 +150,15 @@ def _backend(scheduler: str | None) -> Iterator[None]:
                 from distributed import Client
             except ImportError:
                 raise FlowvaeError(
-                    f"scheduler = {scheduler!r}: Dask is not installed; install it with pip install 'flowvae[cluster]'."
+                    f"scheduler = {scheduler!r}: Dask is not installed; install it with pip install -e '.[cluster]' "
+                    "in the project's folder."
                 ) from None
             try:
                 stack.enter_context(Client(scheduler, timeout=10))
             except (OSError, ValueError) as error:
                 raise FlowvaeError(
                     f"scheduler = {scheduler!r}: no Dask scheduler answers there ({error}); start one with "
-                    "`dask scheduler` and workers with `dask worker ADDRESS`."
+                    "`dask scheduler` and workers with `dask worker ADDRESS --nworkers 4 --nthreads 1`."
                 ) from None
             stack.enter_context(joblib.parallel_config(backend="dask"))
         yield
@@ -133,6 +168,13 @@ def _run_cell(
     name: str, experiment: Experiment, directory: Path, draws: int, measures: tuple[str, ...]
 ) -> dict[str, Any]:
     """A row of the table, or of what failed; the traceback stays in the cell's directory."""
+    with ONE_AT_A_TIME:
+        return _run_alone(name, experiment, directory, draws, measures)
+
+
+def _run_alone(
+    name: str, experiment: Experiment, directory: Path, draws: int, measures: tuple[str, ...]
+) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -149,7 +191,7 @@ def _run_cell(
         directory.mkdir(parents=True, exist_ok=True)
         with atomic_write(directory / ERROR) as temporary:
             temporary.write_text(traceback.format_exc())
-        return {"cell": name, "error": f"{type(error).__name__}: {error}"}
+        return {"cell": name, "error": _said(error)}
     finally:
         torch.set_num_threads(threads)
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flowvae.comparisons.curves import plot_curves
+from flowvae.comparisons.plots import plot_curves
 from flowvae.comparisons.question import Question, flow_size
 from flowvae.experiment import Experiment
 from flowvae.flows import MAF

@@ -17,7 +17,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flowvae.comparisons.curves import plot_curves
+from flowvae.comparisons.plots import plot_curves
 from flowvae.comparisons.question import Question
 from flowvae.experiment import Experiment
 from flowvae.flows import IAF, CouplingNSF, FlowSpec, Householder, Planar, Radial, RealNVP, Sylvester

@@ -46,5 +46,12 @@ def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
 
 SHOWN = {"normal": "N(0, I)", "mixture": "mixture", "maf": "MAF", "nsf": "NSF"}
 QUESTION = Question(
-    "prior-flows", __doc__, _arms, baseline="normal", data=("digits", "sprites", "pinwheel"), draw=_draw
+    "prior-flows",
+    __doc__,
+    _arms,
+    baseline="normal",
+    data=("digits", "sprites", "pinwheel"),
+    secondary=("elbo", "nll_ais", "effective_draws"),
+    measures=("gaps",),
+    draw=_draw,
 )

@@ -22,8 +22,8 @@ from functools import cache
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flowvae.comparisons.curves import plot_curves
 from flowvae.comparisons.matching import count_parameters, scaled, widen_encoder
+from flowvae.comparisons.plots import plot_curves
 from flowvae.comparisons.question import Question, flow_size
 from flowvae.data import StaticMNIST
 from flowvae.experiment import Experiment
@@ -61,7 +61,11 @@ def _arms(base: Experiment) -> dict[str, Experiment]:
 
 
 def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
-    names = dict.fromkeys(arm.partition("@")[0] for arm in runs)
+    """NLL against the width of the decoder, where there is more than one."""
+    found = [arm.partition("@") for arm in table["arm"].unique()]
+    if len({width for _, _, width in found}) < 2:
+        return {}
+    names = dict.fromkeys(name for name, _, _ in found)
     lines = {name: [(factor, f"{name}@{width}") for width, factor in WIDTHS.items()] for name in names}
     label = "test NLL, nats per datum (lower: better)"
     return {"decoder-widths": plot_curves(table, lines, "nll", "width of the decoder, times the base's", label, True)}

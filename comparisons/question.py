@@ -27,28 +27,31 @@ class Preset:
         seeds: how many, 2 or more.
         epochs: the most of a run.
         draws: K of the test NLL.
+        patience: how many times as many epochs as the data set's base has are allowed, and as many without
+            improvement; the most stays the most.
     """
 
     seeds: int
     epochs: int
     draws: int
+    patience: int = 1
 
     def __post_init__(self) -> None:
         whole(self, "seeds", least=2)  # with one there is no standard error over seeds
         whole(self, "epochs")
         whole(self, "draws")
+        whole(self, "patience")
 
-    @property
-    def label(self) -> str:
-        """How a preset that has no name is called."""
-        return f"{self.seeds}-seeds-{self.epochs}-epochs-{self.draws}-draws"
+    def label(self, epochs: int) -> str:
+        """How a preset that has no name is called, where the longest arm may have so many epochs."""
+        return f"{self.seeds}-seeds-{epochs}-epochs-{self.draws}-draws"
 
 
 PRESETS = {
     "seconds": Preset(seeds=2, epochs=2, draws=20),  # shows which files come out
     "minutes": Preset(seeds=2, epochs=30, draws=200),  # for notebooks and tests: shows how, decides nothing
     "hour": Preset(seeds=5, epochs=400, draws=1000),
-    "cluster": Preset(seeds=20, epochs=2000, draws=5000),
+    "cluster": Preset(seeds=20, epochs=2000, draws=5000, patience=5),
 }
 
 
@@ -158,7 +161,7 @@ class Question:
             base = replace(base, data=replace(base.data, path=path))
         left_out = self.costly if chosen != PRESETS["cluster"] else ()
         arms = {name: arm for name, arm in self.arms(base).items() if name not in left_out}
-        return {name: _at_most(arm, chosen.epochs) for name, arm in arms.items()}
+        return {name: _at_most(arm, chosen) for name, arm in arms.items()}
 
     def contrasts(self, arms: Mapping[str, Experiment]) -> list[tuple[str, str]]:
         """Every pair of arms that is compared."""
@@ -168,19 +171,21 @@ class Question:
         return [(arm, against) for arm, against in pairs if arm != against and {arm, against} <= arms.keys()]
 
 
-def _at_most(experiment: Experiment, epochs: int) -> Experiment:
-    """The experiment with no more epochs a stage than that; an annealing keeps its share of the training."""
+def _at_most(experiment: Experiment, preset: Preset) -> Experiment:
+    """The experiment with as many epochs a stage as the preset allows."""
     second = experiment.second_stage
     if second is not None:
-        second = replace(second, inference=_shorter(second.inference, epochs))
-    return replace(experiment, inference=_shorter(experiment.inference, epochs), second_stage=second)
+        second = replace(second, inference=_paced(second.inference, preset))
+    return replace(experiment, inference=_paced(experiment.inference, preset), second_stage=second)
 
 
-def _shorter(inference: Inference, epochs: int) -> Inference:
-    most, all_of_it = min(epochs, inference.epochs), inference.epochs
+def _paced(inference: Inference, preset: Preset) -> Inference:
+    """The training at the preset's length; an annealing keeps its share of it."""
+    before, epochs = inference.epochs, min(preset.epochs, preset.patience * inference.epochs)
     return replace(
         inference,
-        epochs=most,
-        kl_warmup=inference.kl_warmup * most // all_of_it,
-        tempering=inference.tempering * most // all_of_it,
+        epochs=epochs,
+        patience=preset.patience * inference.patience,
+        kl_warmup=inference.kl_warmup * epochs // before,
+        tempering=inference.tempering * epochs // before,
     )

@@ -68,7 +68,7 @@ def _read(place: Path) -> _Section:
         table = pd.read_csv(place / "table.csv")
         failed = pd.read_csv(place / "failed.csv")
         measures = [protocol["measure"], *protocol["secondary"]]
-        protocol["identity"]["split"], protocol["sentences"]  # what the page needs
+        protocol["identity"]["split"], protocol["sentences"], protocol["versions"]  # what the page needs
         found = {name: place / f"differences-{name}.csv" for name in measures}
         differences = {name: pd.read_csv(file) for name, file in found.items() if file.is_file()}
     except (OSError, ValueError, KeyError) as error:
@@ -93,7 +93,9 @@ def _title(stem: str) -> str:
 def _alternative(stem: str, protocol: dict[str, Any]) -> str:
     if stem == "differences":
         return "Paired differences with 95 % intervals. " + " ".join(protocol["sentences"])
-    return f"{_title(stem)}, of the first seed on {protocol['data']}."
+    if stem == "priors":
+        return f"Priors of the arms and the codes of test data, first seed on {protocol['data']}."
+    return f"{_title(stem)} on {protocol['data']}: the mean over seeds as lines, every seed as a dot."
 
 
 def _uri(file: Path) -> str:

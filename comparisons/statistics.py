@@ -15,9 +15,9 @@ from flowvae.evaluation.holm import holm
 
 __all__ = ["LEVEL", "MARGIN", "describe", "paired_differences", "summarize"]
 
-LEVEL = 0.05  # of all pairs of a question in one measure, by Holm's correction
+LEVEL = 0.05  # of all pairs of a question in one measure, by Holm's correction, for differences and for equality
 ROUNDING = 1e-6  # of the larger value: what two arms with the same weights may differ by, summed in float32
-MARGIN = 0.5  # nats or the measure's own unit: a 95 % interval inside ± MARGIN is called "no difference that matters"
+MARGIN = 0.5  # nats or the measure's own unit: a mean difference within ± MARGIN is one that does not matter
 
 
 def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], measure: str) -> pd.DataFrame:
@@ -30,8 +30,13 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
 
     Returns:
         One row a pair: arm, against, mean difference, its standard error over seeds, its 95 % t interval, the number
-        of seeds, p of the paired t test, and p after Holm's correction over the pairs. Differences within rounding
-        are 0; where a value is not finite, nothing is known of the pair (NaN, p = 1).
+        of seeds, p of the paired t test, and p after Holm's correction over the pairs; the same two (p_same,
+        p_same_holm) of the two one-sided tests against a mean difference of `MARGIN` or more. Differences within
+        rounding are 0; where a value is not finite, nothing is known of the pair (NaN, p = 1).
+
+    References:
+        Schuirmann (1987), "A Comparison of the Two One-Sided Tests Procedure and the Power Approach for Assessing the
+        Equivalence of Average Bioavailability".
 
     Raises:
         FlowvaeError: for an arm or a measure that is not in the table, or fewer than two shared seeds.
@@ -58,10 +63,15 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
         mean, se = differences.mean(), differences.std() / math.sqrt(count)
         reach = student.ppf(0.975, count - 1) * se
         row = {"arm": arm, "against": against, "difference": mean, "se": se, "low": mean - reach, "high": mean + reach}
-        p = 2 * student.sf(abs(mean) / se, count - 1) if se > 0 else float(mean != mean or mean == 0)
-        rows.append(row | {"seeds": count, "p": p})
+        if se > 0:
+            p = 2 * student.sf(abs(mean) / se, count - 1)
+            p_same = student.sf((MARGIN - abs(mean)) / se, count - 1)  # the larger of the two one-sided ones
+        else:
+            p, p_same = float(math.isnan(mean) or mean == 0), float(not abs(mean) < MARGIN)
+        rows.append(row | {"seeds": count, "p": p, "p_same": p_same})
     frame = pd.DataFrame(rows)
-    frame["p_holm"] = holm(frame["p"].to_numpy(float))
+    for name in ("p", "p_same"):
+        frame[f"{name}_holm"] = holm(frame[name].to_numpy(float))
     return frame
 
 
@@ -99,6 +109,6 @@ def describe(row: pd.Series, unit: str, lower_is_better: bool) -> str:
     if row["p_holm"] < LEVEL:
         word = "better" if (row["difference"] < 0) == lower_is_better else "worse"
         return f"{arm} is {word} than {against}: {figures}."
-    if row["low"] > -MARGIN and row["high"] < MARGIN:
-        return f"{arm} and {against} do not differ by more than {MARGIN:g}: {figures}."
+    if row["p_same_holm"] < LEVEL:
+        return f"{arm} and {against} do not differ by more than {MARGIN:g} (p = {row['p_same_holm']:.2g}): {figures}."
     return f"{arm} against {against}: these seeds do not decide: {figures}."

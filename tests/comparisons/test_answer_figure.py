@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from flowvae.comparisons import QUESTIONS, paired_differences
-from flowvae.comparisons.answer import plot_differences
+from flowvae.comparisons.plots import plot_differences
 
 
 @pytest.mark.parametrize("far", [-40.0, 0.0, 40.0])

@@ -11,12 +11,13 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 
 from flowvae import MAF, Experiment, FlowvaeError, Inference, Mixture
-from flowvae.comparisons.grid import cell_name, run_grid
+from flowvae.comparisons.grid import _run_all, cell_name, run_grid
 from flowvae.data import Arrays, Bernoulli
 from flowvae.errors import UnfinishedRunWarning
 from flowvae.experiment import fit_prior, load
@@ -61,16 +62,44 @@ def test_two_processes_give_the_same_table(tmp_path: Path, undisturbed: pd.DataF
     pd.testing.assert_frame_equal(small(tmp_path, jobs=2), undisturbed)
 
 
-def test_a_dask_cluster_gives_the_same_table(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
-    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install 'flowvae[cluster]'")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_dask_cluster_gives_the_same_table(
+    threads: int, tmp_path: Path, undisturbed: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install -e '.[cluster]'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dask's own
         with distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, protocol="tcp", dashboard_address=None
+            n_workers=2, threads_per_worker=threads, protocol="tcp", dashboard_address=None
         ) as cluster:
             assert cluster.scheduler_address.startswith("tcp://")
-            table = small(tmp_path, scheduler=cluster.scheduler_address)
+            monkeypatch.chdir(tmp_path)  # where the workers are not
+            table = small(Path("cells"), scheduler=cluster.scheduler_address)
+    assert len([*(tmp_path / "cells").glob("*/metrics.json")]) == len(table)
     pd.testing.assert_frame_equal(table, undisturbed)
+
+
+def test_a_lost_worker_costs_only_the_cell_that_kills_it(tmp_path: Path) -> None:
+    def cell(name: str) -> dict[str, object]:
+        mark = tmp_path / name
+        if name == "always" or (name == "once" and not mark.exists()):
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"cell": name, "nll": float(len(name))}
+
+    told = []
+    names = ["a", "once", "bb", "ccc", "always", "dddd"]
+    healthy = {name: joblib.delayed(cell)(name) for name in names if name != "always"}
+    with pytest.warns(UserWarning, match="a worker was lost") as lost:
+        rows = _run_all(healthy, 2, lambda: told.append(1))
+    assert len(lost) == 1  # once
+    assert {row["cell"]: row["nll"] for row in rows} == {name: float(len(name)) for name in healthy}
+    with pytest.warns(UserWarning, match="a worker was lost"):
+        rows = _run_all({name: joblib.delayed(cell)(name) for name in names}, 2, lambda: told.append(1))
+    (broken,) = [row for row in rows if "error" in row]
+    assert broken["cell"] == "always"
+    assert "Terminated" in broken["error"]
+    assert len(told) == len(healthy) + len(names) == len(rows) + len(healthy)
 
 
 def test_a_grid_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, undisturbed: pd.DataFrame) -> None:

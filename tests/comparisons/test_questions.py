@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,9 +16,9 @@ import torch
 from flowvae import FlowvaeError, Mixture
 from flowvae.comparisons import QUESTIONS
 from flowvae.comparisons.answer import answer
-from flowvae.comparisons.curves import plot_curves
 from flowvae.comparisons.grid import Grid, cell_name
 from flowvae.comparisons.matching import count_parameters
+from flowvae.comparisons.plots import plot_curves
 from flowvae.comparisons.question import BASES, FEATURES, PRESETS, Preset, Question
 from flowvae.data import Arrays, DataSpec, Digits, Pinwheel, Sprites, StaticMNIST
 from flowvae.experiment import Experiment
@@ -137,8 +139,6 @@ def test_contrasts_stay_at_their_level() -> None:
 def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.rand(60, 5, generator=torch.Generator().manual_seed(0)).round()
     file = tmp_path / "x.npy"
-    import numpy as np
-
     np.save(file, rows.numpy())
     base = Experiment(
         latent=2,
@@ -190,6 +190,7 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
     assert protocol["asks"] == "Does a mixture help with coins?"
     assert protocol["seeds"] == [0, 1]
     assert protocol["sentences"] == result.sentences
+    assert protocol["versions"]["torch"] == version("torch")
     stored = pd.read_csv(result.directory / "differences-nll.csv")
     table = pd.read_csv(result.directory / "table.csv").pivot(index="seed", columns="arm", values="nll")
     assert stored["difference"].iloc[0] == pytest.approx((table["mixture"] - table["normal"]).mean())
@@ -209,8 +210,10 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
     assert not [*result.directory.glob("*earlier*"), *result.directory.glob("*fid*")]
     with pytest.raises(FlowvaeError, match=r"no cell has the measure 'fid'"):
         answer(replace(question, secondary=("fid",)), "coins", "tiny", tmp_path, progress=False)
+    assert not [*result.directory.glob("answer.*")]  # no sentences of an earlier answer beside the new table
     mine = answer(question, "coins", Preset(seeds=2, epochs=2, draws=20), str(tmp_path), progress=False)
     assert mine.directory == tmp_path / "coins-coins-2-seeds-2-epochs-20-draws"
+    assert Preset(seeds=2, epochs=999, draws=20).label(50) == "2-seeds-50-epochs-20-draws"  # as many as there can be
     assert mine.grid.table.equals(result.grid.table)  # the same cells
     with pytest.raises(FlowvaeError, match=r"Preset\.seeds = 0"):
         Preset(seeds=0, epochs=2, draws=20)
@@ -261,6 +264,41 @@ def test_seeds_that_broke_in_one_arm_cost_only_its_pairs(tmp_path: Path, monkeyp
         ("c", "a"),
         ("b", "c"),
     ]
+
+
+@pytest.mark.parametrize("data", BASES)
+def test_the_cluster_preset_trains_longer(data: str) -> None:
+    base = BASES[data].inference
+    question = Question("q", "Q?", lambda base: {"a": base}, baseline="a", data=(data,))
+    hour, cluster = (question.experiments(data, preset)["a"].inference for preset in ("hour", "cluster"))
+    assert hour == base
+    assert (cluster.epochs, cluster.patience) == (min(5 * base.epochs, 2000), 5 * base.patience)
+    assert replace(cluster, epochs=base.epochs, patience=base.patience) == base
+
+
+def test_images_that_stopped_the_training_are_not_called_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bits = np.packbits(np.random.default_rng(0).integers(0, 2, (40, 784)), axis=1)
+    small = replace(
+        BASES["static-mnist"],
+        latent=2,
+        encoder=MLP((4,)),
+        decoder=MLP((4,)),
+        inference=Inference(epochs=1, batch_size=20, device="cpu"),
+    )
+    monkeypatch.setitem(BASES, "static-mnist", small)
+    question = Question(
+        "q",
+        "Q?",
+        lambda base: {"normal": base, "mixture": replace(base, prior=Mixture(2))},
+        baseline="normal",
+        data=("static-mnist",),
+    )
+    for name, splits in (("validation", ("train", "valid")), ("test", ("train", "valid", "test"))):
+        file = tmp_path / f"{name}.npz"
+        np.savez(file, **dict.fromkeys(splits, bits))  # type: ignore[arg-type]
+        found = answer(question, "static-mnist", Preset(2, 1, 5), tmp_path / name, path=file, progress=False)
+        assert json.loads((found.directory / "answer.json").read_text())["split"] == name
+        assert f"Measured on the {name} data" in (found.directory / "answer.md").read_text()
 
 
 def test_presets_of_any_length_are_kept_to() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from flowvae import Digits, Experiment, FlowvaeError, Inference, Mixture
 from flowvae.comparisons.answer import answer
+from flowvae.comparisons.plots import plot_curves
 from flowvae.comparisons.question import BASES, PRESETS, Question
 from flowvae.comparisons.report import write_report
 from flowvae.networks import MLP
@@ -68,6 +69,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         baseline="normal",
         data=("small",),
+        draw=lambda runs, table: {
+            "a-curve": plot_curves(table, {"": [(1, "normal"), (2, "mixture")]}, "nll", "K", "NLL")
+        },
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BASES, "small", base)
@@ -95,7 +99,8 @@ def test_the_page_is_whole_and_alone(directory: Path) -> None:
         assert cell in page.text
     assert f"{table.loc[table['arm'] == 'mixture', 'nll'].mean():.2f} ±" in page.text
     assert "hot, seed 1: TrainingStopped" in page.text
-    assert len(page.images) == 1 + 3  # differences; samples of data and of the two arms that ran
+    assert len(page.images) == 2 + 3  # differences and curve; samples of data and of the two arms that ran
+    assert page.images[1]["alt"] == "A curve on small: the mean over seeds as lines, every seed as a dot."
 
 
 def test_damage_is_named(directory: Path, tmp_path: Path) -> None:
@@ -127,3 +132,10 @@ def test_a_browser_shows_it(directory: Path, tmp_path: Path) -> None:
     ).stdout
     assert "Does a &lt;mixture&gt; help?" in dump
     assert picture.read_bytes().startswith(b"\x89PNG")
+    measured = tmp_path / "measured.html"  # nothing but what is in the tables' own boxes is wider than a phone
+    script = "<script>document.body.style.width = '390px'; document.title = document.body.scrollWidth</script>"
+    measured.write_text((directory / "report.html").read_text() + script)
+    dump = subprocess.run(
+        [*command, "--dump-dom", measured.as_uri()], check=True, capture_output=True, timeout=120, text=True
+    ).stdout
+    assert "<title>390</title>" in dump

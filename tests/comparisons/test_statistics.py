@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from flowvae import FlowvaeError
-from flowvae.comparisons.statistics import describe, paired_differences
+from flowvae.comparisons.statistics import MARGIN, describe, paired_differences
 from flowvae.evaluation.holm import holm
 
 
@@ -26,6 +26,10 @@ def test_differences_are_those_of_a_paired_t_test() -> None:
     assert (row["p"], row["p_holm"]) == pytest.approx((truth.pvalue, truth.pvalue))
     low, high = truth.confidence_interval(0.95)
     assert (row["low"], row["high"]) == pytest.approx((low, high))
+    sides = [
+        ttest_rel(b, np.array(a) + side * MARGIN, alternative=than) for side, than in ((-1, "greater"), (1, "less"))
+    ]
+    assert row["p_same"] == pytest.approx(max(side.pvalue for side in sides))
 
 
 def test_mistakes_are_named() -> None:
@@ -60,9 +64,20 @@ def test_words_follow_the_thresholds() -> None:
     assert "do not decide" in words([1.0, -1.0, 2.0])
 
 
+def test_equality_is_corrected_for_the_number_of_pairs() -> None:
+    """One pair in twenty whose two seeds happen to agree must not be called equal."""
+    others = {f"arm-{n}": [100.0 + 3 * n, 104.0 - n] for n in range(19)}
+    frame = paired_differences(
+        table(a=[100.0, 100.0], near=[100.1, 100.11], **others), [(arm, "a") for arm in ("near", *others)], "nll"
+    )
+    near = frame.iloc[0]
+    assert near["p_same"] < 0.05 < near["p_same_holm"]
+    assert "do not decide" in describe(near, "nats", True)
+
+
 def test_values_that_are_not_finite_decide_nothing() -> None:
     row = paired_differences(table(a=[1.0, 2.0, 3.0], b=[1.1, float("inf"), 3.2]), [("b", "a")], "nll").iloc[0]
-    assert row["p_holm"] == 1
+    assert (row["p_holm"], row["p_same_holm"]) == (1, 1)
     assert describe(row, "nats", True) == "b against a: not compared, for a value of 3 seeds is not finite."
 
 
@@ -70,6 +85,6 @@ def test_what_differs_by_rounding_alone_is_equal() -> None:
     """Two arms with the same decoder, summed in float32 in two orders."""
     a = [82.501, 82.774, 81.993]
     row = paired_differences(table(a=a, b=[value + 1.1e-5 for value in a]), [("b", "a")], "nll").iloc[0]
-    assert (row["difference"], row["se"], row["p_holm"]) == (0, 0, 1)
+    assert (row["difference"], row["se"], row["p_holm"], row["p_same_holm"]) == (0, 0, 1, 0)
     apart = paired_differences(table(a=a, b=[value + 1e-3 for value in a]), [("b", "a")], "nll").iloc[0]
     assert apart["difference"] == pytest.approx(1e-3)
