@@ -22,9 +22,9 @@ notebooks: .installed-dev
 
 # Wants a quiet machine; the last line is the growth of time and memory, the longest part.
 bench: .installed-bench
-	$(BIN)/python benchmarks/training_step.py --out build/bench
-	$(BIN)/python benchmarks/profile_step.py --out build/bench
-	$(BIN)/python benchmarks/growth.py --out build/bench
+	$(BIN)/python benchmarks/training_step.py --out runs/bench
+	$(BIN)/python benchmarks/profile_step.py --out runs/bench
+	$(BIN)/python benchmarks/growth.py --out runs/bench
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "flowvae needs Python 3.11 or newer; name one with make PYTHON=...")'
@@ -38,14 +38,16 @@ LAYOUT := $(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 .installed-dev-$(LAYOUT): pyproject.toml | $(BIN)/python
 	rm -rf .installed-* build
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' --config-settings editable_mode=strict
-	touch .installed-demo $@
+	touch .installed-demo-$(LAYOUT) $@
 
 # The libraries to compare with; without them their arms are left out, and the benchmark says so.
 .installed-bench: .installed-dev
 	-$(BIN)/pip install --disable-pip-version-check -e '.[bench]' --config-settings editable_mode=strict
 	touch $@
 
-.installed-demo: | $(BIN)/python
+.installed-demo: .installed-demo-$(LAYOUT)
+.installed-demo-$(LAYOUT): pyproject.toml | $(BIN)/python
+	rm -rf .installed-* build
 	$(BIN)/pip install --disable-pip-version-check -e . --config-settings editable_mode=strict
 	touch $@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -9,6 +10,7 @@ __all__ = [
     "DamagedError",
     "FlowvaeError",
     "ImproperDensityWarning",
+    "OtherDeviceWarning",
     "SlowDirectionWarning",
     "UnfinishedRunWarning",
     "boolean",
@@ -17,6 +19,7 @@ __all__ = [
     "one_of",
     "sizes",
     "whole",
+    "whole_number",
 ]
 
 
@@ -40,15 +43,28 @@ class UnfinishedRunWarning(UserWarning):
     """A run is used before its training has ended."""
 
 
-def whole(owner: object, name: str, least: int = 1) -> None:
-    """Check that a setting is a whole number not below `least`.
+class OtherDeviceWarning(UserWarning):
+    """A run is opened on another device than it was trained on."""
+
+
+def whole_number(label: str, value: object, least: int = 1, most: int | None = None) -> None:
+    """Check that a value is a whole number, not below `least` and not above `most`.
 
     Raises:
         FlowvaeError: if it is not.
     """
-    value = getattr(owner, name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: must be a whole number, {least} or more.")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        rule = f"{least} or more" if most is None else f"{least} to {most}"
+        raise FlowvaeError(f"{label} = {value!r}: must be a whole number, {rule}.")
+
+
+def whole(owner: object, name: str, least: int = 1, most: int | None = None) -> None:
+    """Check that a setting is a whole number, not below `least` and not above `most`.
+
+    Raises:
+        FlowvaeError: if it is not.
+    """
+    whole_number(f"{_label(owner)}.{name}", getattr(owner, name), least, most)
 
 
 def boolean(owner: object, name: str) -> None:
@@ -75,7 +91,7 @@ def number(owner: object, name: str, above: float = 0.0, optional: bool = False,
     if not real or not (value > above if least is None else value >= least):
         rule = f"above {above:g}" if least is None else f"{least:g} or more"
         none = ", or none" if optional else ""
-        raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: must be a number {rule}{none}.")
+        raise FlowvaeError(f"{_label(owner)}.{name} = {value!r}: must be a number {rule}{none}.{_unquoted(value)}")
 
 
 def sizes(owner: object, name: str) -> None:
@@ -116,6 +132,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
     hint = f"did you mean {by_lower[close[0]]}? " if close else ""
     return f"{hint}Known: {', '.join(names)}."
+
+
+def _unquoted(value: object) -> str:
+    """What to write in YAML for a number that it took for text, such as 1e-3."""
+    try:
+        if not isinstance(value, str) or not math.isfinite(float(value)):
+            return ""
+    except ValueError:
+        return ""
+    mantissa, _, exponent = value.strip().lower().partition("e")
+    if not exponent:
+        return f" It is text: write {mantissa} without quotes."
+    point = "" if "." in mantissa else ".0"
+    return f" YAML takes it for text: write {mantissa}{point}e{int(exponent):+d} there."
 
 
 def _label(owner: object) -> str:

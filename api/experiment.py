@@ -19,24 +19,28 @@ from flowvae.errors import (
     DamagedError,
     FlowvaeError,
     ImproperDensityWarning,
+    OtherDeviceWarning,
     SlowDirectionWarning,
     UnfinishedRunWarning,
     whole,
+    whole_number,
 )
 from flowvae.evaluation import draw_figures
-from flowvae.families import build_spec, check_own_flow, from_plain, to_plain
+from flowvae.families import check_own_flow
 from flowvae.flows import FlowSpec
+from flowvae.flows.spec import warn_if_slow
 from flowvae.guides import Gaussian, GuideSpec, SemiAmortized
-from flowvae.inference import Inference, atomic_write, choose_device, fit, load_checkpoint, log_joint
-from flowvae.models import VAE, FlowDecoder, PriorSpec, StandardNormal, check_prior
+from flowvae.inference import Inference, atomic_write, best_weights, choose_device, fit, load_checkpoint, log_joint
+from flowvae.models import VAE, FlowDecoder, PriorSpec, StandardNormal, check_prior, warn_if_improper
 from flowvae.networks import MLP, Standardize
-from flowvae.run import Pair, Run, is_finished, whole_draws
+from flowvae.plain import build_spec, from_plain, to_plain
+from flowvae.run import Pair, Run, is_finished
 from flowvae.second_stage import SecondStage, held, take_over
 from flowvae.seeds import derive, seeded
 
 __all__ = ["Experiment", "fit_prior", "load"]
 
-SLOW = 3  # as in guides: how many times dearer a direction must be to deserve a warning
+LARGEST_SEED = 2**32 - 1  # that NumPy's generators take, with which scikit-learn draws splits
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         whole(self, "latent")
-        whole(self, "seed", least=0)
+        whole(self, "seed", least=0, most=LARGEST_SEED)
         kinds: dict[str, tuple[type, ...]] = {
             "encoder": (MLP,),
             "decoder": (MLP, FlowDecoder),
@@ -124,7 +128,8 @@ class Experiment:
             FlowvaeError: if a part cannot work at this latent size.
         """
         last = self.second_stage.prior if self.second_stage else self.prior
-        self._warn_of_prior(last)
+        warn_if_improper(last, self.latent)
+        warn_if_slow(last, self.latent, "as a prior")
         with seeded(derive(self.seed, "likelihood")):
             likelihood = data.likelihood.build(data.train)
         with seeded(derive(self.seed, "prior")):
@@ -167,7 +172,7 @@ class Experiment:
             FlowvaeError: for a directory that exists, or settings and data that do not fit; before any work.
         """
         directory = Path(directory)
-        whole_draws(draws)
+        whole_number("draws", draws)
         data = self.data.load(self.seed)
         for stage in self.stages():
             training = stage.second_stage.inference if stage.second_stage else stage.inference
@@ -176,12 +181,17 @@ class Experiment:
         if first_stage is not None:
             self._check_stage(first_stage)
         facts = {"experiment": self.to_dict(), "data": data.identity.as_dict()}
-        for part in (self.prior, self.guide, self.second_stage and self.second_stage.prior):
+        for part in (self.prior, self.guide, self.decoder, self.second_stage and self.second_stage.prior):
             check_own_flow(part, self.latent)
         pair = self.build(data)
         self._prepare(directory, overwrite, resume)
         if not (directory / "history.csv").is_file():
             (directory / "metrics.json").unlink(missing_ok=True)  # of weights that training will replace
+        checkpoint = directory / "checkpoint.safetensors"
+        if checkpoint.exists():
+            stored = load_checkpoint(checkpoint)[1]["settings"]
+            if not _changes(self, stored["experiment"]) and stored["data"]["sha256"] == data.identity.sha256:
+                facts = stored  # it goes on although its data have moved, or on another device
         second = self.second_stage
         if second and (earlier := self.earlier):
             before = earlier._run_before(directory / second.follows, first_stage, draws, figures, progress)
@@ -195,7 +205,7 @@ class Experiment:
                 second.inference if second else self.inference,
                 # fresh noise: not that of the stage before
                 seed=derive(self.seed, second.follows) if second else self.seed,
-                checkpoint=directory / "checkpoint.safetensors",
+                checkpoint=checkpoint,
                 facts=facts,
                 progress=progress,
             )
@@ -255,24 +265,6 @@ class Experiment:
         directory.mkdir(parents=True, exist_ok=True)
         self.to_yaml(file)
 
-    def _warn_of_prior(self, prior: PriorSpec) -> None:
-        if not getattr(prior, "proper", True):
-            warnings.warn(
-                f"{type(prior).__name__} as a prior: it is not a normalized density on all of R^{self.latent}, "
-                "so its ELBO and NLL can be wrong by the mass beyond its box. MAF, NSF, BPF and the coupling flows "
-                "are normalized.",
-                ImproperDensityWarning,
-                stacklevel=3,
-            )
-        cost = prior.cost(self.latent)
-        if cost.density > SLOW * max(cost.sample, 1):
-            warnings.warn(
-                f"{type(prior).__name__} as a prior: the density of a code costs {cost.density} network "
-                f"passes at latent {self.latent}; turned round it costs {cost.sample}.",
-                SlowDirectionWarning,
-                stacklevel=3,
-            )
-
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries and values, which `from_dict` reads."""
         return {f.name: to_plain(getattr(self, f.name)) for f in fields(self)}
@@ -285,19 +277,11 @@ class Experiment:
             FlowvaeError: for unknown families or settings.
         """
         settings = dict(plain)
-        for kind in ("data", "prior", "guide"):
+        for kind in ("data", "prior", "guide", "encoder", "decoder", "inference"):
             if kind in settings:
                 settings[kind] = from_plain(kind, settings[kind])
         if settings.get("second_stage") is not None:
             settings["second_stage"] = SecondStage.from_plain(settings["second_stage"])
-        for name, spec in (("encoder", MLP), ("decoder", MLP), ("inference", Inference)):
-            if name in settings:
-                if not isinstance(settings[name], dict):
-                    raise FlowvaeError(f"{name}: {settings[name]!r}; must be settings by name.")
-                if name == "decoder" and "flow" in settings[name]:
-                    settings[name] = _flow_decoder(settings[name])
-                else:
-                    settings[name] = build_spec(name, spec, settings[name])
         return build_spec("experiment", cls, settings)
 
     def to_yaml(self, path: str | Path) -> None:
@@ -333,23 +317,32 @@ class Experiment:
 def load(directory: str | Path) -> Run:
     """A run from its directory, with its best weights; one that is not finished with an `UnfinishedRunWarning`.
 
+    Where its data lie and on what it computes may be changed in its experiment.yaml (`data.path`,
+    `inference.device`): the data are known by their checksum. A run of a device that is not here is opened on another
+    one, with an `OtherDeviceWarning`.
+
     Raises:
-        DamagedError: if its checkpoint is damaged, or experiment.yaml has been changed.
+        DamagedError: if its checkpoint is damaged, or experiment.yaml has been changed in anything else.
         FlowvaeError: if it is not a run, or its data are not what they were.
     """
     directory = Path(directory)
-    experiment = Experiment.from_yaml(directory / "experiment.yaml")
+    file = directory / "experiment.yaml"
+    experiment = Experiment.from_yaml(file)
     tensors, facts = load_checkpoint(directory / "checkpoint.safetensors")
     stored = facts["settings"]
-    trained = Experiment.from_dict(stored["experiment"])  # settings that are newer than the run have their defaults
-    if trained != experiment:
-        changed = [name for name, value in experiment.to_dict().items() if trained.to_dict()[name] != value]
+    if changed := _changes(experiment, stored["experiment"]):
         raise DamagedError(
             f"{directory}: experiment.yaml does not match its checkpoint in {', '.join(changed)}; "
             "restore the file, or train the new settings into another directory."
         )
-    data = experiment.data.load(experiment.seed)
-    if stored["data"] != data.identity.as_dict():
+    try:
+        data = experiment.data.load(experiment.seed)
+    except FlowvaeError as error:
+        path = getattr(experiment.data, "path", None)
+        if path is None or Path(path).exists():
+            raise
+        raise FlowvaeError(f"{error} Where the data have moved, correct data.path in {file}.") from None
+    if stored["data"]["sha256"] != data.identity.sha256:
         raise FlowvaeError(
             f"{directory}: was trained on {stored['data']}, but the data are now {data.identity.as_dict()}."
         )
@@ -364,13 +357,33 @@ def load(directory: str | Path) -> Run:
         warnings.simplefilter("ignore", SlowDirectionWarning)
         warnings.simplefilter("ignore", ImproperDensityWarning)
         pair = experiment.build(data)
-    device = choose_device(experiment.inference.device)
+    try:
+        device = choose_device(experiment.inference.device)
+    except FlowvaeError as error:
+        device = choose_device("auto")
+        warnings.warn(f"{directory}: {error} It is opened on {device}.", OtherDeviceWarning, stacklevel=2)
+    weights = best_weights(tensors)
     for name, part in pair._asdict().items():
-        prefix = f"best/{name}."
-        weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        part.load_state_dict(weights)
+        part.load_state_dict(weights[name])
         part.to(device)
     return Run(directory, experiment, data, pair)
+
+
+def _changes(experiment: Experiment, stored: dict[str, Any]) -> list[str]:
+    """What differs between an experiment and the one of a checkpoint, but for what belongs to a machine."""
+    trained = Experiment.from_dict(stored)  # settings that are newer than the run have their defaults
+    now, then = _anywhere(experiment), _anywhere(trained)
+    return [name for name, value in now.items() if then[name] != value]
+
+
+def _anywhere(experiment: Experiment) -> dict[str, Any]:
+    """The settings without the place of the data and the device, which are of one machine."""
+    plain = experiment.to_dict()
+    plain["data"].pop("path", None)
+    for stage in (plain, plain["second_stage"]):
+        if stage:
+            stage["inference"].pop("device")
+    return plain
 
 
 def fit_prior(
@@ -408,11 +421,3 @@ def fit_prior(
     return replace(first, second_stage=stage).run(
         directory, overwrite=overwrite, draws=draws, figures=figures, progress=progress, first_stage=run
     )
-
-
-def _flow_decoder(plain: dict[str, Any]) -> FlowDecoder:
-    settings = {**plain, "flow": from_plain("flow", plain["flow"])}
-    if isinstance(plain.get("mlp"), dict):
-        settings["mlp"] = build_spec("decoder.mlp", MLP, plain["mlp"])
-    decoder: FlowDecoder = build_spec("decoder", FlowDecoder, settings)
-    return decoder

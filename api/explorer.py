@@ -15,7 +15,7 @@ from typing import Any, cast
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, whole_number
 from flowvae.evaluation.explorer_plots import REACH, SIZE, Scene, draw_state
 from flowvae.families import name_of
 from flowvae.run import Run
@@ -54,8 +54,7 @@ def explore(runs: Run | Mapping[str, Run], widgets: bool | None = None, seed: in
             raise FlowvaeError(f"runs[{name!r}] = {run!r}: must be a run; `load` or `Experiment.run` gives one.")
         if run.experiment.latent < 2:
             raise FlowvaeError(f"runs[{name!r}] has latent = 1: the explorer moves in a plane; it needs 2 or more.")
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise FlowvaeError(f"seed = {seed!r}: must be a whole number, 0 or more.")
+    whole_number("seed", seed, least=0)
     if widgets is None:
         widgets = _in_kernel() and _ipywidgets() is not None
     if not widgets:

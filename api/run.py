@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,16 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from flowvae.data import Dataset
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.errors import FlowvaeError, nearest, whole_number
 from flowvae.evaluation import (
-    COMPILE,
     MEASURES,
-    OF_HELD_OUT_DATA,
     Metric,
     Subject,
+    check_measures,
+    merge_metrics,
     read_metrics,
     write_figure,
-    write_metrics,
 )
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
@@ -29,7 +27,20 @@ from flowvae.models import VAE
 if TYPE_CHECKING:
     from flowvae.experiment import Experiment  # which makes runs, so it imports this file
 
-__all__ = ["Pair", "Run", "is_finished", "whole_draws"]
+__all__ = ["NotTaken", "Pair", "Run", "is_finished"]
+
+
+class NotTaken(FlowvaeError):  # noqa: N818  (what happened, not what class it is of)
+    """Measures that could not be taken, with their reasons.
+
+    Args:
+        text: what it says.
+        taken: the metrics of the measures that were.
+    """
+
+    def __init__(self, text: str, taken: list[Metric]) -> None:
+        super().__init__(text)
+        self.taken = taken
 
 
 class Pair(NamedTuple):
@@ -58,7 +69,8 @@ class Run:
     @property
     def metrics(self) -> list[Metric]:
         """What has been measured so far."""
-        return read_metrics(self.directory / "metrics.json")
+        file = self.directory / "metrics.json"
+        return read_metrics(file) if file.exists() else []
 
     def metric(self, name: str, split: str = "test") -> Metric:
         """One measure by its name.
@@ -67,6 +79,11 @@ class Run:
             FlowvaeError: if it has not been measured; names those that have.
         """
         found = {metric.name: metric for metric in self.metrics if metric.split == split}
+        if not found:
+            raise FlowvaeError(
+                f"{self.directory}: nothing has been measured on {split}, so there is no {name!r}; evaluate the run, "
+                "after going on with its training (--resume) if that has not ended."
+            )
         if name not in found:
             raise FlowvaeError(f"{self.directory}, {split}: no measure {name!r}; {nearest(name, found)}")
         return found[name]
@@ -114,6 +131,8 @@ class Run:
     ) -> list[Metric]:
         """Take measures on a split, and put the figures into metrics.json.
 
+        A measure that cannot be taken, such as one that needs more data, stops none of the others.
+
         Args:
             measures: names in `flowvae.evaluation.MEASURES`; "likelihood" is ELBO, its two parts and the NLL.
             split: "train", "valid" or "test".
@@ -126,22 +145,12 @@ class Run:
 
         Raises:
             FlowvaeError: for an unknown measure or split, or one of held-out data on "train"; before any work.
+            NotTaken: at the end, if a measure could not be taken; names each of them with its reason.
         """
-        whole_draws(draws)
-        for name in measures:
-            if name not in MEASURES:
-                raise FlowvaeError(f"measure {name!r}: {nearest(name, MEASURES)}")
-        if split not in ("train", "valid", "test"):
-            raise FlowvaeError(f"split = {split!r}: {nearest(split, ('train', 'valid', 'test'))}")
-        held_out = [name for name in measures if name in OF_HELD_OUT_DATA]
-        if held_out and split == "train":
-            raise FlowvaeError(
-                f"split = 'train' with {', '.join(held_out)}: held-out data are compared with the training data there; "
-                "name valid or test, or leave it out."
-            )
-        if compile not in COMPILE:
-            raise FlowvaeError(f"compile = {compile!r}: {nearest(compile, COMPILE)}")
-        new = []
+        whole_number("draws", draws)
+        check_measures(measures, split, compile)
+        new: list[Metric] = []
+        refused: dict[str, FlowvaeError] = {}
         for name in measures:
             protocol = {
                 "measure": name,
@@ -150,30 +159,22 @@ class Run:
                 "flowvae": version("flowvae"),
             }
             subject = Subject(*self.pair, self.data, split, draws, seed, protocol, compile, progress)
-            taken = MEASURES[name](subject)
-            self.record(taken.metrics)  # at once: the next one may be interrupted
+            try:
+                taken = MEASURES[name](subject)
+            except FlowvaeError as error:
+                refused[name] = error
+                continue
+            merge_metrics(self.directory / "metrics.json", taken.metrics)  # at once: the next one may be interrupted
             new += taken.metrics
             for title, draw in taken.figures.items() if figures else ():
                 write_figure(draw(), self.directory / "figures" / f"{title}.png")
+        if refused:
+            reasons = "; ".join(f"{name} ({str(error).rstrip('.')})" for name, error in refused.items())
+            raise NotTaken(f"{self.directory}: could not be measured: {reasons}.", new)
         return new
-
-    def record(self, new: list[Metric]) -> None:
-        """Put measures into metrics.json, in place of those of the same name and split."""
-        file = self.directory / "metrics.json"
-        if not new:
-            return
-        measured = {(metric.name, metric.split) for metric in new}
-        kept = [m for m in self.metrics if (m.name, m.split) not in measured] if file.exists() else []
-        write_metrics(file, kept + new)
 
 
 def is_finished(directory: str | Path) -> bool:
     """Whether a run in that directory has ended its training, and has been measured."""
     directory = Path(directory)
     return (directory / "history.csv").is_file() and (directory / "metrics.json").is_file()
-
-
-def whole_draws(draws: int) -> None:
-    """Refuse a number of draws that is not a whole number, 1 or more."""
-    if not isinstance(draws, int) or draws < 1 or not math.isfinite(draws):
-        raise FlowvaeError(f"draws = {draws!r}: must be a whole number, 1 or more.")

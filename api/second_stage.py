@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from flowvae.errors import FlowvaeError, boolean
-from flowvae.families import build_spec, from_plain
 from flowvae.inference import Inference
 from flowvae.models import VAE, PriorSpec, StandardNormal, check_prior
+from flowvae.plain import build_spec, from_plain
 
 __all__ = ["SecondStage", "held", "take_over"]
 
@@ -78,8 +78,8 @@ class SecondStage:
         settings = dict(plain)
         if "prior" in settings:
             settings["prior"] = from_plain("prior", settings["prior"])
-        if isinstance(settings.get("inference"), dict):
-            settings["inference"] = build_spec("second_stage.inference", Inference, settings["inference"])
+        if "inference" in settings:
+            settings["inference"] = from_plain("second_stage.inference", settings["inference"])
         stage: SecondStage = build_spec("second_stage", cls, settings)
         return stage
 

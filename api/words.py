@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 
 from flowvae.experiment import Experiment
-from flowvae.families import check_family, check_setting, name_of
+from flowvae.families import check_family, name_of
+from flowvae.plain import check_setting
 
-__all__ = ["arrange", "take_option"]
+__all__ = ["CHOICE", "arrange", "take_option"]
 
 GROUPS = ("data", "prior", "guide")
+CHOICE = re.compile(rf"({'|'.join(GROUPS)}):(\S*)")  # prior:maf
+SETTING = re.compile(rf"--({'|'.join(GROUPS)})\.(?:no-)?([\w-]*)")  # --prior.transforms, --guide.no-conditioned
 
 
 def arrange(words: list[str], base: Experiment) -> list[str]:
@@ -28,15 +31,14 @@ def arrange(words: list[str], base: Experiment) -> list[str]:
     named: dict[str, str] = {}
     current = root
     for word in words:
-        choice = re.fullmatch(r"(data|prior|guide):(\S*)", word)
-        if choice:
+        if choice := CHOICE.fullmatch(word):
             group, name = choice.groups()
             check_family(group, name)
             named[group] = word
             current = parts[group]
         elif word.startswith("--"):
-            option = re.match(r"--(data|prior|guide)\.", word)
-            current = parts[option.group(1)] if option else root
+            setting = SETTING.match(word)
+            current = parts[setting.group(1)] if setting else root
             current.append(word)
         elif word == "-h":
             (parts[list(named)[-1]] if named else root).append(word)
@@ -51,9 +53,8 @@ def arrange(words: list[str], base: Experiment) -> list[str]:
             named[group] = f"{group}:{name_of(getattr(base, group))}"
         if group in named:
             for word in parts[group]:
-                option = re.match(rf"--{group}\.(?:no-)?([\w-]+)", word)
-                if option:
-                    check_setting(group, named[group].partition(":")[2], option.group(1).replace("-", "_"))
+                if setting := SETTING.match(word):
+                    check_setting(group, named[group].partition(":")[2], setting.group(2).replace("-", "_"))
             arranged += [named[group], *parts[group]]
     return arranged
 

@@ -1,7 +1,7 @@
 """How time and memory of a training step, of draws from the prior and of the importance-weighted bound grow.
 
-    python benchmarks/growth.py --out build/bench             # growth.json, growth.txt, growth.png
-    python benchmarks/growth.py --out build/quick --quick     # a few small points: that it runs, and no figures
+    python benchmarks/growth.py --out runs/bench             # growth.json, growth.txt, growth.png
+    python benchmarks/growth.py --out runs/quick --quick     # a few small points: that it runs, and no figures
 
 The pair: 64 counts of 0 to 16, two hidden layers of 128 in encoder and decoder, a Gaussian guide; the prior is a MAF
 or an NSF (4 bins) with one hidden layer of 32. One setting is changed at a time, from latent 8, batch 128, three

@@ -1,6 +1,6 @@
 """Where the time of a training step goes: by hand, in `fit` without compilation, and in `fit` with a captured program.
 
-    python benchmarks/profile_step.py --out build/bench        # prints the table, writes profile_step.json and .txt
+    python benchmarks/profile_step.py --out runs/bench        # prints the table, writes profile_step.json and .txt
 
 The case is that of `training_step.py` with the same name, on the same networks and batches, one thread, the arms' steps
 in turn. Rows, in milliseconds, means over the steps after a warm-up:

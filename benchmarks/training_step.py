@@ -1,6 +1,6 @@
 """What a training step costs: hand-written PyTorch, Pyro's recipe, its tracing ELBO, `fit`, and the compiled ELBO.
 
-    python benchmarks/training_step.py --out build/bench     # training_step.json and .txt: every case, no inductor
+    python benchmarks/training_step.py --out runs/bench     # training_step.json and .txt: every case, no inductor
     python benchmarks/training_step.py --inductor --cases digits-128/maf/gaussian
 
 All arms of a case train the same networks on the same batches, in a process of their own per case, one thread, one

@@ -3,7 +3,7 @@
 from flowvae.comparisons import capacity, holes, kl_weight, posterior_flows, prior_flows, prior_or_posterior
 from flowvae.comparisons.answer import Answer, answer
 from flowvae.comparisons.grid import Grid, run_grid
-from flowvae.comparisons.question import PRESETS, Preset, Question
+from flowvae.comparisons.question import PRESETS, Preset, Question, preset_of
 from flowvae.comparisons.report import write_report
 from flowvae.comparisons.statistics import paired_differences, summarize
 
@@ -16,6 +16,7 @@ __all__ = [
     "Question",
     "answer",
     "paired_differences",
+    "preset_of",
     "run_grid",
     "summarize",
     "write_report",

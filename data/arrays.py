@@ -40,9 +40,15 @@ class Arrays(DataSpec):
     likelihood: LikelihoodSpec
 
     def __post_init__(self) -> None:
+        if not isinstance(self.path, str | Path):
+            raise FlowvaeError(f"data.path = {self.path!r}: must be the path of a .npz or .npy.")
         object.__setattr__(self, "path", Path(self.path))
         if isinstance(self.likelihood, str):
             object.__setattr__(self, "likelihood", parse_likelihood(self.likelihood))
+        if not isinstance(self.likelihood, LikelihoodSpec):
+            raise FlowvaeError(
+                f"data.likelihood = {self.likelihood!r}: must be bernoulli, binomial:TOTAL, gaussian or gaussian:SCALE."
+            )
 
     def load(self, seed: int) -> Dataset:
         arrays = _read(self.path)

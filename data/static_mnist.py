@@ -42,6 +42,8 @@ class StaticMNIST(DataSpec):
     path: Path = Path(FILE)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.path, str | Path):
+            raise FlowvaeError(f"data.path = {self.path!r}: must be the path of a .npz, such as {FILE}.")
         object.__setattr__(self, "path", Path(self.path))
 
     def load(self, seed: int) -> Dataset:

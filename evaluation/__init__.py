@@ -35,9 +35,9 @@ from flowvae.evaluation.iwae import IWAE, measure_iwae
 from flowvae.evaluation.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.loo import LeaveOneOut, loo
-from flowvae.evaluation.measures import MEASURES, OF_HELD_OUT_DATA, Subject, Taken
+from flowvae.evaluation.measures import MEASURES, OF_HELD_OUT_DATA, Subject, Taken, check_measures
 from flowvae.evaluation.memorization import Memorization, measure_memorization
-from flowvae.evaluation.metrics import Metric, read_metrics, write_metrics
+from flowvae.evaluation.metrics import Metric, merge_metrics, read_metrics, write_metrics
 from flowvae.evaluation.nuts import compare_to_reference, run_nuts
 from flowvae.evaluation.path_plots import latent_paths, plot_paths, plot_traversals
 from flowvae.evaluation.plots import (
@@ -90,6 +90,7 @@ __all__ = [
     "Weighed",
     "calibrate",
     "calibrate_fits",
+    "check_measures",
     "compare_features",
     "compare_to_reference",
     "draw_codes",
@@ -129,6 +130,7 @@ __all__ = [
     "measure_memorization",
     "measure_mmd",
     "measure_surgery",
+    "merge_metrics",
     "pareto_k",
     "plot_activity",
     "plot_bounds",

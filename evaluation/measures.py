@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.data import Dataset
+from flowvae.errors import FlowvaeError, nearest
 from flowvae.evaluation.activity import measure_activity
 from flowvae.evaluation.bdmc import measure_bdmc
 from flowvae.evaluation.bound_plots import plot_bounds, plot_gaps
@@ -30,10 +31,11 @@ from flowvae.evaluation.metrics import Metric
 from flowvae.evaluation.surgery import measure_surgery
 from flowvae.evaluation.tempering import Tempering
 from flowvae.evaluation.two_sample import measure_mmd
+from flowvae.evaluation.weights import COMPILE
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
 
-__all__ = ["MEASURES", "OF_HELD_OUT_DATA", "Subject", "Taken"]
+__all__ = ["MEASURES", "OF_HELD_OUT_DATA", "Subject", "Taken", "check_measures"]
 
 FEW = 64  # data for measures that run chains or refine datum by datum
 MANY = 5000  # data for measures of all pairs
@@ -207,3 +209,29 @@ MEASURES: dict[str, Callable[[Subject], Taken]] = {
 
 # they compare the split with the training data
 OF_HELD_OUT_DATA = ("held-out-codes", "holes", "generation", "memorization")
+
+
+def check_measures(measures: Sequence[str], split: str, compile: str) -> None:  # noqa: A002
+    """Refuse what no measure can be taken with, before any work.
+
+    Args:
+        measures: names in `MEASURES`.
+        split: "train", "valid" or "test".
+        compile: of `Subject`.
+
+    Raises:
+        FlowvaeError: for an unknown measure, split or way to compile, or a measure of held-out data on "train".
+    """
+    for name in measures:
+        if name not in MEASURES:
+            raise FlowvaeError(f"measure {name!r}: {nearest(name, MEASURES)}")
+    if split not in ("train", "valid", "test"):
+        raise FlowvaeError(f"split = {split!r}: {nearest(split, ('train', 'valid', 'test'))}")
+    held_out = [name for name in measures if name in OF_HELD_OUT_DATA]
+    if held_out and split == "train":
+        raise FlowvaeError(
+            f"split = 'train' with {', '.join(held_out)}: held-out data are compared with the training data there; "
+            "name valid or test, or leave it out."
+        )
+    if compile not in COMPILE:
+        raise FlowvaeError(f"compile = {compile!r}: {nearest(compile, COMPILE)}")

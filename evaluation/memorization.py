@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from flowvae.data import Dataset
-from flowvae.errors import FlowvaeError
+from flowvae.errors import whole_number
 from flowvae.evaluation.generated import equal_sizes, generate, rows
 from flowvae.evaluation.metrics import Metric
 
@@ -113,8 +113,7 @@ def measure_memorization(
     References:
         Meehan, Chaudhuri & Dasgupta (2020), "A Non-Parametric Test to Detect Data-Copying in Generative Models".
     """
-    if not isinstance(components, int) or components < 1:
-        raise FlowvaeError(f"components = {components!r}: must be a whole number, 1 or more.")
+    whole_number("components", components)
     count = equal_sizes(data, split, count)
     samples = generate(model, count, of, seed, progress)
     train = data.train.double()

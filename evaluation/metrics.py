@@ -13,7 +13,7 @@ from torch import Tensor
 from flowvae.errors import DamagedError
 from flowvae.inference.checkpoint import atomic_write
 
-__all__ = ["Metric", "mean_metric", "read_metrics", "write_metrics"]
+__all__ = ["Metric", "mean_metric", "merge_metrics", "read_metrics", "write_metrics"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,19 @@ def write_metrics(path: Path, metrics: list[Metric]) -> None:
     """Write them as a JSON list."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps([asdict(metric) for metric in metrics], indent=2) + "\n")
+
+
+def merge_metrics(path: Path, new: list[Metric]) -> None:
+    """Put metrics into the file, in place of those of the same name and split.
+
+    Raises:
+        DamagedError: if the file holds something else.
+    """
+    if not new:
+        return
+    measured = {(metric.name, metric.split) for metric in new}
+    kept = [m for m in read_metrics(path) if (m.name, m.split) not in measured] if path.exists() else []
+    write_metrics(path, kept + new)
 
 
 def read_metrics(path: Path) -> list[Metric]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,19 @@ from zuko.distributions import DiagNormal
 from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.lazy import Flow, LazyComposedTransform, LazyDistribution, LazyTransform, UnconditionalDistribution
 
-from flowvae.errors import FlowvaeError, sizes, whole
+from flowvae.errors import FlowvaeError, SlowDirectionWarning, sizes, whole
 
-__all__ = ["Cost", "FlowSpec", "NetworkFlowSpec", "standard_normal", "start_as_identity", "with_affine_front"]
+__all__ = [
+    "Cost",
+    "FlowSpec",
+    "NetworkFlowSpec",
+    "standard_normal",
+    "start_as_identity",
+    "warn_if_slow",
+    "with_affine_front",
+]
+
+SLOW = 3  # times the cost of the other direction, from which a warning is worth its noise
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,33 @@ class NetworkFlowSpec(FlowSpec):
     def __post_init__(self) -> None:
         whole(self, "transforms")
         sizes(self, "hidden_features")
+
+
+class _HasCost(Protocol):
+    def cost(self, features: int) -> Cost: ...
+
+
+def warn_if_slow(family: _HasCost, features: int, use: Literal["as a prior", "as a guide", "in a decoder"]) -> None:
+    """Warn where the training pays for the dear direction of a family, and the other one is much cheaper.
+
+    The warning points at the caller of the function that calls this one.
+    """
+    cost = family.cost(features)
+    what, passes, turned = {
+        "as a prior": ("the density of a code", cost.density, cost.sample),
+        "as a guide": ("a draw with its density", cost.sample_and_density, cost.density),
+        "in a decoder": ("a draw", cost.sample, cost.density),
+    }[use]
+    if passes > SLOW * max(turned, 1):
+        name = type(family).__name__
+        inside = getattr(family, "flow", None) if name == "Inverse" else None  # a class of a file that imports this one
+        other = type(inside).__name__ if inside else getattr(family, "turned", "") or f"Inverse({name}(...))"
+        warnings.warn(
+            f"{name} {use}: {what} costs {passes} network passes at latent {features}; turned round, {other}, it costs "
+            f"{turned}.",
+            SlowDirectionWarning,
+            stacklevel=3,
+        )
 
 
 def standard_normal(features: int) -> LazyDistribution:

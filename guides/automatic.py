@@ -15,8 +15,8 @@ from zuko.lazy import Flow, LazyComposedTransform, LazyTransform
 
 from flowvae.errors import FlowvaeError, number, one_of, whole
 from flowvae.flows.bridge import to_pyro
-from flowvae.flows.spec import FlowSpec, standard_normal
-from flowvae.guides.flow import check_posterior, warn_if_slow
+from flowvae.flows.spec import FlowSpec, standard_normal, warn_if_slow
+from flowvae.guides.flow import check_posterior
 from flowvae.networks import declare_parameters
 from flowvae.seeds import derive, seeded
 
@@ -86,7 +86,7 @@ class AutoFlow(AutoContinuous):
                 f"dimensions depend on one another and needs {self.flow.least_features} or more. Use "
                 "pyro.infer.autoguide.AutoNormal."
             )
-        warn_if_slow(self.flow, size)
+        warn_if_slow(self.flow, size, "as a guide")
         loc = self._init_loc()
         affine = AffineLayer(size, full=self.affine == "full")
         posterior = Flow(LazyComposedTransform(affine, self.flow.transform(size)), standard_normal(size))

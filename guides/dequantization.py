@@ -12,8 +12,8 @@ from torch.distributions import Transform, constraints
 from zuko.lazy import Flow, LazyComposedTransform, LazyDistribution, LazyTransform, UnconditionalTransform
 
 from flowvae.flows.bridge import to_pyro
-from flowvae.flows.spec import FlowSpec, standard_normal
-from flowvae.guides.flow import check_posterior, warn_if_slow
+from flowvae.flows.spec import FlowSpec, standard_normal, warn_if_slow
+from flowvae.guides.flow import check_posterior
 from flowvae.networks import declare_parameters
 
 __all__ = ["FlowNoise", "UniformNoise"]
@@ -51,7 +51,7 @@ class FlowNoise(nn.Module):
     def __init__(self, encoder: nn.Module, flow: FlowSpec, features: int, context: int) -> None:
         super().__init__()
         check_posterior(self, flow)
-        warn_if_slow(flow, features)
+        warn_if_slow(flow, features, "as a guide")
         self.encoder = encoder
         onto_line: LazyTransform = UnconditionalTransform(_FromUnit)
         transform = LazyComposedTransform(onto_line, flow.transform(features, context))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Generic, TypeVar
 
@@ -12,14 +11,13 @@ from torch.distributions import Distribution
 from zuko.distributions import NormalizingFlow
 from zuko.lazy import LazyDistribution, LazyTransform
 
-from flowvae.errors import FlowvaeError, SlowDirectionWarning, one_of, whole
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.errors import FlowvaeError, one_of, whole
+from flowvae.flows.spec import Cost, FlowSpec, warn_if_slow
 from flowvae.guides.amortized import GuideSpec
 from flowvae.guides.gaussian import FullRank, Gaussian
 
-__all__ = ["FlowGuide", "check_posterior", "warn_if_slow"]
+__all__ = ["FlowGuide", "check_posterior"]
 
-SLOW = 3  # times the cost of the other direction, from which a warning is worth its noise
 BASES: dict[str, type[GuideSpec]] = {"gaussian": Gaussian, "full-rank": FullRank}
 
 Family = TypeVar("Family", bound=FlowSpec)
@@ -70,7 +68,7 @@ class FlowGuide(GuideSpec, Generic[Family]):
         whole(self, "context")
 
     def build(self, features: int, context: int) -> LazyDistribution:
-        warn_if_slow(self.flow, features)
+        warn_if_slow(self.flow, features, "as a guide")
         base = BASES[self.base]().build(features, context)
         if not self.conditioned:
             return _FlowHead(base, self.flow.transform(features), None)
@@ -92,16 +90,3 @@ def check_posterior(owner: object, flow: object) -> None:
         raise FlowvaeError(f"{label}.flow = {flow!r}: must be a flow, such as IAF().")
     if "posterior" not in flow.roles:
         raise FlowvaeError(f"{label}.flow = {flow!r}: cannot be a posterior: {flow.why_not}.")
-
-
-def warn_if_slow(flow: FlowSpec, features: int) -> None:
-    """Warn where the other direction of the flow would make draws with their density much cheaper."""
-    cost = flow.cost(features)
-    if cost.sample_and_density > SLOW * cost.density:
-        name = type(flow).__name__
-        warnings.warn(
-            f"{name} as a guide: a draw with its density costs {cost.sample_and_density} network passes "
-            f"at latent {features}; turned round, Inverse({name}(...)), it costs {cost.density}.",
-            SlowDirectionWarning,
-            stacklevel=3,
-        )

@@ -4,7 +4,7 @@ from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.capture import EagerWarning
 from flowvae.inference.checkpoint import atomic_write, load_checkpoint, save_checkpoint
 from flowvae.inference.compiled import MODES, CompiledTrace_ELBO
-from flowvae.inference.fit import Fitted, Inference, TrainingStopped, choose_device, fit
+from flowvae.inference.fit import Fitted, Inference, TrainingStopped, best_weights, choose_device, fit
 from flowvae.inference.fit_guide import GuideFit, GuideSettings, fit_guide
 from flowvae.inference.joint import log_joint
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam
@@ -28,6 +28,7 @@ __all__ = [
     "Replay",
     "TrainingStopped",
     "atomic_write",
+    "best_weights",
     "choose_device",
     "fit",
     "fit_guide",

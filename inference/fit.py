@@ -28,7 +28,7 @@ from flowvae.inference.compiled import MODES, CompiledTrace_ELBO
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam, NonFiniteError
 from flowvae.seeds import derive, seeded
 
-__all__ = ["Fitted", "Inference", "TrainingStopped", "choose_device", "fit"]
+__all__ = ["Fitted", "Inference", "TrainingStopped", "best_weights", "choose_device", "fit"]
 
 
 ENOUGH = 1000  # steps that pay for a capture
@@ -362,6 +362,17 @@ def _save(
         "rows": state.rows,
     }
     save_checkpoint(path, tensors, {"settings": facts, "progress": progress})
+
+
+def best_weights(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The best state dicts of "model" and "guide" among the tensors of a checkpoint that `fit` wrote."""
+    found: dict[str, dict[str, Tensor]] = {"model": {}, "guide": {}}
+    for key, value in tensors.items():
+        group, _, name = key.partition("/")
+        if group == "best":
+            part, _, name = name.partition(".")
+            found[part][name] = value
+    return found
 
 
 def _restore(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from zuko.lazy import LazyDistribution
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, whole_number
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.residual import ContractiveMLP
 from flowvae.guides import AmortizedGuide
@@ -125,8 +125,7 @@ def refine(
         FlowvaeError: for settings out of range, or a guide whose head cannot be copied for each datum.
     """
     for name, value in (("steps", steps), ("draws", draws), ("rows", rows), ("data, len(x)", len(x))):
-        if not isinstance(value, int) or value < 1:
-            raise FlowvaeError(f"refine: {name} = {value!r}: must be a whole number, 1 or more.")
+        whole_number(f"refine: {name}", value)
     if not 0 < learning_rate < float("inf"):
         raise FlowvaeError(f"refine: learning_rate = {learning_rate!r}: must be a number above 0.")
     heads, gains, features = [], [], []

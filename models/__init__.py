@@ -24,7 +24,7 @@ from flowvae.models.heads import (
 )
 from flowvae.models.linear_gaussian import LinearGaussian
 from flowvae.models.ordered_mixture import OrderedMixture, OrderedNormal
-from flowvae.models.priors import Mixture, PriorSpec, StandardNormal, check_prior
+from flowvae.models.priors import Mixture, PriorSpec, StandardNormal, check_prior, warn_if_improper
 from flowvae.models.product_rule import ProductRule
 from flowvae.models.reference_models import REFERENCE_MODELS, reference_model
 from flowvae.models.regression import LinearRegression
@@ -60,4 +60,5 @@ __all__ = [
     "check_prior",
     "default_head",
     "reference_model",
+    "warn_if_improper",
 ]

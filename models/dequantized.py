@@ -11,7 +11,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, whole_number
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.logit import Logit
 from flowvae.models.flow_model import FlowModel, how_many
@@ -85,8 +85,7 @@ class DequantizedFlow(FlowModel):
     """
 
     def __init__(self, transform: LazyTransform, features: int, total: int, alpha: float = 0.05) -> None:
-        if type(total) is not int or total < 1:
-            raise FlowvaeError(f"DequantizedFlow.total = {total!r}: must be a whole number, 1 or more.")
+        whole_number("DequantizedFlow.total", total)
         super().__init__(LazyComposedTransform(Logit(total, alpha), transform), features)
         self.total = total
         self.alpha = alpha

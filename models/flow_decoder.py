@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from zuko.lazy import LazyTransform
 
-from flowvae.errors import FlowvaeError, SlowDirectionWarning
+from flowvae.errors import FlowvaeError
 from flowvae.flows import FlowSpec
+from flowvae.flows.spec import warn_if_slow
 from flowvae.networks import MLP
 
 __all__ = ["FlowDecoder"]
-
-SLOW = 3  # as in guides: how many times dearer a direction must be to deserve a warning
 
 
 @dataclass(frozen=True)
@@ -46,15 +44,7 @@ class FlowDecoder:
 
     def network(self, inputs: int, outputs: int) -> nn.Module:
         """The decoder, (..., inputs) → (..., outputs)."""
-        cost = self.flow.cost(inputs)
-        if cost.sample > SLOW * cost.density:
-            name = type(self.flow).__name__
-            warnings.warn(
-                f"{name} in a decoder: a draw costs {cost.sample} network passes at latent {inputs}; turned round, "
-                f"Inverse({name}(...)), it costs {cost.density}.",
-                SlowDirectionWarning,
-                stacklevel=3,
-            )
+        warn_if_slow(self.flow, inputs, "in a decoder")
         # the network first: from the same random numbers it starts as it would without the flow
         network = self.mlp.network(inputs, outputs)
         return _ThroughFlow(self.flow.transform(inputs), network)

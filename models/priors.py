@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -10,10 +11,10 @@ from torch import nn
 from zuko.lazy import LazyDistribution
 from zuko.mixtures import GMM
 
-from flowvae.errors import FlowvaeError, whole
+from flowvae.errors import FlowvaeError, ImproperDensityWarning, whole
 from flowvae.flows.spec import Cost, standard_normal
 
-__all__ = ["Mixture", "PriorSpec", "StandardNormal", "check_prior"]
+__all__ = ["Mixture", "PriorSpec", "StandardNormal", "check_prior", "warn_if_improper"]
 
 WIDTH = 0.7  # of a component at the start; the centres are spread so that the whole has unit variance
 
@@ -24,6 +25,7 @@ class PriorSpec(Protocol):
     title: ClassVar[str]
     paper: ClassVar[str]
     roles: ClassVar[tuple[str, ...]]
+    proper: ClassVar[bool]
 
     def build(self, features: int, context: int = 0) -> LazyDistribution:
         """The distribution, shape (..., features)."""
@@ -48,6 +50,21 @@ def check_prior(label: str, prior: object) -> None:
         )
 
 
+def warn_if_improper(prior: PriorSpec, features: int) -> None:
+    """Warn of a prior that is not a normalized density on all of R^features.
+
+    The warning points at the caller of the function that calls this one.
+    """
+    if not prior.proper:
+        warnings.warn(
+            f"{type(prior).__name__} as a prior: it is not a normalized density on all of R^{features}, "
+            "so its ELBO and NLL can be wrong by the mass beyond its box. MAF, NSF, BPF and the coupling flows "
+            "are normalized.",
+            ImproperDensityWarning,
+            stacklevel=3,
+        )
+
+
 @dataclass(frozen=True)
 class StandardNormal:
     """N(0, I), the prior of the original VAE."""
@@ -55,6 +72,7 @@ class StandardNormal:
     title: ClassVar[str] = "N(0, I)"
     paper: ClassVar[str] = "Kingma & Welling 2014"
     roles: ClassVar[tuple[str, ...]] = ("prior",)
+    proper: ClassVar[bool] = True
 
     def build(self, features: int, context: int = 0) -> LazyDistribution:
         """N(0, I); a context changes nothing."""
@@ -78,6 +96,7 @@ class Mixture:
     title: ClassVar[str] = "mixture of diagonal Gaussians"
     paper: ClassVar[str] = "Dilokthanakul et al. 2016"
     roles: ClassVar[tuple[str, ...]] = ("prior",)
+    proper: ClassVar[bool] = True
 
     components: int = 10
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flowvae import IAF, MAF, NSF, Experiment, FlowGuide, Inverse
+from flowvae.arguments import Compare
 from flowvae.cli import main
+from flowvae.comparisons import PRESETS, QUESTIONS
 from flowvae.words import arrange
 
 QUICK = ["--inference.epochs", "2", "--draws", "5", "--inference.device", "cpu"]
@@ -182,6 +185,25 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
             main(words)
         assert info.value.code == 0
     assert "layer" in capsys.readouterr().out
+
+
+def test_help_names_every_question() -> None:
+    assert all(name in (Compare.__doc__ or "") for name in QUESTIONS)
+
+
+def test_numbers_stand_in_for_those_of_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def note(question: object, data: str, preset: object, *_: object, **__: object) -> None:
+        asked.append(preset)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flowvae.cli.answer", note)
+    run("compare", "holes", "--preset", "hour")
+    run("compare", "holes", "--preset", "hour", "--seeds", "3", "--draws", "7")
+    run("compare", "holes", "--preset", "cluster", "--epochs", "9")
+    assert asked == ["hour", replace(PRESETS["hour"], seeds=3, draws=7), replace(PRESETS["cluster"], epochs=9)]
+    assert run("compare", "holes", "--seeds", "1") == 2
 
 
 def test_what_is_said_after_an_interruption_leads_on(

@@ -33,9 +33,11 @@ from flowvae import (
     load,
 )
 from flowvae.data import Binomial
-from flowvae.families import GUIDES, PRIORS, from_plain, name_of, table, to_plain
+from flowvae.families import GUIDES, PRIORS, name_of
 from flowvae.inference import load_checkpoint
+from flowvae.listing import table
 from flowvae.networks import MLP
+from flowvae.plain import from_plain, to_plain
 
 TINY = Experiment(
     latent=3,
@@ -85,6 +87,15 @@ def test_every_family_survives_its_name(kind: str) -> None:
         ("inference: 3", "settings by name"),
         ("latent: eight", "latent = 'eight'"),
         ("latent: 8.0", "latent = 8.0"),
+        ("seed: 4294967296", "seed = 4294967296: must be a whole number, 0 to 4294967295"),
+        ("inference: {learning_rate: 1e-3}", "write 1.0e-3 there"),
+        ("inference: {learning_rate: 2.5e4}", r"write 2.5e\+4 there"),
+        ("inference: {learning_rate: '0.5'}", "write 0.5 without quotes"),
+        ("inference: {learning_rate: fast}", r"learning_rate = 'fast': must be a number above 0\.$"),
+        ("inference: {learning_rate: nan}", r"learning_rate = 'nan': must be a number above 0\.$"),
+        ("data: {family: arrays, path: 3, likelihood: bernoulli}", r"data\.path = 3: must be the path"),
+        ("data: {family: static-mnist, path: 3}", r"data\.path = 3: must be the path"),
+        ("data: {family: arrays, path: x.npz, likelihood: 4}", r"data\.likelihood = 4: must be bernoulli"),
         ("data: {family: arrays, path: x.npz}", "'likelihood' must be given"),
         ("- 3", "settings by name"),
         ("prior: !!python/object/apply:os.system [true]", "tags"),

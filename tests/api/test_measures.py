@@ -89,6 +89,6 @@ def test_measures_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_help_names_every_measure() -> None:
-    from flowvae import cli
+    from flowvae.arguments import Evaluate
 
-    assert all(name in (cli._Evaluate.__doc__ or "") for name in MEASURES)
+    assert all(name in (Evaluate.__doc__ or "") for name in MEASURES)

@@ -11,9 +11,7 @@ import pytest
 import torch
 
 from flowvae import MAF, Experiment, FlowGuide, FlowvaeError, Inference, Inverse, cli, load, register_flow
-from flowvae.families import _ANY_FLOW as ANY_FLOW
-from flowvae.families import _TURNED as TURNED
-from flowvae.families import FLOWS, GUIDES, PRIORS, check_family, name_of
+from flowvae.families import ANY_FLOW, FLOWS, GUIDES, PRIORS, check_family, name_of
 from flowvae.flows import Cost, FlowSpec
 from flowvae.networks import MLP
 
@@ -39,7 +37,7 @@ SMALL = Experiment(
 
 @pytest.fixture(autouse=True)
 def tables_left_as_they_were() -> Iterator[None]:
-    tables = (FLOWS, PRIORS, GUIDES, ANY_FLOW, TURNED)
+    tables = (FLOWS, PRIORS, GUIDES, ANY_FLOW)
     before = [dict(table) for table in tables]
     yield
     for table, content in zip(tables, before, strict=True):
@@ -162,8 +160,6 @@ def test_the_command_line_imports_the_module(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    for name in ("PriorChoice", "GuideChoice"):
-        monkeypatch.setattr(cli, name, getattr(cli, name))  # puts them back afterwards
     (tmp_path / "shifts.py").write_text(MODULE)
     line = "--out run --latent 2 prior:shift-first --prior.transforms 1 guide:inverse-shift-first --draws 2"
     words = [*line.split(), "--inference.epochs", "1"]

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import flowvae
-from flowvae.families import table
+from flowvae.listing import table
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(["flowvae", *(module.name for module in pkgutil.walk_packages(flowvae.__path__, "flowvae."))])
@@ -45,7 +45,7 @@ import warnings; warnings.simplefilter("ignore")
 import torch, pyro
 pyro.enable_validation(False)
 import flowvae
-from flowvae.families import table
+from flowvae.listing import table
 assert not torch.distributions.Distribution._validate_args
 torch.distributions.Normal(0.0, -1.0)
 """

@@ -13,7 +13,19 @@ from torch.distributions import Transform, constraints
 from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.lazy import LazyTransform
 
-from flowvae import MAF, NSF, Experiment, FlowGuide, FlowvaeError, Inference, Inverse, RealNVP, families, register_flow
+from flowvae import (
+    MAF,
+    NSF,
+    Experiment,
+    FlowDecoder,
+    FlowGuide,
+    FlowvaeError,
+    Inference,
+    Inverse,
+    RealNVP,
+    families,
+    register_flow,
+)
 from flowvae.families import check_own_flow
 from flowvae.flows import BPF, Cost, FlowSpec, Planar, Residual, check_flow
 from flowvae.second_stage import SecondStage
@@ -152,7 +164,7 @@ def test_an_own_flow_is_found_in_prior_and_guide() -> None:
 
 
 def test_a_wrong_flow_trains_nothing_and_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for table in ("FLOWS", "PRIORS", "GUIDES", "_ANY_FLOW", "_TURNED"):
+    for table in ("FLOWS", "PRIORS", "GUIDES", "ANY_FLOW"):
         monkeypatch.setattr(families, table, dict(getattr(families, table)))
 
     @register_flow("wrong")
@@ -161,9 +173,14 @@ def test_a_wrong_flow_trains_nothing_and_leaves_no_directory(tmp_path: Path, mon
         def transform(self, features: int, context: int = 0) -> LazyTransform:
             return Own(ZeroLogDet).transform(features, context)
 
-    experiment = Experiment(latent=2, prior=Wrong(), inference=Inference(epochs=1, device="cpu"))
-    after = replace(experiment, second_stage=SecondStage(MAF()))  # its first stage has the wrong flow
-    for wrong in (experiment, after):
+    plain = Experiment(latent=2, inference=Inference(epochs=1, device="cpu"))
+    after = replace(plain, prior=Wrong(), second_stage=SecondStage(MAF()))  # its first stage has the wrong flow
+    for wrong in (
+        replace(plain, prior=Wrong()),
+        replace(plain, guide=FlowGuide(Inverse(Wrong()))),
+        replace(plain, decoder=FlowDecoder(Wrong())),
+        after,
+    ):
         with pytest.raises(FlowvaeError, match="Mend log_abs_det_jacobian"):
             wrong.run(tmp_path / "run", progress=False)
         assert not (tmp_path / "run").exists()
