@@ -115,7 +115,7 @@ class Evaluate:
     Args:
         run: directory of the run.
         measures: all, or names: likelihood, iwae, gaps, bdmc, surgery, held-out-codes, holes, mmd, classifier,
-            activity, calibration, generation, memorization.
+            activity, calibration, generation, memorization, paths.
         split: train, valid or test.
         draws: draws a datum for the NLL.
         seed: of all measures.

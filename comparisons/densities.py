@@ -16,6 +16,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import tyro
@@ -24,6 +25,8 @@ from matplotlib.figure import Figure
 from flowvae.data import Dataset, Moons
 from flowvae.errors import FlowvaeError, ImproperDensityWarning
 from flowvae.evaluation import measure_flow
+from flowvae.evaluation.drawing import BLUE, on_grid
+from flowvae.evaluation.metrics import mean_se
 from flowvae.families import name_of
 from flowvae.flows import (
     BPF,
@@ -96,13 +99,13 @@ def plot_grid(models: dict[str, FlowModel], data: Dataset, gaps: dict[str, float
     rows = -(-(len(models) + 1) // columns)
     figure = Figure(figsize=(2.1 * columns, 2.0 * rows), layout="constrained")
     left, right, lower, upper = WINDOW
-    grid = torch.cartesian_prod(torch.linspace(lower, upper, NODES), torch.linspace(left, right, NODES)).flip(-1)
+    across, up = torch.linspace(left, right, NODES), torch.linspace(lower, upper, NODES)
     panels = figure.subplots(rows, columns).ravel()
-    panels[0].scatter(*data.test.T, s=1, color="#1f4e79", linewidths=0)
+    panels[0].scatter(*data.test.T, s=1, color=BLUE, linewidths=0)
     panels[0].set(title=f"{data.name}: test data", xlim=(left, right), ylim=(lower, upper), aspect="equal")
     for ax, (name, model) in zip(panels[1:], models.items(), strict=False):
-        density = model.flow().log_prob(grid).exp().nan_to_num().reshape(NODES, NODES)
-        ax.imshow(density.sqrt().numpy(force=True), extent=WINDOW, origin="lower", cmap="Greys")
+        density = np.nan_to_num(np.exp(on_grid(model.flow().log_prob, across, up)))
+        ax.imshow(np.sqrt(density), extent=WINDOW, origin="lower", cmap="Greys")
         ax.set(title=f"{name}: +{gaps[name]:.2f}")
     for ax in panels:
         ax.set(xticks=[], yticks=[])
@@ -137,13 +140,13 @@ def main(argv: list[str] | None = None) -> int:
     models, rows = {}, []
     for name, flow in FAMILIES.items():
         models[name] = fit_family(flow, data, args.seed)
-        each = truth - measure_flow(models[name], NoGuide(), data.test).log_likelihood
+        mean, se = mean_se(truth - measure_flow(models[name], NoGuide(), data.test).log_likelihood)
         rows.append(
             {
                 "family": name,
                 "parameters": sum(p.numel() for p in models[name].parameters()),
-                "nats_above_truth": each.mean().item(),
-                "se": (each.std() / len(each) ** 0.5).item(),
+                "nats_above_truth": mean,
+                "se": se,
             }
         )
         print(rows[-1], file=sys.stderr, flush=True)

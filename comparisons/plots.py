@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 
 from flowvae.comparisons.question import Question
 from flowvae.comparisons.statistics import LEVEL, MARGIN
+from flowvae.evaluation.drawing import BLUE
 
 __all__ = ["plot_curves", "plot_differences"]
 
-STYLES = (("#1f4e79", "o", "-"), ("#b8860b", "s", "--"), ("#7a7a7a", "^", ":"), ("#7b2d43", "D", "-."))
+STYLES = ((BLUE, "o", "-"), ("#b8860b", "s", "--"), ("#7a7a7a", "^", ":"), ("#7b2d43", "D", "-."))
 STYLES += (("#2f6b4f", "v", (0, (5, 1))), ("#000000", "x", (0, (1, 1))))  # type: ignore[assignment]
 
 
@@ -73,9 +74,9 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
         found = row["p_holm"] < LEVEL
         seeds = (values[row["arm"]] - values[row["against"]]).dropna()
         ax.plot(seeds, [place] * len(seeds), "o", color="#9a9a9a", markersize=4, markeredgewidth=0, zorder=1)
-        ax.plot((row["low"], row["high"]), (place, place), color="#1f4e79", linewidth=2, zorder=2)
-        face = "#1f4e79" if found else "white"
-        ax.plot(row["difference"], place, "s", color="#1f4e79", markerfacecolor=face, markersize=7, zorder=3)
+        ax.plot((row["low"], row["high"]), (place, place), color=BLUE, linewidth=2, zorder=2)
+        face = BLUE if found else "white"
+        ax.plot(row["difference"], place, "s", color=BLUE, markerfacecolor=face, markersize=7, zorder=3)
     ax.axvline(0, color="black", linewidth=0.8)
     labels = [f"{row['arm']} − {row['against']}" for _, row in differences.iterrows()]
     ax.set_yticks(range(count), labels)
@@ -90,7 +91,7 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
     for place, (low, high) in enumerate(differences[["low", "high"]].to_numpy()):
         for cut, edge, marker in ((low < left, left, "<"), (high > right, right, ">")):
             if cut:
-                ax.plot(edge, place, marker, color="#1f4e79", markersize=8, clip_on=False, zorder=4)
+                ax.plot(edge, place, marker, color=BLUE, markersize=8, clip_on=False, zorder=4)
     ax.set_xlabel(f"difference in {split} {question.measure.upper()}, {question.unit} ({better}: better)")
     figure.suptitle(
         f"{question.asks}\nmean and 95 % t interval over {int(differences['seeds'].min())} seeds, "

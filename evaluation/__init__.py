@@ -11,8 +11,7 @@ from flowvae.evaluation.bits_per_dim import FlowLikelihoods, flow_metrics, measu
 from flowvae.evaluation.bound_plots import plot_bounds, plot_gaps
 from flowvae.evaluation.calibration import Calibration, calibrate, calibrate_fits, ecdf_band
 from flowvae.evaluation.classifier_test import ClassifierTest, measure_classifier
-from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat, plot_weights
-from flowvae.evaluation.exact import exact_metrics
+from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat
 from flowvae.evaluation.explorer_plots import Scene, draw_state
 from flowvae.evaluation.feature_distances import compare_features, frechet_distance, kernel_distance, prdc
 from flowvae.evaluation.features import Classifier, Features, load_features, train_features, whiten
@@ -25,7 +24,7 @@ from flowvae.evaluation.flow_plots import (
 )
 from flowvae.evaluation.gaps import Gaps, measure_gaps
 from flowvae.evaluation.generated import generate
-from flowvae.evaluation.generation import Generation, expected_coverage, expected_fid, fid_at_sizes, measure_generation
+from flowvae.evaluation.generation import Generation, expected_fid, fid_at_sizes, measure_generation
 from flowvae.evaluation.generation_plots import plot_fid_bias, plot_memorization
 from flowvae.evaluation.held_out_codes import HeldOutCodes, measure_held_out_codes
 from flowvae.evaluation.holes import Holes, measure_holes
@@ -39,7 +38,8 @@ from flowvae.evaluation.measures import MEASURES, OF_HELD_OUT_DATA, Subject, Tak
 from flowvae.evaluation.memorization import Memorization, measure_memorization
 from flowvae.evaluation.metrics import Metric, merge_metrics, read_metrics, write_metrics
 from flowvae.evaluation.nuts import compare_to_reference, run_nuts
-from flowvae.evaluation.path_plots import latent_paths, plot_paths, plot_traversals
+from flowvae.evaluation.path_plots import plot_paths, plot_traversals
+from flowvae.evaluation.paths import Paths, latent_paths, measure_paths
 from flowvae.evaluation.plots import (
     draw_figures,
     plot_history,
@@ -82,6 +82,7 @@ __all__ = [
     "Memorization",
     "Metric",
     "NoisyParetoKWarning",
+    "Paths",
     "Scene",
     "Subject",
     "Surgery",
@@ -97,8 +98,6 @@ __all__ = [
     "draw_figures",
     "draw_state",
     "ecdf_band",
-    "exact_metrics",
-    "expected_coverage",
     "expected_fid",
     "fid_at_sizes",
     "flow_metrics",
@@ -129,6 +128,7 @@ __all__ = [
     "measure_likelihoods",
     "measure_memorization",
     "measure_mmd",
+    "measure_paths",
     "measure_surgery",
     "merge_metrics",
     "pareto_k",
@@ -152,7 +152,6 @@ __all__ = [
     "plot_samples",
     "plot_steps",
     "plot_traversals",
-    "plot_weights",
     "prdc",
     "predict",
     "psis",

@@ -1,4 +1,4 @@
-"""The aggregated posterior q̄(z) = (1/N) Σ_n q(z | x_n) of a data set: its log-density, its draws, its cost."""
+"""The aggregated posterior q̄(z) = (1/N) Σ_n q(z | x_n) of a data set: its log-density, draws and cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ from flowvae.errors import FlowvaeError, SlowDirectionWarning
 from flowvae.evaluation.weights import ROWS
 from flowvae.seeds import derive, seeded
 
-__all__ = ["CHUNK", "PATIENCE", "AggregatedPosterior", "ForeignCost", "WithPosterior", "WithPrior", "draw_codes"]
+__all__ = [
+    "CHUNK",
+    "PATIENCE",
+    "AggregatedPosterior",
+    "ForeignCost",
+    "WithPosterior",
+    "WithPrior",
+    "code_densities",
+    "draw_codes",
+    "log_prior",
+]
 
 CHUNK = 2**16  # densities in memory at a time
 PATIENCE = 60.0  # seconds from which the cost of a measure is worth a warning
@@ -197,6 +207,39 @@ class AggregatedPosterior:
                 SlowDirectionWarning,
                 stacklevel=3,
             )
+
+
+@torch.no_grad()
+def code_densities(
+    model: WithPrior,
+    guide: WithPosterior,
+    x: Tensor,
+    draws: int,
+    seed: int,
+    progress: bool,
+    chunk: int,
+    patience: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of S codes of each of N data: log q(z | x_n), log q̄(z) without x_n, and log p(z) in nats, each (S, N), float64.
+
+    Raises:
+        FlowvaeError: for fewer than two data or one draw.
+    """
+    if len(x) < 2:
+        raise FlowvaeError(f"x has {len(x)} data: leave-one-out needs 2 or more.")
+    codes, log_own = draw_codes(guide, x, draws, seed)
+    aggregated = AggregatedPosterior(guide, x, chunk, patience, progress)
+    own = torch.arange(len(x), device=x.device).repeat(draws)
+    log_others = aggregated.log_prob(codes.flatten(0, 1), without=own).reshape(log_own.shape)
+    return log_own.double(), log_others, log_prior(model, codes)
+
+
+@torch.no_grad()
+def log_prior(model: WithPrior, codes: Tensor) -> Tensor:
+    """Log p(z) in nats of codes (S, N, latent), shape (S, N), float64."""
+    prior = model.prior()
+    parts = [prior.log_prob(part) for part in codes.flatten(0, 1).split(4096)]
+    return torch.cat(parts).double().reshape(codes.shape[:2])
 
 
 def _foreign(posterior: Any, z: Tensor, data: int) -> Tensor:

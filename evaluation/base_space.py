@@ -12,7 +12,7 @@ from zuko.distributions import NormalizingFlow
 from flowvae.errors import FlowvaeError
 from flowvae.flows.bridge import PyroFlow
 
-__all__ = ["from_base", "has_base", "to_base"]
+__all__ = ["from_base", "has_base", "is_diagonal", "to_base"]
 
 
 def has_base(prior: Any) -> bool:
@@ -21,7 +21,7 @@ def has_base(prior: Any) -> bool:
         return has_base(prior.flow)
     if isinstance(prior, NormalizingFlow):
         return has_base(prior.base)
-    return isinstance(prior, MultivariateNormal) or _diagonal(prior)
+    return isinstance(prior, MultivariateNormal) or is_diagonal(prior)
 
 
 def to_base(prior: Any, z: Tensor) -> Tensor:
@@ -59,12 +59,13 @@ def from_base(prior: Any, u: Tensor) -> Tensor:
     return prior.base_dist.loc + prior.base_dist.scale * u
 
 
-def _diagonal(prior: Any) -> bool:
-    return isinstance(prior, Independent) and isinstance(prior.base_dist, Normal)
+def is_diagonal(distribution: Any) -> bool:
+    """Whether it is a Gaussian of independent dimensions."""
+    return isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal)
 
 
 def _check(prior: Any) -> None:
-    if not _diagonal(prior):
+    if not is_diagonal(prior):
         raise FlowvaeError(
             f"prior {type(prior).__name__}: has no base space; a flow or a Gaussian has one. Use prior normal or maf."
         )

@@ -13,12 +13,12 @@ from pyro import poutine
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError
-from flowvae.evaluation.metrics import Metric
+from flowvae.evaluation.metrics import Metric, mean_metric
+from flowvae.evaluation.weights import ROWS, log_mean
 from flowvae.seeds import derive, seeded
 
 __all__ = ["FlowLikelihoods", "flow_metrics", "measure_flow"]
 
-ROWS = 64  # data a block: random numbers belong to a block, so no result depends on what fits into memory
 DRAWS = 25  # draws that are in memory at a time
 
 
@@ -67,7 +67,7 @@ def measure_flow(
                 ]
             log_weight = torch.cat(parts)
             bounds.append(log_weight.mean(0))
-            totals.append(log_weight.logsumexp(0) - math.log(draws))
+            totals.append(log_mean(log_weight)[0])
     return FlowLikelihoods(torch.cat(bounds), torch.cat(totals), draws)
 
 
@@ -88,18 +88,13 @@ def flow_metrics(
         split: name of the split.
         protocol: identity of the data, seed; the draws are added.
     """
-
-    def mean(name: str, values: Tensor, unit: str) -> Metric:
-        values = values.double()
-        se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
-        return Metric(name, values.mean().item(), se, unit, split, protocol | {"draws": result.draws})
-
+    protocol = protocol | {"draws": result.draws}
     if not discrete:
-        return [mean("nll", -result.log_likelihood, "nats per datum")]
+        return [mean_metric("nll", -result.log_likelihood, "nats per datum", split, protocol)]
     bits = 1 / (features * math.log(2))
     return [
-        mean("bits_per_dim_bound", -result.bound * bits, "bits/dim"),
-        mean("bits_per_dim", -result.log_likelihood * bits, "bits/dim"),
+        mean_metric("bits_per_dim_bound", -result.bound * bits, "bits/dim", split, protocol),
+        mean_metric("bits_per_dim", -result.log_likelihood * bits, "bits/dim", split, protocol),
     ]
 
 

@@ -13,7 +13,8 @@ from flowvae.errors import FlowvaeError
 from flowvae.evaluation.ais import AIS
 from flowvae.evaluation.gaps import Gaps
 from flowvae.evaluation.iwae import IWAE
-from flowvae.evaluation.likelihood import BAD_K, khat_metrics
+from flowvae.evaluation.likelihood import BAD_K, bad_k
+from flowvae.evaluation.metrics import mean_se
 
 __all__ = ["plot_bounds", "plot_gaps"]
 
@@ -62,7 +63,8 @@ def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None,
         ax.axhline(middle, color="0.55", linestyle="-.", zorder=0, label=f"AIS, {ais.settings.chains} chains")
     if exact is not None:
         ax.axhline(exact.double().mean().item(), color="black", linestyle=":", label="exact")
-    tails = [f"k̂ > {BAD_K} for {metric.value:.0%}" for metric in khat_metrics("", iwae.pareto_k, "", {})]
+    bad = bad_k(iwae.pareto_k)
+    tails = [] if bad is None else [f"k̂ > {BAD_K} for {bad.mean():.0%}"]
     effective = iwae.effective_draws.mean().item()
     ax.set(
         xscale="log",
@@ -93,7 +95,8 @@ def plot_gaps(gaps: Mapping[str, Gaps]) -> Figure:
     for place, result in enumerate(gaps.values()):
         bottom = result.elbo.mean().item()
         for (name, shade, hatch), values in zip(parts, (result.amortization, result.approximation), strict=True):
-            height, error = values.mean().item(), 1.96 * values.std().item() / len(values) ** 0.5
+            height, se = mean_se(values)
+            spread = "" if se is None else f" ± {1.96 * se:.2f}"
             ax.bar(
                 place,
                 height,
@@ -106,7 +109,7 @@ def plot_gaps(gaps: Mapping[str, Gaps]) -> Figure:
             )
             middle = bottom + height / 2
             ax.annotate(
-                f"{height:.2f} ± {error:.2f}",
+                f"{height:.2f}{spread}",
                 (place, middle),
                 ha="center",
                 va="center",

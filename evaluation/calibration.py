@@ -20,7 +20,7 @@ from flowvae.errors import FlowvaeError
 from flowvae.evaluation.arviz_versions import from_groups
 from flowvae.evaluation.holm import holm
 from flowvae.evaluation.metrics import Metric
-from flowvae.evaluation.sites import read_program, simulator
+from flowvae.evaluation.sites import element, read_program, simulator
 from flowvae.seeds import derive, seeded
 
 __all__ = ["Calibration", "calibrate", "calibrate_fits", "ecdf_band"]
@@ -196,7 +196,7 @@ def calibrate_fits(
             z = torch.cat([run.values[name].reshape(draws, -1) for name in latent], dim=1)
             truth = torch.cat([nodes[name]["value"].reshape(-1) for name in latent])
             ranks.append(_rank(z, truth))
-    names = tuple(_label(name, index) for name in latent for index in np.ndindex(*program.sites[name].shape))
+    names = tuple(element(name, index) for name in latent for index in np.ndindex(*program.sites[name].shape))
     return Calibration(torch.stack(ranks).numpy(force=True), draws, names)
 
 
@@ -228,7 +228,3 @@ def _rank(draws: Tensor, truth: Tensor) -> Tensor:
 def _check(simulations: int, draws: int) -> None:
     if simulations < 1 or draws < 1:
         raise FlowvaeError(f"simulations = {simulations}, draws = {draws}: must both be 1 or more.")
-
-
-def _label(name: str, index: tuple[int, ...]) -> str:
-    return f"{name}[{', '.join(map(str, index))}]" if index else name

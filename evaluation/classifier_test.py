@@ -56,7 +56,6 @@ def measure_classifier(
     points: int = POINTS,
     hidden_features: tuple[int, ...] = (32,),
     seed: int = 0,
-    progress: bool = False,
 ) -> ClassifierTest:
     """Classifier two-sample test between codes and prior in the base space.
 
@@ -70,7 +69,6 @@ def measure_classifier(
         points: in each class at most, both halves together.
         hidden_features: widths of the classifier's hidden layers.
         seed: of the points, the split and the classifier's first weights.
-        progress: for the interface that all measures share; this one is short and shows no bar.
 
     Raises:
         FlowvaeError: for fewer than 40 points.

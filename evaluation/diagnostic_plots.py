@@ -1,4 +1,4 @@
-"""Figures of how far a guide is to be trusted: weights, k̂ and calibration."""
+"""Figures of how far a guide is to be trusted: k̂ and calibration."""
 
 from __future__ import annotations
 
@@ -9,33 +9,32 @@ from torch import Tensor
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.calibration import Array, Calibration, ecdf_band
-from flowvae.evaluation.importance import Weighed
+from flowvae.evaluation.drawing import BLUE, GREY, RED
 
-__all__ = ["plot_calibration", "plot_khat", "plot_weights"]
+__all__ = ["plot_calibration", "plot_khat"]
 
-BLUE, GREY, RED = "#1f4e79", "#b8b8b8", "#c0392b"
 DIMENSIONS = 6  # columns of a figure of calibration
+LEVEL = 0.95  # of the bands
 
 
-def plot_calibration(calibration: Calibration, bins: int = 20, level: float = 0.95) -> Figure:
+def plot_calibration(calibration: Calibration, bins: int = 20) -> Figure:
     """Rank histograms, and below them the ranks' distribution function minus the uniform one; six dimensions at most.
 
-    A single bar leaves the histogram's band with probability 1 − level; the whole curve leaves its band with that
+    A single bar leaves the histogram's band with a probability of 5 %; the whole curve leaves its band with that
     probability.
 
     Args:
         calibration: the ranks.
-        bins: of the histogram.
-        level: of the bands.
+        bins: of the histogram; best a divisor of draws + 1.
     """
     shown = min(DIMENSIONS, len(calibration.names))
     counts, expected = calibration.histogram(bins)
     u, difference = calibration.ecdf_difference()
-    lower, upper = ecdf_band(len(calibration.ranks), calibration.draws, level)
+    lower, upper = ecdf_band(len(calibration.ranks), calibration.draws, LEVEL)
     figure = Figure(figsize=(max(4.5, 2.6 * shown), 5), layout="constrained")
     axes = figure.subplots(2, shown, squeeze=False, sharey="row")
     edges = np.linspace(0, 1, bins + 1)
-    low, high = (stats.binom.ppf(q, len(calibration.ranks), expected / expected.sum()) for q in _tails(level))
+    low, high = stats.binom.interval(LEVEL, len(calibration.ranks), expected / expected.sum())
     for column in range(shown):
         above, below = axes[:, column]
         above.fill_between(
@@ -53,13 +52,13 @@ def plot_calibration(calibration: Calibration, bins: int = 20, level: float = 0.
     axes[1, 0].set_ylabel("distribution function − uniform")
     more = f", {shown} of {len(calibration.names)} dimensions" if shown < len(calibration.names) else ""
     figure.suptitle(
-        f"ranks among L = {calibration.draws} draws{more}; bands {level:.0%}: each bar, the whole curve",
+        f"ranks among L = {calibration.draws} draws{more}; bands {LEVEL:.0%}: each bar, the whole curve",
         fontsize=9,
     )
     return figure
 
 
-def plot_khat(pareto_k: Tensor, title: str = "Pareto k̂ of each datum") -> Figure:
+def plot_khat(pareto_k: Tensor) -> Figure:
     """Sorted k̂ of the data (N,), with the limits 0.5 (finite variance) and 0.7 (usable).
 
     Raises:
@@ -76,38 +75,9 @@ def plot_khat(pareto_k: Tensor, title: str = "Pareto k̂ of each datum") -> Figu
         share = (finite > limit).mean()
         ax.axhline(limit, color=RED, linestyle=style, linewidth=1, label=f"{limit}: {meaning}; {share:.1%} above")
     left_out = f" ({len(k) - len(finite)} without a finite k̂ left out)" if len(finite) < len(k) else ""
-    ax.set(title=title, xlabel=f"data, sorted by k̂{left_out}", ylabel="k̂")
+    ax.set(title="Pareto k̂ of each datum", xlabel=f"data, sorted by k̂{left_out}", ylabel="k̂")
     ax.legend(frameon=False, loc="lower right")
     return figure
-
-
-def plot_weights(weighed: Weighed) -> Figure:
-    """The largest importance weights of a whole model, raw and Pareto smoothed, against their rank; logarithmic axes.
-
-    Raises:
-        FlowvaeError: for weights of single data; see `plot_khat`.
-    """
-    if weighed.log_weight.dim() > 1:
-        raise FlowvaeError("each datum has weights of its own: use plot_khat(weighed.pareto_k).")
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    ax = figure.add_subplot()
-    rank = np.arange(1, weighed.size + 1)
-    raw = weighed.log_weight.double().softmax(0).numpy(force=True)
-    smoothed = weighed.smoothed.exp().numpy(force=True)
-    ax.loglog(rank, weighed.size * np.sort(raw)[::-1], color=GREY, linewidth=3, label="raw")
-    ax.loglog(rank, weighed.size * np.sort(smoothed)[::-1], color=BLUE, linewidth=1.2, label="Pareto smoothed")
-    ax.axhline(1, color="black", linewidth=0.6, linestyle=":", label="an exact guide's")
-    ax.set(
-        title=f"importance weights, k̂ = {weighed.pareto_k:.2f}, {weighed.effective_draws:.0f} of {weighed.size} draws",
-        xlabel="draws, largest weight first",
-        ylabel="weight / mean weight",
-    )
-    ax.legend(frameon=False)
-    return figure
-
-
-def _tails(level: float) -> tuple[float, float]:
-    return (1 - level) / 2, (1 + level) / 2
 
 
 def _closed(u: Array) -> Array:

@@ -22,6 +22,8 @@ from flowvae.data import Dataset
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.aggregated import AggregatedPosterior, WithPosterior, draw_codes
 from flowvae.evaluation.base_space import from_base, has_base, to_base
+from flowvae.evaluation.drawing import BLUE, RED, on_grid
+from flowvae.evaluation.holes import QUANTILE
 from flowvae.evaluation.principal_plane import principal_plane
 from flowvae.models import VAE
 from flowvae.seeds import derive, seeded
@@ -35,8 +37,6 @@ MIXED = 1000  # training data whose posteriors make q̄
 FINE, COARSE = 161, 61  # nodes of a density, a side: where it is computed once, and where every point needs its own
 MARK_SIZE = 6.0  # height of a code's mark, points
 NEAR = 0.2  # share of the codes that count as close to a slice
-HOLE = 0.05  # quantile of log q̄ below which a code lies in a hole, as in `measure_holes`
-INK, MARK = "#1f4e79", "#b03020"
 
 
 class Scene:
@@ -78,7 +78,7 @@ class Scene:
         self.plane = first, second
         self.log_prior = self.prior.log_prob(self.codes)
         self.aggregated = AggregatedPosterior(guide, data.train[:MIXED].to(self.device), patience=math.inf)
-        self.hole = self.aggregated.log_prob(self.codes).quantile(HOLE).item()
+        self.hole = self.aggregated.log_prob(self.codes).quantile(QUANTILE).item()
         with seeded(derive(seed, "explorer", "window")):
             both = torch.cat((self.codes, self.prior.sample((1000,))))
         ends = torch.tensor((0.002, 0.998), dtype=both.dtype, device=both.device)
@@ -121,9 +121,14 @@ class Scene:
         centre, half = self.reach(plane)
         nodes = FINE if self.latent == 2 else COARSE
         sides = centre[:, None] + np.linspace(-half, half, nodes)
-        grid = z.repeat(nodes * nodes, 1)
-        grid[:, list(plane)] = torch.cartesian_prod(*torch.as_tensor(sides).to(z))
-        log_density = self.prior.log_prob(grid).reshape(nodes, nodes).T.numpy(force=True)
+
+        def on_plane(places: Tensor) -> Tensor:
+            codes = z.repeat(len(places), 1)
+            codes[:, list(plane)] = places
+            density: Tensor = self.prior.log_prob(codes)
+            return density
+
+        log_density = on_grid(on_plane, *torch.as_tensor(sides).to(z))
         if self.latent == 2:
             self._density[plane] = sides, log_density
         return sides, log_density
@@ -255,9 +260,9 @@ def _title(ax: Axes, title: str) -> None:
 
 def _cross(ax: Axes, lines: list[Tensor], point: Tensor, plane: tuple[int, int]) -> None:
     for line, style in zip(lines, ("-", (0, (4, 2))), strict=False):
-        ax.plot(*line[:, list(plane)].T.numpy(force=True), color=MARK, linewidth=1.1, linestyle=style)
+        ax.plot(*line[:, list(plane)].T.numpy(force=True), color=RED, linewidth=1.1, linestyle=style)
     here = point[list(plane)].numpy(force=True)
-    ax.plot(*here, "o", color=MARK, markeredgecolor="white", markeredgewidth=1.5, markersize=10, zorder=5)
+    ax.plot(*here, "o", color=RED, markeredgecolor="white", markeredgewidth=1.5, markersize=10, zorder=5)
 
 
 def _cloud(ax: Axes, scene: Scene, codes: Tensor, point: Tensor, plane: tuple[int, int]) -> None:
@@ -323,7 +328,7 @@ def _draw_among(ax: Axes, scene: Scene, mean: Tensor, test: Tensor) -> None:
 
     cloud, here = seen(test[:POINTS]), seen(mean[None])
     ax.scatter(cloud[:, 0], cloud[:, 1], s=5, color="#8a8a8a", linewidths=0)
-    ax.plot(*here.T, "o", color=MARK, markeredgecolor="white", markeredgewidth=1.5, markersize=10)
+    ax.plot(*here.T, "o", color=RED, markeredgecolor="white", markeredgewidth=1.5, markersize=10)
     axes = [f"principal component {i} of x" for i in (1, 2)] if scene.components else ["first column", "last column"]
     both = np.concatenate((cloud, here))
     low, high = both.min(0), both.max(0)
@@ -339,7 +344,7 @@ def _marks(data: Dataset, count: int) -> tuple[list[Path], np.ndarray[Any, Any]]
     labels = (data.labels or {}).get("test")
     dot = Path.unit_circle().transformed(Affine2D().scale(0.25))
     if labels is None or len(labels.unique()) > 10:
-        return [dot] * count, to_rgba_array([INK] * count)
+        return [dot] * count, to_rgba_array([BLUE] * count)
     names = labels.unique().tolist()
     shapes = {}
     for name in names:

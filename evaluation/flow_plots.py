@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +15,9 @@ from zuko.transforms import ComposedTransform
 
 from flowvae.data import Dataset
 from flowvae.errors import FlowvaeError
+from flowvae.evaluation.drawing import BLUE, on_grid
 from flowvae.evaluation.images import image_shape, show_images
+from flowvae.evaluation.paths import different_pairs
 from flowvae.models import FlowModel
 from flowvae.seeds import derive, seeded
 
@@ -57,7 +60,7 @@ def plot_flow_samples(
     Raises:
         FlowvaeError: for data that are no images.
     """
-    figure = _figure(3.6 * (len(temperatures) + 1), 3.9)
+    figure = Figure(figsize=(3.6 * (len(temperatures) + 1), 3.9), layout="constrained")
     axes = figure.subplots(1, len(temperatures) + 1)
     show_images(axes[0], data.test[:IMAGES], data, f"{data.name}: test images")
     for ax, temperature in zip(axes[1:], temperatures, strict=True):
@@ -76,16 +79,10 @@ def plot_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: i
         FlowvaeError: for data that are no images.
     """
     image_shape(data)
-    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(derive(seed, "pairs")))
-    labels = (data.labels or {}).get("test", torch.arange(len(data.test)))
-    chosen: list[tuple[int, int]] = []
-    for one, other in zip(order[::2].tolist(), order[1::2].tolist(), strict=False):
-        if labels[one] != labels[other] and len(chosen) < pairs:
-            chosen.append((one, other))
-    start, end = (data.test[[pair[side] for pair in chosen]] for side in (0, 1))
+    start, end = different_pairs(data, pairs, seed)
     share = torch.linspace(0, 1, steps)[:, None, None]
     ways = interpolate(model, start, end, steps), (1 - share) * start + share * end
-    figure = _figure(9.6, 0.5 * pairs + 0.6)
+    figure = Figure(figsize=(9.6, 0.5 * pairs + 0.6), layout="constrained")
     titles = "through the base: T(u(t))", "pixels: (1 − t) x₀ + t x₁"
     for ax, way, title in zip(figure.subplots(1, 2), ways, titles, strict=True):
         show_images(ax, way.transpose(0, 1).flatten(0, 1), data, title, row=steps)
@@ -104,21 +101,19 @@ def plot_density(model: FlowModel, data: Dataset, title: str = "density of the f
     margin = 0.12 * (high - low)
     low, high = low - margin, high + margin
     x, y = (torch.linspace(a, b, NODES) for a, b in zip(low.tolist(), high.tolist(), strict=True))
-    grid = torch.cartesian_prod(x, y)
-    pictures = [(title, model.flow().log_prob(grid).exp())]
+    pictures = [(title, np.exp(on_grid(model.flow().log_prob, x, y)))]
     if data.log_evidence is not None:
-        pictures.append(("true density", data.log_evidence(grid).exp()))
-    figure = _figure(3.6 * (len(pictures) + 1), 3.0)
+        pictures.append(("true density", np.exp(on_grid(data.log_evidence, x, y))))
+    figure = Figure(figsize=(3.6 * (len(pictures) + 1), 3.0), layout="constrained")
     axes = figure.subplots(1, len(pictures) + 1, sharex=True, sharey=True)
     extent = (x[0].item(), x[-1].item(), y[0].item(), y[-1].item())
     top = max(float(density.max()) for _, density in pictures)
     for ax, (name, density) in zip(axes[1:], pictures, strict=True):
-        picture = density.reshape(NODES, NODES).T.numpy(force=True)
-        shown = ax.imshow(picture, origin="lower", extent=extent, cmap="magma", vmin=0, vmax=top, aspect="equal")
+        shown = ax.imshow(density, origin="lower", extent=extent, cmap="magma", vmin=0, vmax=top, aspect="equal")
         ax.set_title(name, fontsize=10)
         ax.tick_params(labelsize=7)
     figure.colorbar(shown, ax=axes[1:], label="density", shrink=0.8)
-    _cloud(axes[0], data.test[:POINTS], f"{data.name}: test data", color="#1f4e79")
+    _cloud(axes[0], data.test[:POINTS], f"{data.name}: test data", color=BLUE)
     axes[0].set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
     return figure
 
@@ -145,7 +140,7 @@ def plot_steps(model: FlowModel, data: Dataset, seed: int = 0) -> Figure:
     colour = torch.atan2(u[:, 1], u[:, 0]).numpy(force=True)
     rows = math.ceil((len(clouds) + 1) / PANELS)
     columns = math.ceil((len(clouds) + 1) / rows)
-    figure = _figure(2.3 * columns, 2.5 * rows)
+    figure = Figure(figsize=(2.3 * columns, 2.5 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for ax, (title, points) in zip(axes, clouds, strict=False):
         _cloud(ax, points, title, c=colour, cmap="hsv")
@@ -167,7 +162,3 @@ def _cloud(ax: Axes, points: Tensor, title: str, **style: Any) -> None:
 def _plane(data: Dataset) -> None:
     if data.features != 2:
         raise FlowvaeError(f"{data.name}: {data.features} columns; this figure needs a plane, such as Moons().")
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -19,7 +18,7 @@ from flowvae.evaluation.generated import equal_sizes, generate, rows
 from flowvae.evaluation.metrics import Metric
 from flowvae.seeds import derive
 
-__all__ = ["Generation", "expected_coverage", "expected_fid", "fid_at_sizes", "measure_generation"]
+__all__ = ["Generation", "expected_fid", "fid_at_sizes", "measure_generation"]
 
 UNITS = {
     "fid": "variances of a feature",
@@ -44,6 +43,7 @@ class Generation:
         neighbours: k of PRDC.
         seed: of the generated data and of the choice among the data.
         features: what the features are.
+        vectors: the features of "data", "generated" and "train", shape (n, d) each.
     """
 
     generated: dict[str, Estimate]
@@ -53,6 +53,7 @@ class Generation:
     neighbours: int
     seed: int
     features: dict[str, Any]
+    vectors: dict[str, Tensor] = field(repr=False, compare=False)
 
     def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
         """Every measure and, as `…_of_train`, its value for training data; those of means are named `…_of_means`."""
@@ -103,12 +104,18 @@ def measure_generation(
     """
     count = equal_sizes(data, split, count)
     real = features.of(rows(data, split, count, seed))
-    sets = {
-        "generated": features.of(generate(model, count, of, seed, progress)),
-        "train": features.of(rows(data, "train", count, seed)),
-    }
-    estimates = {name: compare_features(real, other.to(real.device), neighbours) for name, other in sets.items()}
-    return Generation(**estimates, of=of, count=count, neighbours=neighbours, seed=seed, features=features.facts)
+    generated = features.of(generate(model, count, of, seed, progress)).to(real.device)
+    train = features.of(rows(data, "train", count, seed)).to(real.device)
+    return Generation(
+        compare_features(real, generated, neighbours),
+        compare_features(real, train, neighbours),
+        of,
+        count,
+        neighbours,
+        seed,
+        features.facts,
+        {"data": real, "generated": generated, "train": train},
+    )
 
 
 def fid_at_sizes(
@@ -149,18 +156,9 @@ def expected_fid(covariance: Tensor, count: int) -> float:
     Σ = I it is d (d + 5) / 2n.
 
     Args:
-        covariance: Σ, shape (d, d), positive definite.
+        covariance: Σ, shape (d, d).
         count: n.
     """
-    values = torch.linalg.eigvalsh(covariance.double())
+    values = torch.linalg.eigvalsh(covariance.double()).clamp_min(1e-12)  # 0 / 0 stands for 0
     pairs = values.unsqueeze(0) * values.unsqueeze(1) / (values.unsqueeze(0) + values.unsqueeze(1))
     return float(2.5 * values.sum() + pairs.sum()) / count
-
-
-def expected_coverage(real: int, generated: int, neighbours: int) -> float:
-    """E coverage if N data and M generated data have the same law: 1 − Π_{i=1..k} (N − i) / (M + N − i).
-
-    >>> round(expected_coverage(1000, 1000, 5), 3)
-    0.969
-    """
-    return 1 - math.prod((real - i) / (generated + real - i) for i in range(1, neighbours + 1))

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.data import Dataset
+from flowvae.evaluation.drawing import BLUE, GREY, RED
 from flowvae.evaluation.generation import expected_fid
 from flowvae.evaluation.images import show_images
 from flowvae.evaluation.memorization import Memorization
 
 __all__ = ["plot_fid_bias", "plot_memorization"]
 
-BLUE, GREY, RED = "#1f4e79", "#b8b8b8", "#c0392b"
 PAIRS = 12  # of generated and training images
 
 

@@ -10,9 +10,17 @@ import torch
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError
-from flowvae.evaluation.aggregated import CHUNK, PATIENCE, AggregatedPosterior, WithPosterior, WithPrior, draw_codes
-from flowvae.evaluation.metrics import Metric
-from flowvae.evaluation.surgery import code_densities, log_prior, mean_se
+from flowvae.evaluation.aggregated import (
+    CHUNK,
+    PATIENCE,
+    AggregatedPosterior,
+    WithPosterior,
+    WithPrior,
+    code_densities,
+    draw_codes,
+    log_prior,
+)
+from flowvae.evaluation.metrics import Metric, mean_se
 from flowvae.seeds import derive
 
 __all__ = ["HeldOutCodes", "measure_held_out_codes"]

@@ -16,7 +16,9 @@ from flowvae.evaluation.base_space import has_base, to_base
 from flowvae.evaluation.metrics import Metric
 from flowvae.seeds import derive, seeded
 
-__all__ = ["Holes", "measure_holes", "reference_codes"]
+__all__ = ["QUANTILE", "Holes", "measure_holes", "reference_codes"]
+
+QUANTILE = 0.05  # of log q̄ at its own codes, below which a place is a hole
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def measure_holes(
     x: Tensor,
     held_out: Tensor | None = None,
     draws: int = 2000,
-    quantile: float = 0.05,
+    quantile: float = QUANTILE,
     seed: int = 0,
     progress: bool = False,
     chunk: int = CHUNK,

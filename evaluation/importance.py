@@ -15,7 +15,7 @@ from torch import Tensor
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.arviz_versions import TAIL, psis
 from flowvae.evaluation.sites import read_program
-from flowvae.evaluation.weights import importance_draws
+from flowvae.evaluation.weights import importance_draws, log_mean
 from flowvae.seeds import derive, seeded
 
 __all__ = ["NoisyParetoKWarning", "Weighed", "weigh", "weigh_each"]
@@ -87,21 +87,17 @@ class Weighed:
     @property
     def effective_draws(self) -> Tensor:
         """(Σ w)² / Σ w² of the raw weights, () or (N,)."""
-        return (-(2 * self._raw).logsumexp(0)).exp()
+        return self.size / (1 + log_mean(self.log_weight)[1])
 
     @property
     def log_evidence(self) -> Tensor:
         """Log (1/S) Σ w in nats, () or (N,); its exponential is unbiased."""
-        return self.log_weight.double().logsumexp(0) - math.log(self.size)
+        return log_mean(self.log_weight)[0]
 
     @property
     def log_evidence_se(self) -> Tensor:
         """Standard error of `log_evidence`, by the delta method; too small where k̂ is above 0.5."""
-        return ((self.size / self.effective_draws - 1) / (self.size - 1)).clamp(min=0).sqrt()
-
-    @property
-    def _raw(self) -> Tensor:
-        return self.log_weight.double().log_softmax(0)
+        return (log_mean(self.log_weight)[1] / (self.size - 1)).sqrt()
 
     def resample(self, size: int | None = None, seed: int = 0) -> dict[str, Tensor]:
         """Draws from the posterior, by systematic resampling with the smoothed weights, in random order.

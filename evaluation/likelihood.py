@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 
 from flowvae.evaluation.arviz_versions import pareto_k
 from flowvae.evaluation.metrics import Metric, mean_metric
-from flowvae.evaluation.weights import ROWS, importance_draws
+from flowvae.evaluation.weights import ROWS, importance_draws, log_mean
 
-__all__ = ["Likelihoods", "khat_metrics", "likelihood_metrics", "measure_likelihoods"]
+__all__ = ["Likelihoods", "bad_k", "khat_metrics", "likelihood_metrics", "measure_likelihoods"]
 
 BAD_K = 0.7  # Vehtari et al. (2024): above it, importance sampling is not to be trusted
 
@@ -73,15 +73,14 @@ def measure_likelihoods(
         unit="block",
         disable=None if progress else True,
     ):
-        log_weight = block.log_weight
-        total = log_weight.logsumexp(0)
+        log_evidence, variance = log_mean(block.log_weight)
         parts.append(
             (
                 block.log_likelihood.mean(0),
                 (block.log_guide - block.log_prior).mean(0),
-                total - math.log(draws),
-                (2 * total - (2 * log_weight).logsumexp(0)).exp(),
-                pareto_k(log_weight),
+                log_evidence,
+                draws / (1 + variance),
+                pareto_k(block.log_weight),
             )
         )
     return Likelihoods(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
@@ -118,8 +117,19 @@ def likelihood_metrics(
 
 
 def khat_metrics(prefix: str, pareto_k: Tensor, split: str, protocol: dict[str, Any]) -> list[Metric]:
-    """For which share of the data k̂ (N,) is bad; nothing where there were too few draws to fit it."""
-    if pareto_k.isnan().any():
+    """For which share of the data k̂ (N,) is bad; nothing where there were too few draws to fit it.
+
+    The standard error is that of the share under a uniform prior, of a beta distribution: with all or none of the
+    data on one side it is about 1/N, where the binomial formula would claim to know the share exactly.
+    """
+    bad = bad_k(pareto_k)
+    if bad is None:
         return []
-    share = (pareto_k > BAD_K).double().mean().item()
-    return [Metric(f"{prefix}pareto_k_above_{BAD_K}", share, None, "share of data", split, protocol)]
+    above, data = bad.sum().item(), len(bad)
+    se = math.sqrt((above + 1) * (data - above + 1) / (data + 3)) / (data + 2)
+    return [Metric(f"{prefix}pareto_k_above_{BAD_K}", above / data, se, "share of data", split, protocol)]
+
+
+def bad_k(pareto_k: Tensor) -> Tensor | None:
+    """1 where k̂ is above 0.7 and 0 elsewhere, shape (N,); None where there were too few draws to fit it."""
+    return None if pareto_k.isnan().any() else (pareto_k > BAD_K).double()

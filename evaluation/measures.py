@@ -19,8 +19,8 @@ from flowvae.evaluation.classifier_test import measure_classifier
 from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat
 from flowvae.evaluation.features import load_features
 from flowvae.evaluation.gaps import measure_gaps
-from flowvae.evaluation.generation import measure_generation
-from flowvae.evaluation.generation_plots import plot_memorization
+from flowvae.evaluation.generation import fid_at_sizes, measure_generation
+from flowvae.evaluation.generation_plots import plot_fid_bias, plot_memorization
 from flowvae.evaluation.held_out_codes import measure_held_out_codes
 from flowvae.evaluation.holes import measure_holes
 from flowvae.evaluation.iwae import measure_iwae
@@ -28,6 +28,8 @@ from flowvae.evaluation.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.likelihood import likelihood_metrics, measure_likelihoods
 from flowvae.evaluation.memorization import measure_memorization
 from flowvae.evaluation.metrics import Metric
+from flowvae.evaluation.path_plots import plot_paths, plot_traversals
+from flowvae.evaluation.paths import different_pairs, measure_paths
 from flowvae.evaluation.surgery import measure_surgery
 from flowvae.evaluation.tempering import Tempering
 from flowvae.evaluation.two_sample import measure_mmd
@@ -39,6 +41,7 @@ __all__ = ["MEASURES", "OF_HELD_OUT_DATA", "Subject", "Taken", "check_measures"]
 
 FEW = 64  # data for measures that run chains or refine datum by datum
 MANY = 5000  # data for measures of all pairs
+PAIRS = 500  # of data, with a way between them
 TEMPERING = Tempering(chains=16, temperatures=100)  # 500 temperatures or more for a headline
 
 
@@ -92,7 +95,7 @@ class Subject:
 
     @property
     def how(self) -> dict[str, Any]:
-        """Arguments that every measure takes."""
+        """Arguments of every measure that shows its progress."""
         return {"seed": self.seed, "progress": self.progress}
 
 
@@ -104,7 +107,8 @@ def _likelihood(subject: Subject) -> Taken:
     exact = data.log_evidence(x.cpu()) if data.log_evidence else None
     protocol = {**subject.facts(x), "draws": subject.draws}
     metrics = likelihood_metrics(result, data.features, data.likelihood.discrete, subject.split, protocol, exact)
-    return Taken(metrics, {"khat": lambda: plot_khat(result.pareto_k)})
+    fitted = result.pareto_k.isfinite().any()  # from few draws, or equal weights, no k̂ is
+    return Taken(metrics, {"khat": lambda: plot_khat(result.pareto_k)} if fitted else {})
 
 
 def _iwae(subject: Subject) -> Taken:
@@ -146,26 +150,29 @@ def _holes(subject: Subject) -> Taken:
     model, guide = subject.model, subject.guide
     result = measure_holes(model, guide, train, x, **subject.how)
     metrics = result.metrics(subject.split, {**subject.facts(x), "train_rows": len(train)})
+    if model.prior().event_shape[0] < 2:  # the figure is one of the plane
+        return Taken(metrics)
     return Taken(metrics, {"holes": lambda: plot_holes(model, guide, train, x, seed=subject.seed)})
 
 
 def _mmd(subject: Subject) -> Taken:
     """Squared maximum mean discrepancy of codes and prior, in base space."""
     x = subject.rows(MANY)
-    return Taken(measure_mmd(subject.model, subject.guide, x, **subject.how).metrics(subject.split, subject.facts(x)))
+    result = measure_mmd(subject.model, subject.guide, x, seed=subject.seed)
+    return Taken(result.metrics(subject.split, subject.facts(x)))
 
 
 def _classifier(subject: Subject) -> Taken:
     """How well a classifier tells codes from draws of the prior, on held-out pairs."""
     x = subject.rows(MANY)
-    result = measure_classifier(subject.model, subject.guide, x, **subject.how)
+    result = measure_classifier(subject.model, subject.guide, x, seed=subject.seed)
     return Taken(result.metrics(subject.split, subject.facts(x)))
 
 
 def _activity(subject: Subject) -> Taken:
     """Active units, scaled by the prior's variance, and collapse."""
     x = subject.rows(MANY)
-    result = measure_activity(subject.model, subject.guide, x, **subject.how)
+    result = measure_activity(subject.model, subject.guide, x, seed=subject.seed)
     return Taken(result.metrics(subject.split, subject.facts(x)), {"activity": lambda: plot_activity(result)})
 
 
@@ -181,7 +188,16 @@ def _generation(subject: Subject) -> Taken:
     # the features belong to the data and not to the model, so their seed is the same for every run
     features = load_features(subject.data, seed=0, progress=subject.progress)
     result = measure_generation(subject.model, subject.data, features, split=subject.split, **subject.how)
-    return Taken(result.metrics(subject.split, {**subject.protocol, "seed": subject.seed}))
+    metrics = result.metrics(subject.split, {**subject.protocol, "seed": subject.seed})
+
+    def bias() -> Figure:
+        sizes = sorted({max(2, result.count // part) for part in (8, 4, 2, 1)})
+        others = dict(result.vectors)
+        data = others.pop("data")
+        tables = {name: fid_at_sizes(data, other, sizes, seed=subject.seed) for name, other in others.items()}
+        return plot_fid_bias(tables, data.T.cov())
+
+    return Taken(metrics, {"fid": bias})
 
 
 def _memorization(subject: Subject) -> Taken:
@@ -189,6 +205,22 @@ def _memorization(subject: Subject) -> Taken:
     result = measure_memorization(subject.model, subject.data, split=subject.split, **subject.how)
     metrics = result.metrics(subject.split, {**subject.protocol, "seed": subject.seed})
     return Taken(metrics, {"memorization": lambda: plot_memorization(result, subject.data)})
+
+
+def _paths(subject: Subject) -> Taken:
+    """The lowest log p(z) between codes of different labels, along the flow prior's base and straight."""
+    model, guide, data, seed, split = subject.model, subject.guide, subject.data, subject.seed, subject.split
+    device = next(guide.parameters()).device
+    start, end = (x.to(device) for x in different_pairs(data, PAIRS, seed, split))
+    result = measure_paths(model, guide, start, end, seed=seed)
+    metrics = result.metrics(split, {**subject.protocol, "seed": seed})
+    if data.image_shape is None:
+        return Taken(metrics)
+    drawn = {
+        "paths": lambda: plot_paths(model, guide, data, seed=seed, split=split),
+        "traversals": lambda: plot_traversals(model, guide, data, seed=seed, split=split),
+    }
+    return Taken(metrics, drawn)
 
 
 MEASURES: dict[str, Callable[[Subject], Taken]] = {
@@ -205,6 +237,7 @@ MEASURES: dict[str, Callable[[Subject], Taken]] = {
     "calibration": _calibration,
     "generation": _generation,
     "memorization": _memorization,
+    "paths": _paths,
 }
 
 # they compare the split with the training data

@@ -13,7 +13,7 @@ from torch import Tensor
 from flowvae.errors import DamagedError
 from flowvae.inference.checkpoint import atomic_write
 
-__all__ = ["Metric", "mean_metric", "merge_metrics", "read_metrics", "write_metrics"]
+__all__ = ["Metric", "mean_metric", "mean_se", "merge_metrics", "read_metrics", "write_metrics"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,16 @@ class Metric:
         return f"{self.name}: {self.value:.{digits}f}{spread} {self.unit} ({self.split})"
 
 
-def mean_metric(name: str, values: Tensor, unit: str, split: str, protocol: dict[str, Any]) -> Metric:
-    """The mean of one value a datum, shape (N,), with its standard error over the data."""
+def mean_se(values: Tensor) -> tuple[float, float | None]:
+    """The mean of independent values, shape (N,), and its standard error; None of one value."""
     values = values.double()
     se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
-    return Metric(name, values.mean().item(), se, unit, split, protocol)
+    return values.mean().item(), se
+
+
+def mean_metric(name: str, values: Tensor, unit: str, split: str, protocol: dict[str, Any]) -> Metric:
+    """The mean of one value a datum, shape (N,), with its standard error over the data."""
+    return Metric(name, *mean_se(values), unit, split, protocol)
 
 
 def write_metrics(path: Path, metrics: list[Metric]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.arviz_versions import arviz, from_groups
 from flowvae.evaluation.importance import Weighed
-from flowvae.evaluation.sites import read_program
+from flowvae.evaluation.sites import element, read_program
 from flowvae.seeds import derive, seeded
 
 __all__ = ["compare_to_reference", "run_nuts"]
@@ -128,8 +128,9 @@ def compare_to_reference(approximation: Any, reference: Any, weighted: bool = Fa
     rows = {}
     for name in names:
         for index in np.ndindex(*theirs[name].shape[2:]):
-            label = f"{name}[{', '.join(map(str, index))}]" if index else name
-            rows[label] = _compare(ours[name][..., *index], theirs[name][..., *index], weights, independent, rng)
+            rows[element(name, index)] = _compare(
+                ours[name][..., *index], theirs[name][..., *index], weights, independent, rng
+            )
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
 
 

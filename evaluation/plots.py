@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from flowvae.data import Dataset
 from flowvae.errors import FlowvaeError
+from flowvae.evaluation.drawing import BLUE, RED, on_grid
 from flowvae.evaluation.images import show_images
-from flowvae.evaluation.principal_plane import principal_plane
+from flowvae.evaluation.principal_plane import axis_label, principal_plane
 from flowvae.guides import AmortizedGuide
 from flowvae.inference.checkpoint import atomic_write
 from flowvae.models import VAE
@@ -33,6 +34,7 @@ __all__ = [
 
 IMAGES = 64  # in a grid, 8 a row
 POINTS = 2000  # in a cloud
+NODES = 161  # of a density, a side
 
 
 def draw_figures(
@@ -67,19 +69,18 @@ def write_figure(figure: Figure, path: Path) -> None:
 @torch.no_grad()
 def plot_samples(model: VAE, data: Dataset, seed: int = 0) -> Figure:
     """Test data beside what the model generates; two columns against each other where data are not images."""
-    with seeded(derive(seed, "samples")):
-        _, generated = model.generate(IMAGES if data.image_shape else min(POINTS, len(data.test)))
     if data.image_shape:
-        figure = _figure(9, 4.8)
+        with seeded(derive(seed, "samples")):
+            _, generated = model.generate(IMAGES)
+        figure = Figure(figsize=(9, 4.8), layout="constrained")
         show_images(figure.add_subplot(1, 2, 1), data.test[:IMAGES], data, f"{data.name}: test images")
         show_images(figure.add_subplot(1, 2, 2), generated, data, "generated: mean of x for z from the prior")
         return figure
     with seeded(derive(seed, "samples")):
-        z, _ = model.generate(min(POINTS, len(data.test)))
-        generated = model.decode(z).sample()
-    figure = _figure(9, 4.6)
+        generated = model.decode(model.prior().sample((min(POINTS, len(data.test)),))).sample()
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
     centre = data.test.mean(0)
-    axes = principal_plane((data.test - centre).numpy(force=True))
+    plane = principal_plane((data.test - centre).numpy(force=True))
     first = None
     for place, (x, title) in enumerate(
         ((data.test[:POINTS], f"{data.name}: test data"), (generated, "generated")), start=1
@@ -87,13 +88,9 @@ def plot_samples(model: VAE, data: Dataset, seed: int = 0) -> Figure:
         ax = figure.add_subplot(1, 2, place, sharex=first, sharey=first)
         first = first or ax
         points = (x.cpu() - centre.cpu()).numpy(force=True)
-        points = axes.transform(points) if axes else points
-        ax.scatter(points[:, 0], points[:, -1], s=4, alpha=0.5, color="#1f4e79", linewidths=0)
-        ax.set(
-            title=title,
-            xlabel=_axis("principal component", 1, axes),
-            ylabel=_axis("principal component", 2, axes),
-        )
+        points = plane.transform(points) if plane else points
+        ax.scatter(points[:, 0], points[:, -1], s=4, alpha=0.5, color=BLUE, linewidths=0)
+        ax.set(title=title, xlabel=axis_label("x", 1, plane), ylabel=axis_label("x", min(2, data.features), plane))
     return figure
 
 
@@ -104,7 +101,7 @@ def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed:
     with seeded(derive(seed, "reconstructions")):
         rebuilt = model.mean(guide.posterior(x).sample())
     if data.image_shape:
-        figure = _figure(9, 2.2)
+        figure = Figure(figsize=(9, 2.2), layout="constrained")
         show_images(
             figure.add_subplot(),
             torch.cat((x, rebuilt)),
@@ -113,7 +110,7 @@ def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed:
             row=16,
         )
         return figure
-    figure = _figure(9, 4.2)
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     ax = figure.add_subplot()
     for row in range(min(4, len(x))):
         colour = f"C{row}"
@@ -136,12 +133,12 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
         codes = guide.posterior(x).sample().numpy(force=True)
         drawn = model.prior().sample((max(len(codes), 1000),)).numpy(force=True)
     latent = codes.shape[1]
-    axes = principal_plane(np.concatenate((codes, drawn)))
-    if axes:
-        codes, drawn = axes.transform(codes), axes.transform(drawn)
+    plane = principal_plane(np.concatenate((codes, drawn)))
+    if plane:
+        codes, drawn = plane.transform(codes), plane.transform(drawn)
     if latent == 1:
         return _plot_line(codes[:, 0], drawn[:, 0])
-    figure = _figure(9, 4.9)
+    figure = Figure(figsize=(9, 4.9), layout="constrained")
     left = figure.add_subplot(1, 2, 1)
     right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
     reach = 1.08 * np.abs(np.concatenate((codes, drawn))).max()
@@ -157,13 +154,8 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
     left.set(title=f"prior p(z): draws{contours}")
     right.set(title=f"aggregated posterior: codes of test data{contours and ', same contours'}")
     for ax in (left, right):
-        ax.set(
-            xlim=(-reach, reach),
-            ylim=(-reach, reach),
-            aspect="equal",
-            xlabel=_axis("z", 1, axes),
-            ylabel=_axis("z", 2, axes),
-        )
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        ax.set(xlabel=axis_label("z", 1, plane), ylabel=axis_label("z", 2, plane))
         ax.title.set_fontsize(9)
     return figure
 
@@ -175,7 +167,7 @@ def plot_priors(pairs: Mapping[str, tuple[VAE, AmortizedGuide]], data: Dataset, 
     Raises:
         FlowvaeError: if a latent is not 2-D.
     """
-    figure = _figure(2.9 * len(pairs), 5.9)
+    figure = Figure(figsize=(2.9 * len(pairs), 5.9), layout="constrained")
     for place, (title, (model, guide)) in enumerate(pairs.items(), start=1):
         x = data.test[:POINTS].to(next(model.parameters()).device)
         with seeded(derive(seed, "latent")):
@@ -198,16 +190,16 @@ def plot_priors(pairs: Mapping[str, tuple[VAE, AmortizedGuide]], data: Dataset, 
 
 def plot_history(history: pd.DataFrame) -> Figure:
     """Training and validation ELBO over the epochs, with a KL weight the weighted one; the kept epoch is marked."""
-    figure = _figure(7, 4.2)
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
     ax = figure.add_subplot()
     ax.plot(history["epoch"], history["train_elbo"], label="train", color="#8a8a8a", linestyle="--")
-    ax.plot(history["epoch"], history["valid_elbo"], label="validation", color="#1f4e79")
+    ax.plot(history["epoch"], history["valid_elbo"], label="validation", color=BLUE)
     for _, best in history[history["kept"]].iterrows():
         ax.plot(
             best["epoch"],
             best["valid_elbo"],
             "o",
-            color="#c0392b",
+            color=RED,
             label=f"best: {best['valid_elbo']:.2f} nats at epoch {best['epoch']:.0f}",
         )
     low = np.nanquantile(history[["train_elbo", "valid_elbo"]].to_numpy(), 0.05)
@@ -221,11 +213,11 @@ def plot_history(history: pd.DataFrame) -> Figure:
 
 
 def _plot_line(codes: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> Figure:
-    figure = _figure(7, 4.2)
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
     ax = figure.add_subplot()
     bins = np.linspace(min(codes.min(), drawn.min()), max(codes.max(), drawn.max()), 60).tolist()
     ax.hist(drawn, bins=bins, density=True, alpha=0.4, color="#555555", label="prior p(z)")
-    ax.hist(codes, bins=bins, density=True, histtype="step", color="#1f4e79", label="aggregated posterior")
+    ax.hist(codes, bins=bins, density=True, histtype="step", color=BLUE, label="aggregated posterior")
     ax.set(xlabel="z", ylabel="density", title="prior and aggregated posterior")
     ax.legend(frameon=False)
     return figure
@@ -235,29 +227,17 @@ def _colours(data: Dataset, count: int) -> dict[str, Any]:
     """By label, where there are at most ten labels."""
     labels = (data.labels or {}).get("test")
     if labels is None or len(labels.unique()) > 10:
-        return {"color": "#1f4e79"}
+        return {"color": BLUE}
     _, number = labels.unique(return_inverse=True)
     return {"c": number[:count].numpy(force=True), "cmap": "tab10", "vmin": 0, "vmax": 9}
 
 
 def _density(model: VAE, reach: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    side = torch.linspace(-reach, reach, 161)
-    grid = torch.cartesian_prod(side, side).to(next(model.parameters()).device)
-    density = model.prior().log_prob(grid).exp().reshape(161, 161).T
-    return side.numpy(force=True), density.numpy(force=True)
+    """Nodes of a side, and the density of the prior on their grid."""
+    side = torch.linspace(-reach, reach, NODES, device=next(model.parameters()).device)
+    return side.numpy(force=True), np.exp(on_grid(model.prior().log_prob, side, side))
 
 
 def _contours(ax: Axes, model: VAE, reach: float) -> None:
     side, density = _density(model, reach)
     ax.contour(side, side, density, levels=density.max() * np.geomspace(0.01, 0.9, 7), cmap="Greys_r", linewidths=0.7)
-
-
-def _axis(name: str, number: int, axes: Any) -> str:
-    if axes is None:
-        return f"{name} {number}" if name != "z" else f"$z_{number}$"
-    share = axes.explained_variance_ratio_[number - 1]
-    return f"principal component {number} ({share:.0%} of variance)"
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["principal_plane"]
+__all__ = ["axis_label", "principal_plane"]
 
 
 def principal_plane(points: np.ndarray[Any, Any]) -> Any:
@@ -16,3 +16,10 @@ def principal_plane(points: np.ndarray[Any, Any]) -> Any:
     from sklearn.decomposition import PCA  # slow to import
 
     return PCA(2).fit(points)
+
+
+def axis_label(symbol: str, number: int, plane: Any) -> str:
+    """What the first or second axis shows: a principal component, or where there is no plane $symbol_number$."""
+    if plane is None:
+        return f"${symbol}_{number}$"
+    return f"principal component {number} ({plane.explained_variance_ratio_[number - 1]:.0%} of variance)"

@@ -17,7 +17,7 @@ from torch.distributions import constraints
 
 from flowvae.errors import FlowvaeError
 
-__all__ = ["Program", "Run", "Site", "read_program", "simulator"]
+__all__ = ["Program", "Run", "Site", "element", "read_program", "simulator"]
 
 TRIAL = 3  # draws on which one run under an outer plate is compared with runs one by one
 ROUNDING = 1e3  # times the number type's own rounding
@@ -165,6 +165,11 @@ class Program:
 
 
 @torch.no_grad()
+def element(name: str, index: tuple[int, ...]) -> str:
+    """What one number of a site's value is called, such as "theta[2, 0]"; the site's own name for a scalar."""
+    return f"{name}[{', '.join(map(str, index))}]" if index else name
+
+
 def read_program(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
     """Run a Pyro program once and note its sites.
 

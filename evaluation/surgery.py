@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowvae.errors import FlowvaeError
-from flowvae.evaluation.aggregated import CHUNK, PATIENCE, AggregatedPosterior, WithPosterior, WithPrior, draw_codes
-from flowvae.evaluation.metrics import Metric
+from flowvae.evaluation.aggregated import CHUNK, PATIENCE, WithPosterior, WithPrior, code_densities
+from flowvae.evaluation.metrics import Metric, mean_metric
 
-__all__ = ["Surgery", "code_densities", "log_prior", "mean_se", "measure_surgery"]
+__all__ = ["Surgery", "measure_surgery"]
 
 
 @dataclass(frozen=True)
@@ -67,25 +66,12 @@ class Surgery:
         """
         return ((self.log_aggregated - self.log_others).mean() / 2).item()
 
-    def draw_se(self) -> tuple[float, float]:
-        """Standard errors of I and of KL(q̄‖p) of exactly these data, from the draws alone, in nats.
-
-        Raises:
-            FlowvaeError: for one draw a datum, which shows no spread.
-        """
-        draws, data = self.log_own.shape
-        if draws < 2:
-            raise FlowvaeError("draws = 1: the error of the draws needs 2 or more a datum.")
-        parts = self.log_own - self.log_aggregated, self.log_aggregated - self.log_prior
-        information, marginal = ((part.var(0).sum() / draws).sqrt().item() / data for part in parts)
-        return information, marginal
-
     def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
         """I, KL(q̄‖p), their sum, the bias of the subsample and the ceiling log N, in nats."""
         draws, data = self.log_own.shape
         protocol = {**protocol, "draws": draws, "data_in_aggregate": data}
         values = {"mutual_information": self.information, "marginal_kl": self.marginal_kl, "mean_kl": self.kl}
-        metrics = [Metric(name, *mean_se(value), "nats per datum", split, protocol) for name, value in values.items()]
+        metrics = [mean_metric(name, value, "nats per datum", split, protocol) for name, value in values.items()]
         for name, figure in (("subsampling_bias", self.subsampling_bias), ("log_data", math.log(data))):
             metrics.append(Metric(name, figure, None, "nats per datum", split, protocol))
         return metrics
@@ -122,42 +108,3 @@ def measure_surgery(
     """
     log_own, log_others, prior_density = code_densities(model, guide, x, draws, seed, progress, chunk, patience)
     return Surgery(log_own, log_others, prior_density)
-
-
-@torch.no_grad()
-def code_densities(
-    model: WithPrior,
-    guide: WithPosterior,
-    x: Tensor,
-    draws: int,
-    seed: int,
-    progress: bool,
-    chunk: int,
-    patience: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of S codes of each of N data: log q(z | x_n), log q̄(z) without x_n, and log p(z) in nats, each (S, N), float64.
-
-    Raises:
-        FlowvaeError: for fewer than two data or one draw.
-    """
-    if len(x) < 2:
-        raise FlowvaeError(f"x has {len(x)} data: surgery needs 2 or more.")
-    codes, log_own = draw_codes(guide, x, draws, seed)
-    aggregated = AggregatedPosterior(guide, x, chunk, patience, progress)
-    own = torch.arange(len(x), device=x.device).repeat(draws)
-    log_others = aggregated.log_prob(codes.flatten(0, 1), without=own).reshape(log_own.shape)
-    return log_own.double(), log_others, log_prior(model, codes)
-
-
-@torch.no_grad()
-def log_prior(model: WithPrior, codes: Tensor) -> Tensor:
-    """Log p(z) in nats of codes (S, N, latent), shape (S, N), float64."""
-    prior = model.prior()
-    parts = [prior.log_prob(part) for part in codes.flatten(0, 1).split(4096)]
-    return torch.cat(parts).double().reshape(codes.shape[:2])
-
-
-def mean_se(values: Tensor) -> tuple[float, float | None]:
-    """Mean of (N,) and its standard error; None of one value."""
-    se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
-    return values.mean().item(), se

@@ -86,7 +86,6 @@ def measure_mmd(
     points: int = POINTS,
     widths: Sequence[float] = WIDTHS,
     seed: int = 0,
-    progress: bool = False,
 ) -> MMD:
     """MMD² between codes and prior in the base space, for kernels of fixed widths.
 
@@ -99,7 +98,6 @@ def measure_mmd(
         points: in each sample at most.
         widths: of the kernels, in units of sqrt(latent).
         seed: of the codes and draws.
-        progress: for the interface that all measures share; this one is short and shows no bar.
 
     Raises:
         FlowvaeError: for fewer than four points, or a width that is not positive.

@@ -49,7 +49,18 @@ def test_every_measure_of_a_run(tmp_path: Path, parts: dict[str, object]) -> Non
         assert metric.protocol["data"]["name"] == "digits"
     assert sorted(map(str, load(run.directory).metrics)) == sorted(map(str, new))
     drawn = {file.stem for file in (run.directory / "figures").iterdir()}
-    assert drawn == {"khat", "bounds", "gaps", "holes", "activity", "calibration", "memorization"}
+    assert drawn == {
+        "khat",
+        "bounds",
+        "gaps",
+        "holes",
+        "activity",
+        "calibration",
+        "memorization",
+        "paths",
+        "traversals",
+        "fid",
+    }
 
 
 def test_the_parts_of_the_gap_add_up(tmp_path: Path) -> None:

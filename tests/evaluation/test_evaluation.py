@@ -31,6 +31,7 @@ from flowvae.evaluation import (
     write_metrics,
 )
 from flowvae.evaluation import weights as weights_module
+from flowvae.evaluation.likelihood import khat_metrics
 from flowvae.models import LinearGaussian
 from flowvae.networks import MLP
 from flowvae.run import Pair
@@ -110,6 +111,21 @@ def test_pareto_k_of_gaussians_with_the_same_mean() -> None:
     log_weight = dist.Normal(0.0, variances.sqrt()).log_prob(z) - dist.Normal(0.0, 1.0).log_prob(z)
     torch.testing.assert_close(pareto_k(log_weight), 1 - 1 / variances, rtol=0, atol=0.12)
     assert pareto_k(log_weight[:10]).isnan().all()
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 1.0])
+def test_the_error_of_a_share_of_bad_k(share: float) -> None:
+    """Over 400 sets of 60 data, the interval covers the share at its rate, and none claims to know it exactly."""
+    covered = 0
+    for seed in range(400):
+        k = torch.where(torch.rand(60, generator=torch.Generator().manual_seed(seed)) < share, 0.9, 0.1)
+        (metric,) = khat_metrics("", k, "test", {})
+        assert metric.se is not None
+        assert metric.se > 0.01
+        assert metric.value == pytest.approx((k > 0.7).double().mean().item())
+        covered += abs(metric.value - share) < 1.96 * metric.se
+    assert covered >= 0.9 * 400
+    assert khat_metrics("", torch.tensor([0.9, math.nan]), "test", {}) == []
 
 
 def test_metrics_have_units_and_survive_their_file(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from flowvae.evaluation import feature_distances, read_metrics, write_metrics
 from flowvae.evaluation.feature_distances import MEASURES, compare_features, frechet_distance, kernel_distance, prdc
 from flowvae.evaluation.features import whiten
 from flowvae.evaluation.generated import generate
-from flowvae.evaluation.generation import expected_coverage, expected_fid, fid_at_sizes, measure_generation
+from flowvae.evaluation.generation import expected_fid, fid_at_sizes, measure_generation
 from flowvae.evaluation.generation_plots import plot_fid_bias
 from flowvae.models import VAE, LinearGaussian, StandardNormal
 
@@ -35,6 +35,11 @@ def exact_moments(count: int, features: int, seed: int) -> Tensor:
     x = normal(count, features, seed)
     x = x - x.mean(0)
     return torch.linalg.qr(x).Q * math.sqrt(count - 1)
+
+
+def expected_coverage(real: int, generated: int, neighbours: int) -> float:
+    """E coverage of N data by M generated data of the same law (Naeem et al. 2020)."""
+    return 1 - math.prod((real - i) / (generated + real - i) for i in range(1, neighbours + 1))
 
 
 def linear_vae(noise: float = 0.5) -> VAE:
@@ -88,6 +93,8 @@ def test_the_bias_of_fid_falls_with_1_over_n(count: int) -> None:
 
 def test_expected_fid_of_the_identity() -> None:
     assert expected_fid(torch.eye(32), 270) == pytest.approx(32 * 37 / 2 / 270)
+    flat = torch.diag(torch.cat((torch.ones(32), torch.zeros(5))))  # features that never fire
+    assert expected_fid(flat, 270) == pytest.approx(32 * 37 / 2 / 270)
 
 
 def test_kid_is_that_of_torchmetrics() -> None:

@@ -21,7 +21,6 @@ from flowvae import FlowvaeError
 from flowvae.evaluation import (
     NoisyParetoKWarning,
     plot_khat,
-    plot_weights,
     predict,
     psis,
     to_arviz,
@@ -315,7 +314,7 @@ def test_predictions_of_a_model_whose_data_follow_each_other() -> None:
     assert torch.equal(predict(walk, {"start": start[:300]}, Y[:3])["y0"][:250], y["y0"][:250])
 
 
-def test_figures_of_weights() -> None:
+def test_the_figure_of_k() -> None:
     model = pca()
     with torch.no_grad():
         x = model(None, 40)
@@ -323,14 +322,8 @@ def test_figures_of_weights() -> None:
     figure = plot_khat(each.pareto_k)
     (points,) = (line for line in figure.axes[0].lines if len(line.get_xdata()) == 40)
     np.testing.assert_allclose(points.get_ydata(), each.pareto_k.sort().values)
-    with pytest.raises(FlowvaeError, match="plot_khat"):
-        plot_weights(each)
     with pytest.raises(FlowvaeError, match="25 draws"):
         plot_khat(torch.tensor([math.nan]))
-    whole = weigh(model, near(model, scale=0.8), x[:1])
-    raw = plot_weights(whole).axes[0].lines[0].get_ydata()
-    assert np.mean(raw) == pytest.approx(1)
-    assert (np.diff(raw) <= 0).all()
 
 
 def test_the_export_of_a_pair_has_not_changed() -> None:

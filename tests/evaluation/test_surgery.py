@@ -76,7 +76,7 @@ def test_few_data_bias_both_parts_and_the_bias_is_stated() -> None:
         assert (value - sign * bias - exact).mean().abs() < 2.5 * error
 
 
-def test_draw_errors_cover_the_value_of_exactly_these_data() -> None:
+def test_the_value_of_exactly_these_data() -> None:
     """Three data on a line: I by an integral over z."""
     x = torch.tensor([[0.0], [0.7], [2.0]])
     guide, z = Shifted(0.6), torch.linspace(-8, 10, 20_001)[:, None]
@@ -85,13 +85,13 @@ def test_draw_errors_cover_the_value_of_exactly_these_data() -> None:
     truth = (entropy - Normal(0.0, 0.6).entropy()).item()
     prior_term = torch.trapezoid(q_bar.log_prob(z).exp() * Normal(0.0, 1.0).log_prob(z[:, 0]), z[:, 0])
     marginal = (-entropy - prior_term).item()
-    intervals = []
-    for seed in range(100):
-        result = measure_surgery(standard(1), guide, x, draws=60, seed=seed)
-        errors = result.draw_se()
-        intervals.append(((result.information.mean().item(), errors[0]), (result.marginal_kl.mean().item(), errors[1])))
-    assert 88 <= share_covered([pair[0] for pair in intervals], truth) <= 100
-    assert 88 <= share_covered([pair[1] for pair in intervals], marginal) <= 100
+    results = [measure_surgery(standard(1), guide, x, draws=60, seed=seed) for seed in range(100)]
+    for values, exact in (
+        (torch.tensor([result.information.mean() for result in results]), truth),
+        (torch.tensor([result.marginal_kl.mean() for result in results]), marginal),
+    ):
+        assert abs(values.mean() - exact) < 3 * values.std() / 10
+        assert values.std() < 0.1  # so that an error would show
 
 
 def test_information_never_passes_log_n_and_reaches_it() -> None:
@@ -205,5 +205,3 @@ def test_mistakes_are_refused() -> None:
         AggregatedPosterior(Shifted(1.0), x[:0])
     with pytest.raises(FlowvaeError, match="left out"):
         AggregatedPosterior(Shifted(1.0), x[:1]).log_prob(x[:1], without=torch.zeros(1))
-    with pytest.raises(FlowvaeError, match="draws = 1"):
-        measure_surgery(standard(2), Shifted(1.0), x).draw_se()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flowvae import Digits, FlowvaeError, Inference
 from flowvae.data import Bernoulli, Binomial, Dataset, Gaussian, LikelihoodSpec
-from flowvae.evaluation import exact_metrics
+from flowvae.evaluation import flow_metrics, measure_flow
 from flowvae.guides import NoGuide
 from flowvae.inference import fit
 from flowvae.models import (
@@ -337,18 +337,17 @@ def test_sampling_takes_one_pass_a_value_and_shows_its_progress(monkeypatch: pyt
     assert bars == [(3, True), (3, None)]  # None: shown in a terminal or notebook, not in a log file
 
 
-def test_exact_metrics_have_units_and_a_standard_error() -> None:
+def test_its_likelihood_is_exact_and_has_units_and_a_standard_error() -> None:
     model, data = build(MADE((8,)), CategoricalHead(), Binomial(4)), dataset(Binomial(4))
-    nll, bits = exact_metrics(model.log_prob, data.test, True, "test", data.identity.as_dict())
-    expected = -model.log_prob(data.test).double()
-    assert (nll.name, nll.unit, nll.split) == ("nll", "nats per datum", "test")
-    assert nll.value == pytest.approx(expected.mean().item())
-    assert nll.se == pytest.approx(expected.std().item() / math.sqrt(len(data.test)))
-    assert bits.value == pytest.approx(nll.value / (3 * math.log(2)))
-    assert bits.unit == "bits/dim"
-    assert nll.protocol["likelihood"] == "exact"
-    (alone,) = exact_metrics(model.log_prob, data.test[:1], False, "test", {})
-    assert alone.se is None
+    result = measure_flow(model, NoGuide(), data.test)
+    assert result.draws == 0
+    bound, bits = flow_metrics(result, 3, True, "test", data.identity.as_dict())
+    expected = -model.log_prob(data.test).double() / (3 * math.log(2))
+    assert (bits.name, bits.unit, bits.split) == ("bits_per_dim", "bits/dim", "test")
+    assert bits.value == bound.value == pytest.approx(expected.mean().item())
+    assert bits.se == pytest.approx(expected.std().item() / math.sqrt(len(data.test)))
+    (alone,) = flow_metrics(measure_flow(model, NoGuide(), data.test[:1]), 3, False, "test", {})
+    assert (alone.name, alone.unit, alone.se) == ("nll", "nats per datum", None)
 
 
 def test_every_likelihood_has_a_head() -> None:
