@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 __all__ = [
     "DamagedError",
+    "EstimatedDensityWarning",
     "FlowvaeError",
     "ImproperDensityWarning",
     "OtherDeviceWarning",
@@ -37,6 +38,10 @@ class SlowDirectionWarning(UserWarning):
 
 class ImproperDensityWarning(UserWarning):
     """A flow is used as a density on all of R^D, where it loses mass."""
+
+
+class EstimatedDensityWarning(UserWarning):
+    """A flow's log-densities are random estimates, from which importance-weighted figures come out wrong."""
 
 
 class UnfinishedRunWarning(UserWarning):

@@ -17,6 +17,7 @@ from torch import nn
 from flowvae.data import Dataset, DataSpec, Digits
 from flowvae.errors import (
     DamagedError,
+    EstimatedDensityWarning,
     FlowvaeError,
     ImproperDensityWarning,
     OtherDeviceWarning,
@@ -354,8 +355,8 @@ def load(directory: str | Path) -> Run:
         )
     with warnings.catch_warnings():
         # said when it was trained
-        warnings.simplefilter("ignore", SlowDirectionWarning)
-        warnings.simplefilter("ignore", ImproperDensityWarning)
+        for said in (SlowDirectionWarning, ImproperDensityWarning, EstimatedDensityWarning):
+            warnings.simplefilter("ignore", said)
         pair = experiment.build(data)
     try:
         device = choose_device(experiment.inference.device)

@@ -19,7 +19,13 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from flowvae.errors import DamagedError, FlowvaeError, ImproperDensityWarning, SlowDirectionWarning
+from flowvae.errors import (
+    DamagedError,
+    EstimatedDensityWarning,
+    FlowvaeError,
+    ImproperDensityWarning,
+    SlowDirectionWarning,
+)
 from flowvae.experiment import Experiment, load
 from flowvae.inference import atomic_write
 from flowvae.run import Run, is_finished
@@ -179,9 +185,9 @@ def _run_alone(
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():
-            # an arm is slow or improper because the question asks for it
-            warnings.simplefilter("ignore", SlowDirectionWarning)
-            warnings.simplefilter("ignore", ImproperDensityWarning)
+            # an arm is slow, improper or estimated because the question asks for it
+            for asked in (SlowDirectionWarning, ImproperDensityWarning, EstimatedDensityWarning):
+                warnings.simplefilter("ignore", asked)
             run = _finished(experiment, directory, draws)
             missing = [measure for measure in measures if measure not in run.measured]
             run.evaluate(measures=missing, draws=draws, progress=False)

@@ -6,10 +6,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from flowvae.comparisons.question import FEATURES
 from flowvae.errors import FlowvaeError
 from flowvae.experiment import Experiment
-from flowvae.families import name_of
 from flowvae.models import FlowDecoder
 from flowvae.networks import MLP
 
@@ -19,8 +17,8 @@ UNMATCHED = 0.01  # share of the parameters by which arms that are called equall
 
 
 def count_parameters(experiment: Experiment) -> int:
-    """Trained numbers of model and guide, without loading the data; a likelihood's own scale is not counted."""
-    features, latent = FEATURES[name_of(experiment.data)], experiment.latent
+    """Trained numbers of model and guide; a likelihood's own scale is not counted."""
+    features, latent = experiment.data.features, experiment.latent
     trunk, width = experiment.encoder.trunk(features)
     prior = experiment.second_stage.prior if experiment.second_stage else experiment.prior
     parts: list[nn.Module] = [

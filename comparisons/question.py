@@ -16,7 +16,7 @@ from flowvae.inference import Inference
 from flowvae.networks import MLP
 from flowvae.run import Run
 
-__all__ = ["BASES", "FEATURES", "PRESETS", "Preset", "Question", "flow_size", "preset_of"]
+__all__ = ["BASES", "PRESETS", "Preset", "Question", "flow_size", "preset_of"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,6 @@ BASES = {
         inference=Inference(epochs=60, batch_size=100, patience=10, validation_draws=1),
     ),
 }
-FEATURES = {"digits": 64, "pinwheel": 16, "sprites": 256, "static-mnist": 784}  # D, so that counting loads no data
 
 
 def flow_size(base: Experiment) -> tuple[int, tuple[int, ...]]:

@@ -127,6 +127,11 @@ class DataSpec(ABC):
             FlowvaeError: if files are missing or data are not what the likelihood needs.
         """
 
+    @property
+    def features(self) -> int:
+        """The number D of values of a datum; counted on the data, where their kind alone does not tell."""
+        return self.load(0).features
+
 
 def check_values(where: str, x: Tensor, likelihood: LikelihoodSpec) -> None:
     """Refuse NaN, infinities and values outside the support, in rows (N, D); names the first one and its place.

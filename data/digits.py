@@ -24,6 +24,10 @@ class Digits(DataSpec):
 
     title: ClassVar[str] = "scikit-learn digits, 8×8 grey levels, 1797 images"
 
+    @property
+    def features(self) -> int:
+        return 64
+
     def load(self, seed: int) -> Dataset:
         # here and not above: scikit-learn takes a second to import, and most of the program needs nothing of it
         from sklearn.datasets import load_digits

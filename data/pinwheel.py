@@ -49,6 +49,10 @@ class Pinwheel(DataSpec):
         for split in ("train", "valid", "test"):
             whole(self, split)
 
+    @property
+    def features(self) -> int:
+        return OBSERVED
+
     def load(self, seed: int) -> Dataset:
         parts = {}
         for split, stream in (("train", seed), ("valid", seed), ("test", 0)):

@@ -50,6 +50,10 @@ class Sprites(DataSpec):
         if self.side not in SIDES:
             raise FlowvaeError(f"Sprites.side = {self.side!r}: must be 16 or 28.")
 
+    @property
+    def features(self) -> int:
+        return self.side**2
+
     def load(self, seed: int) -> Dataset:
         images, factors = {}, {}
         for split, stream in (("train", seed), ("valid", seed), ("test", 0)):

@@ -46,6 +46,10 @@ class StaticMNIST(DataSpec):
             raise FlowvaeError(f"data.path = {self.path!r}: must be the path of a .npz, such as {FILE}.")
         object.__setattr__(self, "path", Path(self.path))
 
+    @property
+    def features(self) -> int:
+        return SIDE * SIDE
+
     def load(self, seed: int) -> Dataset:
         arrays = _read(self.path)
         bits = {name: _unpack(self.path, name, arrays[name]) for name in ("train", "valid", "test") if name in arrays}

@@ -23,7 +23,7 @@ class CNF(FlowSpec):
     r"""Continuous flow: du/dt = f(u, t) from z at t = 0 to u at t = 1, log-determinant ∫ tr ∂f/∂u dt.
 
     The trace is exact. The solver is adaptive, so the cost grows while the flow learns; what is said of it
-    holds at the start. It chooses its steps for the whole batch: a log-density is exact to a few thousandths of a nat,
+    holds at the start. It chooses its steps for the whole batch: a log-density is exact to about a hundredth of a nat,
     and depends by as much on the codes that are scored with it.
 
     Args:

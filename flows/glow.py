@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
-from flowvae.errors import FlowvaeError, whole
+from flowvae.errors import FlowvaeError, boolean, whole
 from flowvae.flows.channel_coupling import ChannelCoupling
 from flowvae.flows.channel_norm import ChannelNorm
 from flowvae.flows.convolution import Convolution1x1
@@ -63,6 +63,7 @@ class Glow(FlowSpec):
         check_image_setting(self)
         for name in ("levels", "steps", "hidden_channels"):
             whole(self, name)
+        boolean(self, "rotate")
 
     @property
     def starts_as_identity(self) -> bool:

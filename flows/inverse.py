@@ -40,6 +40,11 @@ class Inverse(FlowSpec, Generic[Family]):
             raise FlowvaeError(f"Inverse.flow = {self.flow!r}: turned round it is {self.flow.turned}; use that.")
         if isinstance(self.flow, Inverse):
             raise FlowvaeError(f"Inverse.flow = {self.flow!r}: turned round twice is the flow itself; use that.")
+        if not self.flow.proper:
+            raise FlowvaeError(
+                f"Inverse.flow = {self.flow!r}: cannot be turned round: it is no bijection of all of R^D, which the "
+                "inverse of a flow must start from. Use one that is normalized, such as MAF(), NSF() or BPF()."
+            )
 
     @property
     def starts_as_identity(self) -> bool:

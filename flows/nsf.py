@@ -8,7 +8,7 @@ from typing import ClassVar
 import zuko
 from zuko.lazy import LazyTransform
 
-from flowvae.errors import whole
+from flowvae.errors import boolean, whole
 from flowvae.flows.spec import Cost, NetworkFlowSpec, start_as_identity, with_affine_front
 
 __all__ = ["NSF", "CouplingNSF"]
@@ -22,6 +22,7 @@ class _Spline(NetworkFlowSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole(self, "bins", least=2)
+        boolean(self, "affine")
 
     def _passes(self, features: int) -> int:
         raise NotImplementedError
@@ -50,6 +51,8 @@ class NSF(_Spline):
 
     The splines act on [-5, 5] and are the identity outside. Its directions cost what those of `MAF` cost.
 
+    Its round trip in float32, measured as for `MAF`, was off by 0.003 r at r = 3 and 0.3 r at 12 (float64: 1e-7 r).
+
     Args:
         bins: pieces of each spline.
         affine: whether a learned shift and scale come first, which bring far codes into the splines' box.
@@ -72,7 +75,8 @@ class NSF(_Spline):
 class CouplingNSF(_Spline):
     """Coupling neural spline flow: one half of the dimensions moves the other, then the halves swap.
 
-    Cheap in both directions, so right as a prior and in a guide.
+    Cheap in both directions, so right as a prior and in a guide. Its round trip in float32, measured as for `MAF`,
+    was off by 0.001 r at r = 3 and 0.1 r at 12 (float64: 1e-6 r).
 
     Args:
         bins: pieces of each spline.

@@ -24,7 +24,8 @@ class PlanarTransform(Transform):
     """z' = z + û tanh(wᵀz + b), the *generative* direction of one planar layer.
 
     û = u + (softplus(a) − 1 − a) w / ‖w‖² with a = wᵀu, so that wᵀû = softplus(a) − 1 > −1: this is strictly
-    invertible, because sup tanh' = 1. log|det ∂z'/∂z| = log(1 + tanh' wᵀû) ≥ log of the float's rounding.
+    invertible, because sup tanh' = 1. log|det ∂z'/∂z| = log(1 + tanh' wᵀû) ≥ log of the float's rounding. Where
+    ‖w‖ is below that rounding, û stays finite and w does less and less: at w = 0 the layer is a shift.
 
     Args:
         w: normal of the planes that move, shape (..., D).
@@ -38,12 +39,16 @@ class PlanarTransform(Transform):
 
     def __init__(self, w: Tensor, u: Tensor, b: Tensor) -> None:
         super().__init__()
-        a = (w * u).sum(-1)
-        finfo = torch.finfo(w.dtype)
-        # 1 + wᵀû, which is positive: it would round to 0 where a is below -36, and the inequality is strict
-        self.gap = F.softplus(a).clamp_min(finfo.eps)
-        along = (self.gap - 1 - a) / w.square().sum(-1).clamp_min(finfo.tiny)
+        a, square = (w * u).sum(-1), w.square().sum(-1)
+        epsilon = torch.finfo(w.dtype).eps
+        least = epsilon**2  # of ‖w‖², by which û is divided
+        # positive: it would round to 0 where a is below -36, and the inequality is strict
+        wanted = F.softplus(a).clamp_min(epsilon)
+        along = (wanted - 1 - a) / square.clamp_min(least)
         self.w, self.b, self.u_hat = w, b, u + along.unsqueeze(-1) * w
+        # 1 + wᵀû, which is what is wanted of it unless w is near 0
+        share = (square / least).clamp_max(1)
+        self.gap = share * wanted + (1 - share) * (1 + a)
 
     def _height(self, z: Tensor) -> Tensor:
         return (self.w * z).sum(-1)

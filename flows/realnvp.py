@@ -23,6 +23,8 @@ class RealNVP(NetworkFlowSpec):
     u_b = exp(s(z_a)) ⊙ z_b + t(z_a), u_a = z_a; log|det ∂u/∂z| = Σ s. With an image mask, features are the
     pixels of an image; the networks are multilayer perceptrons all the same (`Glow` has convolutions).
 
+    Its round trip in float32, measured as for `MAF`, was off by 0.1 r at r = 3 and 40 r at 12 (float64: 4e-6 r).
+
     Args:
         mask: which half is read first: "alternating" (every second dimension), "halves", or, for images,
             "checkerboard" or "channel"; see `coupling_mask`.

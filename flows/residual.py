@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
-from flowvae.errors import FlowvaeError, number, sizes, whole
+from flowvae.errors import EstimatedDensityWarning, FlowvaeError, number, sizes, whole
 from flowvae.flows.spec import Cost, FlowSpec
 
 __all__ = ["Residual", "ResidualTransform"]
@@ -194,7 +195,7 @@ class Residual(FlowSpec):
     Up to `exact_up_to` dimensions the log-determinant is exact. Above, it is an unbiased estimate by a power
     series that is cut at random (Russian roulette) with a random probe for each value: log-densities are then
     noisy (seeded by torch's generator), their mean is right, and exp of them is *not* unbiased, so an importance
-    weighted bound from them is not a bound; raise `exact_up_to` for such a measure.
+    weighted bound from them is not a bound; raise `exact_up_to` for such a measure. Building such a flow warns.
 
     A *pass* of `cost` is one evaluation of a layer's g or one product with its Jacobian. A sample is the fixed
     point of z ← u − g(z), which takes log(float32's rounding) / log(lipschitz) passes at most (the figure that is
@@ -234,6 +235,14 @@ class Residual(FlowSpec):
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         self.check_features(features)
         exact = features <= self.exact_up_to
+        if not exact:
+            warnings.warn(
+                f"Residual at {features} dimensions, above exact_up_to = {self.exact_up_to}: its log-densities are "
+                "random estimates, right in the mean only. The ELBO is noisier, and importance-weighted figures (IWAE, "
+                f"NLL, effective draws) are wrong, the evidence too high; exact_up_to = {features} makes them exact.",
+                EstimatedDensityWarning,
+                stacklevel=2,
+            )
         layers = [
             LazyResidual(ContractiveMLP(features, context, self.hidden_features, self.lipschitz), exact)
             for _ in range(self.transforms)

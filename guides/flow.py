@@ -11,14 +11,12 @@ from torch.distributions import Distribution
 from zuko.distributions import NormalizingFlow
 from zuko.lazy import LazyDistribution, LazyTransform
 
-from flowvae.errors import FlowvaeError, one_of, whole
+from flowvae.errors import FlowvaeError, boolean, one_of, whole
 from flowvae.flows.spec import Cost, FlowSpec, warn_if_slow
 from flowvae.guides.amortized import GuideSpec
-from flowvae.guides.gaussian import FullRank, Gaussian
+from flowvae.guides.gaussian import BASES
 
 __all__ = ["FlowGuide", "check_posterior"]
-
-BASES: dict[str, type[GuideSpec]] = {"gaussian": Gaussian, "full-rank": FullRank}
 
 Family = TypeVar("Family", bound=FlowSpec)
 
@@ -65,6 +63,7 @@ class FlowGuide(GuideSpec, Generic[Family]):
     def __post_init__(self) -> None:
         check_posterior(self, self.flow)
         one_of(self, "base", BASES)
+        boolean(self, "conditioned")
         whole(self, "context")
 
     def build(self, features: int, context: int) -> LazyDistribution:

@@ -13,7 +13,7 @@ from zuko.lazy import LazyDistribution
 from flowvae.flows.spec import Cost
 from flowvae.guides.amortized import GuideSpec
 
-__all__ = ["FullRank", "Gaussian"]
+__all__ = ["BASES", "FullRank", "Gaussian"]
 
 
 class _GaussianHead(LazyDistribution):
@@ -69,3 +69,7 @@ class FullRank(GuideSpec):
 
     def cost(self, features: int) -> Cost:
         return Cost(0, 0, 0)
+
+
+# by the names that guides with a Gaussian underneath give them
+BASES: dict[str, type[GuideSpec]] = {"gaussian": Gaussian, "full-rank": FullRank}

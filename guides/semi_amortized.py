@@ -9,16 +9,14 @@ import torch
 from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
-from flowvae.errors import number, one_of, whole
+from flowvae.errors import boolean, number, one_of, whole
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.spec import Cost
 from flowvae.guides.amortized import AmortizedGuide, GuideSpec, LogJoint
-from flowvae.guides.gaussian import FullRank, Gaussian
+from flowvae.guides.gaussian import BASES
 from flowvae.guides.local import distribution_at, even_noise, push
 
 __all__ = ["SemiAmortized", "SemiAmortizedGuide"]
-
-BASES: dict[str, type[GuideSpec]] = {"gaussian": Gaussian, "full-rank": FullRank}
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,7 @@ class SemiAmortized(GuideSpec):
         number(self, "learning_rate")
         whole(self, "draws")
         number(self, "clip", optional=True)
+        boolean(self, "second_order")
 
     def build(self, features: int, context: int) -> LazyDistribution:
         return BASES[self.base]().build(features, context)

@@ -14,17 +14,19 @@ from torch.distributions import biject_to
 
 __all__ = ["batch_and_match", "climb", "plate_depth", "unconstrained_log_joint"]
 
+DRAWS = 64  # an iteration
+
 
 def batch_and_match(
-    log_density: Callable[[Tensor], Tensor], loc: Tensor, scale_tril: Tensor, iterations: int = 100, batch: int = 64
+    log_density: Callable[[Tensor], Tensor], loc: Tensor, scale_tril: Tensor, iterations: int = 100
 ) -> tuple[Tensor, Tensor]:
     """Fit N(loc, Σ) to an unnormalized density by its scores, from a given start.
 
-    Each iteration draws z_b ~ q, computes the scores g_b = ∇ log p(z_b), and moves q to the closed-form minimum of
+    Each iteration draws 64 z_b ~ q, computes the scores g_b = ∇ log p(z_b), and moves q to the closed-form minimum of
     the mismatch between ∇ log q and g on the batch plus a proximity term KL(q_old ‖ q) / λ. It has no step size in
     the units of z: scales that differ by orders of magnitude, or collinear variables, cost it nothing, and on a
     Gaussian density it is exact after a few iterations. From a start that is many standard deviations away it creeps,
-    so `climb` first. λ = batch · D for the first half, then over 1, 2, 3, …, so that noise averages out.
+    so `climb` first. λ = 64 D for the first half, then over 1, 2, 3, …, so that noise averages out.
 
     Draws at which the density or its score is not finite are left out of their batch.
 
@@ -33,7 +35,6 @@ def batch_and_match(
         loc: start, shape (D,).
         scale_tril: start, lower triangular, shape (D, D).
         iterations: how many.
-        batch: draws an iteration.
 
     Returns:
         The mean (D,) and the Cholesky factor (D, D) of Σ; float64, as the matrix roots need.
@@ -46,7 +47,7 @@ def batch_and_match(
     loc, covariance = loc.double(), (scale_tril @ scale_tril.mT).double()
     for step in range(iterations):
         root = torch.linalg.cholesky(covariance)
-        noise = torch.randn(batch, size, dtype=torch.float64, device=loc.device)
+        noise = torch.randn(DRAWS, size, dtype=torch.float64, device=loc.device)
         z = loc + noise @ root.mT
         with torch.enable_grad():
             leaf = z.to(dtype).requires_grad_()
@@ -57,7 +58,7 @@ def batch_and_match(
             covariance = covariance / 4  # the start reaches where there is no density: come closer
             continue
         z, score = z[good], score[good].double()
-        weight = batch * size / max(1, step - iterations // 2)
+        weight = DRAWS * size / max(1, step - iterations // 2)
         share = weight / (1 + weight)
         z_mean, score_mean = z.mean(0), score.mean(0)
         v = covariance + weight * _covariance(z) + share * torch.outer(loc - z_mean, loc - z_mean)

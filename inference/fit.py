@@ -247,8 +247,8 @@ def fit(
                 saved_at = time.monotonic()
     if state.best_epoch < 0:
         raise TrainingStopped(
-            "the validation ELBO was never finite, so there are no best weights to keep. Try a lower "
-            "inference.learning_rate, and look for extreme values in the validation data."
+            "the validation ELBO was never finite, so there are no best weights to keep. Look for extreme values in "
+            f"the validation data, and try a lower inference.learning_rate{_elsewhere(checkpoint)}."
         )
     pair.load_state_dict(best)
     history = pd.DataFrame(state.rows)
@@ -310,13 +310,24 @@ def _train_epoch(
                 with first:
                     total += svi.step(train[batch])
             except NonFiniteError as error:
-                kept = f"the last checkpoint is {checkpoint}" if checkpoint else "no checkpoint was asked for"
                 raise TrainingStopped(
-                    f"epoch {epoch}, batch {index}: {error}; nothing was stepped, and {kept}. Try a lower "
-                    "inference.learning_rate or inference.clip, or a warm-up (inference.kl_warmup)."
+                    f"epoch {epoch}, batch {index}: {error}; nothing was stepped, and {_kept(checkpoint)}. Try a lower "
+                    "inference.learning_rate or inference.clip, or a warm-up (inference.kl_warmup)"
+                    f"{_elsewhere(checkpoint)}."
                 ) from None
             ramp.step += 1
     return -total * settings.batch_size / len(train)
+
+
+def _kept(checkpoint: Path | None) -> str:
+    if checkpoint is None:
+        return "no checkpoint was asked for"
+    return f"the last checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+
+
+def _elsewhere(checkpoint: Path | None) -> str:
+    """Where other settings go: a checkpoint goes on with its own only."""
+    return "" if checkpoint is None else ", into another directory or with --overwrite"
 
 
 @torch.no_grad()

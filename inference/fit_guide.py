@@ -16,7 +16,7 @@ from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from flowvae.errors import number, whole
+from flowvae.errors import boolean, number, whole
 from flowvae.guides.automatic import AutoFlow
 from flowvae.inference.batch_and_match import batch_and_match, climb, unconstrained_log_joint
 from flowvae.inference.fit import TrainingStopped
@@ -57,6 +57,8 @@ class GuideSettings:
         whole(self, "units", least=0)
         number(self, "learning_rate")
         number(self, "clip", optional=True)
+        for name in ("path", "vectorize"):
+            boolean(self, name)
 
 
 @dataclass(frozen=True)

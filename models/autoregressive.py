@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from flowvae.data import Dataset
 from flowvae.errors import FlowvaeError
 from flowvae.models.heads import Head, HeadSpec, default_head
+from flowvae.models.observed import how_many
 from flowvae.models.product_rule import ProductRule
 from flowvae.networks import MADE, CausalNetwork, CausalSpec, declare_parameters
 
@@ -49,12 +50,10 @@ class AutoregressiveModel(nn.Module):
         Raises:
             FlowvaeError: if neither is given, or x has another shape or values outside the support.
         """
-        if x is None and size is None:
-            raise FlowvaeError("model(x=None, size=None): give data x to observe, or a size to generate.")
         if x is not None:
             self._check(x)
         declare_parameters("model", self)
-        with pyro.plate("data", len(x) if x is not None else size):
+        with pyro.plate("data", how_many(x, size)):
             return pyro.sample("x", self.distribution(context), obs=x)
 
     def distribution(self, context: Tensor | None = None) -> ProductRule:

@@ -14,7 +14,8 @@ from zuko.lazy import LazyComposedTransform, LazyTransform
 from flowvae.errors import FlowvaeError, whole_number
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.logit import Logit
-from flowvae.models.flow_model import FlowModel, how_many
+from flowvae.models.flow_model import FlowModel
+from flowvae.models.observed import how_many
 from flowvae.networks import declare_parameters
 
 __all__ = ["DequantizedFlow", "Noisy"]

@@ -11,6 +11,7 @@ from zuko.lazy import Flow, LazyTransform
 from flowvae.errors import FlowvaeError
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.spec import standard_normal
+from flowvae.models.observed import how_many
 from flowvae.networks import declare_parameters
 
 __all__ = ["FlowModel"]
@@ -71,16 +72,3 @@ class FlowModel(nn.Module):
 
     def _transform(self) -> Transform:
         return self.flow().transform
-
-
-def how_many(x: Tensor | None, size: int | None) -> int:
-    """The number of data that a model observes or generates.
-
-    Raises:
-        FlowvaeError: if neither data nor a size are given.
-    """
-    if x is not None:
-        return len(x)
-    if size is None:
-        raise FlowvaeError("model(x=None, size=None): give data x to observe, or a size to generate.")
-    return size

@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from flowvae.models.flow_model import how_many
+from flowvae.models.observed import how_many
 from flowvae.networks import declare_parameters
 
 __all__ = ["LinearGaussian"]

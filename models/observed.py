@@ -1,4 +1,4 @@
-"""The data that a model holds: checked once, when the model is made."""
+"""The data of a model: those that it holds, checked once, and those that it observes or generates in a call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowvae.errors import FlowvaeError
 
-__all__ = ["observed"]
+__all__ = ["how_many", "observed"]
 
 
 def observed(owner: object, name: str, values: Any, dims: int = 1, above: float = -float("inf")) -> Tensor:
@@ -38,3 +38,16 @@ def observed(owner: object, name: str, values: Any, dims: int = 1, above: float 
         rule = "finite" if above == -float("inf") else f"finite and above {above:g}"
         raise FlowvaeError(f"{where}: value {data[bad][0].item():g} ({int(bad.sum())} such values); must be {rule}.")
     return data.detach()
+
+
+def how_many(x: Tensor | None, size: int | None) -> int:
+    """The number of data that a model observes or generates.
+
+    Raises:
+        FlowvaeError: if neither data nor a size are given.
+    """
+    if x is not None:
+        return len(x)
+    if size is None:
+        raise FlowvaeError("model(x=None, size=None): give data x to observe, or a size to generate.")
+    return size

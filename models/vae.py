@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
 from flowvae.data.likelihoods import Likelihood
-from flowvae.errors import FlowvaeError
 from flowvae.flows.bridge import to_pyro
+from flowvae.models.observed import how_many
 from flowvae.networks import declare_parameters
 
 __all__ = ["VAE"]
@@ -42,10 +42,8 @@ class VAE(nn.Module):
         Raises:
             FlowvaeError: if neither is given.
         """
-        if x is None and size is None:
-            raise FlowvaeError("model(x=None, size=None): give data x to observe, or a size to generate.")
         declare_parameters("model", self)
-        with pyro.plate("data", len(x) if x is not None else size):
+        with pyro.plate("data", how_many(x, size)):
             z = pyro.sample("z", to_pyro(self.prior()))
             return pyro.sample("x", self.decode(z), obs=x)
 

@@ -13,14 +13,10 @@ from flowvae.families import FLOWS
 from flowvae.flows import FlowSpec, Inverse, Linear, Residual, Sylvester
 from flowvae.flows.spec import NetworkFlowSpec
 
-# whose inverse is a bisection or an integration: exact to its tolerance only, and held to that in test_labels
-NUMERICAL = ("bpf", "cnf", "naf", "unaf", "sospf", "gf")
-
-# small networks where a family has them, and every kind where it has several
+# every family, with small networks where it has them, and every kind where it has several
 FAMILIES: dict[str, FlowSpec] = {
     name: family(**({"hidden_features": (16,)} if issubclass(family, NetworkFlowSpec) else {}))
     for name, family in FLOWS.items()
-    if name not in NUMERICAL
 }
 FAMILIES |= {
     "linear-plu": Linear(kind="plu"),
@@ -30,7 +26,11 @@ FAMILIES |= {
     "sylvester-householder": Sylvester(transforms=2, kind="householder"),
     "sylvester-triangular": Sylvester(transforms=2, kind="triangular"),
 }
-FAMILIES |= {f"inverse-{name}": Inverse(flow) for name, flow in FAMILIES.items() if not flow.turned}
+FAMILIES |= {f"inverse-{name}": Inverse(flow) for name, flow in FAMILIES.items() if flow.proper and not flow.turned}
+
+# one direction is a bisection or an integration, which ends at a tolerance above rounding
+NUMERICAL = ("bpf", "cnf", "naf", "unaf", "sospf", "gf")
+EXACT = {name: flow for name, flow in FAMILIES.items() if name.removeprefix("inverse-") not in NUMERICAL}
 
 # posteriordb's draws do not ship with the project
 REFERENCE_FOLDER = Path(

@@ -19,7 +19,7 @@ from flowvae.comparisons.answer import answer
 from flowvae.comparisons.grid import Grid, cell_name
 from flowvae.comparisons.matching import count_parameters
 from flowvae.comparisons.plots import plot_curves
-from flowvae.comparisons.question import BASES, FEATURES, PRESETS, Preset, Question
+from flowvae.comparisons.question import BASES, PRESETS, Preset, Question
 from flowvae.data import Arrays, DataSpec, Digits, Pinwheel, Sprites, StaticMNIST
 from flowvae.experiment import Experiment
 from flowvae.inference import Inference
@@ -82,12 +82,15 @@ def test_pairs_differ_in_what_is_asked_alone(name: str, parts: set[str]) -> None
             assert {key for key, value in one.items() if value != other[key]} <= parts
 
 
-def test_features_are_those_of_the_data() -> None:
-    few: dict[str, DataSpec] = {"digits": Digits(), "pinwheel": Pinwheel(3, 3, 3), "sprites": Sprites(3, 3, 3)}
-    for name, data in few.items():
-        assert data.load(0).features == FEATURES[name]
-        assert type(BASES[name].data) is type(data)
-    assert set(FEATURES) == set(few) | {"static-mnist"}
+def test_features_are_those_of_the_data(tmp_path: Path) -> None:
+    bits = np.packbits(np.zeros((3, 784), dtype=np.uint8), axis=1)
+    np.savez(tmp_path / "bits.npz", train=bits, valid=bits)
+    np.save(tmp_path / "x.npy", np.zeros((20, 5), dtype=np.float32))
+    few: list[DataSpec] = [Digits(), Pinwheel(3, 3, 3), Sprites(3, 3, 3), Sprites(3, 3, 3, side=28)]
+    few += [StaticMNIST(tmp_path / "bits.npz"), Arrays(tmp_path / "x.npy", likelihood="bernoulli")]
+    for data in few:
+        assert data.features == data.load(0).features
+    assert {type(base.data) for base in BASES.values()} <= {type(data) for data in few}
 
 
 @pytest.mark.parametrize("name", ["prior-or-posterior", "capacity"])

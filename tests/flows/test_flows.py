@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import pickle
 from collections.abc import Callable
 from functools import cache
 from itertools import product
 
 import pytest
 import torch
-from helpers import FAMILIES, disturb
+from helpers import EXACT, FAMILIES, disturb
 from scipy.stats import ks_2samp
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
@@ -18,27 +20,45 @@ from zuko.distributions import DiagNormal
 from zuko.lazy import Flow, LazyTransform, UnconditionalDistribution
 
 from flowvae.errors import FlowvaeError
-from flowvae.flows import IAF, FlowSpec, Inverse
+from flowvae.experiment import Experiment
+from flowvae.families import FLOWS
+from flowvae.flows import BPF, CNF, IAF, FlowSpec, Inverse
 from flowvae.flows.nice import NICE
 from flowvae.flows.spec import Cost, NetworkFlowSpec
+from flowvae.guides import FlowGuide
 from flowvae.seeds import seeded
 
-NETWORKS = {
-    name: flow
-    for name, flow in FAMILIES.items()
-    if isinstance(flow.flow if isinstance(flow, Inverse) else flow, NetworkFlowSpec)
-}
-families = pytest.mark.parametrize("flow", FAMILIES.values(), ids=FAMILIES.keys())
+
+def inner(flow: FlowSpec) -> FlowSpec:
+    return flow.flow if isinstance(flow, Inverse) else flow
 
 
-@families
+NETWORKS = {name: flow for name, flow in FAMILIES.items() if isinstance(inner(flow), NetworkFlowSpec)}
+
+
+def over(flows: dict[str, FlowSpec]) -> pytest.MarkDecorator:
+    """A test over families, by their names."""
+    return pytest.mark.parametrize("flow", flows.values(), ids=flows.keys())
+
+
+families = over(FAMILIES)
+proper = over({name: flow for name, flow in FAMILIES.items() if flow.proper})
+
+
+def tolerance(flow: FlowSpec) -> dict[str, float]:
+    """A CNF's solver has a tolerance of its own, and chooses its steps for the whole batch."""
+    return {"rtol": 5e-3, "atol": 5e-3} if isinstance(inner(flow), CNF) else {}
+
+
+@over({name: flow for name, flow in FAMILIES.items() if flow.starts_as_identity})
 @pytest.mark.parametrize("context", [0, 3])
 @pytest.mark.usefixtures("float64")
 def test_starts_as_the_identity(flow: FlowSpec, context: int) -> None:
     transform = flow.transform(5, context)(torch.randn(7, context) if context else None)
     z = 3 * torch.randn(7, 5)
     u, log_det = transform.call_and_ladj(z)
-    torch.testing.assert_close(u, z)
+    # beyond ±5 zuko continues a Bernstein polynomial by a line that is 1e-5 off
+    torch.testing.assert_close(u, z, rtol=0, atol=3e-5 if isinstance(inner(flow), BPF) else 1e-10)
     torch.testing.assert_close(log_det, torch.zeros(7))
 
 
@@ -46,22 +66,26 @@ def test_starts_as_the_identity(flow: FlowSpec, context: int) -> None:
 @pytest.mark.usefixtures("float64")
 def test_log_determinant_is_that_of_autograd(flow: FlowSpec) -> None:
     lazy = flow.transform(4, context=2)
-    disturb(lazy, 0.5)
+    disturb(lazy, 0.3 if tolerance(flow) else 0.5)  # the error of a solver grows with what it solves
     context = torch.randn(2)
     transform = lazy(context)
     for z in 2 * torch.randn(5, 4):
         jacobian = torch.autograd.functional.jacobian(transform, z)
         _, log_det = transform.call_and_ladj(z)
-        torch.testing.assert_close(log_det, torch.linalg.slogdet(jacobian)[1], rtol=1e-8, atol=1e-10)
+        truth = torch.linalg.slogdet(jacobian)[1]
+        torch.testing.assert_close(log_det, truth, **(tolerance(flow) or {"rtol": 1e-8, "atol": 1e-10}))
+
+
+SOLVED = 1e-4  # a bisection ends at 1e-6, in each transform; a CNF's steps err by about as much
 
 
 @cache
 def in_state(flow: FlowSpec, state: str) -> LazyTransform:
-    """The family's transform over six dimensions at its start, disturbed, or fitted to curved data."""
+    """The family's transform over six dimensions at its start, disturbed (little or much), or fitted to curved data."""
     with seeded(0):
         lazy = flow.transform(6)
-        if state == "disturbed":
-            disturb(lazy, 0.1)
+        if state in ("disturbed", "large"):
+            disturb(lazy, 0.1 if state == "disturbed" else 0.3)
         if state == "trained":
             first = torch.randn(256, 3)
             data = torch.cat((first, first.sin() + 0.1 * torch.randn(256, 3)), -1)
@@ -77,9 +101,9 @@ def in_state(flow: FlowSpec, state: str) -> LazyTransform:
     return lazy
 
 
-@families
+@over(EXACT)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("state", ["start", "disturbed", "trained"])
+@pytest.mark.parametrize("state", ["start", "disturbed", "large", "trained"])
 @pytest.mark.parametrize("reach", [0.1, 3.0, 12.0, 40.0])
 def test_round_trip(flow: FlowSpec, reach: float, state: str, dtype: torch.dtype) -> None:
     """What comes back differs by rounding, times the condition of the map there.
@@ -89,28 +113,45 @@ def test_round_trip(flow: FlowSpec, reach: float, state: str, dtype: torch.dtype
     """
     lazy = copy.deepcopy(in_state(flow, state))
     truth, transform = lazy.double()(), copy.deepcopy(lazy).to(dtype)()
-    codes = reach * torch.randn(10, 6, dtype=torch.float64)
+    z = reach * torch.randn(10, 6, dtype=torch.float64)
     with torch.no_grad():
-        back = transform.inv(transform(codes.to(dtype))).double()
-    for z, again in zip(codes, back, strict=True):
-        allowed = 50 * torch.finfo(dtype).eps * max(reach, 1.0)
-        error = (again - z).abs().max().item()
-        # the condition of the whole is never above the product, and is found in one go
-        if error > allowed * max(condition(truth, z), 1e3):
-            product_of_layers = 1.0
-            for layer in truth.transforms:
-                product_of_layers *= condition(layer, z)
-                z = layer(z)
-            assert error < allowed * product_of_layers
+        error = (transform.inv(transform(z.to(dtype))).double() - z).abs().amax(-1)
+    allowed = 50 * torch.finfo(dtype).eps * max(reach, 1.0)
+    # the condition of the whole is never above the product, and is found in one go
+    close = error <= allowed * 1e3
+    if not close.all():
+        close |= error <= allowed * condition(truth, z)
+    if not close.all():
+        product_of_layers = torch.ones(10, dtype=torch.float64)
+        for layer in truth.transforms:
+            product_of_layers *= condition(layer, z)
+            z = layer(z)
+        assert (close | (error < allowed * product_of_layers)).all()
 
 
-def condition(transform: Transform, z: Tensor) -> float:
-    """Of the Jacobian at z, shape (D,)."""
-    return float(torch.linalg.cond(torch.autograd.functional.jacobian(transform, z)))
+def condition(transform: Transform, z: Tensor) -> Tensor:
+    """Of the Jacobian at each z, shape (N, D) → (N,)."""
+    z = z.detach().requires_grad_()
+    u = transform(z)
+    rows = [torch.autograd.grad(u[:, i].sum(), z, retain_graph=True)[0] for i in range(u.shape[-1])]
+    return torch.linalg.cond(torch.stack(rows, 1))
+
+
+@over({name: flow for name, flow in FAMILIES.items() if name not in EXACT})
+@pytest.mark.parametrize("state", ["start", "disturbed"])
+@pytest.mark.parametrize("reach", [0.1, 2.0])
+@pytest.mark.usefixtures("float64")
+def test_round_trip_to_the_tolerance_of_a_solver(flow: FlowSpec, reach: float, state: str) -> None:
+    """Within the box of those that have one; beyond it, test_labels says what comes back."""
+    transform = copy.deepcopy(in_state(flow, state)).double()()
+    z = reach * torch.randn(10, 6)
+    with torch.no_grad():
+        error = (transform.inv(transform(z)) - z).abs().amax(-1)
+    assert (error < SOLVED * condition(transform, z)).all()
 
 
 @torch.no_grad()
-def on_grid(distribution: Distribution, nodes: int = 501) -> tuple[Tensor, Tensor, float]:
+def on_grid(distribution: Distribution, nodes: int) -> tuple[Tensor, Tensor, float]:
     """A grid that holds the distribution, its density there, and the distance of the nodes."""
     reach = 1.2 * distribution.sample((5000,)).abs().max().item() + 1
     side = torch.linspace(-reach, reach, nodes)
@@ -119,22 +160,27 @@ def on_grid(distribution: Distribution, nodes: int = 501) -> tuple[Tensor, Tenso
     return grid, density, (side[1] - side[0]).item()
 
 
-@families
+def nodes_for(flow: FlowSpec) -> int:
+    """Splines have kinks, which take a fine grid; solvers are slow, and what they solve is smooth."""
+    return 501 if flow in EXACT.values() else 101
+
+
+@proper
 def test_density_integrates_to_one(flow: FlowSpec) -> None:
     lazy = flow.build(2)
     disturb(lazy, 0.12)
-    grid, density, cell = on_grid(lazy())
+    grid, density, cell = on_grid(lazy(), nodes_for(flow))
     assert math.isclose(density.sum().item() * cell**2, 1.0, abs_tol=2e-3)
     assert density[grid.abs().amax(-1) > 0.98 * grid.max()].max() < 1e-4 * density.max()
 
 
-@families
+@proper
 def test_sampler_draws_from_the_density(flow: FlowSpec) -> None:
     """Draws, against draws from the density on a grid that never calls the sampler."""
     lazy = flow.build(2)
     disturb(lazy, 0.12)
     drawn = lazy().sample((4000,))
-    grid, density, cell = on_grid(lazy())
+    grid, density, cell = on_grid(lazy(), nodes_for(flow))
     index = torch.multinomial(density, 4000, replacement=True)
     from_density = grid[index] + (torch.rand(4000, 2) - 0.5) * cell
     for direction in (torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.7, 0.7])):
@@ -142,7 +188,7 @@ def test_sampler_draws_from_the_density(flow: FlowSpec) -> None:
         assert p_value > 1e-3
 
 
-@families
+@proper
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_every_parameter_gets_a_finite_gradient(flow: FlowSpec, training: bool) -> None:
     # a base that is longer one way than the other: N(0, I) does not see a rotation
@@ -177,10 +223,21 @@ def test_context_of_any_batch_shape(flow: FlowSpec, shape: tuple[int, ...]) -> N
     assert log_prob.shape == shape
     for index in product(*map(range, shape)):
         one = lazy(context[index]).log_prob(z[index])
-        torch.testing.assert_close(log_prob[index], one)
+        torch.testing.assert_close(log_prob[index], one, **tolerance(flow))
 
 
-@pytest.mark.parametrize("flow", NETWORKS.values(), ids=NETWORKS.keys())
+@families
+def test_it_pickles_and_its_state_is_all_of_it(flow: FlowSpec) -> None:
+    lazy = flow.transform(4, context=2)
+    disturb(lazy, 0.3)
+    other = flow.transform(4, context=2)
+    other.load_state_dict(lazy.state_dict())
+    z, c = torch.randn(5, 4), torch.randn(2)
+    for again in (other, pickle.loads(pickle.dumps(lazy))):
+        assert torch.equal(again(c)(z), lazy(c)(z))
+
+
+@over(NETWORKS)
 @pytest.mark.parametrize("features", [2, 8])
 def test_cost_is_the_number_of_network_passes(flow: FlowSpec, features: int) -> None:
     lazy = flow.build(features)
@@ -230,6 +287,29 @@ def test_an_inverse_is_not_turned_twice() -> None:
         Inverse(Inverse(NICE()))
     with pytest.raises(FlowvaeError, match="it is MAF; use that"):
         Inverse(IAF())
+
+
+@over({name: flow for name, flow in FAMILIES.items() if not flow.proper})
+def test_what_is_no_bijection_of_all_codes_is_not_turned(flow: FlowSpec) -> None:
+    with pytest.raises(FlowvaeError, match=r"no bijection of all of R\^D.*Use one that is normalized"):
+        Inverse(flow)
+
+
+@pytest.mark.parametrize("role", ["prior", "guide"])
+@pytest.mark.parametrize("turned", [False, True], ids=["as it is", "turned"])
+@over({name: family() for name, family in FLOWS.items()})
+def test_what_is_accepted_can_be_written_and_read(flow: FlowSpec, turned: bool, role: str) -> None:
+    """A run whose file does not lead back to its experiment can never be opened."""
+    try:
+        flow = Inverse(flow) if turned else flow
+        experiment = (
+            Experiment(latent=3, prior=flow) if role == "prior" else Experiment(latent=3, guide=FlowGuide(flow))
+        )
+    except FlowvaeError as error:
+        refused = ("cannot be a prior", "cannot be a posterior", "cannot be turned", "use that")
+        assert any(words in str(error) for words in refused)  # noqa: PT017
+    else:
+        assert Experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment
 
 
 @pytest.mark.parametrize("setting", [{"transforms": 0}, {"transforms": 2.5}, {"hidden_features": ()}])

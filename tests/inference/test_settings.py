@@ -1,0 +1,50 @@
+"""What every spec of the library has in common: a setting that is true or false takes nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+import pytest
+
+import flowvae.data
+import flowvae.flows
+import flowvae.guides
+import flowvae.inference
+import flowvae.models
+import flowvae.networks
+from flowvae.errors import FlowvaeError
+from flowvae.flows import IAF
+
+PACKAGES = (flowvae.data, flowvae.flows, flowvae.guides, flowvae.inference, flowvae.models, flowvae.networks)
+NEEDED = {"flow": IAF()}  # settings without a default
+
+
+def specs() -> Iterator[type]:
+    """Every public dataclass of settings."""
+    for package in PACKAGES:
+        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            for name, kind in vars(importlib.import_module(module.name)).items():
+                public = not name.startswith("_") and isinstance(kind, type) and kind.__module__ == module.name
+                if public and is_dataclass(kind) and kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+                    yield kind
+
+
+BOOLEANS = [(kind, field.name) for kind in specs() for field in fields(kind) if field.type == "bool"]
+
+
+def test_some_are_found() -> None:
+    assert {kind.__name__ for kind, _ in BOOLEANS} >= {"NSF", "FlowGuide", "SemiAmortized", "GuideSettings", "MLP"}
+
+
+@pytest.mark.parametrize(("kind", "name"), BOOLEANS, ids=[f"{kind.__name__}.{name}" for kind, name in BOOLEANS])
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_a_boolean_is_true_or_false(kind: type, name: str, value: Any) -> None:
+    needed = {f.name: NEEDED[f.name] for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    for good in (True, False):
+        kind(**needed, **{name: good})
+    with pytest.raises(FlowvaeError, match=rf"{kind.__name__}\.{name} = {value!r}: must be true or false"):
+        kind(**needed, **{name: value})
