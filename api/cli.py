@@ -19,8 +19,8 @@ from flowvae.comparisons import QUESTIONS, answer, preset_of, summarize, write_r
 from flowvae.errors import FlowvaeError, OtherDeviceWarning, SlowDirectionWarning, UnfinishedRunWarning, nearest
 from flowvae.evaluation import MEASURES, draw_figures, plot_samples, write_figure
 from flowvae.experiment import Experiment, fit_prior, load
+from flowvae.files import atomic_write
 from flowvae.flows import MAF
-from flowvae.inference import atomic_write
 from flowvae.listing import format_rows, table
 from flowvae.models import FlowDecoder
 from flowvae.run import NotTaken, Run

@@ -28,10 +28,11 @@ from flowvae.errors import (
 )
 from flowvae.evaluation import draw_figures
 from flowvae.families import check_own_flow
+from flowvae.files import atomic_write, write_table
 from flowvae.flows import FlowSpec
 from flowvae.flows.spec import warn_if_slow
 from flowvae.guides import Gaussian, GuideSpec, SemiAmortized
-from flowvae.inference import Inference, atomic_write, best_weights, choose_device, fit, load_checkpoint, log_joint
+from flowvae.inference import Inference, best_weights, choose_device, fit, load_checkpoint, log_joint
 from flowvae.models import VAE, FlowDecoder, PriorSpec, StandardNormal, check_prior, warn_if_improper
 from flowvae.networks import MLP, Standardize
 from flowvae.plain import build_spec, from_plain, to_plain
@@ -210,8 +211,7 @@ class Experiment:
                 facts=facts,
                 progress=progress,
             )
-        with atomic_write(directory / "history.csv") as temporary:
-            fitted.history.to_csv(temporary, index=False)
+        write_table(directory / "history.csv", fitted.history)
         run = Run(directory, self, data, pair)
         run.evaluate(draws=draws, progress=progress)
         if figures:

@@ -20,7 +20,7 @@ from flowvae.comparisons.statistics import LEVEL, MARGIN, describe, paired_diffe
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.evaluation import image_grid, write_figure
 from flowvae.experiment import Experiment, load
-from flowvae.inference import atomic_write
+from flowvae.files import atomic_write, write_table
 from flowvae.run import Run
 from flowvae.seeds import derive, seeded
 
@@ -100,13 +100,13 @@ def answer(
     for pattern in ("answer.*", "*.csv", "*.png", "samples/*.png"):  # nothing of an earlier answer beside this one
         for file in place.glob(pattern):
             file.unlink()
-    _write_table(place / "failed.csv", grid.failed)
+    write_table(place / "failed.csv", grid.failed)
     if grid.table.empty:
         raise FlowvaeError(f"{place}: every cell failed; the first: {grid.failed['error'].iloc[0]}")
-    _write_table(place / "table.csv", grid.table)
+    write_table(place / "table.csv", grid.table)
     differences = _differences(question, arms, grid.table)
     for measure, frame in differences.items():
-        _write_table(place / f"differences-{measure}.csv", frame)
+        write_table(place / f"differences-{measure}.csv", frame)
     primary = differences.get(question.measure, pd.DataFrame())
     sentences = [describe(row, question.unit, question.lower_is_better) for _, row in primary.iterrows()]
     protocol: dict[str, Any] = {
@@ -199,8 +199,3 @@ def _write_samples(directory: Path, runs: Mapping[str, Run]) -> None:
     for name, values in images.items():
         with atomic_write(directory / f"{name}.png") as temporary:
             imsave(temporary, image_grid(values, data, row=5), cmap="gray_r", vmin=0, vmax=1, format="png")
-
-
-def _write_table(path: Path, frame: pd.DataFrame) -> None:
-    with atomic_write(path) as temporary:
-        frame.to_csv(temporary, index=False)

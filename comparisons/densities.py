@@ -24,10 +24,11 @@ from matplotlib.figure import Figure
 
 from flowvae.data import Dataset, Moons
 from flowvae.errors import FlowvaeError, ImproperDensityWarning
-from flowvae.evaluation import measure_flow
+from flowvae.evaluation import measure_flow, write_figure
 from flowvae.evaluation.drawing import BLUE, on_grid
 from flowvae.evaluation.metrics import mean_se
 from flowvae.families import name_of
+from flowvae.files import write_table
 from flowvae.flows import (
     BPF,
     CNF,
@@ -49,7 +50,7 @@ from flowvae.flows import (
     Sylvester,
 )
 from flowvae.guides import NoGuide
-from flowvae.inference import Inference, atomic_write, fit
+from flowvae.inference import Inference, fit
 from flowvae.models import FlowModel
 from flowvae.seeds import derive, seeded
 
@@ -151,11 +152,9 @@ def main(argv: list[str] | None = None) -> int:
         )
         print(rows[-1], file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
-    with atomic_write(args.out / "densities.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_table(args.out / "densities.csv", table)
     figure = plot_grid(models, data, dict(zip(table["family"], table["nats_above_truth"], strict=True)))
-    with atomic_write(args.out / "densities.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    write_figure(figure, args.out / "densities.png")
     print(table.to_string(index=False, float_format="%.3f"))
     print(f"{data.name}, {data.identity.split}; seed {args.seed}; se over test data, paired with the true density")
     return 0

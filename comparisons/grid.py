@@ -27,7 +27,7 @@ from flowvae.errors import (
     SlowDirectionWarning,
 )
 from flowvae.experiment import Experiment, load
-from flowvae.inference import atomic_write
+from flowvae.files import atomic_write
 from flowvae.run import Run, is_finished
 
 __all__ = ["Grid", "cell_name", "run_grid"]

@@ -24,9 +24,10 @@ from torch import nn
 from flowvae.data import Dataset, Digits
 from flowvae.errors import FlowvaeError, nearest
 from flowvae.evaluation import flow_metrics, measure_flow
+from flowvae.files import write_table
 from flowvae.flows import MAF, NSF, FlowSpec, Glow, RealNVP, Residual, initialize_from_data
 from flowvae.guides import FlowNoise, NoGuide, UniformNoise
-from flowvae.inference import Inference, atomic_write, fit
+from flowvae.inference import Inference, fit
 from flowvae.models import Autoregressive, AutoregressiveModel, DequantizedFlow
 from flowvae.networks import MADE, MLP, CausalSpec, PixelCNN, WaveNet
 from flowvae.seeds import derive, seeded
@@ -153,8 +154,7 @@ def main(argv: list[str] | None = None) -> int:
             rows.append(measure_arm(name, seed))
             print(rows[-1], file=sys.stderr)
     table = pd.DataFrame(rows)
-    with atomic_write(args.out / "models_of_data.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_table(args.out / "models_of_data.csv", table)
     print(table.to_string(index=False, float_format="%.3f"))
     print("bits/dim of 270 test digits, ± se over images; draws 0: exact, else a bound by that many draws of the noise")
     return 0

@@ -28,10 +28,11 @@ from torch import nn
 
 from flowvae.data import REFERENCES, Reference, load_reference
 from flowvae.errors import FlowvaeError, nearest
-from flowvae.evaluation import compare_to_reference, plot_funnel, weigh
+from flowvae.evaluation import compare_to_reference, plot_funnel, weigh, write_figure
+from flowvae.files import write_table
 from flowvae.flows import IAF, CouplingNSF, Linear
 from flowvae.guides import AutoFlow
-from flowvae.inference import GuideSettings, TrainingStopped, atomic_write, fit_guide
+from flowvae.inference import GuideSettings, TrainingStopped, fit_guide
 from flowvae.models import reference_model
 
 __all__ = ["GUIDES", "POSTERIORS", "fit_reference", "measure_guide"]
@@ -140,14 +141,12 @@ def main(argv: list[str] | None = None) -> int:
                         warnings.warn(f"{name}, {guide}, seed {seed}: {error}", stacklevel=1)
                     rows.append(row)
                     print(row, file=sys.stderr, flush=True)
-                    with atomic_write(args.out / "reference_posteriors.csv") as temporary:
-                        pd.DataFrame(rows).to_csv(temporary, index=False)
+                    write_table(args.out / "reference_posteriors.csv", pd.DataFrame(rows))
                     if name == CENTRED and seed == 0 and "elbo" in row:
                         funnels[guide] = weigh(model, fitted, draws=DRAWS, seed=seed).draws
     if args.figure and funnels:
         figure = plot_funnel(references[CENTRED].draws, funnels)
-        with atomic_write(args.out / "eight_schools.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=130)
+        write_figure(figure, args.out / "eight_schools.png")
     print(summary(pd.DataFrame(rows)).to_string(index=False, float_format="%.3f"))
     print(
         f"\nEach guide: {args.steps} steps of Adam, learning rate {args.learning_rate:g} falling to 0, "

@@ -15,7 +15,7 @@ import yaml
 
 from flowvae.comparisons.statistics import summarize
 from flowvae.errors import FlowvaeError
-from flowvae.inference import atomic_write
+from flowvae.files import atomic_write
 
 __all__ = ["write_report"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from flowvae.errors import DamagedError
-from flowvae.inference.checkpoint import atomic_write
+from flowvae.files import atomic_write
 
 __all__ = ["Metric", "mean_metric", "mean_se", "merge_metrics", "read_metrics", "write_metrics"]
 

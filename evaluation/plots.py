@@ -17,8 +17,8 @@ from flowvae.errors import FlowvaeError
 from flowvae.evaluation.drawing import BLUE, RED, on_grid
 from flowvae.evaluation.images import show_images
 from flowvae.evaluation.principal_plane import axis_label, principal_plane
+from flowvae.files import atomic_write
 from flowvae.guides import AmortizedGuide
-from flowvae.inference.checkpoint import atomic_write
 from flowvae.models import VAE
 from flowvae.seeds import derive, seeded
 

@@ -2,7 +2,7 @@
 
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.capture import EagerWarning
-from flowvae.inference.checkpoint import atomic_write, load_checkpoint, save_checkpoint
+from flowvae.inference.checkpoint import load_checkpoint, save_checkpoint
 from flowvae.inference.compiled import MODES, CompiledTrace_ELBO
 from flowvae.inference.fit import Fitted, Inference, TrainingStopped, best_weights, choose_device, fit
 from flowvae.inference.fit_guide import GuideFit, GuideSettings, fit_guide
@@ -27,7 +27,6 @@ __all__ = [
     "RefinedGuide",
     "Replay",
     "TrainingStopped",
-    "atomic_write",
     "best_weights",
     "choose_device",
     "fit",

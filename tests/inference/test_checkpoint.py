@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from flowvae.errors import FlowvaeError
-from flowvae.inference import atomic_write, load_checkpoint, save_checkpoint
+from flowvae.files import atomic_write
+from flowvae.inference import load_checkpoint, save_checkpoint
 
 
 def written(path: Path) -> Path:
