@@ -21,9 +21,9 @@ import torch
 import tyro
 from torch import nn
 
-from flowvae.data import Dataset, Digits
+from flowvae.data import Binomial, Dataset, Digits
 from flowvae.errors import FlowvaeError, nearest
-from flowvae.evaluation import flow_metrics, measure_flow
+from flowvae.evaluation import flow_metrics, measure_flow, plot_flow_samples, plot_interpolation, write_figure
 from flowvae.files import write_table
 from flowvae.flows import MAF, NSF, FlowSpec, Glow, RealNVP, Residual, initialize_from_data
 from flowvae.guides import FlowNoise, NoGuide, UniformNoise
@@ -50,8 +50,7 @@ def _autoregressive(network: CausalSpec) -> Callable[[Dataset], Pair]:
 
 def _flow(flow: FlowSpec, alpha: float, noise: FlowSpec | None = None) -> Callable[[Dataset], Pair]:
     def build(data: Dataset) -> Pair:
-        total = int(data.train.max())
-        model = DequantizedFlow(flow.transform(data.features), data.features, total, alpha)
+        model = DequantizedFlow(flow.transform(data.features), data.features, _total(data), alpha)
         if isinstance(flow, Glow):
             initialize_from_data(model.flow.transform, data.train + torch.rand_like(data.train))
         if noise is None:
@@ -60,6 +59,12 @@ def _flow(flow: FlowSpec, alpha: float, noise: FlowSpec | None = None) -> Callab
         return model, FlowNoise(trunk, noise, data.features, width)
 
     return build
+
+
+def _total(data: Dataset) -> int:
+    if not isinstance(data.likelihood, Binomial):
+        raise FlowvaeError(f"{data.name}: {data.likelihood} is not binomial; these models are of counts.")
+    return data.likelihood.total
 
 
 MAF_64 = MAF(transforms=5, hidden_features=(128,))
@@ -79,7 +84,9 @@ ARMS: dict[str, tuple[Callable[[Dataset], Pair], Inference]] = {
 }
 
 
-def measure_arm(name: str, seed: int, draws: int = 100, settings: Inference | None = None) -> dict[str, object]:
+def measure_arm(
+    name: str, seed: int, draws: int = 100, settings: Inference | None = None, figures: Path | None = None
+) -> dict[str, object]:
     """Train one arm with one seed and measure it on the test images.
 
     Args:
@@ -87,6 +94,7 @@ def measure_arm(name: str, seed: int, draws: int = 100, settings: Inference | No
         seed: decides split, initial weights, order of batches and noise.
         draws: K, for arms with dequantization noise.
         settings: training, in place of the arm's own.
+        figures: folder for pictures of what a flow generates, and of the way between two images through its base.
 
     Returns:
         One row: parameters, epochs, seconds per epoch and of 64 samples, bits/dim with standard error over
@@ -105,6 +113,11 @@ def measure_arm(name: str, seed: int, draws: int = 100, settings: Inference | No
     device = next(model.parameters()).device
     result = measure_flow(model, guide, data.test.to(device), draws, seed)
     metrics = {m.name: m for m in flow_metrics(result, data.features, True, "test", {})}
+    if figures is not None and isinstance(model, DequantizedFlow):
+        model.cpu()
+        write_figure(plot_flow_samples(model, data, seed=seed), figures / f"{name} samples.png")
+        write_figure(plot_interpolation(model, data, seed=seed), figures / f"{name} interpolation.png")
+        model.to(device)
     started = time.perf_counter()
     _sample(model)
     return {
@@ -133,7 +146,7 @@ class _Arguments:
     """Compare models of digits by bits/dim.
 
     Args:
-        out: directory of the table.
+        out: directory of the table, and of pictures of the first seed.
         arms: which arms; all by default.
         seeds: how many seeds.
     """
@@ -151,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for name in args.arms:
         for seed in range(args.seeds):
-            rows.append(measure_arm(name, seed))
+            rows.append(measure_arm(name, seed, figures=None if seed else args.out))
             print(rows[-1], file=sys.stderr)
     table = pd.DataFrame(rows)
     write_table(args.out / "models_of_data.csv", table)
