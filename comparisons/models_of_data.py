@@ -115,8 +115,9 @@ def measure_arm(
     metrics = {m.name: m for m in flow_metrics(result, data.features, True, "test", {})}
     if figures is not None and isinstance(model, DequantizedFlow):
         model.cpu()
-        write_figure(plot_flow_samples(model, data, seed=seed), figures / f"{name} samples.png")
-        write_figure(plot_interpolation(model, data, seed=seed), figures / f"{name} interpolation.png")
+        file = name.lower().replace(",", "").replace(" ", "-")
+        write_figure(plot_flow_samples(model, data, seed=seed), figures / f"{file}-samples.png")
+        write_figure(plot_interpolation(model, data, seed=seed), figures / f"{file}-interpolation.png")
         model.to(device)
     started = time.perf_counter()
     _sample(model)

@@ -16,7 +16,7 @@ QUICK = Inference(epochs=1, batch_size=256, validation_draws=1, device="cpu")
 @pytest.mark.parametrize("name", ARMS)
 def test_every_arm_is_measured(name: str, tmp_path: Path) -> None:
     row = measure_arm(name, seed=0, draws=2, settings=QUICK, figures=tmp_path if name == "Glow" else None)
-    drawn = {f"Glow {what}.png" for what in ("samples", "interpolation")} if name == "Glow" else set()
+    drawn = {f"glow-{what}.png" for what in ("samples", "interpolation")} if name == "Glow" else set()
     assert {file.name for file in tmp_path.iterdir()} == drawn
     bits, bound = row["bits_per_dim"], row["bits_per_dim_bound"]
     assert isinstance(bits, float)
