@@ -71,9 +71,9 @@ QUESTION = Question(
         ("fine-tuned", "flow-joint"),
     ),
     data=("digits", "sprites", "pinwheel"),
-    # marginal_kl_train can only be compared between arms: subsampling_bias, beside it, is what 5000 codes hide
+    # marginal_kl_train can only be compared between arms: subsampling_bias_train, beside it, is what 5000 codes hide
     secondary=(
-        *("elbo", "nll_ais", "effective_draws", "kl", "marginal_kl_train", "subsampling_bias"),
+        *("elbo", "nll_ais", "effective_draws", "kl", "marginal_kl_train", "subsampling_bias_train"),
         *("held_out_hole_mass", "c2st_auc", "fid"),
     ),
     measures=("surgery", "holes", "classifier", "generation", "gaps"),
