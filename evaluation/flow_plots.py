@@ -14,7 +14,7 @@ from torch import Tensor
 from zuko.transforms import ComposedTransform
 
 from flowvae.data import Dataset
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, whole_number
 from flowvae.evaluation.drawing import BLUE, on_grid
 from flowvae.evaluation.images import image_shape, show_images
 from flowvae.evaluation.paths import different_pairs
@@ -45,8 +45,7 @@ def interpolate(model: FlowModel, start: Tensor, end: Tensor, steps: int = 9) ->
     Raises:
         FlowvaeError: for fewer than two steps.
     """
-    if steps < 2:
-        raise FlowvaeError(f"steps = {steps}: both ends belong to the way; use 2 or more.")
+    whole_number("steps", steps, least=2)  # both ends belong to the way
     angle = torch.linspace(0, math.pi / 2, steps, device=start.device)[:, None, None]
     first, last = model.encode(start), model.encode(end)
     return model.decode(angle.cos() * first + angle.sin() * last)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowvae.data import Dataset
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, whole_number
 from flowvae.evaluation.aggregated import WithPosterior, WithPrior, draw_codes
 from flowvae.evaluation.base_space import from_base, has_base, to_base
 from flowvae.evaluation.metrics import Metric, mean_metric
@@ -100,8 +100,7 @@ def latent_paths(model: WithPrior, start: Tensor, end: Tensor, steps: int = 9) -
     Raises:
         FlowvaeError: for fewer than two steps.
     """
-    if steps < 2:
-        raise FlowvaeError(f"steps = {steps}: both ends belong to the way; use 2 or more.")
+    whole_number("steps", steps, least=2)  # both ends belong to the way
     prior = model.prior()
     share = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None, None]
     straight = {"straight": torch.lerp(start, end, share)}
