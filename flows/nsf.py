@@ -10,6 +10,7 @@ from zuko.lazy import LazyTransform
 
 from flowvae.errors import boolean, whole
 from flowvae.flows.spec import Cost, NetworkFlowSpec, start_as_identity, with_affine_front
+from flowvae.flows.spline import RationalQuadraticSpline
 
 __all__ = ["NSF", "CouplingNSF"]
 
@@ -29,10 +30,11 @@ class _Spline(NetworkFlowSpec):
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         self.check_features(features)
-        flow = zuko.flows.NSF(
+        flow = zuko.flows.MAF(
             features,
             context,
-            bins=self.bins,
+            univariate=RationalQuadraticSpline,
+            shapes=[(self.bins,), (self.bins,), (self.bins - 1,)],
             transforms=self.transforms,
             hidden_features=self.hidden_features,
             passes=self._passes(features),
