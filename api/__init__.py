@@ -4,10 +4,23 @@
 `flowvae.guides`, `flowvae.data`, `flowvae.inference` and `flowvae.evaluation`.
 """
 
+import os as _os
 import sys as _sys
 
-import pyro as _pyro
-from torch.distributions import Distribution as _Distribution
+
+def _end_if_interrupted(kind: type[BaseException], *rest: object) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        return _sys.__excepthook__(kind, *rest)  # type: ignore[arg-type]
+    print("flowvae: interrupted.", file=_sys.stderr, flush=True)
+    _os._exit(130)
+
+
+if _os.path.splitext(_os.path.basename(_sys.argv[0] if _sys.argv else ""))[0] == "flowvae":
+    # The command spends seconds on the imports below, before its `main` can answer an interruption.
+    _sys.excepthook = _end_if_interrupted
+
+import pyro as _pyro  # noqa: E402
+from torch.distributions import Distribution as _Distribution  # noqa: E402
 
 # Importing zuko switches off torch's validation for the whole process, so that Normal(0, -1) passes silently.
 # Leave it as it was; where zuko came first, Pyro's own flag, which zuko does not touch, tells how that was.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
 
 from flowvae.data import LikelihoodSpec, parse_likelihood
+from flowvae.evaluation import Effort
 from flowvae.families import DATA, GUIDES, PRIORS
 from flowvae.inference import Inference
 from flowvae.networks import MLP
@@ -22,6 +23,16 @@ _LIKELIHOOD = tyro.constructors.PrimitiveConstructorSpec(
     instance_from_str=lambda words: parse_likelihood(words[0]),
     is_instance=lambda value: isinstance(value, LikelihoodSpec),
     str_from_instance=lambda value: [str(value)],
+)
+
+
+_NONE = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="none",
+    choices=("none", "None"),
+    instance_from_str=lambda words: None,
+    is_instance=lambda value: value is None,
+    str_from_instance=lambda value: ["none"],
 )
 
 
@@ -56,7 +67,7 @@ class Train:
         config: an experiment.yaml that the other arguments change; with --resume, the run's own.
         resume: go on with the interrupted run in --out.
         overwrite: delete an earlier run in --out.
-        draws: draws a datum for the test NLL.
+        draws: draws a datum for the test NLL; by default 1000 or, with --resume, as many as the run was started with.
         latent: dimension of the code.
         seed: decides split, initial weights, order of batches and noise.
         encoder: trunk of the guide's network.
@@ -71,7 +82,7 @@ class Train:
     config: Path | None = None
     resume: bool = False
     overwrite: bool = False
-    draws: int = 1000
+    draws: int | None = None
     latent: int
     seed: int
     encoder: MLP
@@ -120,6 +131,7 @@ class Evaluate:
         draws: draws a datum for the NLL.
         seed: of all measures.
         compile: none, capture or inductor: how NLL and IWAE bound are computed; inductor pays on thousands of data.
+        effort: size of iwae, gaps and bdmc.
         figures: draw the figures of the run and of the measures too.
     """
 
@@ -129,6 +141,7 @@ class Evaluate:
     draws: int = 1000
     seed: int = 0
     compile: str = "none"
+    effort: Effort = field(default_factory=Effort)
     figures: bool = False
 
 
@@ -219,5 +232,6 @@ def parse(kind: type, words: list[str], command: str, default: Any = None) -> An
     given = {} if default is None else {"default": default}
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(lambda info: _LIKELIHOOD if info.type is LikelihoodSpec else None)
+    registry.primitive_rule(lambda info: _NONE if info.type in (None, type(None)) else None)
     with registry:
         return tyro.cli(kind, args=words, prog=f"flowvae {command}", **given)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
+import traceback
 import warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -16,20 +18,31 @@ import tyro
 from flowvae import arguments
 from flowvae.arguments import parse
 from flowvae.comparisons import QUESTIONS, answer, preset_of, summarize, write_report
-from flowvae.errors import FlowvaeError, OtherDeviceWarning, SlowDirectionWarning, UnfinishedRunWarning, nearest
+from flowvae.directory import as_path
+from flowvae.errors import (
+    FlowvaeError,
+    OtherDeviceWarning,
+    SlowDirectionWarning,
+    UnfinishedRunWarning,
+    nearest,
+    one_line,
+    shown,
+)
 from flowvae.evaluation import MEASURES, draw_figures, plot_samples, write_figure
 from flowvae.experiment import Experiment, fit_prior, load
 from flowvae.files import atomic_write
 from flowvae.flows import MAF
 from flowvae.listing import format_rows, table
+from flowvae.memory import check_memory
 from flowvae.models import FlowDecoder
 from flowvae.run import NotTaken, Run
 from flowvae.second_stage import SecondStage
 from flowvae.seeds import derive, seeded
-from flowvae.words import CHOICE, arrange, take_option
+from flowvae.words import CHOICE, arrange, check_once, take_option
 
 __all__ = ["main"]
 
+MODULE = "name a file of this directory without its .py, or an installed module"
 # what to do after an interruption, by command
 GO_ON = {
     "train": "; go on from the last checkpoint with the same words and --resume",
@@ -40,30 +53,53 @@ GO_ON = {
 
 
 def _import(name: str) -> None:
-    """Import a module of the user's, beside the working directory or installed; its flows become words."""
+    """Import a module of the user's, in the working directory or installed; its flows become words."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise FlowvaeError(f"--import {one_line(name)}: is not the name of a module; {MODULE}.")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         if name.partition(".")[0] != (error.name or "").partition(".")[0]:
-            raise
-        raise FlowvaeError(
-            f"--import {name}: no such module; name a file of this directory without its .py, or an installed module."
-        ) from None
+            raise _broken(name, error) from error
+        raise FlowvaeError(f"--import {one_line(name)}: no such module; {MODULE}.") from None
+    except FlowvaeError:
+        raise
+    except Exception as error:  # whatever a user's code may raise
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: Exception) -> FlowvaeError:
+    """What a module of the user's raised, and where."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return FlowvaeError(
+        f"--import {name}: {type(error).__name__}: {one_line(error)} ({Path(place.filename).name}:{place.lineno})."
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command line; returns the exit status, 2 for a mistake that the user can mend."""
+    """Run a command line; returns the exit status, 2 for a mistake that the user can fix."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        try:
+            return _dispatch(words)
+        finally:
+            print(end="", flush=True)  # so that a closed pipe is noticed here
     except FlowvaeError as error:
         print(f"flowvae: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"flowvae: interrupted{GO_ON.get(words[0], '')}.", file=sys.stderr)
+        print(f"flowvae: interrupted{GO_ON.get(words[0], '') if words else ''}.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read the output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+        return 141  # 128 + SIGPIPE
+    except OSError as error:  # of the disk, not of the program
+        where = f"{shown(error.filename)}: " if error.filename is not None else ""
+        kept = "; what was written before stays" + GO_ON.get(words[0], "") if words else ""
+        print(f"flowvae: {where}{error.strerror or one_line(error)}{kept}.", file=sys.stderr)
+        return 2
 
 
 def _dispatch(words: list[str]) -> int:
@@ -89,11 +125,12 @@ def _dispatch(words: list[str]) -> int:
         print(__version__)
         return 0
     if words[0] not in commands:
-        raise FlowvaeError(f"unknown command {words[0]!r}; {nearest(words[0], commands)}")
+        raise FlowvaeError(f"unknown command {shown(words[0])}; {nearest(words[0], commands)}")
     words, module = take_option(words, "--import")
     while module is not None:
         _import(module)
         words, module = take_option(words, "--import")
+    check_once(words)
     with warnings.catch_warnings():
         for said in (SlowDirectionWarning, UnfinishedRunWarning, OtherDeviceWarning):
             warnings.simplefilter("always", said)
@@ -145,7 +182,7 @@ def _evaluate(words: list[str]) -> int:
     args = parse(arguments.Evaluate, words, "evaluate")
     run = load(args.run)
     measures = tuple(MEASURES) if args.measures == ("all",) else args.measures
-    how = {"split": args.split, "draws": args.draws, "seed": args.seed, "compile": args.compile}
+    how = {"split": args.split, "draws": args.draws, "seed": args.seed, "compile": args.compile, "effort": args.effort}
     not_taken = None
     try:
         taken = run.evaluate(measures=measures, figures=args.figures, **how)
@@ -162,18 +199,22 @@ def _evaluate(words: list[str]) -> int:
 
 def _sample(words: list[str]) -> int:
     args = parse(arguments.Sample, words, "sample")
-    out = args.out or args.run / "samples.png"
+    out = as_path(args.out) if args.out else args.run / "samples.png"
     if out.suffix not in (".png", ".npz"):
         raise FlowvaeError(f"--out {out}: must end in .png (a picture) or .npz (codes and data).")
     if args.count < 1:
         raise FlowvaeError(f"--count {args.count}: must be 1 or more.")
     run = load(args.run)
+    check_memory(
+        f"--count {args.count}", 4.0 * args.count * (run.experiment.latent + 2 * run.data.features), "draw fewer"
+    )
     if out.suffix == ".png":
         write_figure(plot_samples(run.pair.model, run.data, args.seed), out)
     else:
         with seeded(derive(args.seed, "sample")):
             z, mean = run.pair.model.generate(args.count)
             x = run.pair.model.decode(z).sample()
+        mean, x = run.data.original(mean), run.data.original(x)
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(out) as temporary, temporary.open("wb") as file:
             np.savez(file, z=z.numpy(force=True), mean=mean.detach().numpy(force=True), x=x.numpy(force=True))
@@ -184,7 +225,7 @@ def _sample(words: list[str]) -> int:
 def _compare(words: list[str]) -> int:
     args = parse(arguments.Compare, words, "compare")
     if args.question not in QUESTIONS:
-        raise FlowvaeError(f"question {args.question!r}: {nearest(args.question, QUESTIONS)}")
+        raise FlowvaeError(f"question {shown(args.question)}: {nearest(args.question, QUESTIONS)}")
     question = QUESTIONS[args.question]
     own = {name: value for name in ("seeds", "epochs", "draws") if (value := getattr(args, name)) is not None}
     result = answer(

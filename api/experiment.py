@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,20 @@ import yaml
 from torch import nn
 
 from flowvae.data import Dataset, DataSpec, Digits
+from flowvae.directory import (
+    CHECKPOINT,
+    HISTORY,
+    METRICS,
+    SETTINGS,
+    as_path,
+    copy_run,
+    delete_leftovers,
+    delete_run,
+    foreign,
+    holds_run,
+    is_empty,
+    writing,
+)
 from flowvae.errors import (
     DamagedError,
     EstimatedDensityWarning,
@@ -23,25 +36,39 @@ from flowvae.errors import (
     OtherDeviceWarning,
     SlowDirectionWarning,
     UnfinishedRunWarning,
+    one_line,
+    shown,
     whole,
     whole_number,
 )
-from flowvae.evaluation import draw_figures
+from flowvae.evaluation import draw_figures, read_metrics
+from flowvae.evaluation.weights import check_draws
 from flowvae.families import check_own_flow
 from flowvae.files import atomic_write, write_table
 from flowvae.flows import FlowSpec
 from flowvae.flows.spec import warn_if_slow
 from flowvae.guides import Gaussian, GuideSpec, SemiAmortized
-from flowvae.inference import Inference, best_weights, choose_device, fit, load_checkpoint, log_joint
+from flowvae.inference import (
+    Inference,
+    best_weights,
+    checkpoint_digest,
+    choose_device,
+    fit,
+    load_checkpoint,
+    log_joint,
+)
+from flowvae.memory import check_memory, watched
 from flowvae.models import VAE, FlowDecoder, PriorSpec, StandardNormal, check_prior, warn_if_improper
 from flowvae.networks import MLP, Standardize
 from flowvae.plain import build_spec, from_plain, to_plain
-from flowvae.run import Pair, Run, is_finished
+from flowvae.run import Pair, Run, check_history, is_finished
 from flowvae.second_stage import SecondStage, held, take_over
 from flowvae.seeds import derive, seeded
+from flowvae.yaml_reader import read_yaml
 
-__all__ = ["Experiment", "fit_prior", "load"]
+__all__ = ["Experiment", "fit_prior", "load", "same_anywhere"]
 
+DRAWS = 1000  # K of the test NLL, unless told otherwise
 LARGEST_SEED = 2**32 - 1  # that NumPy's generators take, with which scikit-learn draws splits
 
 
@@ -89,18 +116,20 @@ class Experiment:
         }
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                wrapped = name == "guide" and isinstance(self.guide, FlowSpec)
-                remedy = f"; FlowGuide({self.guide!r}) makes one of a flow." if wrapped else "."
-                raise FlowvaeError(
-                    f"Experiment.{name} = {getattr(self, name)!r}: must be a {kind[0].__name__} object{remedy}"
-                )
+                part = getattr(self, name)
+                wrapped = name == "guide" and isinstance(part, FlowSpec)
+                remedy = f"; FlowGuide({shown(part)}) makes one of a flow" if wrapped else ""
+                if isinstance(part, type):
+                    remedy = f"; {part.__name__}(…) makes one of the class"
+                raise FlowvaeError(f"Experiment.{name} = {shown(part)}: must be a {kind[0].__name__} object{remedy}.")
         check_prior("Experiment.prior", self.prior)
         flows = (self.prior, self.decoder.flow if isinstance(self.decoder, FlowDecoder) else None)
         once = [flow for flow in flows if isinstance(flow, FlowSpec) and not flow.twice_differentiable]
         if once and isinstance(self.guide, SemiAmortized) and self.guide.second_order:
             raise FlowvaeError(
-                f"Experiment.guide = {self.guide!r} with {once[0]!r}: its training takes gradients of gradients, which "
-                f"{type(once[0]).__name__} does not have; set second_order to false, or use another flow."
+                f"Experiment.guide = {shown(self.guide)} with {shown(once[0])}: its training takes gradients of "
+                f"gradients, which {type(once[0]).__name__} does not have; set second_order to false, or use another "
+                "flow."
             )
         if self.second_stage and isinstance(self.guide, SemiAmortized):
             raise FlowvaeError(
@@ -152,7 +181,7 @@ class Experiment:
         *,
         overwrite: bool = False,
         resume: bool = False,
-        draws: int = 1000,
+        draws: int | None = None,
         figures: bool = True,
         progress: bool = True,
         first_stage: Path | None = None,
@@ -163,34 +192,80 @@ class Experiment:
 
         Args:
             directory: where to; made if it is not there.
-            overwrite: delete an earlier run that is there.
+            overwrite: delete the files of an earlier run that is there; refused where anything else lies there.
             resume: go on with an interrupted run of the same experiment.
-            draws: K of the test NLL.
+            draws: K of the test NLL; None: 1000 or, with `resume`, as many as the run was started with.
             figures: whether to draw them.
             progress: whether to show progress bars.
             first_stage: a finished run of an earlier stage, which is copied instead of trained again.
 
         Raises:
-            FlowvaeError: for a directory that exists, or settings and data that do not fit; before any work.
+            DamagedError: if a file of the run to go on with is damaged.
+            FlowvaeError: for a directory that exists, cannot be written or is being written by another process, or
+                settings and data that do not fit; before any work.
         """
-        directory = Path(directory)
-        whole_number("draws", draws)
+        directory = as_path(directory)
+        if draws is not None:
+            whole_number("draws", draws)
         data = self.data.load(self.seed)
         for stage in self.stages():
             training = stage.second_stage.inference if stage.second_stage else stage.inference
             choose_device(training.device)
             training.check_steps(len(data.train))
         if first_stage is not None:
+            first_stage = as_path(first_stage)
             self._check_stage(first_stage)
-        facts = {"experiment": self.to_dict(), "data": data.identity.as_dict()}
-        for part in (self.prior, self.guide, self.decoder, self.second_stage and self.second_stage.prior):
-            check_own_flow(part, self.latent)
-        pair = self.build(data)
-        self._prepare(directory, overwrite, resume)
-        if not (directory / "history.csv").is_file():
-            (directory / "metrics.json").unlink(missing_ok=True)  # of weights that training will replace
-        checkpoint = directory / "checkpoint.safetensors"
-        if checkpoint.exists():
+        facts: dict[str, Any] = {"experiment": self.to_dict(), "data": data.identity.as_dict()}
+        parts = ("latent", "encoder", "decoder", "prior", "guide")
+        named = ", ".join(f"{name} = {shown(getattr(self, name))}" for name in parts)
+        with watched(f"Experiment with {named}", "use a smaller latent, or smaller networks and flows"):
+            for part in (self.prior, self.guide, self.decoder, self.second_stage and self.second_stage.prior):
+                check_own_flow(part, self.latent)
+            pair = self.build(data)
+        if draws is not None:
+            check_draws(draws, data.test, self.latent)
+        for stage in self.stages():
+            stage._check_batches(stage.second_stage.inference if stage.second_stage else stage.inference, data)
+        kept = [path for path in (getattr(self.data, "path", None), first_stage) if path is not None]
+        self._check_place(directory, overwrite, resume, kept)
+        with writing(directory):
+            self._check_place(directory, overwrite, resume, kept)  # nobody else can change it now
+            draws = draws or self._draws_before(directory, resume)
+            facts["draws"] = draws
+            return self._write(directory, data, pair, facts, resume, draws, figures, progress, first_stage)
+
+    def _draws_before(self, directory: Path, resume: bool) -> int:
+        """K that the run to go on with was started with: its last checkpoint or that of an earlier stage says it."""
+        if resume and (directory / CHECKPOINT).is_file():
+            return load_checkpoint(directory / CHECKPOINT)[1]["settings"].get("draws", DRAWS)
+        if resume and self.second_stage and (earlier := self.earlier):
+            return earlier._draws_before(directory / self.second_stage.follows, resume)
+        return DRAWS
+
+    def _write(
+        self,
+        directory: Path,
+        data: Dataset,
+        pair: Pair,
+        facts: dict[str, Any],
+        resume: bool,
+        draws: int,
+        figures: bool,
+        progress: bool,
+        first_stage: Path | None,
+    ) -> Run:
+        """Train, measure and draw, in a directory that has been checked and locked."""
+        delete_leftovers(directory)
+        if not resume:
+            delete_run(directory)
+            self.to_yaml(directory / SETTINGS)
+        checkpoint, history, metrics = (directory / name for name in (CHECKPOINT, HISTORY, METRICS))
+        if not (checkpoint.is_file() and history.is_file()):
+            for file in (metrics, history):
+                file.unlink(missing_ok=True)  # of weights that training will replace
+        elif metrics.is_file():
+            read_metrics(metrics, checkpoint_digest(checkpoint))  # raises where it is damaged
+        if checkpoint.is_file():
             stored = load_checkpoint(checkpoint)[1]["settings"]
             if not _changes(self, stored["experiment"]) and stored["data"]["sha256"] == data.identity.sha256:
                 facts = stored  # it goes on although its data have moved, or on another device
@@ -211,12 +286,24 @@ class Experiment:
                 facts=facts,
                 progress=progress,
             )
-        write_table(directory / "history.csv", fitted.history)
-        run = Run(directory, self, data, pair)
+        write_table(history, fitted.history)
+        run = Run(directory, self, data, pair, checkpoint_digest(checkpoint))
         run.evaluate(draws=draws, progress=progress)
         if figures:
             draw_figures(pair.model, pair.guide, data, fitted.history, directory / "figures", self.seed)
         return run
+
+    def _check_batches(self, training: Inference, data: Dataset) -> None:
+        """Refuse draws of which one batch does not fit into memory: codes, the decoder's layers and its output."""
+        decoder = self.decoder.mlp if isinstance(self.decoder, FlowDecoder) else self.decoder
+        numbers = self.latent + sum(decoder.hidden_features) + data.features
+        rows = min(training.batch_size, len(data.train))
+        for name, draws in (("particles", rows * training.particles), ("validation_draws", training.validation_draws)):
+            check_memory(
+                f"inference.{name} = {getattr(training, name)}",
+                draws * numbers * data.train.element_size(),
+                f"use fewer {name.replace('_', ' ')}",
+            )
 
     def _check_stage(self, finished: Path) -> None:
         """Refuse a finished run that is none of the earlier stages."""
@@ -226,49 +313,80 @@ class Experiment:
     def _run_before(self, directory: Path, finished: Path | None, draws: int, figures: bool, progress: bool) -> Run:
         """This experiment as the stage before another: loaded, copied, gone on with, or trained."""
         if finished is not None and not directory.exists() and load(finished).experiment == self:
-            copying = directory.with_name(f".{directory.name}.tmp")
-            shutil.rmtree(copying, ignore_errors=True)
-            shutil.copytree(finished, copying, ignore=shutil.ignore_patterns("*.tmp"))
-            copying.rename(directory)
+            copy_run(finished, directory)
+        started = directory.exists() and not (directory.is_dir() and is_empty(directory))
+        if started:
+            try:
+                same = Experiment.from_yaml(directory / SETTINGS) == self
+            except FlowvaeError as error:
+                raise DamagedError(str(error)) from None
+            if not same:
+                raise DamagedError(f"{directory}: holds another experiment than the stage before; delete it.")
         if is_finished(directory):
-            run = load(directory)
-            if run.experiment != self:
-                raise FlowvaeError(f"{directory}: holds another experiment than the stage before; delete it.")
-            return run
+            return load(directory)
         return self.run(
             directory,
-            resume=(directory / "experiment.yaml").is_file(),
+            resume=started,
             draws=draws,
             figures=figures,
             progress=progress,
             first_stage=finished if self.second_stage else None,
         )
 
-    def _prepare(self, directory: Path, overwrite: bool, resume: bool) -> None:
-        """Make the directory and name the experiment in it; refuse to touch what is there unless asked."""
-        file = directory / "experiment.yaml"
+    def _check_place(self, directory: Path, overwrite: bool, resume: bool, kept: list[Path]) -> None:
+        """Refuse to touch what is in the directory unless asked to, and to delete what no run has written."""
         if resume:
-            stored = Experiment.from_yaml(file)
-            if stored != self:
+            if Experiment.from_yaml(directory / SETTINGS) != self:
                 raise FlowvaeError(f"{directory}: holds another experiment; resume it with its own settings.")
+            for file in (directory / name for name in (SETTINGS, CHECKPOINT, HISTORY, METRICS)):
+                if file.is_symlink() or (file.exists() and not file.is_file()):
+                    raise DamagedError(f"{file}: is not a regular file; put the file itself in its place.")
             return
         if directory.exists() and not directory.is_dir():
             raise FlowvaeError(f"{directory}: is a file; name a directory.")
-        if directory.exists() and any(directory.iterdir()):
-            if not overwrite:
-                raise FlowvaeError(
-                    f"{directory}: exists; name another directory, or go on with it (--resume) or delete it "
-                    "(--overwrite)."
-                )
-            if not file.is_file():
-                raise FlowvaeError(f"{directory}: is not a run of this program, so it is not deleted.")
-            shutil.rmtree(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        self.to_yaml(file)
+        if not directory.exists() or is_empty(directory):
+            return
+        if not overwrite:
+            raise FlowvaeError(
+                f"{directory}: exists; name another directory, or go on with it (--resume) or delete it (--overwrite)."
+            )
+        if other := next(foreign(directory), None):
+            raise FlowvaeError(
+                f"{directory}: is not a run alone, so it is not deleted: no run has written {other}; move that, or "
+                "name another directory."
+            )
+        if not holds_run(directory):
+            raise FlowvaeError(f"{directory}: is not a run of this program, so it is not deleted; delete it yourself.")
+        with suppress(FileNotFoundError):  # the working directory may have been deleted
+            for inside in (*kept, Path()):
+                if inside.resolve().is_relative_to(directory.resolve()):
+                    raise FlowvaeError(
+                        f"{directory}: {inside.resolve()} is in use and lies in it, so it is not deleted; name another "
+                        "directory."
+                    )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries and values, which `from_dict` reads."""
-        return {f.name: to_plain(getattr(self, f.name)) for f in fields(self)}
+        """Plain dictionaries and values, which `from_dict` reads.
+
+        Raises:
+            FlowvaeError: for a part that would not be read back as what it is, such as one of a class of your own.
+        """
+        if type(self) is not Experiment:
+            raise FlowvaeError(f"{type(self).__name__}: would be read back as an Experiment; use Experiment itself.")
+        plain = {f.name: to_plain(getattr(self, f.name)) for f in fields(self)}
+        for name, value in plain.items():
+            part = getattr(self, name)
+            try:
+                back = _part(name, value)
+                reason = "" if back == part else f"would be read back as {shown(back)}"
+            except FlowvaeError as error:
+                reason = f"could not be read back ({str(error).rstrip('.')})"
+            if reason:
+                raise FlowvaeError(
+                    f"Experiment.{name} = {shown(part)}: {reason}, and a run of it could not be loaded; use the "
+                    "classes of flowvae and flows of your own that have a name (register_flow)."
+                )
+        return plain
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Experiment:
@@ -277,42 +395,35 @@ class Experiment:
         Raises:
             FlowvaeError: for unknown families or settings.
         """
-        settings = dict(plain)
-        for kind in ("data", "prior", "guide", "encoder", "decoder", "inference"):
-            if kind in settings:
-                settings[kind] = from_plain(kind, settings[kind])
-        if settings.get("second_stage") is not None:
-            settings["second_stage"] = SecondStage.from_plain(settings["second_stage"])
-        return build_spec("experiment", cls, settings)
+        if not isinstance(plain, dict):
+            raise FlowvaeError(f"experiment: {shown(plain)}; must be settings by name.")
+        return build_spec("experiment", cls, {name: _part(name, value) for name, value in plain.items()})
 
     def to_yaml(self, path: str | Path) -> None:
         """Write the experiment as YAML."""
-        with atomic_write(Path(path)) as temporary:
-            temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False))
+        with atomic_write(as_path(path)) as temporary:
+            temporary.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Experiment:
         """Read an experiment from YAML.
 
         Raises:
-            FlowvaeError: for a missing file, YAML with tags, or anything that `from_dict` refuses.
+            FlowvaeError: for a missing file, and anything that `flowvae.yaml_reader.read_yaml` or `from_dict` refuses.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FlowvaeError(f"{path}: no such file; a run keeps its settings in experiment.yaml.")
-        try:
-            plain = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise FlowvaeError(
-                f"{path}: not plain YAML ({reason}); tags such as !!python are refused, use plain values."
-            ) from None
-        if not isinstance(plain, dict):
-            raise FlowvaeError(f"{path}: must hold settings by name, such as 'latent: 8'.")
+        path = as_path(path)
+        plain = read_yaml(path)
         try:
             return cls.from_dict(plain)
         except FlowvaeError as error:
-            raise FlowvaeError(f"{path}: {error}") from None
+            raise FlowvaeError(f"{one_line(path)}: {error}") from None
+
+
+def _part(name: str, plain: Any) -> Any:
+    """A part of an experiment from plain values, or a plain setting as it is."""
+    if name == "second_stage" and plain is not None:
+        return SecondStage.from_plain(plain)
+    return from_plain(name, plain) if name in ("data", "prior", "guide", "encoder", "decoder", "inference") else plain
 
 
 def load(directory: str | Path) -> Run:
@@ -323,13 +434,17 @@ def load(directory: str | Path) -> Run:
     one, with an `OtherDeviceWarning`.
 
     Raises:
-        DamagedError: if its checkpoint is damaged, or experiment.yaml has been changed in anything else.
+        DamagedError: if its checkpoint is missing or damaged, history.csv or metrics.json has been edited, or
+            experiment.yaml has been changed in anything else.
         FlowvaeError: if it is not a run, or its data are not what they were.
     """
-    directory = Path(directory)
-    file = directory / "experiment.yaml"
+    directory = as_path(directory)
+    file = directory / SETTINGS
     experiment = Experiment.from_yaml(file)
-    tensors, facts = load_checkpoint(directory / "checkpoint.safetensors")
+    finished = (directory / HISTORY).is_file()
+    if finished and not (directory / CHECKPOINT).is_file():
+        raise DamagedError(f"{directory / CHECKPOINT}: no such checkpoint; restore it, or train again (--overwrite).")
+    tensors, facts = load_checkpoint(directory / CHECKPOINT)
     stored = facts["settings"]
     if changed := _changes(experiment, stored["experiment"]):
         raise DamagedError(
@@ -345,9 +460,11 @@ def load(directory: str | Path) -> Run:
         raise FlowvaeError(f"{error} Where the data have moved, correct data.path in {file}.") from None
     if stored["data"]["sha256"] != data.identity.sha256:
         raise FlowvaeError(
-            f"{directory}: was trained on {stored['data']}, but the data are now {data.identity.as_dict()}."
+            f"{directory}: was trained on {one_line(stored['data'])}, but the data are now {data.identity.as_dict()}."
         )
-    if not (directory / "history.csv").is_file():
+    if finished:
+        check_history(directory, facts)
+    else:
         warnings.warn(
             f"{directory}: its training has not ended; these are its best weights so far. Go on with it (--resume).",
             UnfinishedRunWarning,
@@ -367,7 +484,14 @@ def load(directory: str | Path) -> Run:
     for name, part in pair._asdict().items():
         part.load_state_dict(weights[name])
         part.to(device)
-    return Run(directory, experiment, data, pair)
+    run = Run(directory, experiment, data, pair, facts["sha256"])
+    run.metrics  # noqa: B018  (raises where they are damaged)
+    return run
+
+
+def same_anywhere(one: Experiment, other: Experiment) -> bool:
+    """Whether two experiments are the same, but for the place of the data and the device."""
+    return _anywhere(one) == _anywhere(other)
 
 
 def _changes(experiment: Experiment, stored: dict[str, Any]) -> list[str]:
@@ -403,7 +527,7 @@ def fit_prior(
         run: directory of the run.
         stage: the prior and how to fit it.
         directory: where to; the run is copied into it. An interrupted fit goes on as any run does, with `resume`.
-        overwrite: delete an earlier run that is there.
+        overwrite: delete the files of an earlier run that is there; refused where anything else lies there.
         draws: K of the test NLL.
         figures: whether to draw them.
         progress: whether to show progress bars.
@@ -411,8 +535,8 @@ def fit_prior(
     Raises:
         FlowvaeError: if it is not a finished run, or has two stages already.
     """
-    run, directory = Path(run), Path(directory)
-    if (run / "experiment.yaml").is_file() and not is_finished(run):
+    run, directory = as_path(run), as_path(directory)
+    if (run / SETTINGS).is_file() and not is_finished(run):
         raise FlowvaeError(f"{run}: is not finished; go on with it first (--resume).")
     first = load(run).experiment
     if first.second_stage is not None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from flowvae.errors import FlowvaeError, whole_number
+from flowvae.errors import FlowvaeError, shown, whole_number
 from flowvae.evaluation.explorer_plots import REACH, SIZE, Scene, draw_state
 from flowvae.families import name_of
 from flowvae.run import Run
@@ -48,12 +48,16 @@ def explore(runs: Run | Mapping[str, Run], widgets: bool | None = None, seed: in
     """
     named = {runs.directory.name: runs} if isinstance(runs, Run) else runs
     if not isinstance(named, Mapping) or not named:
-        raise FlowvaeError(f"runs = {runs!r}: must be a run or runs by name, such as {{'maf': load('runs/maf')}}.")
+        raise FlowvaeError(f"runs = {shown(runs)}: must be a run or runs by name, such as {{'maf': load('runs/maf')}}.")
     for name, run in named.items():
         if not isinstance(run, Run):
-            raise FlowvaeError(f"runs[{name!r}] = {run!r}: must be a run; `load` or `Experiment.run` gives one.")
+            raise FlowvaeError(
+                f"runs[{shown(name)}] = {shown(run)}: must be a run; `load` or `Experiment.run` gives one."
+            )
         if run.experiment.latent < 2:
-            raise FlowvaeError(f"runs[{name!r}] has latent = 1: the explorer moves in a plane; it needs 2 or more.")
+            raise FlowvaeError(
+                f"runs[{shown(name)}] has latent = 1: the explorer moves in a plane; it needs 2 or more."
+            )
     whole_number("seed", seed, least=0)
     if widgets is None:
         widgets = _in_kernel() and _ipywidgets() is not None

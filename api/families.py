@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from flowvae.data import Arrays, Digits, Pinwheel, Sprites, StaticMNIST
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.errors import FlowvaeError, nearest, shown
 from flowvae.flows import (
     BPF,
     CNF,
@@ -85,7 +85,7 @@ GUIDES: dict[str, tuple[Any, Any]] = {
     "full-rank": (FullRank, FullRank()),
     "semi-amortized": (SemiAmortized, SemiAmortized()),
 }
-# every flow in the same form, and as inverse-NAME every one that is proper turned round
+# every flow in the same form, and as inverse-NAME every one that is proper inverted
 ANY_FLOW: dict[str, tuple[Any, FlowSpec]] = {}
 
 Flow = TypeVar("Flow", bound=FlowSpec)
@@ -130,15 +130,15 @@ def register_flow(name: str) -> Callable[[type[Flow]], type[Flow]]:
     """
 
     def give(flow: type[Flow]) -> type[Flow]:
-        where = f"register_flow({name!r})"
-        if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or name.startswith("inverse-"):
+        where = f"register_flow({shown(name)})"
+        if not (isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9-]*", name)) or name.startswith("inverse-"):
             raise FlowvaeError(f"{where}: must be lower-case letters, digits and hyphens, and not begin with inverse-.")
         if name in _OURS:
             raise FlowvaeError(f"{where}: is the name of another family; choose one that is free.")
         if not (isinstance(flow, type) and issubclass(flow, FlowSpec) and "__dataclass_fields__" in vars(flow)):
             raise FlowvaeError(
-                f"{where}: {flow!r} is no flow; derive it from FlowSpec, and put @dataclass(frozen=True) between this "
-                "line and the class."
+                f"{where}: {shown(flow)} is not a flow; derive it from FlowSpec, and put @dataclass(frozen=True) "
+                "between this line and the class."
             )
         for wanted in ("title", "paper"):
             if not hasattr(flow, wanted):
@@ -189,8 +189,9 @@ def name_of(spec: Any) -> str:
         if type(spec) is family:
             return name
     raise FlowvaeError(
-        f'{spec!r}: has no name, which files and the command line need. Put @register_flow("a-name") before the class '
-        "of a flow; after a class was defined anew, make its objects anew."
+        f'{shown(spec)}: has no name, which files and the command line need. Put @register_flow("a-name") before the '
+        "class of a flow; after a class was defined anew, make its objects anew. Other parts of your own have no place "
+        "in an experiment: train a model and guide that have them with flowvae.inference.fit."
     )
 
 
@@ -207,7 +208,7 @@ def check_family(kind: str, name: str) -> None:
         role = "prior" if kind == "prior" else "posterior"
         raise FlowvaeError(f"{kind} {name}: this family cannot be a {role}: {ANY_FLOW[name][1].why_not}.")
     own = "" if kind == "data" else " A flow of your own: import its module first (--import MODULE)."
-    raise FlowvaeError(f"{kind}: unknown family {name!r}; {nearest(name, families)}{own}")
+    raise FlowvaeError(f"{kind}: unknown family {shown(name)}; {nearest(name, families)}{own}")
 
 
 def families_of(kind: str) -> Mapping[str, Any]:

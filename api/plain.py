@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flowvae.data import DataSpec, LikelihoodSpec
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.errors import FlowvaeError, nearest, plain_number, shown
 from flowvae.families import ANY_FLOW, FLOWS, check_family, families_of, name_of
 from flowvae.flows import FlowSpec, Inverse
 from flowvae.guides import FlowGuide, GuideSpec
@@ -25,18 +25,23 @@ def to_plain(spec: Any) -> Any:
     """A spec as dictionaries, lists and plain values, as YAML and JSON hold them.
 
     Raises:
-        FlowvaeError: for a prior, guide, flow or data set that has no name.
+        FlowvaeError: for a prior, guide, flow or data set that has no name, or a value that is not plain.
 
     >>> from flowvae.flows import MAF
     >>> to_plain(Inverse(MAF(transforms=1)))
     {'family': 'inverse-maf', 'transforms': 1, 'hidden_features': [32]}
     """
+    spec = plain_number(spec)
     if isinstance(spec, LikelihoodSpec | Path):
         return str(spec)
     if isinstance(spec, tuple):
         return [to_plain(value) for value in spec]
-    if not is_dataclass(spec):
+    if spec is None or type(spec) in (bool, int, float, str):
         return spec
+    if not is_dataclass(spec) or isinstance(spec, type):
+        raise FlowvaeError(
+            f"{shown(spec)}: cannot be written to a file; a setting is a number, a text or a tuple of them."
+        )
     values = {f.name: to_plain(getattr(spec, f.name)) for f in fields(spec)}
     if not (isinstance(spec, DataSpec | GuideSpec) or hasattr(spec, "roles")):  # roles: of a flow or another prior
         return values
@@ -68,10 +73,10 @@ def from_plain(kind: str, plain: Any) -> Any:
     families = families_of(kind)
     if isinstance(plain, str):
         plain = {"family": plain}
-    if not isinstance(plain, dict) or "family" not in plain:
-        raise FlowvaeError(f"{kind}: {plain!r}; must name a family. {nearest('', families)}")
+    if not isinstance(plain, dict) or not isinstance(plain.get("family"), str):
+        raise FlowvaeError(f"{kind}: {shown(plain)}; must name a family. {nearest('', families)}")
     settings = dict(plain)
-    name = str(settings.pop("family"))
+    name = settings.pop("family")
     check_family(kind, name)
     for setting in settings:
         check_setting(kind, name, setting)
@@ -88,7 +93,7 @@ def from_plain(kind: str, plain: Any) -> Any:
 
 def _from_settings(label: str, spec: type, plain: Any) -> Any:
     if not isinstance(plain, dict):
-        raise FlowvaeError(f"{label}: {plain!r}; must be settings by name.")
+        raise FlowvaeError(f"{label}: {shown(plain)}; must be settings by name.")
     if label != "decoder" or "flow" not in plain:
         return build_spec(label, spec, plain)
     settings = {**plain, "flow": from_plain("flow", plain["flow"])}
@@ -102,7 +107,7 @@ def _flow(label: str, name: str, settings: dict[str, Any]) -> FlowSpec:
     return Inverse(plain) if name.startswith("inverse-") else plain
 
 
-def check_setting(kind: str, name: str, setting: str) -> None:
+def check_setting(kind: str, name: str, setting: object) -> None:
     """Refuse a setting that a family does not have, and say which family has it.
 
     Raises:
@@ -113,7 +118,7 @@ def check_setting(kind: str, name: str, setting: str) -> None:
     if setting not in known:
         owners = [other for other, entry in families.items() if setting in _settings(kind, entry)]
         owned = f" it is a setting of {', '.join(owners)}." if owners else ""
-        raise FlowvaeError(f"{kind} {name}: no setting {setting!r};{owned} {nearest(setting, known)}")
+        raise FlowvaeError(f"{kind} {name}: no setting {shown(setting)};{owned} {nearest(setting, known)}")
 
 
 def build_spec(label: str, family: type, settings: dict[str, Any]) -> Any:
@@ -125,11 +130,17 @@ def build_spec(label: str, family: type, settings: dict[str, Any]) -> Any:
     known = {f.name: f for f in fields(family)}
     for setting in settings:
         if setting not in known:
-            raise FlowvaeError(f"{label}: no setting {setting!r}; {nearest(setting, known)}")
+            raise FlowvaeError(f"{label}: no setting {shown(setting)}; {nearest(setting, known)}")
     for setting, f in known.items():
         if setting not in settings and f.default is MISSING and f.default_factory is MISSING:
             raise FlowvaeError(f"{label}: the setting {setting!r} must be given.")
-    return family(**settings)
+    # a file has lists where a spec has tuples
+    given = {name: _tuple(value) if type(known[name].default) is tuple else value for name, value in settings.items()}
+    return family(**given)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(entry) for entry in value) if isinstance(value, list) else value
 
 
 def _settings(kind: str, entry: Any) -> list[str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from flowvae.data import Dataset
-from flowvae.errors import FlowvaeError, nearest, whole_number
+from flowvae.directory import CHECKPOINT, HISTORY, METRICS, delete_leftovers, figure_file, writing
+from flowvae.errors import DamagedError, FlowvaeError, nearest, one_line, shown, whole_number
 from flowvae.evaluation import (
     MEASURES,
+    Effort,
     Metric,
     Subject,
     check_measures,
@@ -22,12 +26,13 @@ from flowvae.evaluation import (
     write_figure,
 )
 from flowvae.guides import AmortizedGuide
+from flowvae.inference import checkpoint_digest, history_table, load_checkpoint
 from flowvae.models import VAE
 
 if TYPE_CHECKING:
     from flowvae.experiment import Experiment  # which makes runs, so it imports this file
 
-__all__ = ["NotTaken", "Pair", "Run", "is_finished"]
+__all__ = ["NotTaken", "Pair", "Run", "check_history", "is_finished"]
 
 
 class NotTaken(FlowvaeError):  # noqa: N818  (what happened, not what class it is of)
@@ -59,18 +64,24 @@ class Run:
         experiment: its settings.
         data: its data.
         pair: model and guide with the best weights.
+        checkpoint: checksum of the checkpoint that the weights are from.
     """
 
     directory: Path
     experiment: Experiment
     data: Dataset
     pair: Pair
+    checkpoint: str = ""
 
     @property
     def metrics(self) -> list[Metric]:
-        """What has been measured so far."""
-        file = self.directory / "metrics.json"
-        return read_metrics(file) if file.exists() else []
+        """What has been measured so far.
+
+        Raises:
+            DamagedError: if metrics.json has been edited, or is that of other weights.
+        """
+        file = self.directory / METRICS
+        return read_metrics(file, self.checkpoint) if file.exists() else []
 
     def metric(self, name: str, split: str = "test") -> Metric:
         """One measure by its name.
@@ -81,11 +92,11 @@ class Run:
         found = {metric.name: metric for metric in self.metrics if metric.split == split}
         if not found:
             raise FlowvaeError(
-                f"{self.directory}: nothing has been measured on {split}, so there is no {name!r}; evaluate the run, "
-                "after going on with its training (--resume) if that has not ended."
+                f"{self.directory}: nothing has been measured on {split}, so there is no {shown(name)}; evaluate the "
+                "run, after going on with its training (--resume) if that has not ended."
             )
         if name not in found:
-            raise FlowvaeError(f"{self.directory}, {split}: no measure {name!r}; {nearest(name, found)}")
+            raise FlowvaeError(f"{self.directory}, {split}: no measure {shown(name)}; {nearest(name, found)}")
         return found[name]
 
     @property
@@ -93,20 +104,30 @@ class Run:
         """One row an epoch of the last stage.
 
         Raises:
+            DamagedError: if history.csv is not what the checkpoint says.
             FlowvaeError: if its training has not ended.
         """
-        if not (self.directory / "history.csv").is_file():
+        if not (self.directory / HISTORY).is_file():
             raise FlowvaeError(f"{self.directory}: its training has not ended; go on with it (--resume).")
-        return pd.read_csv(self.directory / "history.csv")
+        return check_history(self.directory, load_checkpoint(self.directory / CHECKPOINT)[1])
 
     @property
     def whole_history(self) -> pd.DataFrame:
-        """One row an epoch of all stages, the first stage first."""
-        places = [self.directory]
+        """One row an epoch of all stages, the first stage first.
+
+        Raises:
+            DamagedError: if the history or checkpoint of an earlier stage is missing or damaged.
+            FlowvaeError: if the training of the last stage has not ended.
+        """
+        histories, place = [self.history], self.directory
         for stage in self.experiment.stages():
             if stage.second_stage:
-                places.append(places[-1] / stage.second_stage.follows)
-        return pd.concat([pd.read_csv(place / "history.csv") for place in reversed(places)], ignore_index=True)
+                place = place / stage.second_stage.follows
+                try:
+                    histories.append(check_history(place, load_checkpoint(place / CHECKPOINT)[1]))
+                except FlowvaeError as error:
+                    raise DamagedError(str(error)) from None
+        return pd.concat(histories[::-1], ignore_index=True)
 
     @property
     def parameters(self) -> int:
@@ -114,9 +135,9 @@ class Run:
         return sum(p.numel() for part in self.pair for p in part.parameters())
 
     @property
-    def measured(self) -> set[str]:
-        """Names of the measures that have been taken on the test split."""
-        return {m.protocol["measure"] for m in self.metrics if m.protocol.get("of") == "test"}
+    def measured(self) -> dict[str, dict[str, Any] | None]:
+        """Measures that have been taken on the test split, with the effort of those that depend on it."""
+        return {m.protocol["measure"]: m.protocol.get("effort") for m in self.metrics if m.protocol.get("of") == "test"}
 
     def evaluate(
         self,
@@ -126,6 +147,7 @@ class Run:
         draws: int = 1000,
         seed: int = 0,
         compile: str = "none",  # noqa: A002
+        effort: Effort | None = None,
         figures: bool = False,
         progress: bool = True,
     ) -> list[Metric]:
@@ -140,15 +162,22 @@ class Run:
             seed: of all measures.
             compile: "none", "capture" or "inductor": how likelihood and IWAE bound are computed. Inductor pays from
                 some thousand data on.
+            effort: size of the measures that refine guides or run chains.
             figures: whether to draw the measures that have a figure, into the run's figures.
             progress: whether to show progress bars.
 
         Raises:
-            FlowvaeError: for an unknown measure or split, or one of held-out data on "train"; before any work.
+            DamagedError: if metrics.json has been edited; before any work.
+            FlowvaeError: for an unknown measure or split, or one of held-out data on "train", and if the directory
+                cannot be written or holds other weights than these; before any work.
             NotTaken: at the end, if a measure could not be taken; names each of them with its reason.
         """
         whole_number("draws", draws)
         check_measures(measures, split, compile)
+        if not measures:
+            return []
+        with self._writing():  # before the work, which would be lost
+            self.metrics  # noqa: B018  (raises where it is damaged)
         new: list[Metric] = []
         refused: dict[str, FlowvaeError] = {}
         for name in measures:
@@ -158,23 +187,63 @@ class Run:
                 "data": self.data.identity.as_dict(),
                 "flowvae": version("flowvae"),
             }
-            subject = Subject(*self.pair, self.data, split, draws, seed, protocol, compile, progress)
+            subject = Subject(
+                *self.pair, self.data, split, draws, seed, protocol, compile, effort or Effort(), progress
+            )
             try:
                 taken = MEASURES[name](subject)
             except FlowvaeError as error:
                 refused[name] = error
                 continue
-            merge_metrics(self.directory / "metrics.json", taken.metrics)  # at once: the next one may be interrupted
+            with self._writing():  # at once: the next one may be interrupted
+                merge_metrics(self.directory / METRICS, taken.metrics, self.checkpoint)
             new += taken.metrics
             for title, draw in taken.figures.items() if figures else ():
-                write_figure(draw(), self.directory / "figures" / f"{title}.png")
+                write_figure(draw(), figure_file(self.directory, title))
         if refused:
             reasons = "; ".join(f"{name} ({str(error).rstrip('.')})" for name, error in refused.items())
             raise NotTaken(f"{self.directory}: could not be measured: {reasons}.", new)
         return new
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Be the only writer to the directory, and only while it holds the weights of this run."""
+        self._check_weights()
+        with writing(self.directory, wait=10.0):
+            self._check_weights()
+            delete_leftovers(self.directory)
+            yield
+
+    def _check_weights(self) -> None:
+        if checkpoint_digest(self.directory / CHECKPOINT) != self.checkpoint:
+            raise FlowvaeError(
+                f"{self.directory}: holds other weights than when the run was opened, so nothing is stored; open it "
+                "again when its training has ended."
+            )
+
+
+def check_history(directory: Path, facts: dict[str, Any]) -> pd.DataFrame:
+    """One row an epoch, as the facts of a checkpoint have it.
+
+    Raises:
+        DamagedError: if history.csv says anything else.
+    """
+    history = history_table(facts["progress"]["rows"], facts["progress"]["best_epoch"])
+    file = directory / HISTORY
+    try:
+        expected = pd.read_csv(StringIO(history.to_csv(index=False)), dtype=str)  # every digit counts
+        same, reason = pd.read_csv(file, dtype=str).equals(expected), "its rows are others"
+    except (FileNotFoundError, ValueError) as error:
+        same, reason = False, one_line(error)
+    if not same:
+        raise DamagedError(
+            f"{file}: does not match the checkpoint beside it ({reason}); go on with the run (--resume), which writes "
+            "it again."
+        )
+    return history
+
 
 def is_finished(directory: str | Path) -> bool:
     """Whether a run in that directory has ended its training, and has been measured."""
     directory = Path(directory)
-    return (directory / "history.csv").is_file() and (directory / "metrics.json").is_file()
+    return (directory / HISTORY).is_file() and (directory / METRICS).is_file()

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from flowvae.errors import FlowvaeError, boolean
+from flowvae.errors import FlowvaeError, boolean, shown
 from flowvae.inference import Inference
 from flowvae.models import VAE, PriorSpec, StandardNormal, check_prior
+from flowvae.networks import eval_mode
 from flowvae.plain import build_spec, from_plain
 
 __all__ = ["SecondStage", "held", "take_over"]
@@ -49,7 +50,7 @@ class SecondStage:
                 "to train the VAE on."
             )
         if not isinstance(self.inference, Inference):
-            raise FlowvaeError(f"SecondStage.inference = {self.inference!r}: must be an Inference object.")
+            raise FlowvaeError(f"SecondStage.inference = {shown(self.inference)}: must be an Inference object.")
 
     @property
     def fits_prior(self) -> bool:
@@ -74,7 +75,7 @@ class SecondStage:
             FlowvaeError: for unknown families or settings.
         """
         if not isinstance(plain, dict):
-            raise FlowvaeError(f"second_stage: {plain!r}; must be settings by name: {', '.join(_names(cls))}.")
+            raise FlowvaeError(f"second_stage: {shown(plain)}; must be settings by name: {', '.join(_names(cls))}.")
         settings = dict(plain)
         if "prior" in settings:
             settings["prior"] = from_plain("prior", settings["prior"])
@@ -95,14 +96,15 @@ def take_over(pair: tuple[VAE, nn.Module], earlier: tuple[VAE, nn.Module], prior
 
 @contextmanager
 def held(pair: tuple[VAE, nn.Module]) -> Iterator[None]:
-    """Inside the block only the prior of the pair can be trained."""
+    """Inside the block only the prior of the pair can be trained; all else is in evaluation mode."""
     model, guide = pair
     of_prior = set(model.prior.parameters())
     trained = [p for part in (model, guide) for p in part.parameters() if p.requires_grad and p not in of_prior]
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
-        yield
+        with eval_mode(model.decoder, model.likelihood, guide):
+            yield
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

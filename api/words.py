@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
+from flowvae.errors import FlowvaeError, shown
 from flowvae.experiment import Experiment
 from flowvae.families import check_family, name_of
 from flowvae.plain import check_setting
 
-__all__ = ["CHOICE", "arrange", "take_option"]
+__all__ = ["CHOICE", "arrange", "check_once", "take_option"]
 
 GROUPS = ("data", "prior", "guide")
 CHOICE = re.compile(rf"({'|'.join(GROUPS)}):(\S*)")  # prior:maf
@@ -21,7 +22,7 @@ def arrange(words: list[str], base: Experiment) -> list[str]:
     A part that has settings but was not named is the one of the base.
 
     Raises:
-        FlowvaeError: for an unknown family, or a setting of another one.
+        FlowvaeError: for an unknown family, a part that is named twice, or a setting of another family.
 
     >>> arrange(["prior:maf", "--latent", "2", "--prior.transforms", "5"], Experiment())
     ['--latent', '2', 'prior:maf', '--prior.transforms', '5']
@@ -33,6 +34,8 @@ def arrange(words: list[str], base: Experiment) -> list[str]:
     for word in words:
         if choice := CHOICE.fullmatch(word):
             group, name = choice.groups()
+            if group in named:
+                raise FlowvaeError(f"{named[group]} and {word}: the {group} is named twice; name it once.")
             check_family(group, name)
             named[group] = word
             current = parts[group]
@@ -59,11 +62,36 @@ def arrange(words: list[str], base: Experiment) -> list[str]:
     return arranged
 
 
+def check_once(words: list[str]) -> None:
+    """Refuse an option that is given twice, of which only the last value would count.
+
+    Raises:
+        FlowvaeError: for such an option.
+    """
+    seen: dict[str, str] = {}
+    for word in words:
+        if not word.startswith("--"):
+            continue
+        option = word.partition("=")[0].replace("_", "-")
+        meant = re.sub(r"^(--(?:.*\.)?)no-", r"\1", option)  # --no-figures is --figures
+        if meant in seen and meant != "--help":
+            if seen[meant] == option:
+                raise FlowvaeError(f"{shown(option)}: is given twice; give it once.")
+            raise FlowvaeError(f"{shown(seen[meant])} and {shown(option)}: contradict each other; give one of them.")
+        seen[meant] = option
+
+
 def take_option(words: list[str], name: str) -> tuple[list[str], str | None]:
-    """Take an option and its value out of the words."""
+    """Take an option and its value out of the words.
+
+    Raises:
+        FlowvaeError: if it has no value.
+    """
     for i, word in enumerate(words):
         if word.startswith(f"{name}="):
             return words[:i] + words[i + 1 :], word.partition("=")[2]
-        if word == name and i + 1 < len(words):
+        if word == name:
+            if i + 1 == len(words) or words[i + 1].startswith("--"):
+                raise FlowvaeError(f"{name}: needs a value after it.")
             return words[:i] + words[i + 2 :], words[i + 1]
     return words, None

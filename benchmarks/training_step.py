@@ -201,7 +201,8 @@ def recipe(name: str, model: VAE, guide: AmortizedGuide, loss: Any) -> Callable[
 def svi_of_fit(model: VAE, guide: AmortizedGuide, settings: Inference) -> SVI:
     """What `fit` steps with."""
     pair = nn.ModuleDict({"model": model, "guide": guide})
-    return _svi(model, guide, JointAdam(pair.named_parameters(), LEARNING_RATE, settings.clip), settings, 1)[0]
+    optim = JointAdam(pair.named_parameters(), LEARNING_RATE, settings.clip)
+    return _svi(model, guide, optim, settings, 1, settings.batch_size)[0]
 
 
 def step_of_fit(svi: SVI) -> Callable[[Tensor], float]:

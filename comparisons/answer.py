@@ -14,13 +14,16 @@ import pandas as pd
 from matplotlib.image import imsave
 
 from flowvae.comparisons.grid import Grid, run_grid
+from flowvae.comparisons.names import check_name
 from flowvae.comparisons.plots import plot_differences
 from flowvae.comparisons.question import Preset, Question, preset_of
 from flowvae.comparisons.statistics import LEVEL, MARGIN, describe, paired_differences, summarize
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.data import Dataset
+from flowvae.directory import as_path, locked
+from flowvae.errors import FlowvaeError, nearest, shown, whole_number
 from flowvae.evaluation import image_grid, write_figure
-from flowvae.experiment import Experiment, load
-from flowvae.files import atomic_write, write_table
+from flowvae.experiment import LARGEST_SEED, Experiment, load
+from flowvae.files import atomic_write, is_temporary, write_table
 from flowvae.run import Run
 from flowvae.seeds import derive, seeded
 
@@ -77,14 +80,23 @@ def answer(
         FlowvaeError: for unknown data or presets, data that cannot be loaded, a measure that no cell has, or if so
             many cells failed that nothing can be compared.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
+    whole_number("jobs", jobs)
+    whole_number("first_seed", first_seed, least=0, most=LARGEST_SEED - preset_of(preset).seeds + 1)
     arms = question.experiments(data, preset, path)
+    for name in (question.name, *arms):
+        check_name("question or arm", name)  # its files are called by it
     settings = preset_of(preset)
     label = preset if isinstance(preset, str) else settings.label(max(arm.inference.epochs for arm in arms.values()))
     label += f"-from-seed-{first_seed}" if first_seed else ""
     seeds = range(first_seed, first_seed + settings.seeds)
     # one for all arms; and a file that is not there is found before the first cell and not in each of them
     loaded = next(iter(arms.values())).data.load(first_seed)
+    place = directory / f"{question.name}-{data}-{label}"
+    lock = directory / f".{place.name}.lock"
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(lock):  # what cannot be written is found before the first cell
+        pass
     grid = run_grid(
         arms,
         seeds,
@@ -93,13 +105,26 @@ def answer(
         scheduler=scheduler,
         draws=settings.draws,
         measures=question.measures,
+        effort=settings.effort,
         progress=progress,
     )
-    place = directory / f"{question.name}-{data}-{label}"
-    place.mkdir(exist_ok=True)
-    for pattern in ("answer.*", "*.csv", "*.png", "samples/*.png"):  # nothing of an earlier answer beside this one
-        for file in place.glob(pattern):
-            file.unlink()
+    with locked(lock):  # one of those who ask the same writes at a time
+        return _write(place, question, arms, grid, loaded, seeds, settings, data, label)
+
+
+def _write(
+    place: Path,
+    question: Question,
+    arms: Mapping[str, Experiment],
+    grid: Grid,
+    loaded: Dataset,
+    seeds: range,
+    settings: Preset,
+    data: str,
+    label: str,
+) -> Answer:
+    """Write tables, figures and the answer itself, in place of an earlier one."""
+    _delete_earlier(place)
     write_table(place / "failed.csv", grid.failed)
     if grid.table.empty:
         raise FlowvaeError(f"{place}: every cell failed; the first: {grid.failed['error'].iloc[0]}")
@@ -117,6 +142,7 @@ def answer(
         "preset": label,
         "seeds": list(seeds),
         "draws": settings.draws,
+        "effort": settings.effort.as_dict(),
         "measure": question.measure,
         "secondary": list(question.secondary),
         "unit": question.unit,
@@ -133,17 +159,39 @@ def answer(
     if len(primary):
         figure = plot_differences(grid.table, primary, question, protocol["split"])
         write_figure(figure, place / "differences.png")
-    first = grid.table[grid.table["seed"] == first_seed]
-    runs = {row["arm"]: load(directory / "cells" / row["cell"]) for _, row in first.iterrows()}
-    for name, figure in (question.draw(runs, grid.table) if question.draw else {}).items():
+    first = grid.table[grid.table["seed"] == seeds[0]]
+    runs = {row["arm"]: load(place.parent / "cells" / row["cell"]) for _, row in first.iterrows()}
+    figures = question.draw(runs, grid.table) if question.draw else {}
+    for name, figure in figures.items():
         write_figure(figure, place / f"{name}.png")
+    protocol["figures"] = list(figures)
     _write_samples(place / "samples", runs)
     means = summarize(grid.table, (question.measure, *question.secondary))
     with atomic_write(place / "answer.md") as temporary:
-        temporary.write_text(_markdown(protocol, means, differences))
+        temporary.write_text(_markdown(protocol, means, differences), encoding="utf-8")
     with atomic_write(place / "answer.json") as temporary:  # last: it says that the others are there
         temporary.write_text(json.dumps(protocol, indent=2) + "\n")
     return Answer(place, grid, differences, sentences)
+
+
+def _delete_earlier(place: Path) -> None:
+    """Delete the files of an earlier answer, and nothing that it has not written; answer.json, which names them, last.
+
+    The names in it are taken as names: one that is a path to elsewhere is left alone.
+    """
+    try:
+        earlier = json.loads((place / "answer.json").read_text(encoding="utf-8"))
+        figures = [str(name) for name in earlier.get("figures", [])]
+        samples = ["data", *map(str, earlier["arms"])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        figures, samples = [], []
+    names = [*(f"{name}.png" for name in figures), "failed.csv", "table.csv", "answer.md", "answer.json"]
+    files = [*place.glob("differences*.csv"), *place.glob("differences*.png")]
+    files += [place / "samples" / f"{name}.png" for name in samples if Path(name).name == name]
+    files += [place / name for name in names if Path(name).name == name]
+    files = [*(path for path in place.rglob(".*.tmp") if is_temporary(path)), *files]  # of one that was killed
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _differences(question: Question, arms: Mapping[str, Experiment], table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -152,7 +200,7 @@ def _differences(question: Question, arms: Mapping[str, Experiment], table: pd.D
     for measure in (question.measure, *question.secondary):
         if measure not in table:
             raise FlowvaeError(
-                f"{question.name}: no cell has the measure {measure!r}; {nearest(measure, map(str, table))} The "
+                f"{question.name}: no cell has the measure {shown(measure)}; {nearest(measure, map(str, table))} The "
                 "measures that a cell takes are named by Question.measures; what is done is kept."
             )
         known = {arm: set(runs["seed"]) for arm, runs in table.dropna(subset=measure).groupby("arm")}

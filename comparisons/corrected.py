@@ -1,8 +1,8 @@
 """The NLL by draws of the guide, corrected by annealed importance sampling (AIS) where both have judged the same data.
 
 A guide that fits badly makes the NLL by K draws too high, and not by as much in every arm. AIS is nearer to the truth
-and too dear for all test data. So K draws judge all of them, and what they give too much on the few data of the measure
-`gaps` is taken off. For an answer whose cells have that measure:
+and too expensive for all test data. So K draws judge all of them, and what they give too much on the few data of the
+measure `gaps` is taken off. For an answer whose cells have that measure:
 
     python -m flowvae.comparisons.corrected runs/questions/prior-flows-sprites-hour
 """
@@ -20,8 +20,10 @@ import tyro
 from tqdm.auto import tqdm
 
 from flowvae.comparisons import QUESTIONS
+from flowvae.comparisons.names import check_name, inside
 from flowvae.comparisons.statistics import paired_differences
-from flowvae.errors import FlowvaeError
+from flowvae.directory import as_path
+from flowvae.errors import FlowvaeError, one_line
 from flowvae.evaluation import measure_likelihoods
 from flowvae.experiment import load
 
@@ -35,14 +37,14 @@ def corrected_nll(place: str | Path) -> pd.DataFrame:
         place: directory of the answer; its cells lie beside it.
 
     Raises:
-        FlowvaeError: for a directory without an answer or its cells, or cells without the measure `gaps`.
+        FlowvaeError: for a directory without an answer or its cells, a damaged answer, or cells without the measure
+            `gaps`.
     """
-    place = Path(place)
-    if not (place / "answer.json").is_file():
-        raise FlowvaeError(f"{place}: no answer in it; name a directory that flowvae compare wrote.")
+    place = _place(place)
+    cells = place.parent / "cells"
     rows = []
-    for _, cell in tqdm(list(pd.read_csv(place / "table.csv").iterrows()), disable=None):
-        run = load(place.parent / "cells" / cell["cell"])
+    for _, cell in tqdm(list(_table(place).iterrows()), disable=None):
+        run = load(inside(cells, cells / check_name("cell", cell["cell"])))
         nll, ais = run.metric("nll"), run.metric("nll_ais")
         model, guide = run.pair
         few = run.data.test[: ais.protocol["rows"]].to(next(guide.parameters()).device)
@@ -51,6 +53,21 @@ def corrected_nll(place: str | Path) -> pd.DataFrame:
         too_much = by_draws.item() - ais.value
         rows.append({"arm": cell["arm"], "seed": cell["seed"], "nll": nll.value, "too_much": too_much})
     return pd.DataFrame(rows).assign(corrected=lambda table: table["nll"] - table["too_much"])
+
+
+def _place(directory: str | Path) -> Path:
+    place = as_path(directory)
+    if not (place / "answer.json").is_file():
+        raise FlowvaeError(f"{place}: no answer in it; name a directory that flowvae compare wrote.")
+    return place
+
+
+def _table(place: Path) -> pd.DataFrame:
+    """Arm, seed and cell of every run of an answer."""
+    try:
+        return pd.read_csv(place / "table.csv", dtype={"arm": str, "cell": str})[["arm", "seed", "cell"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise FlowvaeError(f"{place / 'table.csv'}: damaged ({one_line(error)}); run the comparison again.") from None
 
 
 @dataclass(frozen=True)
@@ -68,14 +85,20 @@ def main(argv: list[str] | None = None) -> int:
     """Run from the command line."""
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.corrected")
     torch.set_num_threads(1)
-    table = corrected_nll(args.answer)
-    protocol = json.loads((args.answer / "answer.json").read_text())
-    pairs = QUESTIONS[protocol["question"]].contrasts(protocol["arms"])
+    place = _place(args.answer)
+    try:
+        protocol = json.loads((place / "answer.json").read_text(encoding="utf-8"))
+        pairs = QUESTIONS[protocol["question"]].contrasts(protocol["arms"])
+        about = (
+            f"{protocol['data']}, {protocol['split']}, seeds {protocol['seeds']}, K = {protocol['draws']}; nats per "
+            "datum"
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FlowvaeError(f"{place / 'answer.json'}: damaged ({one_line(error)}); run the comparison again.") from None
+    table = corrected_nll(place)
     print(table.drop(columns="seed").groupby("arm", sort=False).mean().round(2).to_string())
     print(paired_differences(table, pairs, "corrected").round(3).to_string(index=False))
-    print(
-        f"{protocol['data']}, {protocol['split']}, seeds {protocol['seeds']}, K = {protocol['draws']}; nats per datum"
-    )
+    print(about)
     return 0
 
 

@@ -23,6 +23,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from flowvae.data import Dataset, Moons
+from flowvae.directory import as_path
 from flowvae.errors import FlowvaeError, ImproperDensityWarning
 from flowvae.evaluation import measure_flow, write_figure
 from flowvae.evaluation.drawing import BLUE, on_grid
@@ -133,7 +134,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run from the command line."""
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.densities")
     torch.set_num_threads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
+    out = as_path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
     data = Moons().load(args.seed)
     if data.log_evidence is None:
         raise FlowvaeError(f"{data.name}: its true density is not known.")
@@ -152,9 +154,9 @@ def main(argv: list[str] | None = None) -> int:
         )
         print(rows[-1], file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
-    write_table(args.out / "densities.csv", table)
+    write_table(out / "densities.csv", table)
     figure = plot_grid(models, data, dict(zip(table["family"], table["nats_above_truth"], strict=True)))
-    write_figure(figure, args.out / "densities.png")
+    write_figure(figure, out / "densities.png")
     print(table.to_string(index=False, float_format="%.3f"))
     print(f"{data.name}, {data.identity.split}; seed {args.seed}; se over test data, paired with the true density")
     return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import shutil
+import os
 import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,23 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from flowvae.directory import ERROR, SETTINGS, as_path, is_empty, locked
 from flowvae.errors import (
     DamagedError,
     EstimatedDensityWarning,
     FlowvaeError,
     ImproperDensityWarning,
     SlowDirectionWarning,
+    one_line,
+    shown,
 )
-from flowvae.experiment import Experiment, load
+from flowvae.evaluation import Effort
+from flowvae.experiment import Experiment, load, same_anywhere
 from flowvae.files import atomic_write
 from flowvae.run import Run, is_finished
 
 __all__ = ["Grid", "cell_name", "run_grid"]
 
-ERROR = "error.txt"
 # torch's generator and Pyro's stack belong to the process: threads of one Dask worker must not share them
 ONE_AT_A_TIME = threading.Lock()
 
@@ -66,14 +70,18 @@ def run_grid(
     scheduler: str | None = None,
     draws: int = 1000,
     measures: tuple[str, ...] = (),
+    effort: Effort | None = None,
     progress: bool = True,
 ) -> Grid:
     """Run every arm with every seed and gather the measures.
 
     A cell that is done is loaded, one that was interrupted goes on from its checkpoint, one that broke is tried
     again; a cell that breaks is reported and stops no other, even if it takes its process with it. Each cell computes
-    with one thread, so a grid gives the same table whatever the number of jobs. One grid at a time may write to a
-    directory.
+    with one thread, so a grid gives the same table whatever the number of jobs. Grids that run at the same time may
+    share a directory: a cell is run by one of them, and the others wait for it.
+
+    A cell that is damaged (a file of it is missing, truncated or edited) is set aside under another name, with a
+    warning, and run again.
 
     Args:
         arms: experiments by name; their own seed is replaced.
@@ -85,6 +93,7 @@ def run_grid(
             workers then run the cells instead of processes here.
         draws: K of the test NLL.
         measures: further measures of each cell, by their names in `flowvae.evaluation.MEASURES`.
+        effort: size of the measures that refine guides or run chains.
         progress: whether to show a progress bar over the cells.
 
     Raises:
@@ -97,16 +106,19 @@ def run_grid(
     for (arm, seed), name in names.items():
         twin = next(other for (other, of), same in names.items() if of == seed and same == name)
         if twin != arm:
-            raise FlowvaeError(f"arms {twin!r} and {arm!r}: are the same experiment; leave one of them out.")
-    directory = directory.resolve()  # workers may have been started elsewhere
+            raise FlowvaeError(f"arms {shown(twin)} and {shown(arm)}: are the same experiment; leave one of them out.")
+    directory = as_path(directory).resolve()  # workers may have been started elsewhere
     directory.mkdir(parents=True, exist_ok=True)
     index = pd.DataFrame([{"arm": arm, "seed": seed, "cell": name} for (arm, seed), name in names.items()])
     work = {
-        names[key]: joblib.delayed(_run_cell)(names[key], experiment, directory / names[key], draws, measures)
+        names[key]: joblib.delayed(_run_cell)(
+            names[key], experiment, directory / names[key], draws, measures, effort or Effort()
+        )
         for key, experiment in cells.items()
     }
     with _backend(scheduler), tqdm(total=len(cells), unit="cell", disable=None if progress else True) as bar:
-        rows = _run_all(work, jobs if scheduler is None else -1, bar.update)
+        # more processes than cells would start, and wait
+        rows = _run_all(work, min(jobs, max(2, len(cells))) if scheduler is None else -1, bar.update)
     done = index.merge(pd.DataFrame(rows), on="cell")
     columns = ["arm", "seed", "cell", "error"]
     broken = done["error"].notna() if "error" in done else pd.Series(False, index=done.index)
@@ -156,30 +168,30 @@ def _backend(scheduler: str | None) -> Iterator[None]:
                 from distributed import Client
             except ImportError:
                 raise FlowvaeError(
-                    f"scheduler = {scheduler!r}: Dask is not installed; install it with pip install -e '.[cluster]' "
-                    "in the project's folder."
+                    f"scheduler = {shown(scheduler)}: Dask is not installed; install it with pip install -e "
+                    "'.[cluster]' in the project's folder."
                 ) from None
             try:
                 stack.enter_context(Client(scheduler, timeout=10))
             except (OSError, ValueError) as error:
                 raise FlowvaeError(
-                    f"scheduler = {scheduler!r}: no Dask scheduler answers there ({error}); start one with "
-                    "`dask scheduler` and workers with `dask worker ADDRESS --nworkers 4 --nthreads 1`."
+                    f"scheduler = {shown(scheduler)}: no Dask scheduler answers there ({one_line(error)}); start one "
+                    "with `dask scheduler` and workers with `dask worker ADDRESS --nworkers 4 --nthreads 1`."
                 ) from None
             stack.enter_context(joblib.parallel_config(backend="dask"))
         yield
 
 
 def _run_cell(
-    name: str, experiment: Experiment, directory: Path, draws: int, measures: tuple[str, ...]
+    name: str, experiment: Experiment, directory: Path, draws: int, measures: tuple[str, ...], effort: Effort
 ) -> dict[str, Any]:
     """A row of the table, or of what failed; the traceback stays in the cell's directory."""
     with ONE_AT_A_TIME:
-        return _run_alone(name, experiment, directory, draws, measures)
+        return _run_alone(name, experiment, directory, draws, measures, effort)
 
 
 def _run_alone(
-    name: str, experiment: Experiment, directory: Path, draws: int, measures: tuple[str, ...]
+    name: str, experiment: Experiment, directory: Path, draws: int, measures: tuple[str, ...], effort: Effort
 ) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -188,49 +200,99 @@ def _run_alone(
             # an arm is slow, improper or estimated because the question asks for it
             for asked in (SlowDirectionWarning, ImproperDensityWarning, EstimatedDensityWarning):
                 warnings.simplefilter("ignore", asked)
-            run = _finished(experiment, directory, draws)
-            missing = [measure for measure in measures if measure not in run.measured]
-            run.evaluate(measures=missing, draws=draws, progress=False)
-            (directory / ERROR).unlink(missing_ok=True)  # of an earlier try, such as a measure that broke
-            return {"cell": name, **_row(run)}
+            return {"cell": name, **_row_of(experiment, directory, draws, measures, effort)}
     except Exception as error:  # whatever it was, the other cells go on
-        directory.mkdir(parents=True, exist_ok=True)
-        with atomic_write(directory / ERROR) as temporary:
-            temporary.write_text(traceback.format_exc())
+        with suppress(OSError):  # a full disk, say
+            directory.mkdir(parents=True, exist_ok=True)
+            with atomic_write(directory / ERROR) as temporary:
+                temporary.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
         return {"cell": name, "error": _said(error)}
     finally:
         torch.set_num_threads(threads)
 
 
-def _finished(experiment: Experiment, directory: Path, draws: int) -> Run:
-    """The cell's run: loaded where it is whole, gone on with where it was interrupted, else from the start.
-
-    Only what is damaged is deleted: a file of data that is missing for once must not cost the runs that used it.
-    """
-    earlier = _earlier_cell(experiment, directory.parent)
-    if _holds(directory, experiment):
+def _row_of(
+    experiment: Experiment, directory: Path, draws: int, measures: tuple[str, ...], effort: Effort
+) -> dict[str, Any]:
+    """The row of a cell, which is run or measured if it has to be; what is damaged is set aside first."""
+    with suppress(FlowvaeError, OSError):  # it is looked into below
+        if is_finished(directory):
+            run = load(_checked(directory, experiment))
+            if not _missing(run, draws, measures, effort) and not (directory / ERROR).exists():
+                return _row(run)
+    with _only_here(directory):
         try:
-            if is_finished(directory):
-                run = load(directory)
-                if run.metric("nll").protocol["draws"] != draws:
-                    run.evaluate(draws=draws, progress=False)
-                return run
-            return experiment.run(
-                directory, resume=True, draws=draws, figures=False, progress=False, first_stage=earlier
-            )
-        except DamagedError:
-            pass
-    # the directory is ours, its name being the hash of the settings
-    shutil.rmtree(directory, ignore_errors=True)
-    return experiment.run(directory, draws=draws, figures=False, progress=False, first_stage=earlier)
+            return _row(_measured(experiment, directory, draws, measures, effort))
+        except DamagedError as error:
+            aside = _set_aside(directory)
+            warnings.warn(f"{error} The cell is kept as {aside.name}, and run again.", stacklevel=2)
+            return _row(_measured(experiment, directory, draws, measures, effort))
 
 
-def _holds(directory: Path, experiment: Experiment) -> bool:
-    """Whether the directory holds a run of that experiment, finished or not."""
+@contextmanager
+def _only_here(directory: Path) -> Iterator[None]:
+    """Hold the lock of a cell, which lies beside it: the cell may be renamed."""
+    file = directory.with_name(f".{directory.name}.lock")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(file, wait=0))
+        except TimeoutError:
+            warnings.warn(f"{directory}: another grid runs this cell; waiting for it.", stacklevel=4)
+            stack.enter_context(locked(file))
+        yield
+
+
+def _measured(experiment: Experiment, directory: Path, draws: int, measures: tuple[str, ...], effort: Effort) -> Run:
+    """The cell's run with all its measures; loaded where it is whole, gone on with where it was interrupted.
+
+    Raises:
+        DamagedError: if what is there is neither; a file of data that is missing for once is not damage.
+    """
+    how: dict[str, Any] = {"draws": draws, "figures": False, "progress": False}
+    how["first_stage"] = _earlier_cell(experiment, directory.parent)
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise DamagedError(f"{directory}: is not a directory.")
+    if not directory.exists() or is_empty(directory):
+        run = experiment.run(directory, **how)
+    elif is_finished(_checked(directory, experiment)):
+        run = load(directory)
+    else:  # with the place of the data and the device that its file has now
+        run = Experiment.from_yaml(directory / SETTINGS).run(directory, resume=True, **how)
+    run.evaluate(measures=_missing(run, draws, measures, effort), draws=draws, effort=effort, progress=False)
+    (directory / ERROR).unlink(missing_ok=True)  # of an earlier try, such as a measure that broke
+    return run
+
+
+def _missing(run: Run, draws: int, measures: tuple[str, ...], effort: Effort) -> list[str]:
+    """The measures that a cell lacks, or has of another number of draws or another effort."""
+    measured = run.measured
+    missing = [name for name in measures if measured.get(name, {}) not in (None, effort.as_dict())]
+    if "likelihood" not in measured or run.metric("nll").protocol["draws"] != draws:
+        missing.insert(0, "likelihood")
+    return missing
+
+
+def _checked(directory: Path, experiment: Experiment) -> Path:
+    """The directory of a cell, whose settings are those of the experiment.
+
+    Raises:
+        DamagedError: if they are not, or cannot be read.
+    """
     try:
-        return Experiment.from_yaml(directory / "experiment.yaml") == experiment
-    except FlowvaeError:
-        return False
+        same = same_anywhere(Experiment.from_yaml(directory / SETTINGS), experiment)
+    except FlowvaeError as error:
+        raise DamagedError(str(error)) from None
+    if not same:
+        raise DamagedError(f"{directory}: holds another experiment than its name says.")
+    return directory
+
+
+def _set_aside(directory: Path) -> Path:
+    """Give a damaged cell another name, so that it can be looked into."""
+    names = (directory.with_name(f"{directory.name}.damaged-{number}") for number in itertools.count(1))
+    aside = next(name for name in names if not os.path.lexists(name))
+    directory.rename(aside)
+    return aside
 
 
 def _earlier_cell(experiment: Experiment, directory: Path) -> Path | None:
@@ -238,10 +300,8 @@ def _earlier_cell(experiment: Experiment, directory: Path) -> Path | None:
     for stage in list(experiment.stages())[1:]:
         cell = directory / cell_name(stage)
         if is_finished(cell):
-            try:
+            with suppress(FlowvaeError, OSError):  # its own grid looks into it
                 return load(cell).directory
-            except DamagedError:
-                pass
     return None
 
 

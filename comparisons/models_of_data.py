@@ -22,7 +22,8 @@ import tyro
 from torch import nn
 
 from flowvae.data import Binomial, Dataset, Digits
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.directory import as_path
+from flowvae.errors import FlowvaeError, nearest, shown
 from flowvae.evaluation import flow_metrics, measure_flow, plot_flow_samples, plot_interpolation, write_figure
 from flowvae.files import write_table
 from flowvae.flows import MAF, NSF, FlowSpec, Glow, RealNVP, Residual, initialize_from_data
@@ -104,7 +105,7 @@ def measure_arm(
         FlowvaeError: for an unknown arm.
     """
     if name not in ARMS:
-        raise FlowvaeError(f"arm {name!r}: {nearest(name, ARMS)}")
+        raise FlowvaeError(f"arm {shown(name)}: {nearest(name, ARMS)}")
     build, own = ARMS[name]
     data = Digits().load(seed)
     with seeded(derive(seed, "model of data")):
@@ -161,14 +162,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run the comparison from the command line; every row is printed when it is there."""
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.models_of_data")
     torch.set_num_threads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
+    out = as_path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in args.arms:
         for seed in range(args.seeds):
-            rows.append(measure_arm(name, seed, figures=None if seed else args.out))
+            rows.append(measure_arm(name, seed, figures=None if seed else out))
             print(rows[-1], file=sys.stderr)
     table = pd.DataFrame(rows)
-    write_table(args.out / "models_of_data.csv", table)
+    write_table(out / "models_of_data.csv", table)
     print(table.to_string(index=False, float_format="%.3f"))
     print("bits/dim of 270 test digits, ± se over images; draws 0: exact, else a bound by that many draws of the noise")
     return 0

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from flowvae.comparisons.question import Question
-from flowvae.comparisons.statistics import LEVEL, MARGIN
+from flowvae.comparisons.statistics import LEAST_SEEDS, LEVEL, MARGIN
 from flowvae.evaluation.drawing import BLUE
 
 __all__ = ["plot_curves", "plot_differences"]
@@ -58,7 +58,7 @@ def plot_curves(
 
 
 def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Question, split: str = "test") -> Figure:
-    """Every pair's mean difference with its 95 % t interval, and every seed as a dot.
+    """Every pair's mean difference, its 95 % t interval where there are seeds enough, and every seed as a dot.
 
     Args:
         table: one row a run.
@@ -74,7 +74,7 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
         found = row["p_holm"] < LEVEL
         seeds = (values[row["arm"]] - values[row["against"]]).dropna()
         ax.plot(seeds, [place] * len(seeds), "o", color="#9a9a9a", markersize=4, markeredgewidth=0, zorder=1)
-        ax.plot((row["low"], row["high"]), (place, place), color=BLUE, linewidth=2, zorder=2)
+        ax.plot((row["low"], row["high"]), (place, place), color=BLUE, linewidth=2, zorder=2)  # NaN draws nothing
         face = BLUE if found else "white"
         ax.plot(row["difference"], place, "s", color=BLUE, markerfacecolor=face, markersize=7, zorder=3)
     ax.axvline(0, color="black", linewidth=0.8)
@@ -83,7 +83,7 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
     ax.invert_yaxis()
     better = "negative" if question.lower_is_better else "positive"
     # one seed that went astray must not squeeze all the others, but every mean is shown; an arrow says what is cut
-    ends = differences[["low", "high"]].abs().fillna(0)  # a pair that could not be compared has none
+    ends = differences[["low", "high"]].abs().fillna(0)  # a pair that was not tested has none
     reach = 1.3 * max(*ends.quantile(0.9), differences["difference"].abs().max(), MARGIN)
     reach = max(reach, 1.05 * ends[ends < 2 * reach].max().max())
     left, right = max(-reach, ax.get_xlim()[0]), min(reach, ax.get_xlim()[1])
@@ -93,9 +93,11 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
             if cut:
                 ax.plot(edge, place, marker, color=BLUE, markersize=8, clip_on=False, zorder=4)
     ax.set_xlabel(f"difference in {split} {question.measure.upper()}, {question.unit} ({better}: better)")
+    seeds = int(differences["seeds"].min())
+    shown = "mean and 95 % t interval" if seeds >= LEAST_SEEDS else "mean"
+    tested = "filled: p < 0.05 after Holm" if seeds >= LEAST_SEEDS else f"not tested: fewer than {LEAST_SEEDS} seeds"
     figure.suptitle(
-        f"{question.asks}\nmean and 95 % t interval over {int(differences['seeds'].min())} seeds, "
-        "grey: each seed, filled: p < 0.05 after Holm",
+        f"{question.asks}\n{shown} over {seeds} seeds, grey: each seed, {tested}",
         fontsize=9,
         x=0.01,
         horizontalalignment="left",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from flowvae.data import Digits, Pinwheel, Sprites, StaticMNIST
-from flowvae.errors import FlowvaeError, nearest, whole
+from flowvae.errors import FlowvaeError, nearest, shown, whole
+from flowvae.evaluation import Effort, Tempering
 from flowvae.experiment import Experiment
 from flowvae.inference import Inference
 from flowvae.networks import MLP
@@ -29,15 +30,17 @@ class Preset:
         draws: K of the test NLL.
         patience: how many times as many epochs as the data set's base has are allowed, and as many without
             improvement; the most stays the most.
+        effort: size of the measures that refine guides or run chains.
     """
 
     seeds: int
     epochs: int
     draws: int
     patience: int = 1
+    effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
-        whole(self, "seeds", least=2)  # with one there is no standard error over seeds
+        whole(self, "seeds", least=2, most=10_000)  # with one there is no standard error over seeds
         whole(self, "epochs")
         whole(self, "draws")
         whole(self, "patience")
@@ -48,8 +51,10 @@ class Preset:
 
 
 PRESETS = {
-    "seconds": Preset(seeds=2, epochs=2, draws=20),  # shows which files come out
-    "minutes": Preset(seeds=2, epochs=30, draws=200),  # for notebooks and tests: shows how, decides nothing
+    # shows which files come out
+    "seconds": Preset(seeds=2, epochs=2, draws=20, effort=Effort(4, 10, Tempering(chains=4, temperatures=5))),
+    # for notebooks and tests: shows how it works; two seeds decide nothing
+    "minutes": Preset(seeds=2, epochs=30, draws=200, effort=Effort(16, 100, Tempering(temperatures=50))),
     "hour": Preset(seeds=5, epochs=400, draws=1000),
     "cluster": Preset(seeds=20, epochs=2000, draws=5000, patience=5),
 }
@@ -64,7 +69,7 @@ def preset_of(preset: str | Preset) -> Preset:
     if isinstance(preset, Preset):
         return preset
     if preset not in PRESETS:
-        raise FlowvaeError(f"preset {preset!r}: {nearest(preset, PRESETS)}")
+        raise FlowvaeError(f"preset {shown(preset)}: {nearest(preset, PRESETS)}")
     return PRESETS[preset]
 
 
@@ -151,12 +156,12 @@ class Question:
             FlowvaeError: for another data set or preset than those it knows, or a path of data that are no file.
         """
         if data not in self.data:
-            raise FlowvaeError(f"{self.name}: is not asked on {data!r}; {nearest(data, self.data)}")
+            raise FlowvaeError(f"{self.name}: is not asked on {shown(data)}; {nearest(data, self.data)}")
         chosen = preset_of(preset)
         base = BASES[data]
         if path is not None:
             if not isinstance(base.data, StaticMNIST):
-                raise FlowvaeError(f"path {str(path)!r}: {data} is not read from a file; leave it out.")
+                raise FlowvaeError(f"path {shown(str(path), 300)}: {data} is not read from a file; leave it out.")
             base = replace(base, data=replace(base.data, path=path))
         left_out = self.costly if chosen != PRESETS["cluster"] else ()
         arms = {name: arm for name, arm in self.arms(base).items() if name not in left_out}

@@ -27,7 +27,8 @@ from pyro.infer.autoguide import AutoIAFNormal, AutoMultivariateNormal, AutoNorm
 from torch import nn
 
 from flowvae.data import REFERENCES, Reference, load_reference
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.directory import as_path
+from flowvae.errors import FlowvaeError, nearest, shown
 from flowvae.evaluation import compare_to_reference, plot_funnel, weigh, write_figure
 from flowvae.files import write_table
 from flowvae.flows import IAF, CouplingNSF, Linear
@@ -121,9 +122,10 @@ def main(argv: list[str] | None = None) -> int:
     for given, known in ((args.guides, GUIDES), (args.posteriors, POSTERIORS)):
         for name in given:
             if name not in known:
-                raise FlowvaeError(f"{name!r}: {nearest(name, known)}")
+                raise FlowvaeError(f"{shown(name)}: {nearest(name, known)}")
     settings = GuideSettings(steps=args.steps, particles=args.particles, learning_rate=args.learning_rate)
-    args.out.mkdir(parents=True, exist_ok=True)
+    out = as_path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
     references = {name: load_reference(args.data, POSTERIORS[name][0]) for name in args.posteriors or POSTERIORS}
     rows: list[dict[str, Any]] = []
     funnels: dict[str, Any] = {}
@@ -141,12 +143,12 @@ def main(argv: list[str] | None = None) -> int:
                         warnings.warn(f"{name}, {guide}, seed {seed}: {error}", stacklevel=1)
                     rows.append(row)
                     print(row, file=sys.stderr, flush=True)
-                    write_table(args.out / "reference_posteriors.csv", pd.DataFrame(rows))
+                    write_table(out / "reference_posteriors.csv", pd.DataFrame(rows))
                     if name == CENTRED and seed == 0 and "elbo" in row:
                         funnels[guide] = weigh(model, fitted, draws=DRAWS, seed=seed).draws
     if args.figure and funnels:
         figure = plot_funnel(references[CENTRED].draws, funnels)
-        write_figure(figure, args.out / "eight_schools.png")
+        write_figure(figure, out / "eight_schools.png")
     print(summary(pd.DataFrame(rows)).to_string(index=False, float_format="%.3f"))
     print(
         f"\nEach guide: {args.steps} steps of Adam, learning rate {args.learning_rate:g} falling to 0, "

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.errors import FlowvaeError, nearest, shown
 from flowvae.evaluation.holm import holm
 
-__all__ = ["LEVEL", "MARGIN", "describe", "paired_differences", "summarize"]
+__all__ = ["LEAST_SEEDS", "LEVEL", "MARGIN", "describe", "paired_differences", "summarize"]
 
 LEVEL = 0.05  # of all pairs of a question in one measure, by Holm's correction, for differences and for equality
 ROUNDING = 1e-6  # of the larger value: what two arms with the same weights may differ by, summed in float32
+LEAST_SEEDS = 3  # of a test or an interval: a t statistic of two differences is their sign and little more
 MARGIN = 0.5  # nats or the measure's own unit: a mean difference within ± MARGIN is one that does not matter
 
 
@@ -32,7 +33,8 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
         One row a pair: arm, against, mean difference, its standard error over seeds, its 95 % t interval, the number
         of seeds, p of the paired t test, and p after Holm's correction over the pairs; the same two (p_same,
         p_same_holm) of the two one-sided tests against a mean difference of `MARGIN` or more. Differences within
-        rounding are 0; where a value is not finite, nothing is known of the pair (NaN, p = 1).
+        rounding are 0; where a value is not finite, nothing is known of the pair (NaN, p = 1). A pair with fewer than
+        `LEAST_SEEDS` seeds is not tested: its interval and its four p-values are missing (NaN).
 
     References:
         Schuirmann (1987), "A Comparison of the Two One-Sided Tests Procedure and the Power Approach for Assessing the
@@ -42,13 +44,13 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
         FlowvaeError: for an arm or a measure that is not in the table, or fewer than two shared seeds.
     """
     if measure not in table:
-        raise FlowvaeError(f"measure {measure!r}: not in the table; {nearest(measure, map(str, table.columns))}")
+        raise FlowvaeError(f"measure {shown(measure)}: not in the table; {nearest(measure, map(str, table.columns))}")
     values = table.pivot(index="seed", columns="arm", values=measure)
     rows = []
     for arm, against in pairs:
         for name in (arm, against):
             if name not in values:
-                raise FlowvaeError(f"arm {name!r}: has no finished run; {nearest(name, map(str, values.columns))}")
+                raise FlowvaeError(f"arm {shown(name)}: has no finished run; {nearest(name, map(str, values.columns))}")
         both = values[[arm, against]].dropna()
         differences = both[arm] - both[against]
         count = len(differences)
@@ -61,17 +63,21 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
         else:
             differences[:] = math.nan
         mean, se = differences.mean(), differences.std() / math.sqrt(count)
-        reach = student.ppf(0.975, count - 1) * se
+        reach = student.ppf(0.975, count - 1) * se if count >= LEAST_SEEDS else math.nan
         row = {"arm": arm, "against": against, "difference": mean, "se": se, "low": mean - reach, "high": mean + reach}
-        if se > 0:
+        if count < LEAST_SEEDS:
+            p = p_same = math.nan
+        elif se > 0:
             p = 2 * student.sf(abs(mean) / se, count - 1)
             p_same = student.sf((MARGIN - abs(mean)) / se, count - 1)  # the larger of the two one-sided ones
         else:
             p, p_same = float(math.isnan(mean) or mean == 0), float(not abs(mean) < MARGIN)
         rows.append(row | {"seeds": count, "p": p, "p_same": p_same})
     frame = pd.DataFrame(rows)
+    tested = frame["seeds"] >= LEAST_SEEDS
     for name in ("p", "p_same"):
-        frame[f"{name}_holm"] = holm(frame[name].to_numpy(float))
+        frame[f"{name}_holm"] = math.nan
+        frame.loc[tested, f"{name}_holm"] = holm(frame.loc[tested, name].to_numpy(float))
     return frame
 
 
@@ -92,7 +98,7 @@ def summarize(table: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
 
 
 def describe(row: pd.Series, unit: str, lower_is_better: bool) -> str:
-    """One row of `paired_differences` as a sentence; what it says depends on `LEVEL` and `MARGIN` alone.
+    """One row of `paired_differences` as a sentence; it depends on `LEVEL`, `MARGIN` and `LEAST_SEEDS` alone.
 
     Args:
         row: the row.
@@ -102,10 +108,12 @@ def describe(row: pd.Series, unit: str, lower_is_better: bool) -> str:
     arm, against = row["arm"], row["against"]
     if math.isnan(row["difference"]):
         return f"{arm} against {against}: not compared, for a value of {row['seeds']:.0f} seeds is not finite."
-    figures = (
-        f"{row['difference']:+.2f} ± {row['se']:.2f} {unit} [{row['low']:.2f}, {row['high']:.2f}], "
-        f"{row['seeds']:.0f} seeds, p = {row['p_holm']:.2g} after Holm"
-    )
+    figures = f"{row['difference']:+.2f} ± {row['se']:.2f} {unit}"
+    if row["seeds"] < LEAST_SEEDS:
+        return (
+            f"{arm} against {against}: {figures}, {row['seeds']:.0f} seeds: too few for a test (below {LEAST_SEEDS})."
+        )
+    figures += f" [{row['low']:.2f}, {row['high']:.2f}], {row['seeds']:.0f} seeds, p = {row['p_holm']:.2g} after Holm"
     if row["p_holm"] < LEVEL:
         word = "better" if (row["difference"] < 0) == lower_is_better else "worse"
         return f"{arm} is {word} than {against}: {figures}."

@@ -34,7 +34,7 @@ class Digits(DataSpec):
         from sklearn.model_selection import train_test_split
 
         images, labels = load_digits(return_X_y=True)
-        x = torch.tensor(images, dtype=torch.float32)
+        x = torch.tensor(images, dtype=torch.get_default_dtype())
         y = torch.tensor(labels)
         rest, test = train_test_split(range(len(x)), test_size=270, stratify=y, random_state=0)
         train, valid = train_test_split(rest, test_size=270, stratify=y[rest], random_state=seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from flowvae.data.binomial import BinomialOfOneTotal, log_coefficients
-from flowvae.errors import FlowvaeError, nearest, number, whole
+from flowvae.data.precision import LARGEST, SMALLEST, check_outliers, column_units
+from flowvae.errors import FlowvaeError, boolean, nearest, number, shown, whole
 
 __all__ = [
     "LIKELIHOODS",
@@ -25,8 +27,12 @@ __all__ = [
     "Gaussian",
     "Likelihood",
     "LikelihoodSpec",
+    "check_type",
     "parse_likelihood",
 ]
+
+LEAST_LOG_SCALE = -7.0  # in units of the spread: a narrower density would fit rounding, not data
+LARGEST_TOTAL = 2**16  # float32 rounds its log-probabilities by less than 0.01 nats a value
 
 
 class Likelihood(nn.Module, ABC):
@@ -63,6 +69,17 @@ class LikelihoodSpec(ABC):
     def build(self, train: Tensor) -> Likelihood:
         """The likelihood; data of shape (N, D) give it the units that it works in."""
 
+    def check(self, name: str, splits: Mapping[str, Tensor]) -> None:  # noqa: B027  (most have nothing to refuse)
+        """Refuse data in the support whose density cannot be computed.
+
+        Args:
+            name: of the data, for messages.
+            splits: data (N, D) by the name of the split; "train" and possibly others.
+
+        Raises:
+            FlowvaeError: for such data; names the column.
+        """
+
     @abstractmethod
     def violations(self, x: Tensor) -> Tensor:
         """Where values lie outside the support: boolean, shape of x."""
@@ -93,6 +110,7 @@ class Bernoulli(LikelihoodSpec):
     support = "0 or 1"
 
     def build(self, train: Tensor) -> Likelihood:
+        check_type(train)
         return _BernoulliLikelihood(torch.zeros(()), torch.ones(()))
 
     def violations(self, x: Tensor) -> Tensor:
@@ -122,7 +140,7 @@ class Binomial(LikelihoodSpec):
     """Counts from 0 to `total`, such as grey levels.
 
     Args:
-        total: the largest count.
+        total: the largest count, 65,536 at most.
     """
 
     discrete: ClassVar[bool] = True
@@ -130,12 +148,19 @@ class Binomial(LikelihoodSpec):
 
     def __post_init__(self) -> None:
         whole(self, "total")
+        if self.total > LARGEST_TOTAL:
+            raise FlowvaeError(
+                f"Binomial.total = {shown(self.total)}: must be {LARGEST_TOTAL} at most. Its table takes "
+                f"{4 * (self.total + 1):,} bytes, and float32 would round a log-probability by "
+                f"{math.log(2) * self.total * 2**-23:.1g} nats a value; divide the counts, or take them as gaussian."
+            )
 
     @property
     def support(self) -> str:
         return f"whole numbers from 0 to {self.total}"
 
     def build(self, train: Tensor) -> Likelihood:
+        check_type(train)
         return _BinomialLikelihood(self.total)
 
     def violations(self, x: Tensor) -> Tensor:
@@ -152,13 +177,17 @@ class _GaussianLikelihood(Likelihood):
 
     def __init__(self, center: Tensor, unit: Tensor, scale: float | None) -> None:
         super().__init__(center, unit)
+        self.learned = scale is None
         if scale is None:
             self.log_scale = nn.Parameter(torch.zeros(()))  # in units of `unit`
         else:
             self.register_buffer("log_scale", math.log(scale) - unit.log())
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        return dist.Normal(self.mean(parameters), self.unit * self.log_scale.exp()).to_event(1)
+        log_scale = self.log_scale
+        if self.learned:  # bounded in value and not in gradient, which can lead away from the bound
+            log_scale = log_scale + (log_scale.clamp_min(LEAST_LOG_SCALE) - log_scale).detach()
+        return dist.Normal(self.mean(parameters), self.unit * log_scale.exp()).to_event(1)
 
     def mean(self, parameters: Tensor) -> Tensor:
         return self.center + self.unit * parameters
@@ -170,28 +199,55 @@ class Gaussian(LikelihoodSpec):
 
     Args:
         scale: standard deviation of the noise, in the units of the data; None: learned, as one fraction of
-            each column's own standard deviation.
+            each column's own standard deviation, a thousandth at least. A constant column has none, and is refused.
+        shared: whether the learned scale is one number for all columns, as for images, whose pixels have one unit and
+            may be constant: a fraction of the columns' pooled standard deviation.
+
+    References:
+        Rybkin, Daniilidis & Levine (2021), "Simple and effective VAE training with calibrated decoders" (shared).
     """
 
     discrete: ClassVar[bool] = False
     support = "finite numbers"
     scale: float | None = None
+    shared: bool = False
 
     def __post_init__(self) -> None:
         number(self, "scale", optional=True)
+        boolean(self, "shared")
+        if self.shared and self.scale is not None:
+            raise FlowvaeError(
+                f"Gaussian.shared with scale = {self.scale:g}: a fixed scale is shared as it is; drop one."
+            )
+        if self.scale is not None and not SMALLEST <= self.scale <= LARGEST:
+            raise FlowvaeError(
+                f"Gaussian.scale = {self.scale:g}: must be {SMALLEST:g} to {LARGEST:g}, whose squares float32 holds. "
+                "Give the data in other units."
+            )
+
+    def check(self, name: str, splits: Mapping[str, Tensor]) -> None:
+        center, unit = column_units(f"{name}, train", splits["train"], self.scale, self.shared)
+        check_outliers(name, splits, center, unit, self.scale)
 
     def build(self, train: Tensor) -> Likelihood:
-        if len(train) < 2:
-            raise FlowvaeError("train has 1 row: gaussian takes its units from the spread of train; give 2 or more.")
-        unit = train.std(0)
-        # a constant column has no spread of its own: it is measured in units of the others
-        unit = torch.where(unit > 1e-6 * unit.max(), unit, unit.max().clamp_min(1e-6))
-        return _GaussianLikelihood(train.mean(0), unit, self.scale)
+        check_type(train)
+        center, unit = column_units("train", train, self.scale, self.shared)
+        if (unit == 0).any():
+            columns = (unit == 0).nonzero().flatten().tolist()
+            others = f", and so are {len(columns) - 1} others" if len(columns) > 1 else ""
+            raise FlowvaeError(
+                f"train: column {columns[0]} is constant ({train[0, columns[0]]:g}) in all {len(train)} rows{others}, so "
+                "it has no spread for a noise scale of its own. Leave constant columns out, or name one scale for all: "
+                "gaussian:shared learns it, as for images, and gaussian:0.1 fixes it."
+            )
+        return _GaussianLikelihood(center, unit, self.scale)
 
     def violations(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x, dtype=torch.bool)
 
     def __str__(self) -> str:
+        if self.shared:
+            return "gaussian:shared"
         return "gaussian" if self.scale is None else f"gaussian:{self.scale}"
 
 
@@ -203,7 +259,7 @@ LIKELIHOODS: dict[str, type[LikelihoodSpec]] = {
 
 
 def parse_likelihood(text: str) -> LikelihoodSpec:
-    """Read a likelihood from its text form: bernoulli, binomial:16, gaussian or gaussian:0.1.
+    """Read a likelihood from its text form: bernoulli, binomial:16, gaussian, gaussian:0.1 or gaussian:shared.
 
     Raises:
         FlowvaeError: for an unknown name or a number that does not belong to it.
@@ -213,17 +269,33 @@ def parse_likelihood(text: str) -> LikelihoodSpec:
     """
     name, colon, value = text.partition(":")
     if name not in LIKELIHOODS:
-        raise FlowvaeError(f"likelihood {text!r}: {nearest(name, LIKELIHOODS)}")
+        raise FlowvaeError(f"likelihood {shown(text)}: {nearest(name, LIKELIHOODS)}")
     try:
         if name == "binomial":
             return Binomial(int(value))
+        if text == "gaussian:shared":
+            return Gaussian(shared=True)
         if name == "gaussian":
             return Gaussian(float(value) if colon else None)
     except ValueError as error:
         if isinstance(error, FlowvaeError):
             raise
-        form = "binomial:TOTAL, such as binomial:16" if name == "binomial" else "gaussian or gaussian:SCALE"
-        raise FlowvaeError(f"likelihood {text!r}: must have the form {form}.") from None
+        gaussian = "gaussian, gaussian:SCALE or gaussian:shared"
+        form = "binomial:TOTAL, such as binomial:16" if name == "binomial" else gaussian
+        raise FlowvaeError(f"likelihood {shown(text)}: must have the form {form}.") from None
     if colon:
-        raise FlowvaeError(f"likelihood {text!r}: bernoulli takes no number.")
+        raise FlowvaeError(f"likelihood {shown(text)}: bernoulli takes no number.")
     return Bernoulli()
+
+
+def check_type(train: Tensor) -> None:
+    """Refuse data of another type than torch's default, which networks are made in.
+
+    Raises:
+        FlowvaeError: for such data.
+    """
+    if train.dtype != torch.get_default_dtype():
+        raise FlowvaeError(
+            f"train: {train.dtype}, but networks are made in {torch.get_default_dtype()}; convert the data (subtract a "
+            f"large offset before), or call torch.set_default_dtype({train.dtype}) first."
+        )

@@ -13,6 +13,7 @@ from torch import Tensor
 from flowvae.data.dataset import Dataset, DataSpec
 from flowvae.data.likelihoods import Gaussian
 from flowvae.errors import number, whole
+from flowvae.memory import check_memory
 from flowvae.seeds import derive
 
 __all__ = ["Moons"]
@@ -51,12 +52,13 @@ class Moons(DataSpec):
     def load(self, seed: int) -> Dataset:
         from sklearn.datasets import make_moons  # slow to import
 
+        check_memory("Moons", 64 * (self.train + self.valid + self.test), "lower train, valid or test")
         parts = {}
         for split, stream in (("train", seed), ("valid", seed), ("test", 0)):
             # NumPy's seeds have 32 bits
             state = derive(stream, "moons", split) % 2**32
             x, moon = make_moons(getattr(self, split), noise=self.noise, random_state=state)
-            parts[split] = torch.tensor(x, dtype=torch.float32), torch.tensor(moon)
+            parts[split] = torch.tensor(x, dtype=torch.get_default_dtype()), torch.tensor(moon)
         return Dataset(
             parts["train"][0],
             parts["valid"][0],

@@ -12,6 +12,7 @@ from torch import Tensor
 from flowvae.data.dataset import Dataset, DataSpec
 from flowvae.data.likelihoods import Gaussian
 from flowvae.errors import whole
+from flowvae.memory import check_memory
 from flowvae.seeds import derive
 
 __all__ = ["Pinwheel"]
@@ -54,6 +55,8 @@ class Pinwheel(DataSpec):
         return OBSERVED
 
     def load(self, seed: int) -> Dataset:
+        needed = 24 * OBSERVED * (self.train + self.valid + self.test)
+        check_memory("Pinwheel", needed, "lower train, valid or test")
         parts = {}
         for split, stream in (("train", seed), ("valid", seed), ("test", 0)):
             parts[split] = self.simulate(getattr(self, split), derive(stream, "pinwheel", split))
@@ -77,7 +80,7 @@ class Pinwheel(DataSpec):
         z = place(RADIAL * along, TANGENTIAL * across, arm)
         noise = torch.randn(count, OBSERVED, generator=generator, dtype=torch.float64)
         x = see(z) + NOISE * noise
-        return x.float(), z.float(), arm
+        return x.to(torch.get_default_dtype()), z.to(torch.get_default_dtype()), arm
 
     def log_evidence(self, x: Tensor, step: float = 0.25, reach: float = 6.0) -> Tensor:
         """Exact log p(x) in nats, shape (N,), by the trapezoidal rule over the two latent dimensions.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.data.reading import quoted, read_arrays
+from flowvae.errors import FlowvaeError, nearest, one_line, shown
 
 __all__ = ["REFERENCES", "Reference", "load_reference"]
 
@@ -57,25 +57,25 @@ def load_reference(folder: Path | str, name: str) -> Reference:
     Raises:
         FlowvaeError: for another name, a missing or broken file, or draws that lack a parameter.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if name not in REFERENCES:
-        raise FlowvaeError(f"reference {name!r}: {nearest(name, REFERENCES)}")
+        raise FlowvaeError(f"reference {shown(name)}: {nearest(name, REFERENCES)}")
     data_path, draws_path = folder / f"{name}.data.json", folder / f"{name}.npz"
     for path in (data_path, draws_path):
         if not path.is_file():
             there = sorted(known for known in REFERENCES if (folder / f"{known}.npz").is_file())
             raise FlowvaeError(
-                f"{path}: no such file. References in that folder: {', '.join(there) or 'none'}. "
+                f"{quoted(path)}: no such file. References in that folder: {', '.join(there) or 'none'}. "
                 f"Put {data_path.name} (the data) and {draws_path.name} (the draws) of posteriordb there."
             )
+    rule = "a reference must be an .npz archive and a JSON file of data by name."
     try:
         data = json.loads(data_path.read_text(encoding="utf-8"))
-        with np.load(draws_path, allow_pickle=False) as archive:
-            columns = {key: archive[key] for key in archive.files}
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise FlowvaeError(
-            f"{draws_path} or {data_path.name}: {error}; must be an .npz archive and a JSON file."
-        ) from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise FlowvaeError(f"{quoted(data_path)}: {one_line(error)}; {rule}") from None
+    if not isinstance(data, dict):
+        raise FlowvaeError(f"{quoted(data_path)}: holds {shown(data)}; {rule}")
+    columns = read_arrays(quoted(draws_path), draws_path, rule)
     return Reference(name, data, {parameter: _gather(draws_path, columns, parameter) for parameter in REFERENCES[name]})
 
 
@@ -83,11 +83,11 @@ def _gather(path: Path, columns: dict[str, NDArray[np.float64]], parameter: str)
     """The draws of one parameter: a column of its own, or a column for each of its elements."""
     count = sum(re.fullmatch(rf"{parameter}\[\d+\]", key) is not None for key in columns)
     keys = [f"{parameter}[{i}]" for i in range(1, count + 1)] or [parameter]
-    shapes = {columns[key].shape for key in keys if key in columns}
+    shapes = {columns[key].shape for key in keys if key in columns and columns[key].dtype.kind in "biuf"}
     if not columns.keys() >= set(keys) or len(shapes) != 1 or len(next(iter(shapes))) != 2:
         raise FlowvaeError(
-            f"{path}: arrays {', '.join(sorted(columns))}; must have {parameter}, or {parameter}[1], {parameter}[2] "
-            "and so on, all of one shape (chains, draws)."
+            f"{quoted(path)}: arrays {shown(', '.join(sorted(columns)))}; must have {parameter}, or {parameter}[1], "
+            f"{parameter}[2] and so on, all of one shape (chains, draws) and numbers."
         )
     arrays = [np.asarray(columns[key], dtype=np.float64) for key in keys]
     return np.stack(arrays, -1) if count else arrays[0]

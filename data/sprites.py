@@ -11,7 +11,8 @@ from torch import Tensor
 
 from flowvae.data.dataset import Dataset, DataSpec
 from flowvae.data.likelihoods import Binomial
-from flowvae.errors import FlowvaeError, whole
+from flowvae.errors import FlowvaeError, shown, whole
+from flowvae.memory import check_memory
 from flowvae.seeds import derive
 
 __all__ = ["SHAPES", "Sprites", "render"]
@@ -45,16 +46,18 @@ class Sprites(DataSpec):
     side: int = 16
 
     def __post_init__(self) -> None:
-        for split in ("train", "valid", "test"):
-            whole(self, split)
+        for setting in ("train", "valid", "test", "side"):
+            whole(self, setting)
         if self.side not in SIDES:
-            raise FlowvaeError(f"Sprites.side = {self.side!r}: must be 16 or 28.")
+            raise FlowvaeError(f"Sprites.side = {shown(self.side)}: must be 16 or 28.")
 
     @property
     def features(self) -> int:
         return self.side**2
 
     def load(self, seed: int) -> Dataset:
+        needed = 8 * self.features * (self.train + self.valid + self.test)
+        check_memory("Sprites", needed, "lower train, valid or test")
         images, factors = {}, {}
         for split, stream in (("train", seed), ("valid", seed), ("test", 0)):
             factors[split] = self.draw(getattr(self, split), derive(stream, "sprites", split))
@@ -75,9 +78,10 @@ class Sprites(DataSpec):
     def draw(self, count: int, seed: int) -> Tensor:
         """Factors (count, 5): number of the shape, centre x and y and scale in sides of the picture, angle."""
         generator = torch.Generator().manual_seed(seed)
-        uniform = torch.rand(count, 5, generator=generator)
-        low = torch.tensor([0.0, 0.25, 0.25, 0.18, 0.0])
-        width = torch.tensor([float(len(SHAPES)), 0.5, 0.5, 0.14, 2 * math.pi])
+        # of one type, so that the images of a seed do not depend on torch's default
+        uniform = torch.rand(count, 5, generator=generator, dtype=torch.float32)
+        low = torch.tensor([0.0, 0.25, 0.25, 0.18, 0.0], dtype=torch.float32)
+        width = torch.tensor([float(len(SHAPES)), 0.5, 0.5, 0.14, 2 * math.pi], dtype=torch.float32)
         factors = low + width * uniform
         factors[:, 0] = factors[:, 0].floor().clamp_max(len(SHAPES) - 1)
         return factors
@@ -101,7 +105,7 @@ def _render(factors: Tensor, side: int) -> Tensor:
         of = factors[:, 0] == number
         inside[of] = shape(u[of], v[of])
     fine = inside.reshape(-1, side, FINE, side, FINE)
-    return fine.sum((2, 4)).reshape(-1, side * side).float()
+    return fine.sum((2, 4)).reshape(-1, side * side).to(torch.get_default_dtype())
 
 
 def _square(u: Tensor, v: Tensor) -> Tensor:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flowvae.data.dataset import Dataset, DataSpec
 from flowvae.data.likelihoods import Bernoulli
-from flowvae.errors import FlowvaeError
+from flowvae.data.reading import data_path, quoted, read_arrays
+from flowvae.errors import FlowvaeError, shown
 
 __all__ = ["StaticMNIST"]
 
@@ -30,7 +31,7 @@ class StaticMNIST(DataSpec):
     then the figures are of images that stopped the training, and their split says so.
 
     Args:
-        path: the file.
+        path: the file; `~` is the home directory.
 
     References:
         Salakhutdinov & Murray (2008), "On the Quantitative Analysis of Deep Belief Networks"; Larochelle & Murray
@@ -42,9 +43,7 @@ class StaticMNIST(DataSpec):
     path: Path = Path(FILE)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.path, str | Path):
-            raise FlowvaeError(f"data.path = {self.path!r}: must be the path of a .npz, such as {FILE}.")
-        object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "path", data_path("data.path", self.path, f"the path of a .npz, such as {FILE}"))
 
     @property
     def features(self) -> int:
@@ -68,25 +67,20 @@ class StaticMNIST(DataSpec):
         )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, NDArray[Any]]:
     rule = f"put {FILE} there (arrays train and valid of packed bits), or name it with data.path"
-    if not path.is_file():
-        raise FlowvaeError(f"data.path = {str(path)!r}: no such file in {Path.cwd()}; {rule}.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise FlowvaeError(f"data.path = {str(path)!r}: not a readable .npz ({error}); {rule}.") from None
+    arrays = read_arrays(f"data.path = {quoted(path)}", path, f"{rule}.")
     missing = [name for name in ("train", "valid") if name not in arrays]
     if missing:
-        raise FlowvaeError(f"{path}: holds no array {missing[0]!r} (it has: {', '.join(arrays) or 'none'}); {rule}.")
+        there = shown(", ".join(arrays) or "none")
+        raise FlowvaeError(f"{quoted(path)}: holds no array {missing[0]!r} (it has: {there}); {rule}.")
     return arrays
 
 
-def _unpack(path: Path, name: str, packed: Any) -> Tensor:
+def _unpack(path: Path, name: str, packed: NDArray[Any]) -> Tensor:
     if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] * 8 != SIDE * SIDE:
         raise FlowvaeError(
-            f"{path}, {name}: shape {packed.shape} of {packed.dtype}; must be (N, {SIDE * SIDE // 8}) of uint8, "
-            "784 bits a row as numpy.packbits packs them."
+            f"{quoted(path)}, {name}: shape {packed.shape} of {shown(packed.dtype)}; must be (N, {SIDE * SIDE // 8}) "
+            "of uint8, 784 bits a row as numpy.packbits packs them."
         )
-    return torch.from_numpy(np.unpackbits(packed, axis=1)).float()
+    return torch.from_numpy(np.unpackbits(packed, axis=1)).to(torch.get_default_dtype())

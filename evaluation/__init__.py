@@ -12,6 +12,7 @@ from flowvae.evaluation.bound_plots import plot_bounds, plot_gaps
 from flowvae.evaluation.calibration import Calibration, calibrate, calibrate_fits, ecdf_band
 from flowvae.evaluation.classifier_test import ClassifierTest, measure_classifier
 from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat
+from flowvae.evaluation.effort import Effort
 from flowvae.evaluation.explorer_plots import Scene, draw_state
 from flowvae.evaluation.feature_distances import compare_features, frechet_distance, kernel_distance, prdc
 from flowvae.evaluation.features import Classifier, Features, load_features, train_features, whiten
@@ -70,6 +71,7 @@ __all__ = [
     "Classifier",
     "ClassifierTest",
     "Draws",
+    "Effort",
     "Features",
     "FlowLikelihoods",
     "ForeignCost",

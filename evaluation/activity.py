@@ -15,7 +15,9 @@ from flowvae.errors import FlowvaeError
 from flowvae.evaluation.aggregated import WithPosterior, WithPrior
 from flowvae.evaluation.base_space import is_diagonal
 from flowvae.evaluation.metrics import Metric, mean_metric
-from flowvae.evaluation.weights import ROWS
+from flowvae.evaluation.weights import ROWS, check_data
+from flowvae.memory import check_memory
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["Activity", "measure_activity"]
@@ -91,6 +93,7 @@ class Activity:
 
 
 @torch.no_grad()
+@in_eval_mode
 def measure_activity(model: WithPrior, guide: WithPosterior, x: Tensor, draws: int = 100, seed: int = 0) -> Activity:
     """Var_x E_q[z_j] / Var_p(z_j) for every unit.
 
@@ -106,11 +109,12 @@ def measure_activity(model: WithPrior, guide: WithPosterior, x: Tensor, draws: i
         seed: of the draws and the bootstrap.
 
     Raises:
-        FlowvaeError: for fewer than two draws or data.
+        FlowvaeError: for fewer than two draws or data, or data of another shape or type.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), "Importance Weighted Autoencoders", section 5.1.
     """
+    check_data(guide, x)
     if draws < 2 or len(x) < 2:
         raise FlowvaeError(f"draws = {draws}, data = {len(x)}: activity needs 2 or more of both.")
     prior = model.prior()
@@ -118,6 +122,7 @@ def measure_activity(model: WithPrior, guide: WithPosterior, x: Tensor, draws: i
     for number, block in enumerate(x.split(ROWS)):
         with seeded(derive(seed, "codes", number)), pyro.validation_enabled(False):
             posterior = guide.posterior(block)
+            check_memory(f"draws = {draws}", 8 * draws * len(block) * posterior.event_shape.numel(), "use fewer")
             codes = posterior.sample((draws,)).double()
         means.append(codes.mean(0))
         noise.append(codes.var(0) / draws)

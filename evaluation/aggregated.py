@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from flowvae.errors import FlowvaeError, SlowDirectionWarning
-from flowvae.evaluation.weights import ROWS
+from flowvae.evaluation.weights import ROWS, check_data
+from flowvae.memory import check_memory
+from flowvae.networks import eval_mode, in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = [
@@ -49,20 +51,23 @@ class WithPosterior(Protocol):
 
 
 @torch.no_grad()
+@in_eval_mode
 def draw_codes(guide: WithPosterior, x: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
     """Codes z ~ q(z | x_n), shape (S, N, latent), and their own log q(z | x_n) in nats, shape (S, N).
 
     Random numbers belong to a block of data, so the first data are drawn the same among others.
 
     Raises:
-        FlowvaeError: for fewer than one draw.
+        FlowvaeError: for fewer than one draw or more than fit into memory, or data of another shape or type.
     """
+    check_data(guide, x)
     if draws < 1:
         raise FlowvaeError(f"draws = {draws}: must be 1 or more.")
     codes, densities = [], []
     for number, block in enumerate(x.split(ROWS)):
         with seeded(derive(seed, "codes", number)), pyro.validation_enabled(False):
             posterior = guide.posterior(block)
+            check_memory(f"draws = {draws}", draws * len(x) * posterior.event_shape.numel() * x.itemsize, "use fewer")
             codes.append(posterior.sample((draws,)))
             densities.append(posterior.log_prob(codes[-1]))
     return torch.cat(codes, 1), torch.cat(densities, 1)
@@ -98,7 +103,7 @@ class AggregatedPosterior:
         progress: whether to show a progress bar.
 
     Raises:
-        FlowvaeError: for no data, or a chunk below 1.
+        FlowvaeError: for no data, data of another shape or type, or a chunk below 1.
 
     References:
         Makhzani et al. (2016), "Adversarial Autoencoders"; Hoffman & Johnson (2016), "ELBO surgery".
@@ -112,8 +117,7 @@ class AggregatedPosterior:
         patience: float = PATIENCE,
         progress: bool = False,
     ) -> None:
-        if len(x) < 1:
-            raise FlowvaeError("x has no data: an aggregated posterior needs 1 datum or more.")
+        check_data(guide, x)
         if chunk < 1:
             raise FlowvaeError(f"chunk = {chunk}: must be 1 or more densities in memory at a time.")
         self.guide = guide
@@ -149,6 +153,7 @@ class AggregatedPosterior:
                 unit_scale=True,
                 disable=None if self.progress else True,
             ) as bar,
+            eval_mode(self.guide),
             pyro.validation_enabled(False),
         ):
             for first in range(0, len(self.x), rows):
@@ -184,7 +189,7 @@ class AggregatedPosterior:
 
         hooks = [layer.register_forward_hook(count) for layer in layers if not list(layer.children())]
         try:
-            with pyro.validation_enabled(False):
+            with eval_mode(self.guide), pyro.validation_enabled(False):
                 posterior = self.guide.posterior(block)
                 began = time.perf_counter()
                 _foreign(posterior, z, len(block)).sum().item()  # item: an accelerator has finished only then
@@ -235,6 +240,7 @@ def code_densities(
 
 
 @torch.no_grad()
+@in_eval_mode
 def log_prior(model: WithPrior, codes: Tensor) -> Tensor:
     """Log p(z) in nats of codes (S, N, latent), shape (S, N), float64."""
     prior = model.prior()

@@ -9,14 +9,18 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from flowvae.evaluation.likelihood import TOLERATED
 from flowvae.evaluation.metrics import Metric, mean_metric
+from flowvae.evaluation.progress import Bar
 from flowvae.evaluation.tempering import PILOTS, Path, Tempering, schedule, sweep
-from flowvae.evaluation.weights import ROWS, log_mean
+from flowvae.evaluation.weights import ROWS, check_data, log_mean
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["AIS", "measure_ais"]
+
+LARGEST_ERROR = 0.3  # nats, of the standard error that can be trusted
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,14 @@ class AIS:
         """(Σ w)² / Σ w², of the number of chains, shape (N,)."""
         return len(self.log_weight) / (1 + log_mean(self.log_weight)[1])
 
+    @property
+    def caution(self) -> str | None:
+        """Why the mean of `log_evidence` is not to be trusted; None where it is."""
+        share = (self.standard_error > LARGEST_ERROR).double().mean().item()
+        if share <= TOLERATED:
+            return None
+        return f"not to be trusted: standard error of the chains above {LARGEST_ERROR} nats for {share:.0%} of the data"
+
     def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
         """The split's means.
 
@@ -70,14 +82,17 @@ class AIS:
         data = len(self.acceptance)
         nll, effective = -self.log_evidence, self.effective_chains
         error = self.standard_error.square().sum().sqrt().item() / data
-        return [
-            mean_metric("nll_ais", nll, "nats per datum", split, protocol),
+        metrics = [
+            mean_metric("nll_ais", nll, "nats per datum", split, protocol, self.caution),
             Metric("nll_ais_error", error, None, "nats per datum", split, protocol),
             mean_metric("ais_effective_chains", effective, "chains", split, protocol),
-            mean_metric("ais_acceptance", self.acceptance, "share of HMC proposals", split, protocol),
         ]
+        if self.settings.temperatures > 1:  # one has no transition to accept
+            metrics.append(mean_metric("ais_acceptance", self.acceptance, "share of HMC proposals", split, protocol))
+        return metrics
 
 
+@in_eval_mode
 def measure_ais(
     model: Callable[..., Any],
     guide: Any,
@@ -99,25 +114,22 @@ def measure_ais(
         x: data, shape (N, D).
         settings: of the chains.
         seed: decides them; random numbers belong to blocks of 64 data.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, and how long it takes where that is long.
 
     Raises:
-        FlowvaeError: if draws of the guide are not finite, or densities of the model are NaN.
+        FlowvaeError: if draws of the guide are not finite, densities of the model are NaN, or data do not fit.
 
     References:
         Neal (2001), "Annealed importance sampling"; Wu et al. (2017), "On the quantitative analysis of
         decoder-based generative models".
     """
+    check_data(guide, x)
     settings = settings or Tempering()
     betas = schedule(settings.temperatures)
     weights, acceptance = [], []
     blocks = x.split(ROWS)
-    with tqdm(
-        total=len(blocks) * settings.temperatures,
-        desc=f"AIS, {settings.chains} chains a datum",
-        unit="temperature",
-        disable=None if progress else True,
-    ) as bar:
+    total, desc = len(blocks) * settings.temperatures, f"AIS, {settings.chains} chains a datum"
+    with Bar(total, desc, "temperature", progress) as bar:
         for number, block in enumerate(blocks):
             with seeded(derive(seed, "ais", number)), pyro.validation_enabled(False):
                 path = Path(model, guide, block, settings.start)

@@ -9,17 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowvae.evaluation.arviz_versions import from_groups
+from flowvae.evaluation.arviz_versions import from_groups, without_masked
 from flowvae.evaluation.importance import Weighed
 from flowvae.evaluation.weights import importance_draws
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["to_arviz", "weighed_to_arviz"]
 
 
 @torch.no_grad()
+@in_eval_mode
 def to_arviz(model: VAE, guide: AmortizedGuide, x: Tensor, draws: int = 500, seed: int = 0) -> Any:
     """Posterior, prior, predictions and log-likelihood of data x (N, D), as an ArviZ object.
 
@@ -74,7 +76,8 @@ def weighed_to_arviz(
 
     Groups: posterior, log_likelihood, observed_data; of the guide's own draws also sample_stats with log_p, log_q and
     the smoothed log_weight, all in nats. The posterior's attributes have k̂ and how many draws are effective. All is
-    one chain of independent draws: use `az.summary(..., kind="stats")`.
+    one chain of independent draws: use `az.summary(..., kind="stats")`. Data that a mask leaves out have no
+    log-likelihood: its variable then has one dimension, "SITE_counted", with their places in the flattened data.
 
     Args:
         weighed: what `weigh` or `weigh_each` gave.
@@ -83,9 +86,10 @@ def weighed_to_arviz(
         posterior_predictive: site → predictions (S, *shape) for the guide's draws, such as `predict` gives; resampled
             with the draws.
     """
+    log_likelihood, likelihood_dims, coords = without_masked(weighed.log_likelihood, weighed.counted, weighed.dims)
     draws: dict[str, dict[str, Tensor]] = {
         "posterior": weighed.draws,
-        "log_likelihood": weighed.log_likelihood,
+        "log_likelihood": log_likelihood,
         "posterior_predictive": dict(posterior_predictive or {}),
     }
     stats = {"log_p": weighed.log_joint, "log_q": weighed.log_guide, "log_weight": weighed.smoothed}
@@ -97,18 +101,18 @@ def weighed_to_arviz(
         draws["sample_stats"] = stats
     groups = {name: {k: _chain(v) for k, v in values.items()} for name, values in draws.items() if values}
     groups["observed_data"] = {name: value.numpy(force=True) for name, value in weighed.observed.items()}
-    dims: dict[str, dict[str, tuple[str, ...]]] = {name: {} for name in groups}
-    for name, values in draws.items():
-        for key, value in values.items():
-            own = ("datum",) if name == "sample_stats" else weighed.dims.get(key, ())
-            dims[name][key] = own[: value.dim() - 1] if name in ("sample_stats", "log_likelihood") else own
+    dims: dict[str, dict[str, tuple[str, ...]]] = {
+        name: {key: weighed.dims.get(key, ()) for key in values} for name, values in draws.items()
+    }
+    dims["log_likelihood"] = likelihood_dims
+    dims["sample_stats"] = dict.fromkeys(stats, ("datum",) if each else ())
     dims["observed_data"] = {name: weighed.dims[name] for name in weighed.observed}
     facts = {
         "draws_are": "resampled by smoothed importance weights" if resampled else "the guide's own",
         "pareto_k": weighed.pareto_k.numpy() if each else float(weighed.pareto_k),
         "effective_draws": weighed.effective_draws.numpy(force=True) if each else float(weighed.effective_draws),
     }
-    return from_groups(groups, dims, attrs=facts)
+    return from_groups(groups, dims, coords, facts)
 
 
 def _chain(value: Tensor) -> np.ndarray[Any, Any]:

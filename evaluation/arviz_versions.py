@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from xarray import DataTree
 
-__all__ = ["OLD", "TAIL", "arviz", "from_groups", "pareto_k", "psis"]
+__all__ = ["OLD", "TAIL", "arviz", "from_groups", "pareto_k", "psis", "without_masked"]
 
 OLD = int(version("arviz").split(".")[0]) == 0
 TAIL = 25  # draws; ArviZ fits no tail of fewer than five, a fifth of them
@@ -97,6 +97,33 @@ def from_groups(
     if attrs:
         parts["posterior"].attrs.update(attrs)
     return arviz().InferenceData(**parts) if OLD else DataTree.from_dict(parts)
+
+
+def without_masked(
+    log_likelihood: Mapping[str, Tensor], counted: Mapping[str, Tensor], dims: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]], dict[str, Any]]:
+    """Log-likelihoods without the data that a mask leaves out, which ArviZ would count as data of density one.
+
+    A site with masked data keeps one dimension, "SITE_counted", whose coordinates are places in the flattened data; a
+    site whose data are all masked is left out.
+
+    Args:
+        log_likelihood: site → values (S, *batch).
+        counted: site → which data count, (*batch).
+        dims: site → names of the dimensions of its data, those of the batch first.
+
+    Returns:
+        the values, their dimensions after that of the draws, and coordinates.
+    """
+    values, named, coords = {}, {}, {}
+    for name, value in log_likelihood.items():
+        keep = counted[name]
+        if keep.all():
+            values[name], named[name] = value, tuple(dims.get(name, ()))[: value.dim() - 1]
+        elif keep.any():
+            values[name], named[name] = value[:, keep], (f"{name}_counted",)
+            coords[f"{name}_counted"] = keep.flatten().nonzero().squeeze(1).numpy(force=True)
+    return values, named, coords
 
 
 def _psislw(log_weight: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], float]:

@@ -11,12 +11,13 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.metrics import Metric, mean_metric
+from flowvae.evaluation.progress import Bar
 from flowvae.evaluation.tempering import PILOTS, Path, Tempering, schedule, sweep
 from flowvae.evaluation.weights import ROWS, log_mean
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["BDMC", "measure_bdmc"]
@@ -61,6 +62,7 @@ class BDMC:
         ]
 
 
+@in_eval_mode
 def measure_bdmc(
     model: Callable[..., Any],
     guide: Any,
@@ -81,7 +83,7 @@ def measure_bdmc(
         size: N, how many data to simulate.
         settings: of the chains, of the same number in both directions.
         seed: decides data and chains; random numbers belong to blocks of 64 data.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, and how long it takes where that is long.
 
     Raises:
         FlowvaeError: for a size below 1, non-finite draws of the guide, or densities that are NaN.
@@ -94,12 +96,8 @@ def measure_bdmc(
     settings = settings or Tempering()
     betas = schedule(settings.temperatures)
     parts = []
-    with tqdm(
-        total=2 * math.ceil(size / ROWS) * settings.temperatures,
-        desc=f"BDMC, {settings.chains} chains a datum",
-        unit="temperature",
-        disable=None if progress else True,
-    ) as bar:
+    total = 2 * math.ceil(size / ROWS) * settings.temperatures
+    with Bar(total, f"BDMC, {settings.chains} chains a datum", "temperature", progress) as bar:
         for number, rows in enumerate(torch.arange(size).split(ROWS)):
             with seeded(derive(seed, "bdmc", number)), pyro.validation_enabled(False), torch.no_grad():
                 simulated = poutine.trace(model).get_trace(None, len(rows)).nodes

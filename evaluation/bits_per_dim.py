@@ -13,8 +13,11 @@ from pyro import poutine
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError
+from flowvae.evaluation.likelihood import distrust
 from flowvae.evaluation.metrics import Metric, mean_metric
 from flowvae.evaluation.weights import ROWS, log_mean
+from flowvae.memory import check_memory
+from flowvae.networks import check_rows, in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["FlowLikelihoods", "flow_metrics", "measure_flow"]
@@ -30,14 +33,17 @@ class FlowLikelihoods:
         bound: E_q[log p(x, noise) − log q(noise | x)], the dequantized bound; for a model without noise, log p(x).
         log_likelihood: log (1/K) Σ_k of the weights, a tighter lower bound in expectation; without noise, log p(x).
         draws: K; 0 for a model without noise, whose figures are exact.
+        effective_draws: (Σ w)² / Σ w² of K for each datum, shape (N,); None for a model without noise.
     """
 
     bound: Tensor
     log_likelihood: Tensor
     draws: int
+    effective_draws: Tensor | None = None
 
 
 @torch.no_grad()
+@in_eval_mode
 def measure_flow(
     model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, draws: int = 100, seed: int = 0
 ) -> FlowLikelihoods:
@@ -51,15 +57,17 @@ def measure_flow(
         seed: decides the draws.
 
     Raises:
-        FlowvaeError: for fewer than one draw.
+        FlowvaeError: for fewer than one draw or more than fit into memory, or data of another shape or type.
     """
     if draws < 1:
         raise FlowvaeError(f"draws = {draws}: must be 1 or more.")
+    check_rows("x", x)
+    check_memory(f"draws = {draws}", draws * min(ROWS, len(x)) * x.itemsize, "use fewer")
     with pyro.validation_enabled(False):
         if not poutine.trace(guide).get_trace(x[:1]).stochastic_nodes:
             exact = torch.cat([_log_weight(model, guide, block, 1)[0] for block in x.split(ROWS * DRAWS)])
             return FlowLikelihoods(exact, exact, draws=0)
-        bounds, totals = [], []
+        bounds, totals, effective = [], [], []
         for number, block in enumerate(x.split(ROWS)):
             with seeded(derive(seed, "dequantize", number)):
                 parts = [
@@ -67,8 +75,10 @@ def measure_flow(
                 ]
             log_weight = torch.cat(parts)
             bounds.append(log_weight.mean(0))
-            totals.append(log_mean(log_weight)[0])
-    return FlowLikelihoods(torch.cat(bounds), torch.cat(totals), draws)
+            total, variance = log_mean(log_weight)
+            totals.append(total)
+            effective.append(draws / (1 + variance))
+    return FlowLikelihoods(torch.cat(bounds), torch.cat(totals), draws, torch.cat(effective))
 
 
 def flow_metrics(
@@ -89,12 +99,14 @@ def flow_metrics(
         protocol: identity of the data, seed; the draws are added.
     """
     protocol = protocol | {"draws": result.draws}
+    effective = result.effective_draws
+    caution = None if effective is None else distrust(effective, torch.full_like(effective, torch.nan))
     if not discrete:
-        return [mean_metric("nll", -result.log_likelihood, "nats per datum", split, protocol)]
+        return [mean_metric("nll", -result.log_likelihood, "nats per datum", split, protocol, caution)]
     bits = 1 / (features * math.log(2))
     return [
         mean_metric("bits_per_dim_bound", -result.bound * bits, "bits/dim", split, protocol),
-        mean_metric("bits_per_dim", -result.log_likelihood * bits, "bits/dim", split, protocol),
+        mean_metric("bits_per_dim", -result.log_likelihood * bits, "bits/dim", split, protocol, caution),
     ]
 
 

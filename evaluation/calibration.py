@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,7 +20,9 @@ from flowvae.errors import FlowvaeError
 from flowvae.evaluation.arviz_versions import from_groups
 from flowvae.evaluation.holm import holm
 from flowvae.evaluation.metrics import Metric
-from flowvae.evaluation.sites import element, read_program, simulator
+from flowvae.evaluation.sites import Program, element, read_program, simulator
+from flowvae.guides.masks import counted
+from flowvae.networks import eval_mode, in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["Calibration", "calibrate", "calibrate_fits", "ecdf_band"]
@@ -128,6 +130,7 @@ class Calibration:
 
 
 @torch.no_grad()
+@in_eval_mode
 def calibrate(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -179,20 +182,30 @@ def calibrate_fits(
         seed: decides simulations, fits and draws.
         progress: whether to show a progress bar.
         kwargs: named arguments of the model.
+
+    Raises:
+        FlowvaeError: for a model whose draws are not from its own joint density: with a masked latent, a `factor`, or
+            under `poutine.scale`; for a model without latents; for a guide that lacks one of them.
     """
     _check(simulations, draws)
     free = simulator(model)
+    with seeded(derive(seed, "read")), pyro.get_param_store().scope(), torch.no_grad(), eval_mode(model):
+        _check_simulator(read_program(model, args, kwargs), poutine.trace(free).get_trace(*args, **kwargs).nodes)
     ranks = []
     for number in tqdm(range(simulations), desc="fits", unit="fit", disable=None if progress else True):
         with seeded(derive(seed, "calibrate", number)), pyro.get_param_store().scope():
-            with torch.no_grad():
+            with torch.no_grad(), eval_mode(model):
                 program = read_program(model, args, kwargs)
                 nodes = poutine.trace(free).get_trace(*args, **kwargs).nodes
             data = {name: nodes[name]["value"] for name in program.of("observed")}
             guide = fit(poutine.condition(free, data=data))
-            with torch.no_grad():
-                run = read_program(guide, args, kwargs).tried({}).run({}, draws)
             latent = list(program.of("latent"))
+            with torch.no_grad(), eval_mode(guide):
+                source = read_program(guide, args, kwargs)
+                lacking = sorted(set(latent) - set(source.sites))
+                if lacking:
+                    raise FlowvaeError(f"the fitted guide has no site for {', '.join(lacking)}: give it one.")
+                run = source.tried({}).run({}, draws)
             z = torch.cat([run.values[name].reshape(draws, -1) for name in latent], dim=1)
             truth = torch.cat([nodes[name]["value"].reshape(-1) for name in latent])
             ranks.append(_rank(z, truth))
@@ -228,3 +241,22 @@ def _rank(draws: Tensor, truth: Tensor) -> Tensor:
 def _check(simulations: int, draws: int) -> None:
     if simulations < 1 or draws < 1:
         raise FlowvaeError(f"simulations = {simulations}, draws = {draws}: must both be 1 or more.")
+
+
+def _check_simulator(program: Program, nodes: Mapping[str, Any]) -> None:
+    """Refuse a model that does not draw from its own joint density."""
+    program.refuse_scaled()
+    if not program.of("latent"):
+        raise FlowvaeError("the model has no latent site: there is nothing to calibrate.")
+    improper = [name for name in program.of("latent") if not counted(nodes[name]).all()]
+    if improper:
+        raise FlowvaeError(
+            f"latent {', '.join(improper)}: masked, so that its draws are not from its prior. Give it a proper prior; "
+            "for missing data, observe under poutine.mask and without obs_mask."
+        )
+    factors = list(program.of("factor"))
+    if factors:
+        raise FlowvaeError(
+            f"pyro.factor {', '.join(factors)} changes the model's density, but not its draws: ranks would not be "
+            "uniform for the exact posterior. Write it as a prior or an observed site."
+        )

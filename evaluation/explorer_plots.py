@@ -26,6 +26,7 @@ from flowvae.evaluation.drawing import BLUE, RED, on_grid
 from flowvae.evaluation.holes import QUANTILE
 from flowvae.evaluation.principal_plane import principal_plane
 from flowvae.models import VAE
+from flowvae.networks import eval_mode, in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["Scene", "draw_state"]
@@ -61,6 +62,7 @@ class Scene:
     """
 
     @torch.no_grad()
+    @in_eval_mode
     def __init__(self, model: VAE, guide: WithPosterior, data: Dataset, seed: int = 0) -> None:
         self.model, self.data = model, data
         self.prior = model.prior()
@@ -99,13 +101,14 @@ class Scene:
 
     def draw(self, seed: int) -> Tensor:
         """A point at random, shape (latent,): of the base N(0, I), or, without a base, a code of the prior."""
-        with seeded(derive(seed, "point")):
+        with eval_mode(self.model), seeded(derive(seed, "point")):
             return torch.randn(self.latent).to(self.codes) if self.has_base else self.prior.sample()
 
     @torch.no_grad()
     def code(self, point: Tensor) -> Tensor:
         """Z = T(u), the *generative* direction, for points of shape (..., latent); without a base the points."""
-        return from_base(self.prior, point) if self.has_base else point
+        with eval_mode(self.model):
+            return from_base(self.prior, point) if self.has_base else point
 
     @torch.no_grad()
     def density(self, z: Tensor, plane: tuple[int, int]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -128,7 +131,8 @@ class Scene:
             density: Tensor = self.prior.log_prob(codes)
             return density
 
-        log_density = on_grid(on_plane, *torch.as_tensor(sides).to(z))
+        with eval_mode(self.model):
+            log_density = on_grid(on_plane, *torch.as_tensor(sides).to(z))
         if self.latent == 2:
             self._density[plane] = sides, log_density
         return sides, log_density
@@ -186,7 +190,8 @@ def draw_state(
         base.text(0.5, 0.5, "This prior has no base space.\nMove in code space, z itself.", ha="center", va="center")
         base.axis("off")
     _draw_codes(code, scene, z, plane, [scene.code(line) for line in lines] if scene.has_base else [])
-    _draw_datum(figure, scene, z)
+    with eval_mode(scene.model):
+        _draw_datum(figure, scene, z)
     return figure
 
 
@@ -293,11 +298,11 @@ def _draw_datum(figure: Figure | SubFigure, scene: Scene, z: Tensor) -> None:
     labels = (scene.data.labels or {}).get("test")
     label = "" if labels is None else f": {int(labels[nearest])}"
     if scene.data.image_shape:
-        top = float(scene.data.train.max())
+        top = float(scene.data.original(scene.data.train).max())
         images = (mean, "decoded: E[x | z]"), (test[nearest], f"nearest test image{label}")
         for number, (x, title) in enumerate(images):
             ax = _axes(figure, 2 + number, (0.70 + 0.155 * number, 0.43, 0.135, 0.475))
-            image = x.reshape(scene.data.image_shape).numpy(force=True)
+            image = scene.data.original(x).reshape(scene.data.image_shape).numpy(force=True)
             ax.imshow(image / top, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
             _title(ax, title)
             ax.set(xticks=[], yticks=[])

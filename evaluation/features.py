@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from flowvae.data import Dataset
 from flowvae.data.dataset import SPLITS
+from flowvae.directory import as_path
 from flowvae.errors import FlowvaeError, number, whole
 from flowvae.inference.checkpoint import load_checkpoint, save_checkpoint
 from flowvae.networks import Standardize
@@ -137,7 +138,7 @@ def load_features(
     settings = settings or Classifier()
     if data.image_shape is None or "train" not in (data.labels or {}):
         return whiten(data)
-    directory = cache_directory() if cache is None else cache
+    directory = cache_directory() if cache is None else as_path(cache)
     key = _key(data, settings, seed)
     path = directory / f"features-{key}.safetensors"
     if path.exists():
@@ -244,7 +245,7 @@ def whiten(data: Dataset) -> Features:
 def cache_directory() -> Path:
     """`$FLOWVAE_CACHE`, else `flowvae` in `$XDG_CACHE_HOME`, else `~/.cache/flowvae`."""
     own = os.environ.get("FLOWVAE_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flowvae"
+    return as_path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flowvae"
 
 
 def _networks(data: Dataset, settings: Classifier, outputs: int) -> tuple[nn.Sequential, nn.Sequential]:

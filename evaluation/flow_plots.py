@@ -19,6 +19,7 @@ from flowvae.evaluation.drawing import BLUE, on_grid
 from flowvae.evaluation.images import image_shape, show_images
 from flowvae.evaluation.paths import different_pairs
 from flowvae.models import FlowModel
+from flowvae.networks import check_rows, in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["interpolate", "plot_density", "plot_flow_samples", "plot_interpolation", "plot_steps"]
@@ -30,6 +31,7 @@ NODES = 201  # of a density, a side
 
 
 @torch.no_grad()
+@in_eval_mode
 def interpolate(model: FlowModel, start: Tensor, end: Tensor, steps: int = 9) -> Tensor:
     """Data between two data, shape (steps, N, D): both are encoded, the way between their base points is decoded.
 
@@ -43,9 +45,11 @@ def interpolate(model: FlowModel, start: Tensor, end: Tensor, steps: int = 9) ->
         steps: points on the way, with both ends; two or more.
 
     Raises:
-        FlowvaeError: for fewer than two steps.
+        FlowvaeError: for fewer than two steps, or data of another shape or type.
     """
     whole_number("steps", steps, least=2)  # both ends belong to the way
+    for name, x in (("start", start), ("end", end)):
+        check_rows(name, x, model.features, model)
     angle = torch.linspace(0, math.pi / 2, steps, device=start.device)[:, None, None]
     first, last = model.encode(start), model.encode(end)
     return model.decode(angle.cos() * first + angle.sin() * last)
@@ -89,6 +93,7 @@ def plot_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: i
 
 
 @torch.no_grad()
+@in_eval_mode
 def plot_density(model: FlowModel, data: Dataset, title: str = "density of the flow") -> Figure:
     """Data in the plane beside the density that the flow gives them, and the true one where it is known.
 
@@ -118,6 +123,7 @@ def plot_density(model: FlowModel, data: Dataset, title: str = "density of the f
 
 
 @torch.no_grad()
+@in_eval_mode
 def plot_steps(model: FlowModel, data: Dataset, seed: int = 0) -> Figure:
     """A cloud of points on its way: base, after each transform in the *generative* direction, and the data.
 

@@ -53,11 +53,12 @@ class Gaps:
             protocol: identity of the data, how many of them, seed; steps and the settings of AIS are added.
         """
         protocol = {**protocol, "refinement_steps": self.steps}
+        how = "nats per datum", split, protocol
         return [
-            mean_metric("inference_gap", self.approximation + self.amortization, "nats per datum", split, protocol),
-            mean_metric("approximation_gap", self.approximation, "nats per datum", split, protocol),
-            mean_metric("amortization_gap", self.amortization, "nats per datum", split, protocol),
-            mean_metric("refined_elbo", self.refined_elbo, "nats per datum", split, protocol),
+            mean_metric("inference_gap", self.approximation + self.amortization, *how, self.evidence.caution),
+            mean_metric("approximation_gap", self.approximation, *how, self.evidence.caution),
+            mean_metric("amortization_gap", self.amortization, *how),
+            mean_metric("refined_elbo", self.refined_elbo, *how),
             *self.evidence.metrics(split, protocol),
         ]
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from flowvae.data import Dataset
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.errors import FlowvaeError, nearest, shown
 from flowvae.models import VAE
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["KINDS", "LARGEST", "equal_sizes", "generate", "rows"]
@@ -22,6 +23,7 @@ KINDS = ("draws", "means")
 
 
 @torch.no_grad()
+@in_eval_mode
 def generate(model: Callable[..., Any], count: int, of: str = "draws", seed: int = 0, progress: bool = False) -> Tensor:
     """Generated data, shape (count, D).
 
@@ -40,7 +42,7 @@ def generate(model: Callable[..., Any], count: int, of: str = "draws", seed: int
         FlowvaeError: for another word, or for means of a model that has none.
     """
     if of not in KINDS:
-        raise FlowvaeError(f"of = {of!r}: {nearest(str(of), KINDS)}")
+        raise FlowvaeError(f"of = {shown(of)}: {nearest(str(of), KINDS)}")
     if of == "means" and not isinstance(model, VAE):
         raise FlowvaeError(f"of = 'means': {type(model).__name__} has no E[x | z]; use of='draws'.")
     parts = []
@@ -64,12 +66,14 @@ def equal_sizes(data: Dataset, split: str, count: int | None) -> int:
         FlowvaeError: for another split, or a number that the splits do not have.
     """
     if split not in ("valid", "test"):
-        raise FlowvaeError(f"split = {split!r}: generated data are held against held-out data, valid or test.")
+        raise FlowvaeError(f"split = {shown(split)}: generated data are held against held-out data, valid or test.")
     most = min(len(data.train), len(getattr(data, split)))
     if count is None:
         return min(most, LARGEST)
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= most:
-        raise FlowvaeError(f"count = {count!r}: must be a whole number, 1 to {most}, the smaller of train and {split}.")
+        raise FlowvaeError(
+            f"count = {shown(count)}: must be a whole number, 1 to {most}, the smaller of train and {split}."
+        )
     return count
 
 

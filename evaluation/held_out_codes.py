@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowvae.errors import FlowvaeError
 from flowvae.evaluation.aggregated import (
     CHUNK,
     PATIENCE,
@@ -21,6 +20,7 @@ from flowvae.evaluation.aggregated import (
     log_prior,
 )
 from flowvae.evaluation.metrics import Metric, mean_se
+from flowvae.evaluation.weights import check_data
 from flowvae.seeds import derive
 
 __all__ = ["HeldOutCodes", "measure_held_out_codes"]
@@ -100,10 +100,9 @@ def measure_held_out_codes(
         patience: seconds of estimated work from which a warning states the cost.
 
     Raises:
-        FlowvaeError: for fewer than two training data, no held-out data or no draw.
+        FlowvaeError: for fewer than two training data, no held-out data, no draw, or data of another shape or type.
     """
-    if len(x) < 1:
-        raise FlowvaeError("x has no data: give the held-out data whose codes are to be scored.")
+    check_data(guide, x)
     _, log_others, train_prior = code_densities(model, guide, train, draws, seed, progress, chunk, patience)
     codes, _ = draw_codes(guide, x, draws, derive(seed, "held out"))
     aggregated = AggregatedPosterior(guide, train, chunk, patience, progress)

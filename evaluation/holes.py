@@ -14,6 +14,8 @@ from flowvae.errors import FlowvaeError
 from flowvae.evaluation.aggregated import CHUNK, PATIENCE, AggregatedPosterior, WithPosterior, WithPrior, draw_codes
 from flowvae.evaluation.base_space import has_base, to_base
 from flowvae.evaluation.metrics import Metric
+from flowvae.memory import check_memory
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["QUANTILE", "Holes", "measure_holes", "reference_codes"]
@@ -71,6 +73,7 @@ class Holes:
 
 
 @torch.no_grad()
+@in_eval_mode
 def measure_holes(
     model: WithPrior,
     guide: WithPosterior,
@@ -117,6 +120,7 @@ def measure_holes(
             raise FlowvaeError(f"{name} = {count}: the {quantile:.0%} quantile needs {needed} or more.")
     aggregated = AggregatedPosterior(guide, x, chunk, patience, progress)
     prior = model.prior()
+    check_memory(f"draws = {draws}", draws * prior.event_shape.numel() * x.itemsize, "use fewer")
     with seeded(derive(seed, "prior")):
         drawn = prior.sample((draws,))
     codes = reference_codes(aggregated, held_out, draws, seed)

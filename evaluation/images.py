@@ -33,7 +33,8 @@ def image_grid(x: Tensor, data: Dataset, row: int = 8) -> NDArray[np.float32]:
     # its package takes two seconds to import, and most commands draw nothing
     from torchvision.utils import make_grid
 
-    images = x.cpu().reshape(-1, 1, *image_shape(data)) / float(data.train.max())
+    top = float(data.original(data.train).max())
+    images = (data.original(x).cpu() / top).float().reshape(-1, 1, *image_shape(data))
     grid: NDArray[np.float32] = make_grid(images, nrow=row, padding=1, pad_value=0.5)[0].numpy(force=True)
     return grid
 

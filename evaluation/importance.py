@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.arviz_versions import TAIL, psis
-from flowvae.evaluation.sites import read_program
+from flowvae.evaluation.sites import Program, Run, read_program, unmasked
 from flowvae.evaluation.weights import importance_draws, log_mean
-from flowvae.seeds import derive, seeded
+from flowvae.guides.masks import check_sites
+from flowvae.inference.check_guide import check_same_sites, check_supports
+from flowvae.networks import in_eval_mode
+from flowvae.seeds import derive, one_thread, seeded
 
 __all__ = ["NoisyParetoKWarning", "Weighed", "weigh", "weigh_each"]
 
@@ -36,7 +40,8 @@ class Weighed:
         draws: values of every latent and deterministic site, shape (S, *shape).
         log_joint: log p(data, θ) in nats, (S,); with data of their own latents (S, N).
         log_guide: log q(θ) in nats, of the same shape.
-        log_likelihood: of every observed site in nats, (S, *batch).
+        log_likelihood: of every observed site in nats, (S, *batch); zero where a mask leaves a datum out.
+        counted: which data of every observed site are not left out by a mask, (*batch).
         observed: data of every observed site.
         dims: names of the dimensions of each site's value, without that of the draws.
         seed: what decided the draws.
@@ -46,6 +51,7 @@ class Weighed:
     log_joint: Tensor
     log_guide: Tensor
     log_likelihood: dict[str, Tensor]
+    counted: dict[str, Tensor]
     observed: dict[str, Tensor]
     dims: dict[str, tuple[str, ...]]
     seed: int
@@ -147,7 +153,9 @@ class Weighed:
         )
 
 
+@one_thread()
 @torch.no_grad()
+@in_eval_mode
 def weigh(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -172,8 +180,9 @@ def weigh(
         kwargs: named arguments of both.
 
     Raises:
-        FlowvaeError: for fewer than 25 draws, of which no k̂ can be had; for a latent that the guide lacks; for a
-            guide without a density; for weights that are not a number.
+        FlowvaeError: for fewer than 25 draws, of which no k̂ can be had; for a latent that the guide lacks, or has
+            in another shape; for a guide without a density; for latents masked on one side alone; under
+            `poutine.scale`; for observed NaN; for weights that are not a number, or all zero.
     """
     if draws < TAIL or chunk < 1:
         raise FlowvaeError(f"draws = {draws}, chunk = {chunk}: k̂ needs {TAIL} draws or more, a chunk 1 or more.")
@@ -185,12 +194,32 @@ def weigh(
         )
     with seeded(derive(seed, "read")):
         source = read_program(guide, args, kwargs)  # first: automatic guides set themselves up at their first run
-        target = read_program(model, args, kwargs)
+        target = _read_model(model, guide, args, kwargs)
+        if not target.of("latent"):
+            raise FlowvaeError("the model has no latent site: its log evidence is its log-density.")
         lacking = sorted(set(target.of("latent")) - set(source.sites))
         if lacking:
             raise FlowvaeError(f"the guide has no site for {', '.join(lacking)}: give it one for every latent site.")
         if not source.of("latent"):
             raise FlowvaeError("the guide is a point, without a density: weights need one, such as AutoNormal's.")
+        for name, site in target.of("latent").items():
+            other = source.sites[name]
+            if other.shape != site.shape:
+                raise FlowvaeError(
+                    f"latent {name!r}: of shape {tuple(other.shape)} in the guide and {tuple(site.shape)} in the "
+                    "model; must be the same."
+                )
+            if other.kind == "latent" and other.free != site.free:
+                raise FlowvaeError(
+                    f"latent {name!r}: its supports in guide and model have {_freedom(other.free)} and "
+                    f"{_freedom(site.free)}; their densities cannot be compared. Take a distribution on the same "
+                    "support as the model's."
+                )
+        for program in (source, target):
+            program.refuse_scaled()
+        check_same_sites(model, guide, args, kwargs)
+        check_supports(model, guide, args, kwargs)
+        check_sites(model, args, kwargs, guide)
         source = source.tried({})
     parts = []
     for number, start in enumerate(range(0, draws, BLOCK)):
@@ -205,12 +234,13 @@ def weigh(
     if (run.total - log_guide).isnan().any():
         raise FlowvaeError("log-weights that are not a number: the guide draws values that the model cannot score.")
     if run.total.isneginf().all():
-        raise FlowvaeError("no draw of the guide is possible under the model: compare the supports of their sites.")
+        raise FlowvaeError(_impossible(target, run))
     return Weighed(
         {name: run.values[name] for name in target.of("latent", "deterministic")},
         run.total,
         log_guide,
         run.pointwise,
+        unmasked(run),
         {name: site.value for name, site in target.of("observed").items()},
         {name: site.dims for name, site in target.sites.items()},
         seed,
@@ -242,7 +272,37 @@ def weigh_each(
         log_likelihood + log_prior,
         log_guide,
         {"x": log_likelihood},
+        {"x": torch.ones(len(x), dtype=torch.bool, device=x.device)},
         {"x": x},
         {"z": ("datum", "latent"), "x": ("datum", "feature")},
         seed,
     )
+
+
+def _impossible(target: Program, run: Run) -> str:
+    """Why every draw has weight zero."""
+    for name, value in run.pointwise.items():
+        never = int(value.isneginf().all(0).sum())
+        if never:
+            return (
+                f"site {name!r}: {never} of {value[0].numel()} data are impossible under every draw; compare them with "
+                "the support of their distribution."
+            )
+    return "no draw of the guide is possible under the model: compare the supports of their sites."
+
+
+def _freedom(free: int | None) -> str:
+    return "no continuous dimensions" if free is None else f"{free} dimension(s)"
+
+
+def _read_model(
+    model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Program:
+    """The model's sites from a run by itself or, where a prior draw makes that impossible, at a draw of the guide."""
+    try:
+        return read_program(model, args, kwargs)
+    except FlowvaeError:
+        raise
+    except (ValueError, RuntimeError):
+        drawn = poutine.trace(guide).get_trace(*args, **kwargs)
+        return replace(read_program(poutine.replay(model, trace=drawn), args, kwargs), function=model)

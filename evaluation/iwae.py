@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, shown
 from flowvae.evaluation.arviz_versions import pareto_k
-from flowvae.evaluation.likelihood import khat_metrics
+from flowvae.evaluation.likelihood import distrust, khat_metrics
 from flowvae.evaluation.metrics import Metric, mean_metric
-from flowvae.evaluation.weights import ROWS, importance_draws, log_mean
+from flowvae.evaluation.progress import Bar
+from flowvae.evaluation.weights import importance_draws, log_mean, parts_of
 
 __all__ = ["IWAE", "measure_iwae"]
 
@@ -66,12 +66,15 @@ class IWAE:
             protocol: identity of the data, seed; the number of draws is added.
         """
         protocol = {**protocol, "draws": self.draws}
+        caution = distrust(self.effective_draws, self.pareto_k)  # of the weights of all draws together
+        pairs = zip(self.samples, self.bound, strict=True)
+        bounds = {f"iwae_{number}": (bound, caution if number == self.draws else None) for number, bound in pairs}
         return [
             *(
-                mean_metric(f"iwae_{number}", bound, "nats per datum", split, protocol)
-                for number, bound in zip(self.samples, self.bound, strict=True)
+                mean_metric(name, bound, "nats per datum", split, protocol, warning)
+                for name, (bound, warning) in bounds.items()
             ),
-            mean_metric("iwae_predicted_bias", self.predicted_bias[-1], "nats per datum", split, protocol),
+            mean_metric("iwae_predicted_bias", self.predicted_bias[-1], "nats per datum", split, protocol, caution),
             mean_metric("iwae_effective_draws", self.effective_draws, "draws", split, protocol),
             *khat_metrics("iwae_", self.pareto_k, split, protocol),
         ]
@@ -97,10 +100,11 @@ def measure_iwae(
         draws: S, at least the largest K, which is the default.
         seed: decides the draws; random numbers belong to blocks of 64 data.
         compile: "none", "capture" or "inductor"; see `importance_draws`.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, and how long it takes where that is long.
 
     Raises:
-        FlowvaeError: if there is no K, a K is not a whole number from 1 to S, or one occurs twice.
+        FlowvaeError: if there is no K, a K is not a whole number from 1 to S, or one occurs twice; for what
+            `importance_draws` refuses.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders"; the bias: Nowozin (2018), "Debiasing
@@ -108,26 +112,20 @@ def measure_iwae(
     """
     counts = tuple(sorted(samples))
     if not counts or len(set(counts)) < len(counts) or any(type(k) is not int or k < 1 for k in counts):
-        raise FlowvaeError(f"samples = {samples!r}: must be different whole numbers, each 1 or more.")
+        raise FlowvaeError(f"samples = {shown(samples)}: must be different whole numbers, each 1 or more.")
     draws = counts[-1] if draws is None else draws
     if draws < counts[-1]:
         raise FlowvaeError(f"draws = {draws}: must be at least the largest number of samples, {counts[-1]}.")
-    blocks = tqdm(
-        importance_draws(model, guide, x, draws, seed, compile),
-        total=math.ceil(len(x) / ROWS),
-        desc=f"IWAE, {draws} draws a datum",
-        unit="block",
-        disable=None if progress else True,
-    )
     bounds, errors, variances, shapes = [], [], [], []
-    for block in blocks:
-        log_weight = block.log_weight.double().cpu()
-        variance = log_mean(log_weight)[1]
-        each = [_bound(log_weight, number, variance) for number in counts]
-        bounds.append(torch.stack([bound for bound, _ in each]))
-        errors.append(torch.stack([error for _, error in each]))
-        variances.append(variance)
-        shapes.append(pareto_k(log_weight))
+    with Bar(parts_of(len(x), draws), f"IWAE, {draws} draws a datum", "part", progress) as bar:
+        for block in importance_draws(model, guide, x, draws, seed, compile, bar.update):
+            log_weight = block.log_weight.double().cpu()
+            variance = log_mean(log_weight)[1]
+            each = [_bound(log_weight, number, variance) for number in counts]
+            bounds.append(torch.stack([bound for bound, _ in each]))
+            errors.append(torch.stack([error for _, error in each]))
+            variances.append(variance)
+            shapes.append(pareto_k(log_weight))
     return IWAE(counts, torch.cat(bounds, 1), torch.cat(errors, 1), torch.cat(variances), torch.cat(shapes), draws)
 
 

@@ -17,6 +17,7 @@ from flowvae.evaluation.aggregated import AggregatedPosterior, WithPosterior, Wi
 from flowvae.evaluation.drawing import BLUE, RED, on_grid
 from flowvae.evaluation.holes import QUANTILE, reference_codes
 from flowvae.evaluation.principal_plane import axis_label, principal_plane
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["plot_activity", "plot_holes"]
@@ -26,6 +27,7 @@ POINTS = 2000  # in a cloud
 
 
 @torch.no_grad()
+@in_eval_mode
 def plot_holes(
     model: WithPrior,
     guide: WithPosterior,

@@ -9,15 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from flowvae.evaluation.arviz_versions import pareto_k
 from flowvae.evaluation.metrics import Metric, mean_metric
-from flowvae.evaluation.weights import ROWS, importance_draws, log_mean
+from flowvae.evaluation.progress import Bar
+from flowvae.evaluation.weights import importance_draws, log_mean, parts_of
 
-__all__ = ["Likelihoods", "bad_k", "khat_metrics", "likelihood_metrics", "measure_likelihoods"]
+__all__ = ["Likelihoods", "bad_k", "distrust", "khat_metrics", "likelihood_metrics", "measure_likelihoods"]
 
 BAD_K = 0.7  # Vehtari et al. (2024): above it, importance sampling is not to be trusted
+FEW = 10  # effective draws below which it is not, where there are too few to fit k̂
+TOLERATED = 0.1  # share of the data; k̂ is noisy, and a few above the limit hardly move a mean
 
 
 @dataclass(frozen=True)
@@ -62,27 +64,24 @@ def measure_likelihoods(
         draws: K.
         seed: decides the draws; the result does not depend on how they are spread over memory.
         compile: "none", "capture" or "inductor"; see `importance_draws`.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, and how long it takes where that is long.
+
+    Raises:
+        FlowvaeError: for what `importance_draws` refuses.
     """
     parts: list[tuple[Tensor, ...]] = []
-    blocks = importance_draws(model, guide, x, draws, seed, compile)
-    for block in tqdm(
-        blocks,
-        total=math.ceil(len(x) / ROWS),
-        desc=f"{draws} draws a datum",
-        unit="block",
-        disable=None if progress else True,
-    ):
-        log_evidence, variance = log_mean(block.log_weight)
-        parts.append(
-            (
-                block.log_likelihood.mean(0),
-                (block.log_guide - block.log_prior).mean(0),
-                log_evidence,
-                draws / (1 + variance),
-                pareto_k(block.log_weight),
+    with Bar(parts_of(len(x), draws), f"{draws} draws a datum", "part", progress) as bar:
+        for block in importance_draws(model, guide, x, draws, seed, compile, bar.update):
+            log_evidence, variance = log_mean(block.log_weight)
+            parts.append(
+                (
+                    block.log_likelihood.mean(0),
+                    (block.log_guide - block.log_prior).mean(0),
+                    log_evidence,
+                    draws / (1 + variance),
+                    pareto_k(block.log_weight),
+                )
             )
-        )
     return Likelihoods(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
@@ -108,10 +107,14 @@ def likelihood_metrics(
     values = {"elbo": result.elbo, "reconstruction": result.reconstruction, "kl": result.kl, "nll": nll}
     if exact is not None:
         values["nll_above_exact"] = exact.cpu() - result.log_evidence
-    metrics = [mean_metric(name, value, "nats per datum", split, protocol) for name, value in values.items()]
+    caution = distrust(result.effective_draws, result.pareto_k)
+    metrics = [
+        mean_metric(name, value, "nats per datum", split, protocol, caution if name.startswith("nll") else None)
+        for name, value in values.items()
+    ]
     if discrete:
         bits = nll.double() / (features * math.log(2))
-        metrics.append(mean_metric("nll_bits_per_dim", bits, "bits/dim", split, protocol))
+        metrics.append(mean_metric("nll_bits_per_dim", bits, "bits/dim", split, protocol, caution))
     metrics.append(mean_metric("effective_draws", result.effective_draws, "draws", split, protocol))
     return [*metrics, *khat_metrics("", result.pareto_k, split, protocol)]
 
@@ -128,6 +131,26 @@ def khat_metrics(prefix: str, pareto_k: Tensor, split: str, protocol: dict[str, 
     above, data = bad.sum().item(), len(bad)
     se = math.sqrt((above + 1) * (data - above + 1) / (data + 3)) / (data + 2)
     return [Metric(f"{prefix}pareto_k_above_{BAD_K}", above / data, se, "share of data", split, protocol)]
+
+
+def distrust(effective_draws: Tensor, pareto_k: Tensor) -> str | None:
+    """Why a mean of importance-weighted estimates is not to be trusted; None where it is.
+
+    It is not where k̂ is above 0.7 for more than a tenth of the data or, from too few draws for k̂, where a tenth of
+    them have fewer than 10 effective draws.
+
+    Args:
+        effective_draws: of each datum, shape (N,).
+        pareto_k: k̂ of each datum, shape (N,); NaN where it could not be fitted.
+    """
+    unfitted = pareto_k.isnan()
+    few = unfitted & (effective_draws.to(pareto_k.device) < FEW)
+    share = ((pareto_k > BAD_K) | few).double().mean().item()
+    if share <= TOLERATED:
+        return None
+    rule = f"fewer than {FEW} effective draws" if unfitted.all() else f"k̂ above {BAD_K}"
+    effective = effective_draws.mean().item()
+    return f"not to be trusted: {rule} for {share:.0%} of the data, {effective:.3g} effective draws on average"
 
 
 def bad_k(pareto_k: Tensor) -> Tensor | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.errors import FlowvaeError, nearest, shown
 from flowvae.evaluation.arviz_versions import psis
 from flowvae.evaluation.importance import Weighed
 
@@ -19,8 +19,9 @@ class LeaveOneOut:
     """Estimates of log p(y_i | y_−i), in nats.
 
     Args:
-        pointwise: one for each datum, of the shape of the data's plate.
-        pareto_k: k̂ of each datum's weights.
+        pointwise: one for each datum, of the shape of the data's plate; where a mask leaves some out, (N,) for the
+            others, in order.
+        pareto_k: k̂ of each datum's weights, of the same shape.
         effective_parameters: log p(y | y) − log p(y_i | y_−i), summed over the data.
         good_k: the largest k̂ that S draws allow.
     """
@@ -49,7 +50,7 @@ class LeaveOneOut:
 
 
 def loo(weighed: Weighed, site: str | None = None) -> LeaveOneOut:
-    """Pareto smoothed leave-one-out cross-validation from the draws of a guide.
+    """Pareto smoothed leave-one-out cross-validation from the draws of a guide, over the data that are not masked.
 
     `az.loo` weighs draw s by 1 / p(y_i | θ_s), which is right for draws from the posterior. Draws of a guide need the
     weight p(y, θ_s) / (q(θ_s) p(y_i | θ_s)): the same as `loo_approximate_posterior` of ArviZ 1.x, on either version.
@@ -59,7 +60,8 @@ def loo(weighed: Weighed, site: str | None = None) -> LeaveOneOut:
         site: the observed site; needed where there are several.
 
     Raises:
-        FlowvaeError: for weights of single data, whose latents no other datum informs; for a site that is not observed.
+        FlowvaeError: for weights of single data, whose latents no other datum informs; for a site that is not
+            observed; for fewer than two data.
 
     References:
         Magnusson et al. (2019), "Bayesian leave-one-out cross-validation for large data".
@@ -71,8 +73,17 @@ def loo(weighed: Weighed, site: str | None = None) -> LeaveOneOut:
         raise FlowvaeError(f"site = None: the model observes {', '.join(known) or 'nothing'}; name one of them.")
     name = site or known[0]
     if name not in known:
-        raise FlowvaeError(f"site = {name!r}: {nearest(name, known)}")
-    log_likelihood = weighed.log_likelihood[name].double().cpu()
+        raise FlowvaeError(f"site = {shown(name)}: {nearest(name, known)}")
+    log_likelihood, counted = weighed.log_likelihood[name].double().cpu(), weighed.counted[name].cpu()
+    kept = int(counted.sum())
+    if kept < 2:
+        masked = f" and {counted.numel() - kept} masked" if kept < counted.numel() else ""
+        raise FlowvaeError(
+            f"site {shown(name)}: {kept} data{masked}; leave-one-out needs 2 or more. Data are the elements of a "
+            "site's batch, such as those of a plate; an event is one datum."
+        )
+    if not counted.all():
+        log_likelihood = log_likelihood[:, counted]
     log_weight = weighed.log_weight.double().cpu().reshape(-1, *(1,) * (log_likelihood.dim() - 1))
     without, pareto_k = psis(log_weight - log_likelihood)
     pointwise = torch.logsumexp(without + log_likelihood, 0)

@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.data import Dataset
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.errors import FlowvaeError, nearest, shown
 from flowvae.evaluation.activity import measure_activity
 from flowvae.evaluation.bdmc import measure_bdmc
 from flowvae.evaluation.bound_plots import plot_bounds, plot_gaps
 from flowvae.evaluation.calibration import calibrate
 from flowvae.evaluation.classifier_test import measure_classifier
 from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat
+from flowvae.evaluation.effort import Effort
 from flowvae.evaluation.features import load_features
 from flowvae.evaluation.gaps import measure_gaps
 from flowvae.evaluation.generation import fid_at_sizes, measure_generation
@@ -31,18 +32,16 @@ from flowvae.evaluation.metrics import Metric
 from flowvae.evaluation.path_plots import plot_paths, plot_traversals
 from flowvae.evaluation.paths import different_pairs, measure_paths
 from flowvae.evaluation.surgery import measure_surgery
-from flowvae.evaluation.tempering import Tempering
 from flowvae.evaluation.two_sample import measure_mmd
 from flowvae.evaluation.weights import COMPILE
 from flowvae.guides import AmortizedGuide
+from flowvae.inference.not_finite import broken_tensor
 from flowvae.models import VAE
 
 __all__ = ["MEASURES", "OF_HELD_OUT_DATA", "Subject", "Taken", "check_measures"]
 
-FEW = 64  # data for measures that run chains or refine datum by datum
 MANY = 5000  # data for measures of all pairs
-PAIRS = 500  # of data, with a way between them
-TEMPERING = Tempering(chains=16, temperatures=100)  # 500 temperatures or more for a headline
+PAIRS = 500  # of data, with a path between them
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,11 @@ class Subject:
         seed: of all measures.
         protocol: identity of the data and version, which every metric repeats.
         compile: of the draws for likelihood and IWAE bound: "none", "capture" or "inductor".
+        effort: of the measures that refine guides or run chains.
         progress: whether to show progress bars.
+
+    Raises:
+        FlowvaeError: if a parameter or buffer of the pair is not finite.
     """
 
     model: VAE
@@ -82,7 +85,12 @@ class Subject:
     seed: int
     protocol: dict[str, Any]
     compile: str = "none"
+    effort: Effort = field(default_factory=Effort)
     progress: bool = False
+
+    def __post_init__(self) -> None:
+        if broken := broken_tensor(model=self.model, guide=self.guide):
+            raise FlowvaeError(f"{broken}, so nothing can be measured; restore the checkpoint, or train again.")
 
     def rows(self, most: int | None = None, split: str | None = None) -> Tensor:
         """The first data of the split, shape (N, D), on the model's device."""
@@ -92,6 +100,11 @@ class Subject:
     def facts(self, x: Tensor) -> dict[str, Any]:
         """The protocol of a measure on these rows."""
         return {**self.protocol, "seed": self.seed, "rows": len(x)}
+
+    @property
+    def efforts(self) -> dict[str, Any]:
+        """What the protocol of a measure that depends on the effort holds besides."""
+        return {"effort": self.effort.as_dict()}
 
     @property
     def how(self) -> dict[str, Any]:
@@ -113,22 +126,27 @@ def _likelihood(subject: Subject) -> Taken:
 
 def _iwae(subject: Subject) -> Taken:
     """The bound for K = 1 to 5000, its predicted bias, effective draws and k̂."""
-    x = subject.rows(FEW)
+    x = subject.rows(subject.effort.rows)
     result = measure_iwae(subject.model, subject.guide, x, compile=subject.compile, **subject.how)
-    return Taken(result.metrics(subject.split, subject.facts(x)), {"bounds": lambda: plot_bounds(result)})
+    protocol = {**subject.facts(x), **subject.efforts}
+    return Taken(result.metrics(subject.split, protocol), {"bounds": lambda: plot_bounds(result)})
 
 
 def _gaps(subject: Subject) -> Taken:
     """NLL by annealed importance sampling, approximation and amortization gap."""
-    x = subject.rows(FEW)
-    result = measure_gaps(subject.model, subject.guide, x, tempering=TEMPERING, **subject.how)
-    return Taken(result.metrics(subject.split, subject.facts(x)), {"gaps": lambda: plot_gaps({"guide": result})})
+    effort = subject.effort
+    x = subject.rows(effort.rows)
+    how = {"steps": effort.refinement, "tempering": effort.tempering, **subject.how}
+    result = measure_gaps(subject.model, subject.guide, x, **how)
+    protocol = {**subject.facts(x), **subject.efforts}
+    return Taken(result.metrics(subject.split, protocol), {"gaps": lambda: plot_gaps({"guide": result})})
 
 
 def _bdmc(subject: Subject) -> Taken:
     """Lower and upper bounds of log p(x) on simulated data: how far AIS is to be trusted."""
-    result = measure_bdmc(subject.model, subject.guide, FEW, TEMPERING, **subject.how)
-    return Taken(result.metrics("simulated", {**subject.protocol, "seed": subject.seed}))
+    effort = subject.effort
+    result = measure_bdmc(subject.model, subject.guide, effort.rows, effort.tempering, **subject.how)
+    return Taken(result.metrics("simulated", {**subject.protocol, "seed": subject.seed, **subject.efforts}))
 
 
 def _surgery(subject: Subject) -> Taken:
@@ -257,9 +275,9 @@ def check_measures(measures: Sequence[str], split: str, compile: str) -> None:  
     """
     for name in measures:
         if name not in MEASURES:
-            raise FlowvaeError(f"measure {name!r}: {nearest(name, MEASURES)}")
+            raise FlowvaeError(f"measure {shown(name)}: {nearest(name, MEASURES)}")
     if split not in ("train", "valid", "test"):
-        raise FlowvaeError(f"split = {split!r}: {nearest(split, ('train', 'valid', 'test'))}")
+        raise FlowvaeError(f"split = {shown(split)}: {nearest(split, ('train', 'valid', 'test'))}")
     held_out = [name for name in measures if name in OF_HELD_OUT_DATA]
     if held_out and split == "train":
         raise FlowvaeError(
@@ -267,4 +285,4 @@ def check_measures(measures: Sequence[str], split: str, compile: str) -> None:  
             "name valid or test, or leave it out."
         )
     if compile not in COMPILE:
-        raise FlowvaeError(f"compile = {compile!r}: {nearest(compile, COMPILE)}")
+        raise FlowvaeError(f"compile = {shown(compile)}: {nearest(compile, COMPILE)}")

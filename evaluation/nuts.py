@@ -14,9 +14,12 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError
-from flowvae.evaluation.arviz_versions import arviz, from_groups
+from flowvae.evaluation.arviz_versions import arviz, from_groups, without_masked
 from flowvae.evaluation.importance import Weighed
-from flowvae.evaluation.sites import element, read_program
+from flowvae.evaluation.sites import element, read_program, unmasked
+from flowvae.guides.masks import check_sites
+from flowvae.inference.check_guide import check_supports
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["compare_to_reference", "run_nuts"]
@@ -26,6 +29,7 @@ REPEATS = 50  # pairs of samples of one law, from which the distance that is noi
 Array = np.ndarray[Any, Any]
 
 
+@in_eval_mode
 def run_nuts(
     model: Callable[..., Any],
     *args: Any,
@@ -41,7 +45,8 @@ def run_nuts(
     """Draw from a model's posterior by NUTS, chain after chain; each has a seed of its own.
 
     Groups: posterior (latent and deterministic sites), sample_stats (lp = log p(data, θ) in nats, diverging),
-    log_likelihood, observed_data.
+    log_likelihood, observed_data. Data that a mask leaves out have no log-likelihood: its variable then has one
+    dimension, "SITE_counted", with their places in the flattened data.
 
     Args:
         model: Pyro model with continuous latents.
@@ -59,7 +64,8 @@ def run_nuts(
         an InferenceData (ArviZ 0.x) or a DataTree (1.x).
 
     Raises:
-        FlowvaeError: for counts below 1.
+        FlowvaeError: for counts below 1; for a model without latents, or with latents that its masks leave without a
+            posterior; under `poutine.scale`; for observed NaN.
 
     References:
         Hoffman & Gelman (2014), "The No-U-Turn sampler".
@@ -68,7 +74,15 @@ def run_nuts(
         raise FlowvaeError(f"draws = {draws}, warmup = {warmup}, chains = {chains}: must all be 1 or more.")
     with seeded(derive(seed, "read")):
         program = read_program(model, args, kwargs)
+        program.refuse_scaled()
+        check_sites(model, args, kwargs, gradients=True)
+        check_supports(model, None, args, kwargs)
     names = list(program.of("latent"))
+    if not names:
+        raise FlowvaeError("the model has no latent site: NUTS has nothing to draw.")
+    discrete = [name for name in names if program.sites[name].free is None]
+    if discrete:
+        raise FlowvaeError(f"latent {', '.join(discrete)}: not continuous; NUTS draws continuous latents alone.")
     values: list[dict[str, Tensor]] = []
     diverging = np.zeros((chains, draws), dtype=bool)
     for chain in range(chains):
@@ -86,18 +100,20 @@ def run_nuts(
         return value.reshape(chains, draws, *value.shape[1:]).numpy(force=True)
 
     observed = program.of("observed")
+    all_dims = {name: site.dims for name, site in program.sites.items()}
+    log_likelihood, likelihood_dims, coords = without_masked(run.pointwise, unmasked(run), all_dims)
     groups: dict[str, dict[str, Array]] = {
         "posterior": {name: by_chain(run.values[name]) for name in program.of("latent", "deterministic")},
         "sample_stats": {"lp": by_chain(run.total), "diverging": diverging},
-        "log_likelihood": {name: by_chain(value) for name, value in run.pointwise.items()},
+        "log_likelihood": {name: by_chain(value) for name, value in log_likelihood.items()},
         "observed_data": {name: site.value.numpy(force=True) for name, site in observed.items()},
     }
     dims = {
-        "posterior": {name: program.sites[name].dims for name in groups["posterior"]},
-        "log_likelihood": {name: site.dims[: len(site.batch)] for name, site in observed.items()},
-        "observed_data": {name: site.dims for name, site in observed.items()},
+        "posterior": {name: all_dims[name] for name in groups["posterior"]},
+        "log_likelihood": likelihood_dims,
+        "observed_data": {name: all_dims[name] for name in observed},
     }
-    return from_groups({name: group for name, group in groups.items() if group}, dims)
+    return from_groups({name: group for name, group in groups.items() if group}, dims, coords)
 
 
 def compare_to_reference(approximation: Any, reference: Any, weighted: bool = False, seed: int = 0) -> pd.DataFrame:
@@ -109,12 +125,14 @@ def compare_to_reference(approximation: Any, reference: Any, weighted: bool = Fa
 
     Args:
         approximation: a `Weighed` of a whole model, an ArviZ object, or site → draws (chains, draws, ...).
-        reference: the same, such as what `run_nuts` gave. Sites that both have are compared.
+        reference: the same, such as what `run_nuts` gave. Sites that both have are compared; numbers that are the
+            same at every draw, such as the diagonal of a correlation matrix, are left out.
         weighted: use the smoothed importance weights of a `Weighed`, which mend the guide, instead of its plain draws.
         seed: decides the pairs of samples.
 
     Raises:
-        FlowvaeError: where nothing can be compared, or `weighted` is asked of draws that have no weights.
+        FlowvaeError: where nothing can be compared, or `weighted` is asked of draws that have no weights; for draws
+            that are not finite.
     """
     if weighted and not (isinstance(approximation, Weighed) and approximation.log_weight.dim() == 1):
         raise FlowvaeError("weighted = True: needs a Weighed of a whole model, as `weigh` gives.")
@@ -128,9 +146,15 @@ def compare_to_reference(approximation: Any, reference: Any, weighted: bool = Fa
     rows = {}
     for name in names:
         for index in np.ndindex(*theirs[name].shape[2:]):
-            rows[element(name, index)] = _compare(
-                ours[name][..., *index], theirs[name][..., *index], weights, independent, rng
-            )
+            one, other, label = ours[name][..., *index], theirs[name][..., *index], element(name, index)
+            if not (np.isfinite(one).all() and np.isfinite(other).all()):
+                raise FlowvaeError(f"{label}: draws that are not finite cannot be compared.")
+            if np.ptp(other) > 0:
+                rows[label] = _compare(one, other, weights, independent, rng)
+            elif not np.array_equal(np.unique(one), np.unique(other)):
+                raise FlowvaeError(f"{label}: {other.flat[0]:g} at every draw of the reference, but not here.")
+    if not rows:
+        raise FlowvaeError(f"nothing to compare: no number of {', '.join(names)} varies in the reference.")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
 
 

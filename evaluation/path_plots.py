@@ -14,6 +14,7 @@ from flowvae.evaluation.images import image_shape, show_images
 from flowvae.evaluation.paths import different_pairs, end_codes, latent_paths
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["plot_paths", "plot_traversals"]
@@ -23,6 +24,7 @@ TITLES = {"base": "base space: T(u(t)), u(t) straight", "straight": "latent spac
 
 
 @torch.no_grad()
+@in_eval_mode
 def plot_paths(
     model: VAE, guide: AmortizedGuide, data: Dataset, pairs: int = 4, steps: int = 9, seed: int = 0, split: str = "test"
 ) -> Figure:
@@ -54,6 +56,7 @@ def plot_paths(
 
 
 @torch.no_grad()
+@in_eval_mode
 def plot_traversals(
     model: VAE, guide: AmortizedGuide, data: Dataset, units: int = 8, steps: int = 9, seed: int = 0, split: str = "test"
 ) -> Figure:

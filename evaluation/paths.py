@@ -14,6 +14,7 @@ from flowvae.evaluation.aggregated import WithPosterior, WithPrior, draw_codes
 from flowvae.evaluation.base_space import from_base, has_base, to_base
 from flowvae.evaluation.metrics import Metric, mean_metric
 from flowvae.evaluation.weights import ROWS
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive
 
 __all__ = ["Paths", "different_pairs", "end_codes", "latent_paths", "measure_paths"]
@@ -55,6 +56,7 @@ class Paths:
 
 
 @torch.no_grad()
+@in_eval_mode
 def measure_paths(
     model: WithPrior, guide: WithPosterior, start: Tensor, end: Tensor, steps: int = STEPS, seed: int = 0
 ) -> Paths:
@@ -84,6 +86,7 @@ def measure_paths(
 
 
 @torch.no_grad()
+@in_eval_mode
 def latent_paths(model: WithPrior, start: Tensor, end: Tensor, steps: int = 9) -> dict[str, Tensor]:
     """Ways between codes, each of shape (steps, N, latent): "base", T(u(t)) with u(t) a straight line, and "straight".
 

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowvae.data import Dataset
+from flowvae.directory import as_path
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.drawing import BLUE, RED, on_grid
 from flowvae.evaluation.images import show_images
@@ -20,6 +21,7 @@ from flowvae.evaluation.principal_plane import axis_label, principal_plane
 from flowvae.files import atomic_write
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = [
@@ -45,6 +47,7 @@ def draw_figures(
     Returns:
         The files.
     """
+    directory = as_path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     figures = {
         "samples": plot_samples(model, data, seed),
@@ -61,12 +64,14 @@ def draw_figures(
 
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all; its folder is made if it is not there."""
+    path = as_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 
 
 @torch.no_grad()
+@in_eval_mode
 def plot_samples(model: VAE, data: Dataset, seed: int = 0) -> Figure:
     """Test data beside what the model generates; two columns against each other where data are not images."""
     if data.image_shape:
@@ -95,6 +100,7 @@ def plot_samples(model: VAE, data: Dataset, seed: int = 0) -> Figure:
 
 
 @torch.no_grad()
+@in_eval_mode
 def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0) -> Figure:
     """Test data above their reconstructions E[x | z], z drawn from the guide."""
     x = data.test[:16].to(next(model.parameters()).device)
@@ -110,6 +116,7 @@ def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed:
             row=16,
         )
         return figure
+    x, rebuilt = data.original(x), data.original(rebuilt)
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     ax = figure.add_subplot()
     for row in range(min(4, len(x))):
@@ -122,6 +129,7 @@ def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed:
 
 
 @torch.no_grad()
+@in_eval_mode
 def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0) -> Figure:
     """The prior beside the aggregated posterior: density contours of a 2-D latent, else principal components.
 
@@ -161,6 +169,7 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
 
 
 @torch.no_grad()
+@in_eval_mode
 def plot_priors(pairs: Mapping[str, tuple[VAE, AmortizedGuide]], data: Dataset, seed: int = 0) -> Figure:
     """The densities of several 2-D priors side by side, each above its own aggregated posterior.
 

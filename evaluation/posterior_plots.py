@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import gaussian_kde
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, shown
 
 __all__ = ["plot_funnel"]
 
@@ -73,7 +73,7 @@ def _pair(draws: Mapping[str, ArrayLike], location: str, scale: str, title: str)
     """Location and log-scale of up to POINTS draws, spread evenly over all of them, shape (2, n)."""
     for name in (location, scale):
         if name not in draws:
-            raise FlowvaeError(f"plot_funnel: {title} has no draws of {name!r}; it has {', '.join(draws)}.")
+            raise FlowvaeError(f"plot_funnel: {title} has no draws of {shown(name)}; it has {', '.join(draws)}.")
     x, y = (np.asarray(draws[name], dtype=np.float64).ravel() for name in (location, scale))
     keep = np.linspace(0, len(x) - 1, min(POINTS, len(x))).astype(int)
     return np.stack((x[keep], np.log(y[keep])))

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowvae.evaluation.sites import read_program, simulator
+from flowvae.errors import FlowvaeError
+from flowvae.evaluation.sites import Site, read_program, simulator
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["predict"]
@@ -17,10 +19,11 @@ BLOCK = 250  # draws that share a stream of random numbers
 
 
 @torch.no_grad()
+@in_eval_mode
 def predict(
     model: Callable[..., Any], draws: Mapping[str, Tensor], *args: Any, seed: int = 0, **kwargs: Any
 ) -> dict[str, Tensor]:
-    """New data for every draw of the latents.
+    """New data for every draw of the latents, those that a mask leaves out among them.
 
     Args:
         model: Pyro model; what it observes is drawn anew.
@@ -32,16 +35,37 @@ def predict(
 
     Returns:
         observed site → predictions, (S, *shape).
+
+    Raises:
+        FlowvaeError: for draws that lack a latent of the model, or have it in another shape or number.
     """
     with seeded(derive(seed, "read")):
         observed = list(read_program(model, args, kwargs).of("observed"))
         program = read_program(simulator(model), args, kwargs)
-        given = {name: draws[name] for name in program.of("latent") if name not in observed}
+        latent = {name: site for name, site in program.of("latent").items() if name not in observed}
+        size = _size(latent, draws)
+        given = {name: draws[name] for name in latent}
         program = program.tried(given)
-    size = len(next(iter(given.values())))
     parts = []
     for number, start in enumerate(range(0, size, BLOCK)):
         with seeded(derive(seed, "predict", number)):
             few = {name: value[start : start + BLOCK] for name, value in given.items()}
             parts.append(program.run(few, min(BLOCK, size - start)).values)
     return {name: torch.cat([part[name] for part in parts]) for name in observed}
+
+
+def _size(latent: Mapping[str, Site], draws: Mapping[str, Tensor]) -> int:
+    """How many draws of every latent there are."""
+    lacking = sorted(set(latent) - set(draws))
+    if lacking:
+        raise FlowvaeError(f"draws have no {', '.join(lacking)}: give values of every latent site of the model.")
+    sizes = {len(draws[name]) if draws[name].dim() else 0 for name in latent}
+    for name, site in latent.items():
+        if draws[name].shape[1:] != site.shape or len(sizes) > 1 or 0 in sizes:
+            raise FlowvaeError(
+                f"draws of {name!r} have the shape {tuple(draws[name].shape)}: must be (S, *{tuple(site.shape)}), with "
+                "one number S of draws, 1 or more, for all latents."
+            )
+    if not sizes:
+        raise FlowvaeError("the model has no latent site: there is nothing to predict from. Call it by itself.")
+    return sizes.pop()

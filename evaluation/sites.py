@@ -13,11 +13,13 @@ from pyro import poutine
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints
 
 from flowvae.errors import FlowvaeError
+from flowvae.guides.masks import counted, counted_data
+from flowvae.guides.supports import support_of
 
-__all__ = ["Program", "Run", "Site", "element", "read_program", "simulator"]
+__all__ = ["Program", "Run", "Site", "element", "is_scaled", "read_program", "refuse_scaled", "simulator", "unmasked"]
 
 TRIAL = 3  # draws on which one run under an outer plate is compared with runs one by one
 ROUNDING = 1e3  # times the number type's own rounding
@@ -34,6 +36,9 @@ class Site:
         batch: of its log-density.
         dims: a name for every dimension of the value; those of plates have the plate's name.
         value: what it was when the program was read.
+        scaled: whether `poutine.scale` changes its log-density.
+        validated: whether its distribution checks values, so that one outside the support is a mistake.
+        free: how many numbers its value has as a vector of R^D; none: its support is not continuous.
     """
 
     name: str
@@ -42,6 +47,9 @@ class Site:
     batch: torch.Size
     dims: tuple[str, ...]
     value: Tensor
+    scaled: bool
+    validated: bool
+    free: int | None
 
 
 @dataclass(frozen=True)
@@ -51,11 +59,13 @@ class Run:
     Args:
         total: the sum of all its log-densities in nats, shape (S,).
         pointwise: log-likelihood of every observed site in nats, (S, *batch).
+        counted: whether a mask leaves a datum in, for every observed site, (S, *batch).
         values: of all other sites, (S, *shape).
     """
 
     total: Tensor
     pointwise: dict[str, Tensor]
+    counted: dict[str, Tensor]
     values: dict[str, Tensor]
 
 
@@ -79,6 +89,14 @@ class Program:
     nesting: int
     together: bool = False
 
+    def refuse_scaled(self) -> None:
+        """Refuse log-densities that `poutine.scale` has changed.
+
+        Raises:
+            FlowvaeError: if there are any.
+        """
+        refuse_scaled([name for name, site in self.sites.items() if site.scaled])
+
     def of(self, *kinds: str) -> dict[str, Site]:
         """The sites of some kinds."""
         return {name: site for name, site in self.sites.items() if site.kind in kinds}
@@ -101,6 +119,7 @@ class Program:
         return Run(
             torch.cat([run.total for run in runs]),
             {name: torch.cat([run.pointwise[name] for run in runs]) for name in runs[0].pointwise},
+            {name: torch.cat([run.counted[name] for run in runs]) for name in runs[0].counted},
             {name: torch.cat([run.values[name] for run in runs]) for name in runs[0].values},
         )
 
@@ -142,7 +161,7 @@ class Program:
         return dict(trace.nodes)
 
     def _read(self, nodes: Mapping[str, Any], given: Mapping[str, Tensor], size: int, dimensions: int) -> Run:
-        total, pointwise, values = torch.zeros(()), {}, {}
+        total, pointwise, kept, values = torch.zeros(()), {}, {}, {}
         for name, site in self.sites.items():
             node = nodes[name]
             if site.kind == "deterministic":
@@ -159,12 +178,15 @@ class Program:
                 if name in given:  # by another program, which may not know this one's support
                     log_prob = log_prob.masked_fill(_outside(node["fn"], full), -torch.inf)
             elif site.kind == "observed":
+                if site.validated:
+                    outside = _outside(node["fn"], node["value"].broadcast_to(node["fn"].shape()), counted(node))
+                    log_prob = log_prob.masked_fill(outside, -torch.inf)
                 pointwise[name] = log_prob.reshape(size, *site.batch)
-            total = total + log_prob.reshape(size, -1).sum(-1)
-        return Run(total.expand(size), pointwise, values)
+                kept[name] = counted_data(node).expand(log_prob.shape).reshape(size, *site.batch)
+            total = total + log_prob.reshape(size, log_prob.numel() // size).sum(-1)
+        return Run(total.expand(size), pointwise, kept, values)
 
 
-@torch.no_grad()
 def element(name: str, index: tuple[int, ...]) -> str:
     """What one number of a site's value is called, such as "theta[2, 0]"; the site's own name for a scalar."""
     return f"{name}[{', '.join(map(str, index))}]" if index else name
@@ -174,9 +196,14 @@ def read_program(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Ma
     """Run a Pyro program once and note its sites.
 
     Raises:
-        FlowvaeError: for a plate that takes a random part of its data.
+        FlowvaeError: for a plate that takes a random part of its data, or has none; for a mask that does not fit.
     """
-    trace = poutine.trace(function).get_trace(*args, **kwargs)
+    try:
+        trace = poutine.trace(function).get_trace(*args, **kwargs)
+    except ZeroDivisionError as error:
+        if "size cannot be zero" not in str(error):  # what Pyro says of a plate
+            raise
+        raise FlowvaeError("a plate has size 0: Pyro's plates need 1 datum or more.") from None
     nodes = {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}
     for name in [name for name, node in nodes.items() if site_is_subsample(node)]:
         node = nodes.pop(name)
@@ -186,9 +213,55 @@ def read_program(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Ma
                 f"plate {name!r} takes {taken} of {size} data: log-densities need all of them. "
                 "Give the plate no subsample_size here."
             )
+    for name, node in nodes.items():
+        if not node["infer"].get("_deterministic"):
+            counted(node)  # refuses a mask that does not fit
+            _check_shape(name, node)
     sites = {name: _site(name, node, set(nodes)) for name, node in nodes.items()}
     nesting = max((len(site.batch) for site in sites.values()), default=0)
     return Program(function, args, kwargs, sites, nesting)
+
+
+def _check_shape(name: str, node: Mapping[str, Any]) -> None:
+    given, own = node["value"].shape, node["fn"].shape()
+    if len(given) > len(own) or any(a not in (1, b) for a, b in zip(given[::-1], own[::-1], strict=False)):
+        raise FlowvaeError(
+            f"site {name!r}: a value of shape {tuple(given)}, but its distribution has the shape {tuple(own)}; expand "
+            "the distribution, or put the site into a plate."
+        )
+
+
+def unmasked(run: Run) -> dict[str, Tensor]:
+    """Which data of every observed site no mask leaves out, (*batch).
+
+    Raises:
+        FlowvaeError: for a mask that depends on a latent: the model is then no density of its data.
+    """
+    for name, value in run.counted.items():
+        if (value != value[:1]).any():
+            raise FlowvaeError(
+                f"site {name!r}: its mask changes with the latents, so that the model has no density of the data. Mask "
+                "by what does not depend on a latent."
+            )
+    return {name: value[0] for name, value in run.counted.items()}
+
+
+def is_scaled(node: Mapping[str, Any]) -> bool:
+    """Whether a handler such as `poutine.scale` has changed a traced site's log-density."""
+    return bool((torch.as_tensor(node["scale"]) != 1).any())
+
+
+def refuse_scaled(names: list[str]) -> None:
+    """Refuse sites whose log-density `poutine.scale` has changed.
+
+    Raises:
+        FlowvaeError: if there are any.
+    """
+    if names:
+        raise FlowvaeError(
+            f"poutine.scale changes the log-density of {', '.join(names)}: weights, evidence and cross-validation "
+            "need it as it is. Call this with the model and the guide without poutine.scale."
+        )
 
 
 def simulator(model: Callable[..., Any]) -> Callable[..., Any]:
@@ -231,25 +304,61 @@ def _site(name: str, node: Any, names: set[str]) -> Site:
             # ArviZ means something else by these, and a dimension cannot have the name of a variable
             clash = frame.name in {"chain", "draw", "sample", "i", *names}
             dims[place] = f"{frame.name}_dim" if clash else frame.name
-    return Site(name, kind, torch.Size(shape), torch.Size(batch), tuple(dims), value.detach())
+    return Site(
+        name,
+        kind,
+        torch.Size(shape),
+        torch.Size(batch),
+        tuple(dims),
+        value.detach(),
+        scaled=kind != "deterministic" and is_scaled(node),
+        validated=bool(getattr(plain, "_validate_args", False)),
+        free=_free(fn) if kind == "latent" else None,
+    )
 
 
-def _outside(fn: Any, value: Tensor) -> Tensor:
+def _free(fn: Any) -> int | None:
+    try:
+        return int(biject_to(fn.support).inverse_shape(fn.shape()).numel())
+    except NotImplementedError:
+        return None
+
+
+def _outside(fn: Any, value: Tensor, counted: Tensor | None = None) -> Tensor:
     """Which values lie outside of a distribution's support, of its batch shape.
 
-    Only supports that are intervals are looked at: densities are quietly wrong outside of these, and a value that
-    rounding puts a little off a simplex is not outside.
+    Densities are quietly wrong there.
+
+    Args:
+        fn: the distribution.
+        value: of its shape.
+        counted: which numbers are looked at; none: all.
     """
     try:
-        support = fn.support
-    except NotImplementedError:
+        # draws of angles have one range; data may have another, such as [0, 2π)
+        support = support_of(fn) if counted is None else fn.support
+        while isinstance(support, constraints.independent):
+            support = support.base_constraint
+        outside = ~support.check(value)
+    except (NotImplementedError, ValueError):  # a distribution without a support, or one that cannot be checked
         return torch.tensor(False, device=value.device)
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    if support.event_dim:
+    if support.event_dim and outside.any():
+        outside = outside & ~_rounded(support, value)
+    if counted is not None:
+        outside = outside & (counted.flatten(-support.event_dim).any(-1) if support.event_dim else counted)
+    batch = len(fn.batch_shape)
+    return outside if outside.dim() <= batch else outside.flatten(batch).any(-1)
+
+
+def _rounded(support: Any, value: Tensor) -> Tensor:
+    """Whether a value is off its support, such as a simplex, by rounding alone: the map to R^D and back keeps it."""
+    try:
+        bijection = biject_to(support)
+        back = bijection(bijection.inv(value))
+    except (NotImplementedError, RuntimeError):  # there is no such map, or none of values outside
         return torch.tensor(False, device=value.device)
-    inside = support.check(value)
-    return ~(inside if inside.dim() <= len(fn.batch_shape) else inside.flatten(len(fn.batch_shape)).all(-1))
+    close = torch.isclose(back, value, rtol=0, atol=ROUNDING * torch.finfo(value.dtype).eps)
+    return close.flatten(-support.event_dim).all(-1)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

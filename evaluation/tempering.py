@@ -14,6 +14,7 @@ from pyro import poutine
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError, one_of, whole
+from flowvae.memory import check_memory
 
 __all__ = ["Path", "Sweep", "Tempering", "schedule", "sweep"]
 
@@ -60,6 +61,7 @@ class Tempering:
 
 def schedule(temperatures: int) -> list[float]:
     """β_0 = 0 < … < β_T = 1, closest to each other at both ends: a sigmoid, shifted and scaled."""
+    check_memory(f"temperatures = {temperatures}", 40 * temperatures, "use fewer")  # a tensor, and a list of numbers
     grid = torch.linspace(-SHARPNESS, SHARPNESS, temperatures + 1, dtype=torch.float64).sigmoid()
     betas: list[float] = ((grid - grid[0]) / (grid[-1] - grid[0])).tolist()
     return [0.0, *betas[1:-1], 1.0]
@@ -100,6 +102,7 @@ class Path:
     @torch.no_grad()
     def draw(self, rows: int) -> Tensor:
         """Codes from the start, shape (rows, B, latent)."""
+        check_memory(f"chains = {rows - PILOTS}", rows * self.x.nbytes, "use fewer")
         codes: Tensor = self.start.sample((rows,))
         return codes
 

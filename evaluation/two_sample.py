@@ -14,6 +14,7 @@ from flowvae.errors import FlowvaeError
 from flowvae.evaluation.aggregated import WithPosterior, WithPrior, draw_codes
 from flowvae.evaluation.base_space import has_base, to_base
 from flowvae.evaluation.metrics import Metric
+from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["MMD", "POINTS", "codes_and_prior", "measure_mmd", "mmd"]
@@ -47,6 +48,7 @@ class MMD:
 
 
 @torch.no_grad()
+@in_eval_mode
 def codes_and_prior(
     model: WithPrior, guide: WithPosterior, x: Tensor, points: int = POINTS, seed: int = 0
 ) -> tuple[Tensor, Tensor]:

@@ -71,6 +71,10 @@ class PyroFlow(TorchDistribution):
             self._validate_sample(value)
         return self.flow.log_prob(value)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy has not drawn anything; weak references can be neither copied nor pickled
+        return {**self.__dict__, "_drawn": None}
+
     def expand(self, batch_shape: Any, _instance: Any = None) -> PyroFlow:
         """The same distribution with its batch shape expanded."""
         return PyroFlow(self.flow.expand(Size(batch_shape)), validate_args=self._validate_args)

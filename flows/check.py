@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from zuko.lazy import LazyTransform
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, one_line
 from flowvae.flows.spec import FlowSpec
 from flowvae.seeds import derive, seeded
 
@@ -113,6 +113,7 @@ def _attempt(name: str, what: str, call: Callable[[], Result]) -> Result:
     except Exception as error:  # whatever a user's code may raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         missing = isinstance(error, NotImplementedError)
-        said = f"the method {place.name} is missing; write it" if missing else f"{type(error).__name__}: {error}"
+        raised = f"{type(error).__name__}: {one_line(error)}"
+        said = f"the method {place.name} is missing; write it" if missing else raised
         where = "" if missing else f" ({place.name}, {Path(place.filename).name}:{place.lineno})"
         raise FlowvaeError(f"{name}, {what}: {said}{where}.") from error

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import zuko
 from zuko.lazy import LazyTransform
 
-from flowvae.errors import sizes, whole
+from flowvae.errors import MOST_LAYERS, sizes, whole
 from flowvae.flows.spec import Cost, FlowSpec
 
 __all__ = ["GF"]
@@ -42,7 +42,7 @@ class GF(FlowSpec):
     hidden_features: tuple[int, ...] = (32,)
 
     def __post_init__(self) -> None:
-        whole(self, "transforms")
+        whole(self, "transforms", most=MOST_LAYERS)
         whole(self, "components")
         sizes(self, "hidden_features")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
-from flowvae.errors import FlowvaeError, boolean, whole
+from flowvae.errors import MOST_LAYERS, FlowvaeError, boolean, whole
 from flowvae.flows.channel_coupling import ChannelCoupling
 from flowvae.flows.channel_norm import ChannelNorm
 from flowvae.flows.convolution import Convolution1x1
@@ -61,8 +61,9 @@ class Glow(FlowSpec):
 
     def __post_init__(self) -> None:
         check_image_setting(self)
-        for name in ("levels", "steps", "hidden_channels"):
-            whole(self, name)
+        for name in ("levels", "steps"):
+            whole(self, name, most=MOST_LAYERS)
+        whole(self, "hidden_channels")
         boolean(self, "rotate")
 
     @property

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 from zuko.lazy import LazyTransform
 
-from flowvae.errors import FlowvaeError, whole
+from flowvae.errors import MOST_LAYERS, FlowvaeError, whole
 from flowvae.flows.learned import LearnedTransform
 from flowvae.flows.spec import Cost, FlowSpec
 
@@ -87,7 +87,7 @@ class Householder(FlowSpec):
     transforms: int = 4
 
     def __post_init__(self) -> None:
-        whole(self, "transforms", least=2)
+        whole(self, "transforms", least=2, most=MOST_LAYERS)
         if self.transforms % 2:
             raise FlowvaeError(
                 f"Householder.transforms = {self.transforms}: must be even, so that the reflections cancel at "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, shown
 
 __all__ = ["Shape", "check_image_setting", "image_of"]
 
@@ -25,7 +25,7 @@ def check_image_setting(owner: object, name: str = "image_shape") -> None:
         return
     if not isinstance(value, tuple) or len(value) != 2 or any(type(v) is not int or v < 1 for v in value):
         raise FlowvaeError(
-            f"{type(owner).__name__}.{name} = {value!r}: must be (height, width), such as (8, 8), "
+            f"{type(owner).__name__}.{name} = {shown(value)}: must be (height, width), such as (8, 8), "
             "or none for a square image of one channel."
         )
 

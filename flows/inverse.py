@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Generic, TypeVar
 import tyro
 from zuko.lazy import LazyTransform
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, shown
 from flowvae.flows.spec import Cost, FlowSpec
 
 __all__ = ["Inverse"]
@@ -35,15 +35,15 @@ class Inverse(FlowSpec, Generic[Family]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.flow, FlowSpec):
-            raise FlowvaeError(f"Inverse.flow = {self.flow!r}: must be a flow, such as MAF().")
+            raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: must be a flow, such as MAF().")
         if self.flow.turned:
-            raise FlowvaeError(f"Inverse.flow = {self.flow!r}: turned round it is {self.flow.turned}; use that.")
+            raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: turned round it is {self.flow.turned}; use that.")
         if isinstance(self.flow, Inverse):
-            raise FlowvaeError(f"Inverse.flow = {self.flow!r}: turned round twice is the flow itself; use that.")
+            raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: turned round twice is the flow itself; use that.")
         if not self.flow.proper:
             raise FlowvaeError(
-                f"Inverse.flow = {self.flow!r}: cannot be turned round: it is no bijection of all of R^D, which the "
-                "inverse of a flow must start from. Use one that is normalized, such as MAF(), NSF() or BPF()."
+                f"Inverse.flow = {shown(self.flow)}: cannot be turned round: it is no bijection of all of R^D, which "
+                "the inverse of a flow must start from. Use one that is normalized, such as MAF(), NSF() or BPF()."
             )
 
     @property

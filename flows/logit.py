@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 from zuko.lazy import UnconditionalTransform
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, shown
 
 __all__ = ["Logit", "LogitTransform"]
 
@@ -73,6 +73,6 @@ class Logit(UnconditionalTransform):
 
     def __init__(self, total: int, alpha: float = 0.05) -> None:
         if not 0 <= alpha < 0.5:
-            raise FlowvaeError(f"alpha = {alpha!r}: must be at least 0 and below 0.5, such as 0.05.")
+            raise FlowvaeError(f"alpha = {shown(alpha)}: must be at least 0 and below 0.5, such as 0.05.")
         settings: dict[str, Any] = {"top": float(total + 1), "alpha": float(alpha)}
         super().__init__(LogitTransform, **settings)

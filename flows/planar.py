@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
-from flowvae.errors import whole
+from flowvae.errors import MOST_LAYERS, whole
 from flowvae.flows.learned import LearnedTransform
 from flowvae.flows.roots import TYPICAL_STEPS, monotone_root
 from flowvae.flows.spec import Cost, FlowSpec
@@ -112,7 +112,7 @@ class Planar(FlowSpec):
     transforms: int = 8
 
     def __post_init__(self) -> None:
-        whole(self, "transforms")
+        whole(self, "transforms", most=MOST_LAYERS)
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         self.check_features(features)

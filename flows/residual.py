@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
-from flowvae.errors import EstimatedDensityWarning, FlowvaeError, number, sizes, whole
+from flowvae.errors import MOST_LAYERS, EstimatedDensityWarning, FlowvaeError, number, shown, sizes, whole
 from flowvae.flows.spec import Cost, FlowSpec
 
 __all__ = ["Residual", "ResidualTransform"]
@@ -225,11 +225,11 @@ class Residual(FlowSpec):
     exact_up_to: int = 8
 
     def __post_init__(self) -> None:
-        whole(self, "transforms")
+        whole(self, "transforms", most=MOST_LAYERS)
         sizes(self, "hidden_features")
         number(self, "lipschitz")
         if self.lipschitz >= 1:
-            raise FlowvaeError(f"Residual.lipschitz = {self.lipschitz!r}: must be below 1, such as 0.9.")
+            raise FlowvaeError(f"Residual.lipschitz = {shown(self.lipschitz)}: must be below 1, such as 0.9.")
         whole(self, "exact_up_to", least=0)
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:

@@ -13,7 +13,7 @@ from zuko.distributions import DiagNormal
 from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.lazy import Flow, LazyComposedTransform, LazyDistribution, LazyTransform, UnconditionalDistribution
 
-from flowvae.errors import FlowvaeError, SlowDirectionWarning, sizes, whole
+from flowvae.errors import MOST_LAYERS, FlowvaeError, SlowDirectionWarning, sizes, whole
 
 __all__ = [
     "Cost",
@@ -110,7 +110,7 @@ class NetworkFlowSpec(FlowSpec):
     hidden_features: tuple[int, ...] = (32,)
 
     def __post_init__(self) -> None:
-        whole(self, "transforms")
+        whole(self, "transforms", most=MOST_LAYERS)
         sizes(self, "hidden_features")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
-from flowvae.errors import FlowvaeError, one_of, whole
+from flowvae.errors import MOST_LAYERS, FlowvaeError, one_of, whole
 from flowvae.flows.householder import reflect
 from flowvae.flows.learned import LearnedTransform
 from flowvae.flows.roots import TYPICAL_STEPS, monotone_root
@@ -186,7 +186,7 @@ class Sylvester(FlowSpec):
 
     def __post_init__(self) -> None:
         one_of(self, "kind", KINDS)
-        whole(self, "transforms")
+        whole(self, "transforms", most=MOST_LAYERS)
         if self.rank is not None:
             whole(self, "rank")
             if self.kind == "triangular":

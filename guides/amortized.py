@@ -14,7 +14,7 @@ from zuko.lazy import LazyDistribution
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.spec import Cost
 from flowvae.guides.local import local_parameters
-from flowvae.networks import declare_parameters
+from flowvae.networks import check_columns, check_rows, columns_of, declare_parameters
 
 __all__ = ["AmortizedGuide", "GuideSpec", "LogJoint"]
 
@@ -62,14 +62,32 @@ class AmortizedGuide(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor, size: int | None = None) -> Tensor:
-        """The guide for data of shape (N, D); takes the model's arguments, as Pyro wants it."""
+        """The guide for data of shape (N, D); takes the model's arguments, as Pyro wants it.
+
+        Raises:
+            FlowvaeError: for data of another shape or type.
+        """
+        self.check(x)
         declare_parameters("guide", self)
         posterior = self.posterior(x)
         with pyro.plate("data", len(x)):
             return pyro.sample("z", posterior)
 
+    def check(self, x: Tensor) -> None:
+        """Refuse what are no data (N, D) for this guide.
+
+        Raises:
+            FlowvaeError: for data of another shape or type.
+        """
+        check_rows("x", x, columns_of(self.encoder), self.encoder)
+
     def posterior(self, x: Tensor) -> pyro.distributions.TorchDistribution:
-        """q(z | x) for data of shape (..., D)."""
+        """q(z | x) for data of shape (..., D).
+
+        Raises:
+            FlowvaeError: for another D or type.
+        """
+        check_columns("x", x, columns_of(self.encoder), self.encoder)
         return to_pyro(self.head(self.encoder(x)))
 
     def local(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

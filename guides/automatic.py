@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
+import pyro
 import torch
-from pyro.distributions import TorchDistribution
+from pyro import poutine
+from pyro.distributions import Delta, TorchDistribution
 from pyro.distributions.transforms import LowerCholeskyAffine
 from pyro.infer.autoguide import AutoContinuous, init_to_median
 from torch import Tensor, nn
-from torch.distributions import Transform, biject_to
+from torch.distributions import Transform
 from zuko.lazy import Flow, LazyComposedTransform, LazyTransform
 
 from flowvae.errors import FlowvaeError, number, one_of, whole
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.spec import FlowSpec, standard_normal, warn_if_slow
+from flowvae.guides.constrained import Constrain, Part, constrain, run_until
 from flowvae.guides.flow import check_posterior
+from flowvae.guides.masks import check_sites
+from flowvae.guides.prototype import read_prototype
+from flowvae.guides.supports import bijection, is_fixed, support_of
 from flowvae.networks import declare_parameters
 from flowvae.seeds import derive, seeded
 
@@ -31,8 +40,11 @@ class AutoFlow(AutoContinuous):
     The flow T acts in standardized space, where its networks and the box of its splines have their right scale; the
     learned affine layer after it carries location, scale and (with a full L) correlation of the posterior. T starts
     as the identity, so the guide starts as N(loc, init_scale² I), like Pyro's `AutoMultivariateNormal`, and with
-    `affine="full"` it contains that guide whatever the flow is. Constrained variables are mapped by Pyro's
-    `biject_to`, as in every `AutoContinuous` guide.
+    `affine="full"` it contains that guide whatever the flow is.
+
+    Constrained variables are mapped by the bijections of torch and Pyro; `flowvae.guides.supports` lists the supports.
+    One that depends on other latent variables, as in `b ~ Uniform(0, a)`, is that of the draw at hand: the model runs
+    inside the guide up to the last site whose support has bounds.
 
     The guide is set up when it first runs: call it once, with the model's arguments, before `load_state_dict` or
     before its parameters are handed to an optimizer. Its parameters stay in the module; Pyro's parameter store is
@@ -48,7 +60,8 @@ class AutoFlow(AutoContinuous):
 
     Raises:
         FlowvaeError: at once, if the flow cannot be a posterior or a setting is out of range; at the first run, if
-            the model has a single latent number.
+            the model has too few latent numbers for the flow, a latent without a bijection from the reals, or one in a
+            plate that takes a part of its data.
 
     References:
         Kucukelbir et al. (2017), "Automatic Differentiation Variational Inference"; Rezende & Mohamed (2015).
@@ -63,23 +76,74 @@ class AutoFlow(AutoContinuous):
         affine: str = "full",
         draws: int = 10_000,
     ) -> None:
-        super().__init__(model, init_loc_fn=init_loc_fn)
+        super().__init__(model)
+        self._model = (model,)  # AutoContinuous wraps it; here `read_prototype` does, which may need another start
+        self.init_loc_fn = init_loc_fn
         self.flow, self.init_scale, self.affine, self.draws = flow, init_scale, affine, draws
         check_posterior(self, flow)
         number(self, "init_scale")
         one_of(self, "affine", ("full", "diagonal"))
         whole(self, "draws")
 
+    @property
+    def model(self) -> Callable[..., Any]:
+        """The model.
+
+        Raises:
+            FlowvaeError: for a guide that was pickled without it.
+        """
+        if self._model is None:
+            raise FlowvaeError(
+                "this AutoFlow was pickled without its model, which pickle cannot store: make AutoFlow(model, flow), "
+                "call it once, and give it the state_dict of this one."
+            )
+        return self._model[0]
+
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        super()._setup_prototype(*args, **kwargs)
         try:
-            self._build()
+            self.prototype_trace = read_prototype(self.model, self.init_loc_fn, args, kwargs)
+            if self.master is not None:
+                self.master()._check_prototype(self.prototype_trace)
+            check_sites(self.model, args, kwargs, nodes=self.prototype_trace.nodes)
+            self._build(self._lay_out(args, kwargs))
         except BaseException:
             self.prototype_trace = None  # or it would count as set up
             raise
 
-    def _build(self) -> None:
+    def _lay_out(self, args: Any, kwargs: Any) -> Tensor:
+        """Give every site its place in the unconstrained vector; returns the start, shape (D,)."""
+        self._unconstrained_shapes, self._cond_indep_stacks, self._prototype_frames = {}, {}, {}
+        self._transforms: dict[str, Transform] = {}  # onto supports that stay the same
+        self._last: str | None = None  # the last site with another kind of support
+        parts = []
+        for name, site in self.prototype_trace.iter_stochastic_nodes():
+            transform = bijection(name, site["fn"])
+            free = transform.inv(site["value"])
+            self._unconstrained_shapes[name] = free.shape
+            self._cond_indep_stacks[name] = site["cond_indep_stack"]
+            self._prototype_frames.update({frame.name: frame for frame in site["cond_indep_stack"]})
+            if is_fixed(support_of(site["fn"])):
+                self._transforms[name] = transform
+            else:
+                self._last = name
+            parts.append(free.reshape(-1))
+        loc = torch.cat(parts) if parts else torch.zeros(0)
+        self.latent_dim = len(loc)
+        if self._last is not None:
+            first, second = (self._parts(loc, args, kwargs) for _ in range(2))
+            for name, part in first.items():
+                if not torch.equal(part.value, second[name].value):
+                    raise FlowvaeError(
+                        f"site {name!r}: its support depends on something random that this guide does not draw, such "
+                        "as a hidden site. Sample a variable on a support that stays the same, such as Uniform(0, 1), "
+                        "and use pyro.deterministic for what is computed from it."
+                    )
+        return loc
+
+    def _build(self, loc: Tensor) -> None:
         size = self.latent_dim
+        if not size:
+            raise FlowvaeError("AutoFlow over a model without latent numbers: there is nothing to fit a guide to.")
         if size < self.flow.least_features:
             raise FlowvaeError(
                 f"AutoFlow over a model with {size} unconstrained latent number(s): {type(self.flow).__name__} lets "
@@ -87,7 +151,6 @@ class AutoFlow(AutoContinuous):
                 "pyro.infer.autoguide.AutoNormal."
             )
         warn_if_slow(self.flow, size, "as a guide")
-        loc = self._init_loc()
         affine = AffineLayer(size, full=self.affine == "full")
         posterior = Flow(LazyComposedTransform(affine, self.flow.transform(size)), standard_normal(size))
         posterior.to(loc)  # the model's dtype and device
@@ -130,6 +193,40 @@ class AutoFlow(AutoContinuous):
         self._posterior()
         return super().load_state_dict(state_dict, *args, **kwargs)
 
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Draw every latent site; returns the values by site."""
+        if self.prototype_trace is None:
+            self._setup_prototype(*args, **kwargs)
+        parts = self._parts(self.sample_latent(*args, **kwargs), args, kwargs)
+        plates = self._create_plates(*args, **kwargs)
+        drawn = {}
+        for name, part in parts.items():
+            log_density = 0.0 if poutine.get_mask() is False else -part.log_det
+            fn = Delta(part.value, log_density=log_density, event_dim=self._event_dim(name))
+            with ExitStack() as stack:
+                for frame in self._cond_indep_stacks[name]:
+                    stack.enter_context(plates[frame.name])
+                drawn[name] = pyro.sample(name, fn)
+        return drawn
+
+    def _parts(self, latent: Tensor, args: Any, kwargs: Any) -> dict[str, Part]:
+        """The sites' values for unconstrained vectors, shape (..., D), draws to the left of all plates."""
+        free = {site["name"]: value for site, value in self._unpack_latent(latent)}
+        parts: dict[str, Part] = {}
+        if self._last is not None:
+            parts = run_until(self.model, Constrain(free, self.prototype_trace.nodes, self._last), args, kwargs)
+        for name, value in free.items():
+            if name not in parts:
+                if name not in self._transforms:
+                    raise FlowvaeError(
+                        f"site {name!r}: not in this run of the model; a guide needs the same sites always."
+                    )
+                parts[name] = constrain(value, self._transforms[name], self._event_dim(name))
+        return {name: parts[name] for name in free}
+
+    def _event_dim(self, name: str) -> int:
+        return int(self.prototype_trace.nodes[name]["fn"].event_dim)
+
     @torch.no_grad()
     def quantiles(self, quantiles: list[float] | Tensor, *args: Any, seed: int = 0, **kwargs: Any) -> dict[str, Tensor]:
         """Quantiles of every entry of every latent variable, by site, shape (quantiles, *site).
@@ -139,23 +236,70 @@ class AutoFlow(AutoContinuous):
         posterior = self.get_posterior(*args, **kwargs)
         with seeded(derive(seed, "quantiles")):
             latent = torch.cat([posterior.sample((min(BLOCK, self.draws - n),)) for n in range(0, self.draws, BLOCK)])
+            values = self.constrain(latent, *args, **kwargs)
         wanted = torch.as_tensor(quantiles, dtype=latent.dtype, device=latent.device)
-        return {name: value.quantile(wanted, dim=0) for name, value in self.constrain(latent).items()}
+        return {name: _quantiles(value, wanted) for name, value in values.items()}
 
     def median(self, *args: Any, seed: int = 0, **kwargs: Any) -> dict[str, Tensor]:
         """The median of every entry of every latent variable, by site; see `quantiles`."""
         return {name: value[0] for name, value in self.quantiles([0.5], *args, seed=seed, **kwargs).items()}
 
-    def constrain(self, latent: Tensor) -> dict[str, Tensor]:
-        """The latent variables by site, shape (S, *site), of unconstrained vectors (S, D)."""
+    def constrain(self, latent: Tensor, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The latent variables by site, shape (S, *site), of unconstrained vectors (S, D).
+
+        Args:
+            latent: the vectors.
+            args: the model's arguments, on which supports may depend; none: those of the guide's first run.
+            kwargs: its keyword arguments.
+        """
         self._posterior()  # set up?
-        plates = max(len(site["fn"].batch_shape) for site, _ in self._unpack_latent(latent[0]))
-        # the draws stay to the left of every plate
+        if self._last is None:
+            return self._constrained(latent, args, kwargs)
+        if not args and not kwargs:
+            first = self.prototype_trace.nodes["_INPUT"]
+            args, kwargs = first["args"], first["kwargs"]
+        few = [self._constrained(row, args, kwargs) for row in latent[:3].split(1)]
+        try:
+            together = self._constrained(latent, args, kwargs)
+            if all(torch.allclose(together[name][n], one[name][0]) for n, one in enumerate(few) for name in one):
+                return together
+        except (RuntimeError, ValueError, TypeError):  # the model takes one draw at a time
+            pass
+        alone = [self._constrained(row, args, kwargs) for row in latent.split(1)]
+        return {name: torch.cat([one[name] for one in alone]) for name in alone[0]}
+
+    def _constrained(self, latent: Tensor, args: Any, kwargs: Any) -> dict[str, Tensor]:
+        sites = dict(self.prototype_trace.iter_stochastic_nodes())
+        plates = max(len(site["fn"].batch_shape) for site in sites.values())
         spread = latent.reshape(len(latent), *(1,) * plates, latent.shape[-1])
-        return {
-            site["name"]: biject_to(site["fn"].support)(value).reshape(len(latent), *site["value"].shape)
-            for site, value in self._unpack_latent(spread)
-        }
+        if len(latent) == 1:
+            spread = latent[0]  # as the model runs by itself
+        parts = self._parts(spread, args, kwargs)
+        return {name: part.value.reshape(len(latent), *sites[name]["value"].shape) for name, part in parts.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # not AutoGuide's, which takes the model away from the guide that is being copied
+        state = {**self.__dict__, "master": None}
+        try:
+            pickle.dumps(self._model)
+        except Exception:  # functions inside functions cannot be pickled, and a guide draws without its model
+            state["_model"] = None
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AutoFlow:
+        """A guide with parameters of its own, of the same model."""
+        memo[id(self._model)] = self._model
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__setstate__(copy.deepcopy({**self.__dict__, "master": None}, memo))
+        return copied
+
+
+def _quantiles(value: Tensor, wanted: Tensor) -> Tensor:
+    """Quantiles over the first dimension, a few columns at a time: torch has a limit."""
+    if not value.numel():
+        return value.new_empty(len(wanted), *value.shape[1:])
+    columns = value.reshape(len(value), -1).split(max(1, 10**7 // len(value)), dim=1)
+    return torch.cat([each.quantile(wanted, dim=0) for each in columns], 1).reshape(len(wanted), *value.shape[1:])
 
 
 class AffineLayer(LazyTransform):

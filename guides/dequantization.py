@@ -14,7 +14,7 @@ from zuko.lazy import Flow, LazyComposedTransform, LazyDistribution, LazyTransfo
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.spec import FlowSpec, standard_normal, warn_if_slow
 from flowvae.guides.flow import check_posterior
-from flowvae.networks import declare_parameters
+from flowvae.networks import check_rows, columns_of, declare_parameters
 
 __all__ = ["FlowNoise", "UniformNoise"]
 
@@ -28,7 +28,7 @@ class UniformNoise(nn.Module):
 
     def forward(self, x: Tensor, size: int | None = None) -> Tensor:
         """The guide for data of shape (N, D); takes the model's arguments, as Pyro wants it."""
-        with pyro.plate("data", len(x)):
+        with pyro.plate("data", len(check_rows("x", x))):
             return pyro.sample("noise", dist.Uniform(torch.zeros_like(x), torch.ones_like(x)).to_event(1))
 
 
@@ -59,6 +59,7 @@ class FlowNoise(nn.Module):
 
     def forward(self, x: Tensor, size: int | None = None) -> Tensor:
         """The guide for data of shape (N, D); takes the model's arguments, as Pyro wants it."""
+        check_rows("x", x, columns_of(self.encoder), self.encoder)
         declare_parameters("guide", self)
         with pyro.plate("data", len(x)):
             return pyro.sample("noise", self.posterior(x))

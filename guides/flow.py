@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from zuko.distributions import NormalizingFlow
 from zuko.lazy import LazyDistribution, LazyTransform
 
-from flowvae.errors import FlowvaeError, boolean, one_of, whole
+from flowvae.errors import FlowvaeError, boolean, one_of, shown, whole
 from flowvae.flows.spec import Cost, FlowSpec, warn_if_slow
 from flowvae.guides.amortized import GuideSpec
 from flowvae.guides.gaussian import BASES
@@ -86,6 +86,6 @@ def check_posterior(owner: object, flow: object) -> None:
     """
     label = type(owner).__name__
     if not isinstance(flow, FlowSpec):
-        raise FlowvaeError(f"{label}.flow = {flow!r}: must be a flow, such as IAF().")
+        raise FlowvaeError(f"{label}.flow = {shown(flow)}: must be a flow, such as IAF().")
     if "posterior" not in flow.roles:
-        raise FlowvaeError(f"{label}.flow = {flow!r}: cannot be a posterior: {flow.why_not}.")
+        raise FlowvaeError(f"{label}.flow = {shown(flow)}: cannot be a posterior: {flow.why_not}.")

@@ -16,6 +16,9 @@ from flowvae.guides.amortized import GuideSpec
 __all__ = ["BASES", "FullRank", "Gaussian"]
 
 
+LARGEST = 20.0  # of |log σ|: beyond it a datum far from the others would overflow, and no usual training comes near
+
+
 class _GaussianHead(LazyDistribution):
     def __init__(self, features: int, context: int) -> None:
         super().__init__()
@@ -23,7 +26,11 @@ class _GaussianHead(LazyDistribution):
         self.log_scale = nn.Linear(context, features)
 
     def forward(self, c: Tensor | None = None) -> dist.TorchDistribution:
-        return dist.Normal(self.loc(c), self.log_scale(c).exp()).to_event(1)
+        return dist.Normal(self.loc(c), self.scale(c)).to_event(1)
+
+    def scale(self, c: Tensor | None) -> Tensor:
+        """σ, from e⁻²⁰ to e²⁰."""
+        return self.log_scale(c).clamp(-LARGEST, LARGEST).exp()
 
 
 class _FullRankHead(_GaussianHead):
@@ -35,7 +42,7 @@ class _FullRankHead(_GaussianHead):
         self.register_buffer("index", torch.tril_indices(features, features, offset=-1))
 
     def forward(self, c: Tensor | None = None) -> dist.TorchDistribution:
-        scale = self.log_scale(c).exp()
+        scale = self.scale(c)
         row, column = self.index
         tril = torch.diag_embed(scale)
         # relative to the row's scale, so that a step of this layer means the same at every scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
-from flowvae.errors import boolean, number, one_of, whole
+from flowvae.errors import MOST_LAYERS, boolean, number, one_of, whole
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.spec import Cost
 from flowvae.guides.amortized import AmortizedGuide, GuideSpec, LogJoint
 from flowvae.guides.gaussian import BASES
 from flowvae.guides.local import distribution_at, even_noise, push
+from flowvae.networks import eval_mode
 
 __all__ = ["SemiAmortized", "SemiAmortizedGuide"]
 
@@ -56,9 +58,9 @@ class SemiAmortized(GuideSpec):
 
     def __post_init__(self) -> None:
         one_of(self, "base", BASES)
-        whole(self, "steps")
+        whole(self, "steps", most=MOST_LAYERS)
         number(self, "learning_rate")
-        whole(self, "draws")
+        whole(self, "draws", most=2**30)  # of a Sobol sequence
         number(self, "clip", optional=True)
         boolean(self, "second_order")
 
@@ -83,7 +85,8 @@ class SemiAmortizedGuide(AmortizedGuide):
         head: a lazy distribution over the code given the encoder's features.
         features: dimension of the code.
         log_joint: takes data (N, D) and codes (S, N, latent), gives log p(x, z) in nats, shape (S, N). What is inside
-            it is no part of this guide: neither of its parameters nor of its state.
+            it is no part of this guide: neither of its parameters nor of its state. A guide in evaluation mode runs
+            it in evaluation mode too.
         settings: of the steps.
     """
 
@@ -123,7 +126,9 @@ class SemiAmortizedGuide(AmortizedGuide):
     ) -> dict[str, Tensor]:
         """∇_λ of the ELBO of each datum, clipped datum by datum."""
         z, log_q = push(distribution_at(self.head, features, local), noise)
-        elbo = (self.log_joint(x, z) - log_q).mean(0).sum()  # a sum: the gradient of each datum is its own
+        with nullcontext() if self.training else eval_mode(self.log_joint):
+            log_joint = self.log_joint(x, z)
+        elbo = (log_joint - log_q).mean(0).sum()  # a sum: the gradient of each datum is its own
         found = torch.autograd.grad(
             elbo, list(local.values()), create_graph=second_order, retain_graph=True, materialize_grads=True
         )

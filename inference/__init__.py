@@ -2,7 +2,7 @@
 
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.capture import EagerWarning
-from flowvae.inference.checkpoint import load_checkpoint, save_checkpoint
+from flowvae.inference.checkpoint import checkpoint_digest, history_table, load_checkpoint, save_checkpoint
 from flowvae.inference.compiled import MODES, CompiledTrace_ELBO
 from flowvae.inference.fit import Fitted, Inference, TrainingStopped, best_weights, choose_device, fit
 from flowvae.inference.fit_guide import GuideFit, GuideSettings, fit_guide
@@ -28,9 +28,11 @@ __all__ = [
     "Replay",
     "TrainingStopped",
     "best_weights",
+    "checkpoint_digest",
     "choose_device",
     "fit",
     "fit_guide",
+    "history_table",
     "load_checkpoint",
     "log_joint",
     "refine",

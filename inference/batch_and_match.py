@@ -10,7 +10,8 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoContinuous
 from torch import Tensor
-from torch.distributions import biject_to
+
+from flowvae.guides.constrained import Constrain
 
 __all__ = ["batch_and_match", "climb", "plate_depth", "unconstrained_log_joint"]
 
@@ -85,17 +86,18 @@ def climb(log_density: Callable[[Tensor], Tensor], loc: Tensor, scale: float, dr
     The width keeps it off the infinite peaks that hierarchical models have, where a mode would be sought in vain.
     """
     noise = scale * torch.randn(draws, len(loc), dtype=loc.dtype, device=loc.device)
-    best = loc.clone().requires_grad_()
+    best = loc.to(torch.float64, copy=True).requires_grad_()  # steps may be too long for float32
     optim = torch.optim.LBFGS([best], max_iter=200, history_size=20, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        value = -log_density(best + noise).mean()
+        value = -log_density(best.to(loc.dtype) + noise).mean()
         (best.grad,) = torch.autograd.grad(value, best)  # not backward(), which would leave gradients in the model
         return value
 
     with torch.enable_grad():
         optim.step(loss)
-    return best.detach() if best.isfinite().all() else loc
+    found = best.detach().to(loc.dtype)
+    return found if found.isfinite().all() else loc
 
 
 def _covariance(x: Tensor) -> Tensor:
@@ -118,19 +120,21 @@ def unconstrained_log_joint(
         A function (S, D) → (S,), in nats.
     """
     kwargs = kwargs or {}
-    depth = plate_depth(guide.model, *args, **kwargs)
+    prototype = dict(guide.prototype_trace.iter_stochastic_nodes())
+    # at the guide's start: prior draws may be impossible further down the model
+    start = {name: site["value"] for name, site in prototype.items()}
+    depth = plate_depth(poutine.condition(model, data=start), *args, **kwargs)
 
     def log_joint(latent: Tensor) -> Tensor:
         count = len(latent)
-        total = latent.new_zeros(count)
-        values = {}
-        for site, free in guide._unpack_latent(latent.reshape(count, *(1,) * depth, latent.shape[-1])):
-            to_support = biject_to(site["fn"].support)
-            values[site["name"]] = value = to_support(free)
-            total = total + to_support.log_abs_det_jacobian(free, value).reshape(count, -1).sum(-1)
+        spread = latent.reshape(count, *(1,) * depth, latent.shape[-1])
+        constrain = Constrain({site["name"]: free for site, free in guide._unpack_latent(spread)}, prototype)
         particles = pyro.plate("draws", count, dim=-1 - depth)
-        trace = poutine.trace(particles(poutine.condition(model, data=values))).get_trace(*args, **kwargs)
+        trace = poutine.trace(constrain(particles(model))).get_trace(*args, **kwargs)
         trace.compute_log_prob()
+        total = latent.new_zeros(count)
+        for part in constrain.parts.values():
+            total = total + part.log_det.reshape(count, -1).sum(-1)
         for node in trace.nodes.values():
             if node["type"] == "sample" and node["name"] != "draws":
                 total = total + node["log_prob"].expand(count, *node["log_prob"].shape[1:]).reshape(count, -1).sum(-1)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flowvae.errors import DamagedError, FlowvaeError
+from flowvae.errors import DamagedError, FlowvaeError, one_line
 from flowvae.files import atomic_write
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["checkpoint_digest", "history_table", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = 1
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write tensors and JSON facts as one file; whoever is killed meanwhile leaves the old one.
+    """Write tensors and JSON facts as one file; a crash keeps the earlier one.
 
     Args:
         path: the file.
@@ -38,25 +41,56 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_checkpoint` wrote, on the CPU.
 
+    Returns:
+        Tensors by name, and the facts; "sha256" among them is the checksum of both.
+
     Raises:
         DamagedError: if the file is truncated or altered.
         FlowvaeError: if it is missing, or another version's.
     """
-    if not path.is_file():
-        raise FlowvaeError(f"{path}: no such checkpoint; the run has not finished its first epoch, or is not here.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with _opened(path) as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         text, expected = metadata["facts"], metadata["sha256"]
         facts = json.loads(text)
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise DamagedError(f"{path}: truncated or not a checkpoint ({error}); restore it or train again.") from None
     if _digest(tensors, text) != expected:
         raise DamagedError(f"{path}: its contents do not match its checksum; restore it or train again.")
     if facts.get("format") != FORMAT:
         raise FlowvaeError(f"{path}: format {facts.get('format')}; this version reads format {FORMAT}.")
-    return tensors, facts
+    return tensors, facts | {"sha256": expected}
+
+
+def checkpoint_digest(path: Path) -> str:
+    """The checksum that a checkpoint carries: it says which weights there are without reading them.
+
+    Raises:
+        DamagedError: if the file is no checkpoint.
+        FlowvaeError: if it is missing.
+    """
+    with _opened(path) as file:
+        digest: str = file.metadata()["sha256"]
+    return digest
+
+
+def history_table(rows: list[dict[str, float]], best_epoch: int) -> pd.DataFrame:
+    """One row an epoch, and whether its weights were kept."""
+    history = pd.DataFrame(rows)
+    history["kept"] = history["epoch"] == best_epoch
+    return history
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise FlowvaeError(f"{path}: no such checkpoint; the run has not finished its first epoch, or is not here.")
+    path.open("rb").close()  # a file that may not be read is not damaged: what follows does not tell them apart
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise DamagedError(
+            f"{path}: truncated or not a checkpoint ({one_line(error)}); restore it or train again."
+        ) from None
 
 
 def _digest(tensors: dict[str, Tensor], text: str) -> str:

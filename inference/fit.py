@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -20,18 +21,24 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from flowvae.errors import FlowvaeError, number, one_of, whole
+from flowvae.errors import DamagedError, FlowvaeError, number, one_of, shown, whole
+from flowvae.guides import AmortizedGuide
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.capture import EagerWarning
-from flowvae.inference.checkpoint import load_checkpoint, save_checkpoint
+from flowvae.inference.checkpoint import history_table, load_checkpoint, save_checkpoint
 from flowvae.inference.compiled import MODES, CompiledTrace_ELBO
+from flowvae.inference.not_finite import cause_at_start, extreme_value, outlier
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam, NonFiniteError
+from flowvae.memory import check_memory
+from flowvae.networks import eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["Fitted", "Inference", "TrainingStopped", "best_weights", "choose_device", "fit"]
 
 
 ENOUGH = 1000  # steps that pay for a capture
+ADVICE = "try a lower inference.learning_rate or inference.clip, or a warm-up (inference.kl_warmup)"
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?|xpu(:[0-9]{1,3})?")
 
 
 class TrainingStopped(FlowvaeError):  # noqa: N818  (what happened, not what class it is of)
@@ -44,7 +51,7 @@ class Inference:
 
     Args:
         epochs: passes over the training data at most.
-        batch_size: data a step.
+        batch_size: data a step; more than there are means all of them.
         learning_rate: Adam's step size.
         particles: draws from the guide a datum and step.
         kl_weight: weight β of the KL term (Higgins et al. 2017); 1 is the ELBO. Training maximizes, and stops by, the
@@ -86,6 +93,8 @@ class Inference:
         for name in ("kl_warmup", "tempering"):
             whole(self, name, least=0)
         one_of(self, "compile", ("auto", "none", *MODES))
+        if not isinstance(self.device, str) or not DEVICE.fullmatch(self.device):
+            raise FlowvaeError(f"device = {shown(self.device)}: must be auto, cpu, cuda, cuda:0 or mps.")
         number(self, "learning_rate")
         number(self, "clip", optional=True)
         for name in ("weight_decay", "prior_decay", "checkpoint_seconds"):
@@ -107,9 +116,19 @@ class Inference:
                 "use fewer epochs for it or more for the training."
             )
 
+    def steps_an_epoch(self, rows: int) -> int:
+        """How many steps one pass over this many data takes."""
+        return math.ceil(rows / min(self.batch_size, rows))
+
+    def check_memory(self, train: Tensor, valid: Tensor) -> None:
+        """Refuse draws of which even the data that they stand for do not fit into memory."""
+        for name, x, rows in (("particles", train, min(self.batch_size, len(train))), ("validation_draws", valid, 1)):
+            draws = getattr(self, name)
+            check_memory(f"inference.{name} = {draws}", draws * rows * x[0].nbytes, "use fewer")
+
     def check_steps(self, rows: int) -> None:
         """Refuse a tempering that outlasts the training on this many data."""
-        steps = self.epochs * math.ceil(rows / self.batch_size)
+        steps = self.epochs * self.steps_an_epoch(rows)
         if self.tempering >= steps:
             raise FlowvaeError(
                 f"tempering = {self.tempering} steps, but {self.epochs} epochs are {steps} steps: it would "
@@ -154,7 +173,7 @@ def choose_device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise FlowvaeError(f"device = {name!r}: not available here ({reason}); use auto or cpu.") from None
+        raise FlowvaeError(f"device = {shown(name)}: not available here ({reason}); use auto or cpu.") from None
     return device
 
 
@@ -175,6 +194,12 @@ def fit(
     on from its checkpoint ends bit for bit where it would have ended. Best is the highest validation ELBO, weighted
     as the training objective is, after any annealing.
 
+    The loss of a step is its sum over the batch, divided by the batch size, or by N if that is smaller. So the last
+    batch of an epoch counts by its share of rows, and every datum has the same weight.
+
+    Modules are trained in the mode that they are in (call `train()` first if they may be in evaluation mode, and
+    `eval()` on parts that keep their statistics), validated in evaluation mode, and left as they were.
+
     Args:
         model: Pyro model, called with a batch (B, D).
         guide: Pyro guide, called with the same.
@@ -188,11 +213,18 @@ def fit(
 
     Raises:
         TrainingStopped: if a loss or gradient is not finite, before it does harm.
-        FlowvaeError: if the checkpoint is damaged or belongs to other settings.
+        FlowvaeError: if the checkpoint is damaged or belongs to other settings, for data that do not fit, or settings
+            that take more memory than there is.
     """
+    for name, x in (("train", train), ("valid", valid)):
+        if not isinstance(x, Tensor) or not x.numel():
+            raise FlowvaeError(f"{name} = {shown(x)}: must be a tensor that holds data, shape (N, D).")
+        if isinstance(guide, AmortizedGuide):
+            guide.check(x)
     settings.check_steps(len(train))
     device = choose_device(settings.device)
     train, valid = train.to(device), valid.to(device)
+    settings.check_memory(train, valid)
     pair = nn.ModuleDict({"model": model.to(device), "guide": guide.to(device)})
     pair.zero_grad()  # what others left there is no part of the first step
     optim = JointAdam(
@@ -206,8 +238,9 @@ def fit(
     if checkpoint is not None and checkpoint.exists():
         state, best = _restore(checkpoint, pair, optim, facts)
 
-    steps_an_epoch = math.ceil(len(train) / settings.batch_size)
-    svi, ramp = _svi(model, guide, optim, settings, steps_an_epoch)
+    steps_an_epoch = settings.steps_an_epoch(len(train))
+    rows = min(settings.batch_size, len(train))
+    svi, ramp = _svi(model, guide, optim, settings, steps_an_epoch, rows)
     saved_at = time.monotonic()
 
     bar = tqdm(
@@ -222,7 +255,7 @@ def fit(
             started = time.perf_counter()
             ramp.step = state.epoch * steps_an_epoch
             weight = ramp()
-            train_elbo = _train_epoch(svi, ramp, train, settings, seed, state.epoch, checkpoint)
+            train_elbo = _train_epoch(svi, ramp, train, rows, settings, seed, state.epoch, checkpoint, (model, guide))
             valid_elbo = _validation_elbo(model, guide, valid, settings, seed)
             state.rows.append(
                 {
@@ -247,19 +280,18 @@ def fit(
                 saved_at = time.monotonic()
     if state.best_epoch < 0:
         raise TrainingStopped(
-            "the validation ELBO was never finite, so there are no best weights to keep. Look for extreme values in "
-            f"the validation data, and try a lower inference.learning_rate{_elsewhere(checkpoint)}."
+            "the validation ELBO was never finite, so there are no best weights to keep: "
+            f"{extreme_value('valid', valid)}. Leave out rows that are far from the others, or try a lower "
+            f"inference.learning_rate{_elsewhere(checkpoint)}."
         )
     pair.load_state_dict(best)
-    history = pd.DataFrame(state.rows)
-    history["kept"] = history["epoch"] == state.best_epoch
-    return Fitted(history, state.best_epoch)
+    return Fitted(history_table(state.rows, state.best_epoch), state.best_epoch)
 
 
 def _svi(
-    model: nn.Module, guide: nn.Module, optim: JointAdam, settings: Inference, steps_an_epoch: int
+    model: nn.Module, guide: nn.Module, optim: JointAdam, settings: Inference, steps_an_epoch: int, rows: int
 ) -> tuple[SVI, Ramp]:
-    """Pyro's SVI over the annealed pair, and the ramp that the annealing follows."""
+    """Pyro's SVI over the annealed pair, on batches of so many rows, and the ramp that the annealing follows."""
     annealed_model: Callable[..., Any] = model
     annealed_guide: Callable[..., Any] = guide
     if settings.kl_warmup or settings.kl_weight != 1:
@@ -271,7 +303,7 @@ def _svi(
     else:
         ramp = Ramp(0, start=1.0)
     # a mean over the batch, so that clipping means the same at every batch size
-    mean = poutine.scale(scale=1 / settings.batch_size)
+    mean = poutine.scale(scale=1 / rows)
     particles = {
         "num_particles": settings.particles,
         "max_plate_nesting": 1,
@@ -290,10 +322,12 @@ def _train_epoch(
     svi: SVI,
     ramp: Ramp,
     train: Tensor,
+    rows: int,
     settings: Inference,
     seed: int,
     epoch: int,
     checkpoint: Path | None,
+    pair: tuple[nn.Module, nn.Module],
 ) -> float:
     """One pass over the data; the mean training ELBO in nats per datum, annealed where annealing is on."""
     generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
@@ -303,20 +337,30 @@ def _train_epoch(
         warnings.filterwarnings("ignore", message="Encountered NaN")  # FiniteTraceELBO raises instead
         if settings.compile == "auto":
             warnings.simplefilter("ignore", EagerWarning)
-        for index, batch in enumerate(order.split(settings.batch_size)):
+        for index, batch in enumerate(order.split(rows)):
             # Pyro's checks find a model's mistakes in its first step; after it they only cost time
             first = pyro.validation_enabled(True) if epoch == 0 and index == 0 else nullcontext()
             try:
                 with first:
                     total += svi.step(train[batch])
-            except NonFiniteError as error:
+            except FlowvaeError as error:
+                raise FlowvaeError(str(error).splitlines()[0]) from None  # without the shapes that Pyro adds
+            except (NonFiniteError, ValueError) as error:
+                if epoch == index == 0:  # the step size had no part in it yet
+                    cause = cause_at_start(*pair, train, batch, settings.kl_weight)
+                    advice = f"it is so before any step, so data or settings make it: {extreme_value('train', train)}"
+                else:
+                    cause, advice = outlier("train", train, batch), ADVICE
+                if isinstance(error, ValueError) and cause is None:
+                    raise  # a mistake in the model, which Pyro has found
+                what = "the parameters of a density are not finite" if isinstance(error, ValueError) else error
+                cause = cause or advice
                 raise TrainingStopped(
-                    f"epoch {epoch}, batch {index}: {error}; nothing was stepped, and {_kept(checkpoint)}. Try a lower "
-                    "inference.learning_rate or inference.clip, or a warm-up (inference.kl_warmup)"
-                    f"{_elsewhere(checkpoint)}."
+                    f"epoch {epoch}, batch {index}: {what}; nothing was stepped, and {_kept(checkpoint)}. "
+                    f"{cause[0].upper()}{cause[1:]}{_elsewhere(checkpoint)}."
                 ) from None
             ramp.step += 1
-    return -total * settings.batch_size / len(train)
+    return -total * rows / len(train)
 
 
 def _kept(checkpoint: Path | None) -> str:
@@ -339,7 +383,13 @@ def _validation_elbo(model: nn.Module, guide: nn.Module, valid: Tensor, settings
         pair = tuple(weigh_latent(part, lambda: settings.kl_weight) for part in pair)
     rows = max(1, 4096 // draws)
     total = 0.0
-    with seeded(derive(seed, "validation")), pyro.validation_enabled(False):
+    with (
+        eval_mode(model, guide),
+        seeded(derive(seed, "validation")),
+        pyro.validation_enabled(False),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Encountered NaN")  # such an epoch is not kept
         for batch in valid.split(rows):
             elbo = Trace_ELBO(num_particles=draws, max_plate_nesting=1, vectorize_particles=draws > 1)
             total -= elbo.loss(*pair, batch)
@@ -376,10 +426,16 @@ def _save(
 
 
 def best_weights(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The best state dicts of "model" and "guide" among the tensors of a checkpoint that `fit` wrote."""
+    """The best state dicts of "model" and "guide" among the tensors of a checkpoint that `fit` wrote.
+
+    Raises:
+        DamagedError: if one of them holds NaN.
+    """
     found: dict[str, dict[str, Tensor]] = {"model": {}, "guide": {}}
     for key, value in tensors.items():
         group, _, name = key.partition("/")
+        if value.isnan().any():
+            raise DamagedError(f"the checkpoint's {key} holds nan; restore the checkpoint, or train again.")
         if group == "best":
             part, _, name = name.partition(".")
             found[part][name] = value
@@ -390,6 +446,7 @@ def _restore(
     path: Path, pair: nn.ModuleDict, optim: JointAdam, facts: dict[str, Any] | None
 ) -> tuple[_Progress, dict[str, Tensor]]:
     tensors, stored = load_checkpoint(path)
+    best_weights(tensors)  # which are whole
     if stored["settings"] != json.loads(json.dumps(facts)):  # as the file has them, tuples as lists
         raise FlowvaeError(
             f"{path}: belongs to other settings than those given; go on with the settings stored beside it, "

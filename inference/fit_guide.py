@@ -18,11 +18,13 @@ from tqdm.auto import tqdm
 
 from flowvae.errors import boolean, number, whole
 from flowvae.guides.automatic import AutoFlow
+from flowvae.guides.masks import check_sites
 from flowvae.inference.batch_and_match import batch_and_match, climb, unconstrained_log_joint
+from flowvae.inference.check_guide import check_guide
 from flowvae.inference.fit import TrainingStopped
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam, NonFiniteError
 from flowvae.inference.path_gradient import PathTraceELBO
-from flowvae.seeds import derive, seeded
+from flowvae.seeds import derive, one_thread, seeded
 
 __all__ = ["GuideFit", "GuideSettings", "fit_guide"]
 
@@ -74,6 +76,7 @@ class GuideFit:
     seconds: float
 
 
+@one_thread()
 def fit_guide(
     model: Callable[..., Any],
     guide: nn.Module,
@@ -86,8 +89,8 @@ def fit_guide(
     """Maximize the ELBO of a guide by SVI: one Adam over model and guide, and a learning rate that falls to zero.
 
     Two fits under one seed are the same, whatever was drawn before. A guide that has run already goes on from
-    where it is. Pyro's own autoguides put their parameters into Pyro's global store under their class's name: call
-    `pyro.clear_param_store()` before each of them.
+    where it is. Threads take turns. Pyro's own autoguides put their parameters into Pyro's global store under their
+    class's name: call `pyro.clear_param_store()` before each of them.
 
     Args:
         model: any Pyro model; its parameters, if it is a module, are learned too.
@@ -100,6 +103,7 @@ def fit_guide(
 
     Raises:
         TrainingStopped: if a loss or gradient is not finite, before it does harm.
+        FlowvaeError: for a guide whose ELBO would be no bound; see `flowvae.inference.check_guide`.
     """
     settings, kwargs = settings or GuideSettings(), kwargs or {}
     started = time.perf_counter()
@@ -109,6 +113,9 @@ def fit_guide(
     with seeded(derive(seed, "start")):
         fresh = isinstance(guide, AutoGuide) and guide.prototype_trace is None
         guide(*args, **kwargs)  # autoguides get their parameters here
+        with seeded(derive(seed, "check")):
+            check_guide(model, guide, args, kwargs)
+            check_sites(model, args, kwargs, guide, gradients=True)
         if fresh and isinstance(guide, AutoFlow) and settings.units:
             layer = guide.affine_layer
             with torch.no_grad(), pyro.validation_enabled(False):

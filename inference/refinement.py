@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from zuko.lazy import LazyDistribution
 
-from flowvae.errors import FlowvaeError, whole_number
+from flowvae.errors import FlowvaeError, shown, whole_number
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.residual import ContractiveMLP
 from flowvae.guides import AmortizedGuide
 from flowvae.guides.local import LINEAR, even_noise, push
 from flowvae.inference.joint import log_joint
-from flowvae.networks import declare_parameters
+from flowvae.memory import check_memory
+from flowvae.networks import declare_parameters, in_eval_mode
 from flowvae.seeds import derive, seeded
 
 __all__ = ["RefinedGuide", "refine"]
@@ -82,6 +83,7 @@ class RefinedGuide(nn.Module):
         return torch.tensor(found, device=self.x.device)
 
 
+@in_eval_mode
 def refine(
     model: Callable[..., Any],
     guide: AmortizedGuide,
@@ -96,10 +98,11 @@ def refine(
 ) -> RefinedGuide:
     """Fit the parameters of the guide's head to each datum, and leave model and guide as they are.
 
-    Every datum has its own copy of everything after the encoder: of its location and scale, and of the flow with
-    its networks, even where the amortized flow is static. It starts from what the amortized guide gives, and climbs
-    its own ELBO by Adam, with a step that falls to zero along a cosine. What is left below log p(x) is the
-    approximation gap of the family; what was gained is the amortization gap (Cremer, Li & Duvenaud 2018).
+    Model and guide are in evaluation mode meanwhile, and the copies stay in it. Every datum has its own copy of
+    everything after the encoder: of its location and scale, and of the flow with its networks, even where the
+    amortized flow is static. It starts from what the amortized guide gives, and climbs its own ELBO by Adam, with a
+    step that falls to zero along a cosine. What is left below log p(x) is the approximation gap of the family; what
+    was gained is the amortization gap (Cremer, Li & Duvenaud 2018).
 
     The data do not see each other, and all use the same noise. So to rounding a datum's result depends neither on the
     data beside it nor on their order or number, unless a density does: one that is estimated (a residual flow of many
@@ -122,14 +125,17 @@ def refine(
         progress: whether to show a progress bar.
 
     Raises:
-        FlowvaeError: for settings out of range, or a guide whose head cannot be copied for each datum.
+        FlowvaeError: for settings out of range, data that do not fit, or a guide whose head cannot be copied for each
+            datum.
     """
-    for name, value in (("steps", steps), ("draws", draws), ("rows", rows), ("data, len(x)", len(x))):
+    guide.check(x)
+    for name, value in (("steps", steps), ("draws", draws), ("rows", rows)):
         whole_number(f"refine: {name}", value)
     if not 0 < learning_rate < float("inf"):
-        raise FlowvaeError(f"refine: learning_rate = {learning_rate!r}: must be a number above 0.")
+        raise FlowvaeError(f"refine: learning_rate = {shown(learning_rate)}: must be a number above 0.")
     heads, gains, features = [], [], []
     blocks = x.split(rows)
+    check_memory(f"refine: draws = {draws}", draws * min(rows, len(x)) * x[0].nbytes, "use fewer")
     with (
         tqdm(total=len(blocks) * steps, unit="step", desc="refine", disable=None if progress else True) as bar,
         pyro.validation_enabled(False),
@@ -208,6 +214,11 @@ def individual(head: LazyDistribution, features: Tensor, local: Mapping[str, Ten
 
     copied = copy.deepcopy(head)
     for name, module in list(copied.named_modules()):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise FlowvaeError(
+                "refine: batch normalization in the guide's head cannot be refined for each datum; have it in the "
+                "encoder."
+            )
         if isinstance(module, ContractiveMLP):
             raise FlowvaeError(
                 "refine: a residual flow cannot be refined for each datum, because its networks bound one spectral "

@@ -13,7 +13,7 @@ from flowvae.errors import FlowvaeError
 from flowvae.models.heads import Head, HeadSpec, default_head
 from flowvae.models.observed import how_many
 from flowvae.models.product_rule import ProductRule
-from flowvae.networks import MADE, CausalNetwork, CausalSpec, declare_parameters
+from flowvae.networks import MADE, CausalNetwork, CausalSpec, declare_parameters, in_eval_mode
 
 __all__ = ["Autoregressive", "AutoregressiveModel"]
 
@@ -53,7 +53,7 @@ class AutoregressiveModel(nn.Module):
         if x is not None:
             self._check(x)
         declare_parameters("model", self)
-        with pyro.plate("data", how_many(x, size)):
+        with pyro.plate("data", how_many(x, size, self, self.network.features)):
             return pyro.sample("x", self.distribution(context), obs=x)
 
     def distribution(self, context: Tensor | None = None) -> ProductRule:
@@ -69,6 +69,7 @@ class AutoregressiveModel(nn.Module):
         self._check(x)
         return self.distribution(context).log_prob(x)
 
+    @in_eval_mode
     def sample(self, size: int, context: Tensor | None = None, progress: bool = True) -> Tensor:
         """New data (size, D) by ancestral sampling: D passes of the network, without a gradient.
 

@@ -97,10 +97,10 @@ class DequantizedFlow(FlowModel):
         Observing, the noise is a latent variable; generating, v is drawn and x = ⌊v⌋ follows from it.
 
         Raises:
-            FlowvaeError: if neither is given, or for data that are not counts.
+            FlowvaeError: if neither is given, or for data of another shape or type, or that are not counts.
         """
         declare_parameters("model", self)
-        with pyro.plate("data", how_many(x, size)):
+        with pyro.plate("data", how_many(x, size, self, self.features)):
             continuous = to_pyro(self.flow())
             if x is None:
                 return pyro.deterministic("x", self._count(pyro.sample("v", continuous)), event_dim=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from zuko.lazy import LazyTransform
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, shown
 from flowvae.flows import FlowSpec
 from flowvae.flows.spec import warn_if_slow
 from flowvae.networks import MLP
@@ -36,11 +36,11 @@ class FlowDecoder:
 
     def __post_init__(self) -> None:
         if not isinstance(self.flow, FlowSpec):
-            raise FlowvaeError(f"FlowDecoder.flow = {self.flow!r}: must be a flow, such as CouplingNSF().")
+            raise FlowvaeError(f"FlowDecoder.flow = {shown(self.flow)}: must be a flow, such as CouplingNSF().")
         if "posterior" not in self.flow.roles:  # what a guide needs, a decoder needs: draws with a gradient
-            raise FlowvaeError(f"FlowDecoder.flow = {self.flow!r}: cannot be in a decoder: {self.flow.why_not}.")
+            raise FlowvaeError(f"FlowDecoder.flow = {shown(self.flow)}: cannot be in a decoder: {self.flow.why_not}.")
         if not isinstance(self.mlp, MLP):
-            raise FlowvaeError(f"FlowDecoder.mlp = {self.mlp!r}: must be an MLP object.")
+            raise FlowvaeError(f"FlowDecoder.mlp = {shown(self.mlp)}: must be an MLP object.")
 
     def network(self, inputs: int, outputs: int) -> nn.Module:
         """The decoder, (..., inputs) → (..., outputs)."""

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.distributions import Transform
 from zuko.lazy import Flow, LazyTransform
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, shown
 from flowvae.flows.bridge import to_pyro
 from flowvae.flows.spec import standard_normal
 from flowvae.models.observed import how_many
-from flowvae.networks import declare_parameters
+from flowvae.networks import declare_parameters, in_eval_mode
 
 __all__ = ["FlowModel"]
 
@@ -42,10 +42,10 @@ class FlowModel(nn.Module):
         """The model: observes x of shape (N, D), or generates `size` new data.
 
         Raises:
-            FlowvaeError: if neither is given.
+            FlowvaeError: if neither is given, or for data of another shape or type.
         """
         declare_parameters("model", self)
-        with pyro.plate("data", how_many(x, size)):
+        with pyro.plate("data", how_many(x, size, self, self.features)):
             return pyro.sample("x", to_pyro(self.flow()), obs=x)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -57,6 +57,7 @@ class FlowModel(nn.Module):
         return self._transform().inv(u)
 
     @torch.no_grad()
+    @in_eval_mode
     def generate(self, size: int, temperature: float = 1.0) -> Tensor:
         """New data (size, D), from u ~ N(0, temperature² I).
 
@@ -67,7 +68,7 @@ class FlowModel(nn.Module):
             FlowvaeError: for a temperature that is not a positive number.
         """
         if not 0 < temperature < float("inf"):
-            raise FlowvaeError(f"temperature = {temperature!r}: must be a number above 0; 1 draws from the model.")
+            raise FlowvaeError(f"temperature = {shown(temperature)}: must be a number above 0; 1 draws from the model.")
         return self.decode(temperature * self.flow().base.sample((size,)))
 
     def _transform(self) -> Transform:

@@ -13,8 +13,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from flowvae.data.likelihoods import Bernoulli, Binomial, Gaussian, LikelihoodSpec
-from flowvae.errors import FlowvaeError, whole
+from flowvae.data.likelihoods import LEAST_LOG_SCALE, Bernoulli, Binomial, Gaussian, LikelihoodSpec, check_type
+from flowvae.errors import FlowvaeError, shown, whole
 from flowvae.models.discretized import DiscretizedLogisticMixture
 
 __all__ = [
@@ -26,8 +26,6 @@ __all__ = [
     "LogisticMixtureHead",
     "default_head",
 ]
-
-LEAST_LOG_SCALE = -7.0  # in the head's units: a narrower component would fit rounding, not data
 
 
 class Head(nn.Module, ABC):
@@ -70,13 +68,14 @@ class HeadSpec(ABC):
         """The head for data of this likelihood; data (N, D) give it its units.
 
         Raises:
-            FlowvaeError: if the head is for other numbers.
+            FlowvaeError: if the head is for other numbers, or the data are not of torch's default type.
         """
         if not isinstance(likelihood, self.kinds):
             raise FlowvaeError(
                 f"{type(self).__name__} for {likelihood} data ({likelihood.support}): it is for "
-                f"{' and '.join(kind.__name__ for kind in self.kinds)} data. Use {default_head(likelihood)!r}."
+                f"{' and '.join(kind.__name__ for kind in self.kinds)} data. Use {shown(default_head(likelihood))}."
             )
+        check_type(train)
         return self._build(likelihood, train)
 
     @abstractmethod

@@ -38,7 +38,7 @@ class LinearGaussian(nn.Module):
         declare_parameters("model", self)
         latent = self.weight.shape[1]
         zeros = torch.zeros(latent, dtype=self.weight.dtype, device=self.weight.device)
-        with pyro.plate("data", how_many(x, size)):
+        with pyro.plate("data", how_many(x, size, self, len(self.center))):
             z = pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))
             return pyro.sample("x", self.decode(z), obs=x)
 

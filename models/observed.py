@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from flowvae.errors import FlowvaeError
+from flowvae.errors import FlowvaeError, one_line
+from flowvae.networks import check_rows
 
 __all__ = ["how_many", "observed"]
 
@@ -29,7 +30,7 @@ def observed(owner: object, name: str, values: Any, dims: int = 1, above: float 
     try:
         data = torch.as_tensor(values, dtype=values.dtype if keep else torch.get_default_dtype())
     except (TypeError, ValueError) as error:
-        raise FlowvaeError(f"{type(owner).__name__}.{name}: {error}; must be an array of numbers.") from error
+        raise FlowvaeError(f"{type(owner).__name__}.{name}: {one_line(error)}; must be an array of numbers.") from error
     where = f"{type(owner).__name__}.{name}"
     if data.ndim != dims or data.numel() == 0:
         raise FlowvaeError(f"{where}: shape {tuple(data.shape)}; must have {dims} axes and hold one value or more.")
@@ -40,14 +41,20 @@ def observed(owner: object, name: str, values: Any, dims: int = 1, above: float 
     return data.detach()
 
 
-def how_many(x: Tensor | None, size: int | None) -> int:
+def how_many(x: Tensor | None, size: int | None, model: nn.Module, columns: int | None = None) -> int:
     """The number of data that a model observes or generates.
 
+    Args:
+        x: data, shape (N, D), of the type of the model's parameters.
+        size: how many are generated, if there are no data.
+        model: the model.
+        columns: D; None: any.
+
     Raises:
-        FlowvaeError: if neither data nor a size are given.
+        FlowvaeError: if neither data nor a size are given, or for data of another shape or type.
     """
     if x is not None:
-        return len(x)
+        return len(check_rows("x", x, columns, model))
     if size is None:
         raise FlowvaeError("model(x=None, size=None): give data x to observe, or a size to generate.")
     return size

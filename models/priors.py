@@ -11,7 +11,7 @@ from torch import nn
 from zuko.lazy import LazyDistribution
 from zuko.mixtures import GMM
 
-from flowvae.errors import FlowvaeError, ImproperDensityWarning, whole
+from flowvae.errors import FlowvaeError, ImproperDensityWarning, shown, whole
 from flowvae.flows.spec import Cost, standard_normal
 
 __all__ = ["Mixture", "PriorSpec", "StandardNormal", "check_prior", "warn_if_improper"]
@@ -42,10 +42,12 @@ def check_prior(label: str, prior: object) -> None:
     Raises:
         FlowvaeError: for such an object.
     """
+    if isinstance(prior, type):
+        raise FlowvaeError(f"{label} = {prior.__name__}: is a class; {prior.__name__}(…) makes a prior of it.")
     if "prior" not in getattr(prior, "roles", ()):
         reason = getattr(prior, "why_not", "") or "it is not a distribution over codes"
         raise FlowvaeError(
-            f"{label} = {prior!r}: cannot be a prior: {reason}. "
+            f"{label} = {shown(prior)}: cannot be a prior: {reason}. "
             "Use StandardNormal(), Mixture(), or a flow such as MAF()."
         )
 

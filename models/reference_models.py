@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from flowvae.data.posteriordb import Reference
-from flowvae.errors import FlowvaeError, nearest
+from flowvae.errors import FlowvaeError, nearest, shown
 from flowvae.models.eight_schools import EightSchools
 from flowvae.models.garch import Garch11
 from flowvae.models.ordered_mixture import OrderedMixture
@@ -47,7 +47,9 @@ def reference_model(reference: Reference, centred: bool = False) -> nn.Module:
         FlowvaeError: for a reference without a model, or the centred form of another model than eight schools.
     """
     if reference.name not in REFERENCE_MODELS:
-        raise FlowvaeError(f"reference {reference.name!r} has no model; {nearest(reference.name, REFERENCE_MODELS)}")
+        raise FlowvaeError(
+            f"reference {shown(reference.name)} has no model; {nearest(reference.name, REFERENCE_MODELS)}"
+        )
     model = REFERENCE_MODELS[reference.name](reference.data)
     if centred:
         if not isinstance(model, EightSchools):

@@ -11,7 +11,7 @@ from zuko.lazy import LazyDistribution
 from flowvae.data.likelihoods import Likelihood
 from flowvae.flows.bridge import to_pyro
 from flowvae.models.observed import how_many
-from flowvae.networks import declare_parameters
+from flowvae.networks import check_rows, declare_parameters, in_eval_mode
 
 __all__ = ["VAE"]
 
@@ -40,23 +40,36 @@ class VAE(nn.Module):
         """The model: observes x of shape (N, D), or generates `size` new data.
 
         Raises:
-            FlowvaeError: if neither is given.
+            FlowvaeError: if neither is given, or for data of another shape or type.
         """
         declare_parameters("model", self)
-        with pyro.plate("data", how_many(x, size)):
+        with pyro.plate("data", how_many(x, size, self)):
             z = pyro.sample("z", to_pyro(self.prior()))
-            return pyro.sample("x", self.decode(z), obs=x)
+            likelihood = self.decode(z)
+            if x is not None:
+                check_rows("x", x, likelihood.event_shape[-1])
+            return pyro.sample("x", likelihood, obs=x)
 
     def decode(self, z: Tensor) -> dist.TorchDistribution:
         """p(x | z) for codes of shape (..., latent)."""
-        return self.likelihood(self.decoder(z))
+        return self.likelihood(self._decoded(z))
 
     def mean(self, z: Tensor) -> Tensor:
         """E[x | z] for codes of shape (..., latent), shape (..., D): the picture that a code stands for."""
-        return self.likelihood.mean(self.decoder(z))
+        return self.likelihood.mean(self._decoded(z))
 
     @torch.no_grad()
+    @in_eval_mode
     def generate(self, size: int) -> tuple[Tensor, Tensor]:
-        """Codes (size, latent) from the prior, and E[x | z] for them, (size, D)."""
+        """Codes (size, latent) from the prior, and E[x | z] for them, (size, D), in evaluation mode."""
         z = self.prior().sample((size,))
         return z, self.mean(z)
+
+    def _decoded(self, z: Tensor) -> Tensor:
+        """What the decoder gives for codes (..., latent), shape (..., D).
+
+        It sees them in one row each: with several draws a datum, a layer that takes its channels from the second
+        axis, such as batch normalization or a convolution, would mix draws and data.
+        """
+        rows = self.decoder(z.reshape(-1, z.shape[-1]))
+        return rows.reshape(*z.shape[:-1], rows.shape[-1])

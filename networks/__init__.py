@@ -1,10 +1,12 @@
 """Networks: encoder trunks and decoders, autoregressive networks, and the way their parameters meet Pyro."""
 
 from flowvae.networks.causal import CausalNetwork, CausalSpec
+from flowvae.networks.eval_mode import eval_mode, in_eval_mode
 from flowvae.networks.made import MADE
 from flowvae.networks.mlp import MLP, Standardize
 from flowvae.networks.parameters import declare_parameters
 from flowvae.networks.pixelcnn import PixelCNN
+from flowvae.networks.rows import check_columns, check_rows, columns_of
 from flowvae.networks.wavenet import WaveNet
 
 __all__ = [
@@ -15,5 +17,10 @@ __all__ = [
     "PixelCNN",
     "Standardize",
     "WaveNet",
+    "check_columns",
+    "check_rows",
+    "columns_of",
     "declare_parameters",
+    "eval_mode",
+    "in_eval_mode",
 ]

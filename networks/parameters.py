@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import weakref
+import sys
+from functools import partial
 
 from pyro.distributions import constraints
-from pyro.poutine.runtime import am_i_wrapped, effectful
+from pyro.poutine.block_messenger import BlockMessenger
+from pyro.poutine.runtime import _PYRO_STACK, effectful
 from torch import Tensor, nn
+
+from flowvae.errors import FlowvaeError
 
 __all__ = ["declare_parameters"]
 
@@ -21,15 +25,25 @@ def declare_parameters(name: str, module: nn.Module) -> None:
     Args:
         name: prefix of the statements' names, different for model and guide.
         module: a module; its parameters that require a gradient are declared.
+
+    Raises:
+        FlowvaeError: inside `pyro.ops.jit`, which `JitTrace_ELBO` and its kin compile with: it looks parameters up in
+            Pyro's store, by name.
     """
-    if not am_i_wrapped():  # nobody listens
+    if not _PYRO_STACK:  # nobody listens
         return
+    if any(isinstance(handler, BlockMessenger) for handler in _PYRO_STACK) and _inside_pyro_jit():
+        raise FlowvaeError(
+            f"{type(module).__name__} under Pyro's JIT (JitTrace_ELBO): it takes parameters from Pyro's store by name, "
+            "and those of this module are not there. Use flowvae.inference.CompiledTrace_ELBO, or Trace_ELBO."
+        )
     for key, parameter in module.named_parameters(prefix=name):
         if not parameter.requires_grad:
             continue
-        # An alias carries the pointer that Pyro expects: on the parameter itself it would prevent pickling.
+        # An alias carries the pointer that Pyro expects: on the parameter itself it would be copied and saved with it.
+        # Pyro's own pointers are weak references, which cannot be pickled; nor could a trace that holds them.
         alias = parameter.detach()
-        alias.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]
+        alias.unconstrained = partial(_give, parameter)  # type: ignore[attr-defined]
         _declare(alias, constraint=constraints.real, name=key)
 
 
@@ -38,3 +52,12 @@ def _give(value: Tensor, **_: object) -> Tensor:
 
 
 _declare = effectful(_give, type="param")
+
+
+def _inside_pyro_jit() -> bool:
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_globals.get("__name__") == "pyro.ops.jit":
+            return True
+    return False

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flowvae.errors import FlowvaeError, one_of, whole
+from flowvae.errors import MOST_LAYERS, FlowvaeError, one_of, whole
 from flowvae.networks.causal import CausalNetwork, CausalSpec, gated
 
 __all__ = ["MaskedConv2d", "PixelCNN"]
@@ -51,8 +51,9 @@ class PixelCNN(CausalSpec):
 
     def __post_init__(self) -> None:
         one_of(self, "kind", ("two-stack", "masked"))
-        for name in ("channels", "layers", "kernel"):
+        for name in ("channels", "kernel"):
             whole(self, name)
+        whole(self, "layers", most=MOST_LAYERS)
         if self.kernel % 2 == 0 or self.kernel < 3:
             raise FlowvaeError(f"PixelCNN.kernel = {self.kernel}: must be odd, 3 or more, to have a middle.")
 

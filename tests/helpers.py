@@ -32,6 +32,8 @@ FAMILIES |= {f"inverse-{name}": Inverse(flow) for name, flow in FAMILIES.items()
 NUMERICAL = ("bpf", "cnf", "naf", "unaf", "sospf", "gf")
 EXACT = {name: flow for name, flow in FAMILIES.items() if name.removeprefix("inverse-") not in NUMERICAL}
 
+HANGS = 1800  # seconds after which a process is taken to hang: far above its time on a busy machine
+
 # posteriordb's draws do not ship with the project
 REFERENCE_FOLDER = Path(
     os.environ.get("FLOWVAE_POSTERIORDB") or Path(__file__).parents[2] / "shared" / "data" / "posteriordb"

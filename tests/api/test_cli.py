@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,3 +233,28 @@ def test_what_is_said_after_an_interruption_leads_on(
     monkeypatch.setattr("flowvae.cli.table", interrupt)
     assert run("list") == 130
     assert capsys.readouterr().err == "flowvae: interrupted.\n"
+
+
+def test_a_reader_that_has_enough_ends_the_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as head does
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert run("list", "--json") == 141
+    monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
+def test_an_interruption_of_the_imports_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "pyro.py").write_text("raise KeyboardInterrupt")  # the first that takes long
+    package = Path(sys.modules["flowvae"].__path__[0]).parent
+    code = "import sys; sys.argv = ['bin/flowvae', 'list']; import flowvae.cli"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{package}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (found.returncode, found.stderr) == (130, "flowvae: interrupted.\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import HANGS
 
 from flowvae import (
     IAF,
@@ -135,6 +136,7 @@ def test_run_and_load(tmp_path: Path) -> None:
     run = TINY.run(tmp_path / "run", draws=20, progress=False)
     files = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert files == {
+        ".lock",
         "experiment.yaml",
         "checkpoint.safetensors",
         "history.csv",
@@ -240,7 +242,7 @@ def test_a_killed_run_goes_on_to_the_same_end(how: signal.Signals, tmp_path: Pat
         [sys.executable, "-c", KILLED, str(tmp_path / "e.yaml"), str(tmp_path / "killed"), str(int(how))],
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=HANGS,
     )
     assert killed.returncode != 0
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"

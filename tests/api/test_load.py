@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,71 @@ def test_nothing_else_may_be_changed(place: Path, change: dict[str, object]) -> 
         load(place / "run")
 
 
+def edited(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def cut(file: Path) -> None:
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+
+
+DAMAGE = {
+    "a digit of a measure": lambda run: edited(run / "metrics.json", '"value": -', '"value": -1'),
+    "a unit": lambda run: edited(run / "metrics.json", "nats per datum", "bits per datum"),
+    "no measures": lambda run: (run / "metrics.json").write_text("[]"),
+    "one measure less": lambda run: (run / "metrics.json").write_text(
+        json.dumps(json.loads((run / "metrics.json").read_text())[:-1])
+    ),
+    "no list of measures": lambda run: (run / "metrics.json").write_text('{"nll": 3}'),
+    "measures in binary": lambda run: (run / "metrics.json").write_bytes(b"\xff\xfe\x00"),
+    "measures of another run": lambda run: shutil.copy(run / "first-stage" / "metrics.json", run),
+    "a digit of the history": lambda run: edited(run / "history.csv", ",-", ",-1"),
+    "a history in binary": lambda run: (run / "history.csv").write_bytes(b"\xff\xfe\x00"),
+    "an empty history": lambda run: (run / "history.csv").write_text(""),
+    "no last row": lambda run: cut(run / "history.csv"),
+    "the history of another run": lambda run: shutil.copy(run / "first-stage" / "history.csv", run),
+    "no checkpoint": lambda run: (run / "checkpoint.safetensors").unlink(),
+    "the checkpoint of another run": lambda run: shutil.copy(run / "first-stage" / "checkpoint.safetensors", run),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_every_file_of_a_run_is_checked(place: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = place / "run"
+    DAMAGE[kind](run)  # type: ignore[no-untyped-call]
+    with pytest.raises(DamagedError, match=str(run)):
+        load(run)
+    assert main(["evaluate", str(run)]) == 2
+    assert str(run) in capsys.readouterr().err
+
+
+def test_what_is_said_about_damage_helps(trained: Path, place: Path) -> None:
+    run, before = place / "run", load(trained / "run")
+    DAMAGE["a digit of a measure"](run)
+    with pytest.raises(DamagedError, match="delete it and evaluate"):
+        load(run)
+    (run / "metrics.json").unlink()
+    load(run).evaluate(draws=5, progress=False)
+    assert load(run).metrics == before.metrics
+    DAMAGE["a digit of the history"](run)
+    with pytest.raises(DamagedError, match="--resume"):
+        load(run)
+    before.experiment.run(run, resume=True, **HOW)  # type: ignore[arg-type]
+    assert load(run).history.equals(before.history)
+    assert load(run).metrics == before.metrics
+
+
+def test_the_history_of_all_stages_is_checked(place: Path) -> None:
+    cut(place / "run" / "first-stage" / "history.csv")
+    with pytest.raises(DamagedError, match="first-stage"):
+        load(place / "run").whole_history  # noqa: B018
+    shutil.rmtree(place / "run" / "first-stage")
+    with pytest.raises(DamagedError, match="first-stage"):
+        load(place / "run").whole_history  # noqa: B018
+
+
 def test_what_was_not_measured_is_said(place: Path) -> None:
     assert load(place / "run").metric("nll").split == "test"
     with pytest.raises(FlowvaeError, match="nothing has been measured on valid"):
@@ -129,7 +195,7 @@ def test_a_measure_that_needs_more_data_stops_no_other(place: Path, capsys: pyte
     with pytest.raises(NotTaken, match=r"holes \(.* = 9: .*\); classifier \(.*data = 9: ") as info:
         run.evaluate(measures=["holes", "classifier", "activity"], progress=False)
     assert {metric.protocol["measure"] for metric in info.value.taken} == {"activity"}
-    assert run.measured == {"likelihood", "activity"}
+    assert set(run.measured) == {"likelihood", "activity"}
     assert main(["evaluate", str(place / "run"), "--measures", "holes", "mmd", "--split", "valid"]) == 2
     said = capsys.readouterr()
     assert "mmd2_1: " in said.out

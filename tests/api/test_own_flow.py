@@ -131,7 +131,7 @@ def test_classes_that_are_no_whole_flow_are_refused() -> None:
         scale: float = 1.0
 
     for wrong, message in (
-        (dict, "is no flow"),
+        (dict, "is not a flow"),
         (Undecorated, r"@dataclass\(frozen=True\) between"),
         (dataclass(frozen=True)(Bare), "has no title"),
         (dataclass(frozen=True)(NoCost), "has no cost"),

@@ -10,7 +10,7 @@ import pytest
 
 from flowvae import Arrays, Experiment, FlowvaeError, Inference, Mixture
 from flowvae.comparisons.answer import answer
-from flowvae.comparisons.corrected import corrected_nll
+from flowvae.comparisons.corrected import corrected_nll, main
 from flowvae.comparisons.question import BASES, Preset, Question
 from flowvae.experiment import load
 from flowvae.networks import MLP
@@ -41,4 +41,26 @@ def test_where_ais_judged_all_data_it_has_the_last_word(tmp_path: Path, monkeypa
 
 def test_a_directory_without_an_answer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FlowvaeError, match="no answer in it"):
+        corrected_nll(tmp_path)
+
+
+@pytest.mark.parametrize("cell", ["../../../secret", "/etc", "..", "", "link"])
+def test_a_cell_is_a_name_and_not_a_path(cell: str, tmp_path: Path) -> None:
+    place = tmp_path / "out" / "answer"
+    place.mkdir(parents=True)
+    (place.parent / "cells").mkdir()
+    (place.parent / "cells" / "link").symlink_to(tmp_path)
+    (place / "answer.json").write_text("{}")
+    (place / "table.csv").write_text(f"arm,seed,cell\nnormal,0,{cell}\n")
+    with pytest.raises(FlowvaeError, match=r"cell|leads out of"):
+        corrected_nll(place)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"question": "nonsense"}', '{"question": []}', "\x00", "[" * 5000])
+def test_a_damaged_answer_is_told(content: str, tmp_path: Path) -> None:
+    (tmp_path / "answer.json").write_text(content)
+    with pytest.raises(FlowvaeError, match="damaged"):
+        main([str(tmp_path)])
+    (tmp_path / "table.csv").write_text("arm,seed\nnormal,0\n")
+    with pytest.raises(FlowvaeError, match="damaged"):
         corrected_nll(tmp_path)

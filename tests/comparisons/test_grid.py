@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import HANGS
 
 from flowvae import MAF, Experiment, FlowvaeError, Inference, Mixture
 from flowvae.comparisons.grid import _run_all, cell_name, run_grid
@@ -104,15 +107,17 @@ def test_a_lost_worker_costs_only_the_cell_that_kills_it(tmp_path: Path) -> None
 
 def test_a_grid_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
-        "from test_grid import small; small(Path(sys.argv[2]))"
+        "import sys; sys.path[:0] = sys.argv[2:]; from pathlib import Path\n"
+        "from test_grid import small; small(Path(sys.argv[1]))"
     )
     here = Path(__file__).parent
-    process = subprocess.Popen([sys.executable, "-c", code, str(here), str(tmp_path)], start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), str(here), str(here.parent)], start_new_session=True
+    )
     started = time.monotonic()
     while len(list(tmp_path.glob("*/metrics.json"))) < 2:  # some cells are done, and one is running
         assert process.poll() is None
-        assert time.monotonic() - started < 120
+        assert time.monotonic() - started < HANGS
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -120,15 +125,112 @@ def test_a_grid_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, undis
     pd.testing.assert_frame_equal(small(tmp_path), undisturbed)
 
 
-def test_a_damaged_cell_is_run_again(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
-    small(tmp_path)
-    checkpoint = tmp_path / cell_name(BASE) / "checkpoint.safetensors"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    (tmp_path / cell_name(replace(BASE, seed=1)) / "experiment.yaml").write_text("latent: [")
-    mended = tmp_path / cell_name(ARMS["maf"]) / "error.txt"
-    mended.write_text("a measure broke")
-    pd.testing.assert_frame_equal(small(tmp_path), undisturbed)
-    assert not mended.exists()
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def without_last_row(cell: Path) -> None:
+    file = cell / "history.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+
+
+def directory_for_history(cell: Path) -> None:
+    (cell / "history.csv").unlink()
+    (cell / "history.csv").mkdir()
+
+
+DAMAGE = {
+    "checkpoint cut": lambda cell: cut(cell / "checkpoint.safetensors"),
+    "no checkpoint": lambda cell: (cell / "checkpoint.safetensors").unlink(),
+    "no settings": lambda cell: (cell / "experiment.yaml").unlink(),
+    "settings cut": lambda cell: (cell / "experiment.yaml").write_text("latent: ["),
+    "no measures": lambda cell: (cell / "metrics.json").write_text("[]"),
+    "measures edited": lambda cell: (cell / "metrics.json").write_text(
+        (cell / "metrics.json").read_text().replace("1", "2")
+    ),
+    "a directory for the history": directory_for_history,
+    "history in binary": lambda cell: (cell / "history.csv").write_bytes(b"\xff\xfe\x00" * 9),
+    "history without its last row": without_last_row,
+    "a file": lambda cell: (shutil.rmtree(cell), cell.write_text("not a cell")),
+    "a dangling link": lambda cell: (shutil.rmtree(cell), cell.symlink_to(cell.with_name("nowhere"))),
+    "foreign files": lambda cell: (shutil.rmtree(cell), cell.mkdir(), (cell / "thesis.tex").write_text("mine")),
+}
+
+
+@pytest.fixture(scope="module")
+def one_cell(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    place = tmp_path_factory.mktemp("one")
+    return place, run_grid({"normal": BASE}, range(1), place, draws=20, progress=False).table
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_cell_is_set_aside_and_run_again(
+    tmp_path: Path, one_cell: tuple[Path, pd.DataFrame], kind: str
+) -> None:
+    place, expected = one_cell
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    cell = tmp_path / cell_name(BASE)
+    DAMAGE[kind](cell)
+    kept = [cell.lstat().st_ino, *sorted(file.lstat().st_ino for file in cell.rglob("*"))]
+    for number in (1, 2):  # and what was set aside before stays
+        with pytest.warns(UserWarning, match=f"damaged-{number}"):
+            grid = run_grid({"normal": BASE}, range(1), tmp_path, draws=20, progress=False)
+        pd.testing.assert_frame_equal(grid.table.drop(columns=TIMES), expected.drop(columns=TIMES))
+        if number == 1:
+            aside = tmp_path / f"{cell.name}.damaged-1"
+            assert [aside.lstat().st_ino, *sorted(file.lstat().st_ino for file in aside.rglob("*"))] == kept
+            cut(cell / "checkpoint.safetensors")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("name", ["experiment.yaml", "checkpoint.safetensors", "history.csv"])
+def test_damage_in_an_earlier_stage_is_damage(tmp_path: Path, name: str, finished: bool) -> None:
+    two = {"two": replace(BASE, second_stage=SecondStage(Mixture(2), replace(BASE.inference, epochs=1)))}
+    expected = run_grid(two, range(1), tmp_path, draws=20, progress=False).table
+    cell = tmp_path / cell_name(two["two"])
+    file = cell / "first-stage" / name
+    if not finished:
+        (cell / "history.csv").unlink()
+    if name == "history.csv":
+        without_last_row(cell / "first-stage")
+    else:
+        file.unlink()
+    if finished and name == "experiment.yaml":  # which a finished cell does not need
+        table = run_grid(two, range(1), tmp_path, draws=20, progress=False).table
+    else:
+        with pytest.warns(UserWarning, match="damaged-1"):
+            table = run_grid(two, range(1), tmp_path, draws=20, progress=False).table
+    pd.testing.assert_frame_equal(table.drop(columns=TIMES), expected.drop(columns=TIMES))
+
+
+@pytest.mark.parametrize("name", ["history.csv", "metrics.json"])
+def test_a_cell_that_lost_a_file_that_can_be_made_again_goes_on(
+    tmp_path: Path, one_cell: tuple[Path, pd.DataFrame], name: str
+) -> None:
+    place, expected = one_cell
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    cell = tmp_path / cell_name(BASE)
+    (cell / name).rename(cell / "renamed")
+    (cell / "error.txt").write_text("a measure broke")
+    table = run_grid({"normal": BASE}, range(1), tmp_path, draws=20, progress=False).table
+    pd.testing.assert_frame_equal(table, expected)  # and it is not trained again
+    assert (cell / "renamed").exists()
+    assert not (cell / "error.txt").exists()
+    edited = replace(BASE, inference=replace(BASE.inference, device="auto"))
+    edited.to_yaml(cell / "experiment.yaml")  # which may be changed by hand
+    table = run_grid({"normal": BASE}, range(1), tmp_path, draws=20, progress=False).table
+    pd.testing.assert_frame_equal(table, expected)
+
+
+def test_a_cell_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    grid = run_grid({"normal": BASE}, range(1), tmp_path, draws=20, progress=False)
+    assert "No space left" in grid.failed["error"][0]
+    monkeypatch.undo()
+    assert run_grid({"normal": BASE}, range(1), tmp_path, draws=20, progress=False).failed.empty
 
 
 def test_a_cell_that_breaks_stops_no_other(tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ import torch
 from flowvae import FlowvaeError, Mixture
 from flowvae.comparisons import QUESTIONS
 from flowvae.comparisons.answer import answer
-from flowvae.comparisons.grid import Grid, cell_name
+from flowvae.comparisons.grid import Grid, cell_name, run_grid
 from flowvae.comparisons.matching import count_parameters
 from flowvae.comparisons.plots import plot_curves
 from flowvae.comparisons.question import BASES, PRESETS, Preset, Question
+from flowvae.comparisons.statistics import LEAST_SEEDS
 from flowvae.data import Arrays, DataSpec, Digits, Pinwheel, Sprites, StaticMNIST
-from flowvae.experiment import Experiment
+from flowvae.evaluation import Effort, Tempering
+from flowvae.experiment import Experiment, load
 from flowvae.inference import Inference
 from flowvae.models import FlowDecoder
 from flowvae.networks import MLP
@@ -151,8 +153,8 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
         data=Arrays(file, likelihood="bernoulli"),
     )
     monkeypatch.setitem(BASES, "coins", base)
-    monkeypatch.setattr("flowvae.evaluation.measures.FEW", 4)
-    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["minutes"], epochs=2, draws=20))
+    effort = PRESETS["seconds"].effort
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["seconds"], seeds=3))
     question = Question(
         "coins",
         "Does a mixture help with coins?\n\nWhat theory predicts: nothing.",
@@ -191,7 +193,8 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").rglob("*") if file.is_file()} == before
     protocol = json.loads((result.directory / "answer.json").read_text())
     assert protocol["asks"] == "Does a mixture help with coins?"
-    assert protocol["seeds"] == [0, 1]
+    assert protocol["seeds"] == [0, 1, 2]
+    assert protocol["effort"] == effort.as_dict()
     assert protocol["sentences"] == result.sentences
     assert protocol["versions"]["torch"] == version("torch")
     stored = pd.read_csv(result.directory / "differences-nll.csv")
@@ -203,19 +206,20 @@ def test_an_answer_leaves_tables_words_and_a_picture(tmp_path: Path, monkeypatch
     assert all(f"- {sentence}\n" in page for sentence in result.sentences)
     means = [[cell.strip() for cell in line.split("|")] for line in page.splitlines() if line.startswith("|")][:3]
     (shown,) = (dict(zip(means[0], row, strict=True)) for row in means if row[1] == "normal")
-    assert shown["nll"] == f"{table['normal'].mean():.2f} ± {table['normal'].std() / 2**0.5:.2f}"
+    assert shown["nll"] == f"{table['normal'].mean():.2f} ± {table['normal'].std() / 3**0.5:.2f}"
     (result.directory / "differences-of-an-earlier-answer.png").write_bytes(b"")
     (result.directory / "differences-fid.csv").write_text("arm")
     others = answer(question, "coins", "tiny", tmp_path, first_seed=1, progress=False)  # one more cell an arm
     assert others.directory == tmp_path / "coins-coins-tiny-from-seed-1"
-    assert list(others.grid.table["seed"]) == [1, 1, 2, 2]
+    assert list(others.grid.table["seed"]) == [1, 1, 2, 2, 3, 3]
     answer(question, "coins", "tiny", tmp_path, progress=False)
     assert not [*result.directory.glob("*earlier*"), *result.directory.glob("*fid*")]
     with pytest.raises(FlowvaeError, match=r"no cell has the measure 'fid'"):
         answer(replace(question, secondary=("fid",)), "coins", "tiny", tmp_path, progress=False)
     assert not [*result.directory.glob("answer.*")]  # no sentences of an earlier answer beside the new table
-    mine = answer(question, "coins", Preset(seeds=2, epochs=2, draws=20), str(tmp_path), progress=False)
-    assert mine.directory == tmp_path / "coins-coins-2-seeds-2-epochs-20-draws"
+    preset = Preset(seeds=3, epochs=2, draws=20, effort=effort)
+    mine = answer(question, "coins", preset, str(tmp_path), progress=False)
+    assert mine.directory == tmp_path / "coins-coins-3-seeds-2-epochs-20-draws"
     assert Preset(seeds=2, epochs=999, draws=20).label(50) == "2-seeds-50-epochs-20-draws"  # as many as there can be
     assert mine.grid.table.equals(result.grid.table)  # the same cells
     with pytest.raises(FlowvaeError, match=r"Preset\.seeds = 0"):
@@ -302,6 +306,25 @@ def test_images_that_stopped_the_training_are_not_called_test(tmp_path: Path, mo
         found = answer(question, "static-mnist", Preset(2, 1, 5), tmp_path / name, path=file, progress=False)
         assert json.loads((found.directory / "answer.json").read_text())["split"] == name
         assert f"Measured on the {name} data" in (found.directory / "answer.md").read_text()
+
+
+def test_a_cell_is_measured_again_with_another_effort(tmp_path: Path) -> None:
+    base = Experiment(latent=2, encoder=MLP((4,)), decoder=MLP((4,)), inference=Inference(epochs=1, device="cpu"))
+    small, larger = Effort(2, 3, Tempering(2, 2)), Effort(3, 3, Tempering(2, 2))
+    for effort in (small, larger):
+        grid = run_grid(
+            {"a": base}, range(1), tmp_path, draws=5, measures=("gaps", "activity"), effort=effort, progress=False
+        )
+        run = load(tmp_path / grid.table["cell"].item())
+        assert run.metric("approximation_gap").protocol["rows"] == effort.rows
+        assert run.measured == {"likelihood": None, "activity": None, "gaps": effort.as_dict()}
+
+
+def test_presets_that_decide_nothing_have_too_few_seeds_for_a_test() -> None:
+    assert max(PRESETS[name].seeds for name in ("seconds", "minutes")) < LEAST_SEEDS
+    assert min(PRESETS[name].seeds for name in ("hour", "cluster")) >= LEAST_SEEDS
+    work = [(p.effort.rows, p.effort.refinement, p.effort.tempering.temperatures) for p in PRESETS.values()]
+    assert work == sorted(work)
 
 
 def test_presets_of_any_length_are_kept_to() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from helpers import HANGS
 
 from flowvae import Digits, Experiment, FlowvaeError, Inference, Mixture
 from flowvae.comparisons.answer import answer
@@ -113,6 +116,113 @@ def test_damage_is_named(directory: Path, tmp_path: Path) -> None:
         write_report(copy)
 
 
+SECRET = "the-secret-number"
+
+
+@pytest.fixture
+def stranger(directory: Path, tmp_path: Path) -> Path:
+    """The folder of an answer that came from somebody else, with files outside of it that the page must not hold."""
+    shutil.copytree(directory, tmp_path / "out" / "answers")
+    (tmp_path / "out" / "answers" / "report.html").unlink()
+    picture = next(directory.glob("*/differences.png")).read_bytes()
+    (tmp_path / "secret.png").write_bytes(picture + SECRET.encode())
+    (tmp_path / "secret.csv").write_text(f"arm,seed,cell,error\nnormal,0,{SECRET},{SECRET}\n")
+    (tmp_path / "secret.json").write_text(json.dumps({"asks": SECRET}))
+    return next((tmp_path / "out" / "answers").glob("*/answer.json")).parent
+
+
+@pytest.mark.parametrize("name", ["../../../secret", "/etc/secret", "..", "", "a\\b", ".hidden", "x" * 300, "a\nb", 3])
+@pytest.mark.parametrize("key", ["arms", "measure", "secondary"])
+def test_a_name_in_an_answer_is_not_a_path(stranger: Path, key: str, name: Any) -> None:
+    file = stranger / "answer.json"
+    protocol = json.loads(file.read_text())
+    name = str(stranger.parents[2] / "secret") if name == "/etc/secret" else name
+    named = {"arms": {**protocol["arms"], name: {}}, "measure": name, "secondary": [name]}
+    if key == "arms" and name == 3:
+        named["arms"] = 3
+    file.write_text(json.dumps({**protocol, key: named[key]}))
+    with pytest.raises(FlowvaeError) as info:
+        write_report(stranger.parent)
+    assert len(str(info.value)) < 2000
+    assert str(info.value).isprintable()
+    assert not (stranger.parent / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["answer.json", "table.csv", "failed.csv", "differences-nll.csv", "differences.png"])
+def test_a_link_out_of_the_folder_is_not_followed(stranger: Path, name: str) -> None:
+    (stranger / name).unlink()
+    (stranger / name).symlink_to(stranger.parents[2] / f"secret{Path(name).suffix}")
+    with pytest.raises(FlowvaeError, match="leads out of"):
+        write_report(stranger.parent)
+
+
+def test_a_folder_that_is_a_link_out_is_not_followed(stranger: Path, tmp_path: Path) -> None:
+    (stranger / "samples").rename(tmp_path / "elsewhere")
+    (stranger / "samples").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FlowvaeError, match="leads out of"):
+        write_report(stranger.parent)
+    stranger.rename(tmp_path / "another")
+    stranger.symlink_to(tmp_path / "another")
+    with pytest.raises(FlowvaeError, match="leads out of"):
+        write_report(stranger.parent)
+
+
+def test_a_picture_is_a_picture(stranger: Path) -> None:
+    (stranger / "notes.png").write_text(SECRET)
+    with pytest.raises(FlowvaeError, match="PNG"):
+        write_report(stranger.parent)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "3", "null", "{}", "NaN", "[" * 5000, '{"arms": ' * 3000, "\x00", '{"measure": 1e999}'],
+    ids=range(9),
+)
+def test_an_answer_of_another_shape_is_damaged(stranger: Path, content: str) -> None:
+    (stranger / "answer.json").write_text(content)
+    with pytest.raises(FlowvaeError, match="damaged"):
+        write_report(stranger.parent)
+
+
+@pytest.mark.parametrize(
+    "key", ["asks", "predicts", "identity", "arms", "seeds", "sentences", "versions", "level", "split"]
+)
+@pytest.mark.parametrize("value", [None, 3, [3], {"a": 3}, "text"], ids=["null", "number", "list", "mapping", "text"])
+def test_an_entry_of_another_kind_is_damaged_or_shown(stranger: Path, key: str, value: Any) -> None:
+    file = stranger / "answer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    try:
+        page = write_report(stranger.parent)
+    except FlowvaeError as error:
+        said = str(error)
+    else:
+        said = f"damaged, or shown: {len(Page(page.read_text()).tags)} tags"
+    assert "damaged" in said
+
+
+def test_text_of_an_answer_is_no_markup(stranger: Path) -> None:
+    mark = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
+    file = stranger / "answer.json"
+    protocol = json.loads(file.read_text())
+    texts = dict.fromkeys(("asks", "predicts", "data", "preset", "unit", "split", "flowvae"), mark)
+    lists = {"sentences": [mark], "seeds": [mark], "identity": {"preprocessing": mark, "split": mark}}
+    arms = {"<script>alert(1)<b>": {mark: mark}, **protocol["arms"]}
+    file.write_text(json.dumps({**protocol, **texts, **lists, "arms": arms, "versions": {mark: mark}}))
+    for name in ("table.csv", "failed.csv", "differences-nll.csv"):
+        frame = pd.read_csv(stranger / name)
+        frame["cell" if "cell" in frame else "arm"] = mark
+        frame[mark] = mark
+        frame.to_csv(stranger / name, index=False)
+    failed = pd.read_csv(stranger / "failed.csv")
+    failed.assign(arm=mark, error=mark).to_csv(stranger / "failed.csv", index=False)
+    shutil.copy(stranger / "differences.png", stranger / "<img src=x onerror=alert(1)>.png")
+    page = Page(write_report(stranger.parent).read_text())
+    assert "script" not in page.tags
+    assert all((image["src"] or "").startswith("data:image/png;base64,") for image in page.images)
+    assert not any("onerror" in image for image in page.images)
+    assert page.text.count("<script>alert(1)</script>") > 10
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to open the page with")
 def test_a_browser_shows_it(directory: Path, tmp_path: Path) -> None:
     picture = tmp_path / "page.png"
@@ -121,13 +231,13 @@ def test_a_browser_shows_it(directory: Path, tmp_path: Path) -> None:
         [*command, f"--screenshot={picture}", (directory / "report.html").as_uri()],
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=HANGS,
     )
     dump = subprocess.run(
         [*command, "--dump-dom", (directory / "report.html").as_uri()],
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=HANGS,
         text=True,
     ).stdout
     assert "Does a &lt;mixture&gt; help?" in dump
@@ -136,6 +246,6 @@ def test_a_browser_shows_it(directory: Path, tmp_path: Path) -> None:
     script = "<script>document.body.style.width = '390px'; document.title = document.body.scrollWidth</script>"
     measured.write_text((directory / "report.html").read_text() + script)
     dump = subprocess.run(
-        [*command, "--dump-dom", measured.as_uri()], check=True, capture_output=True, timeout=120, text=True
+        [*command, "--dump-dom", measured.as_uri()], check=True, capture_output=True, timeout=HANGS, text=True
     ).stdout
     assert "<title>390</title>" in dump

@@ -64,11 +64,29 @@ def test_words_follow_the_thresholds() -> None:
     assert "do not decide" in words([1.0, -1.0, 2.0])
 
 
+def test_two_seeds_are_not_tested() -> None:
+    """A paired t test of two differences has one degree of freedom: p = 0.0025 here, of two runs of two epochs."""
+    frame = paired_differences(table(a=[240.0, 241.0], b=[235.0, 235.96]), [("b", "a")], "nll")
+    row = frame.iloc[0]
+    assert ttest_rel([235.0, 235.96], [240.0, 241.0]).pvalue < 0.01
+    assert row[["low", "high", "p", "p_same", "p_holm", "p_same_holm"]].isna().all()
+    words = describe(row, "nats per datum", lower_is_better=True)
+    assert "-5.02 ± 0.02 nats per datum, 2 seeds" in words
+    assert not any(word in words for word in ("better", "worse", "differ", "p ="))
+
+
+def test_pairs_that_are_not_tested_do_not_count_in_the_correction() -> None:
+    three = table(a=[1.0, 2.0, 3.0], b=[1.5, 2.4, 3.6], c=[1.0, 2.5, 3.5])
+    frame = paired_differences(three.iloc[:-1], [("b", "a"), ("c", "a")], "nll")
+    assert frame["p_holm"].iloc[0] == frame["p"].iloc[0]
+    assert np.isnan(frame["p_holm"].iloc[1])
+
+
 def test_equality_is_corrected_for_the_number_of_pairs() -> None:
-    """One pair in twenty whose two seeds happen to agree must not be called equal."""
-    others = {f"arm-{n}": [100.0 + 3 * n, 104.0 - n] for n in range(19)}
+    """One pair in twenty whose three seeds happen to agree must not be called equal."""
+    others = {f"arm-{n}": [100.0 + 3 * n, 104.0 - n, 90.0 + n] for n in range(19)}
     frame = paired_differences(
-        table(a=[100.0, 100.0], near=[100.1, 100.11], **others), [(arm, "a") for arm in ("near", *others)], "nll"
+        table(a=[100.0] * 3, near=[100.1, 100.2, 100.0], **others), [(arm, "a") for arm in ("near", *others)], "nll"
     )
     near = frame.iloc[0]
     assert near["p_same"] < 0.05 < near["p_same_holm"]

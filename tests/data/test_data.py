@@ -13,8 +13,20 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from flowvae.data import Arrays, Bernoulli, Binomial, Dataset, Digits, Gaussian, Pinwheel, parse_likelihood
+from flowvae.data import (
+    Arrays,
+    Bernoulli,
+    Binomial,
+    Dataset,
+    Digits,
+    Gaussian,
+    Moons,
+    Pinwheel,
+    Sprites,
+    parse_likelihood,
+)
 from flowvae.data.dataset import check_values
+from flowvae.data.likelihoods import LARGEST_TOTAL
 from flowvae.data.pinwheel import ARMS, NOISE, OBSERVED, RADIAL, TANGENTIAL, place, see
 from flowvae.errors import FlowvaeError
 
@@ -161,6 +173,20 @@ def test_wrong_likelihoods_are_refused(text: str) -> None:
         parse_likelihood(text)
 
 
+@pytest.mark.parametrize("total", [LARGEST_TOTAL + 1, 10**9, 10**18])
+def test_counts_that_float32_cannot_score_are_refused(total: int) -> None:
+    with pytest.raises(FlowvaeError, match=rf"total = {str(total)[:5]}.*65536.*bytes.*nats"):
+        Binomial(total)
+
+
+def test_the_largest_counts_are_scored_to_a_hundredth_of_a_nat() -> None:
+    counts = np.arange(0, LARGEST_TOTAL + 1, 64)
+    likelihood = Binomial(LARGEST_TOTAL).build(torch.zeros(2, 1))
+    found = likelihood(torch.full((len(counts), 1), 0.3)).log_prob(torch.tensor(counts).float()[:, None])
+    expected = scipy.stats.binom.logpmf(counts, LARGEST_TOTAL, 1 / (1 + math.exp(-0.3)))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=0.01)
+
+
 @pytest.mark.parametrize("total", [1, 16, 255])
 def test_binomial_likelihood_agrees_with_scipy_for_every_count(total: int) -> None:
     counts = torch.arange(total + 1, dtype=torch.float64)
@@ -201,12 +227,6 @@ def test_gaussian_likelihood_is_in_the_units_of_the_data() -> None:
     fixed = Gaussian(scale=0.3).build(train)
     expected = torch.distributions.Normal(train.mean(0) + train.std(0) * outputs, 0.3)
     torch.testing.assert_close(fixed(outputs).log_prob(x), expected.log_prob(x).sum(-1), rtol=1e-4, atol=1e-4)
-
-
-def test_a_constant_column_is_no_division_by_zero() -> None:
-    train = torch.randn(50, 3)
-    train[:, 1] = 2.0
-    assert torch.isfinite(Gaussian().build(train)(torch.zeros(3)).log_prob(train)).all()
 
 
 def test_pinwheel_evidence_is_what_simple_monte_carlo_finds() -> None:
@@ -256,3 +276,68 @@ def test_data_of_another_type_or_shape_are_refused() -> None:
         replace(digits, train=digits.train.long())
     with pytest.raises(FlowvaeError, match=r"image_shape = \(28, 28\) for 64 columns"):
         replace(digits, image_shape=(28, 28))
+
+
+def test_a_likelihood_may_be_a_word() -> None:
+    digits = Digits().load(0)
+    assert replace(digits, likelihood="binomial:16").likelihood == Binomial(16)  # type: ignore[arg-type]
+    assert replace(digits, image_shape=[np.int64(8), 8]).image_shape == (8, 8)  # type: ignore[arg-type]
+
+
+X = torch.arange(24.0).reshape(6, 4)
+WRONG: list[tuple[str, object, str]] = [
+    ("likelihood", "bernoulli", "0 or 1"),
+    ("likelihood", "poisson", "'poisson'"),
+    ("likelihood", Gaussian, "likelihood = <class"),
+    ("likelihood", None, "likelihood = None"),
+    ("train", X.numpy(), "train: <ndarray of shape"),
+    ("train", X.tolist(), "train: "),
+    ("train", None, "train: None"),
+    ("valid", X.to_sparse(), "valid: <Tensor"),
+    ("valid", X.to("meta"), "valid: <Tensor"),
+    ("train", X.half(), r"train: torch\.float16"),
+    ("name", None, "name = None"),
+    ("name", "two\nlines", "one line"),
+    ("preprocessing", 3, "preprocessing = 3"),
+    ("split", b"s", "split = b's'"),
+    ("labels", [1] * 6, "labels = "),
+    ("labels", {"train": [1] * 6}, r"labels of train: \[1"),
+    ("labels", {"train": torch.zeros(5)}, r"labels of train: .*\(6,\)"),
+    ("labels", {"test": torch.zeros(6, 1)}, r"labels of test: .*\(6,\)"),
+    ("labels", {"train": torch.full((6,), math.nan)}, "labels of train: .*finite"),
+    ("labels", {"tests": torch.zeros(6)}, "labels = .*tests"),
+    ("factors", {"train": torch.zeros(6)}, "factors of train"),
+    ("image_shape", 4, "image_shape = 4"),
+    ("image_shape", (), r"image_shape = \(\)"),
+    ("image_shape", (2, 2, 1), r"\(2, 2, 1\)"),
+    ("image_shape", (2.0, 2.0), r"\(2\.0, 2\.0\)"),
+    ("image_shape", (-2, -2), r"\(-2, -2\)"),
+    ("log_evidence", 3.0, r"log_evidence = 3\.0"),
+    ("offset", torch.zeros(4), "offset = .*float64"),
+    ("offset", torch.zeros(3, dtype=torch.float64), "offset = .*4 finite"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), WRONG, ids=lambda value: str(value)[:20])
+def test_a_part_of_another_type_is_refused_in_one_line(name: str, value: object, said: str) -> None:
+    right = Dataset(X, X, X, Gaussian(), "n", "p", "s")
+    with pytest.raises(FlowvaeError, match=said) as refused:
+        replace(right, **{name: value})  # type: ignore[arg-type]
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("spec", [Sprites, Moons, Pinwheel])
+def test_sizes_may_be_numpy_s_and_must_fit_into_memory(spec: type[Sprites | Moons | Pinwheel]) -> None:
+    few = spec(train=np.int64(5), valid=np.int32(4), test=np.uint8(3))  # type: ignore[arg-type]
+    assert [type(few.train), type(few.valid), type(few.test)] == [int, int, int]
+    assert len(few.load(0).train) == 5
+    with pytest.raises(FlowvaeError, match="B of memory"):
+        spec(train=10**13).load(0)
+
+
+def test_settings_of_likelihoods_may_be_numpy_s() -> None:
+    assert str(Binomial(np.int64(8))) == "binomial:8"  # type: ignore[arg-type]
+    assert str(Gaussian(np.float32(0.5))) == "gaussian:0.5"  # type: ignore[arg-type]
+    assert type(Sprites(side=np.int64(16)).side) is int  # type: ignore[arg-type]
+    with pytest.raises(FlowvaeError, match=r"side = 16\.0"):
+        Sprites(side=16.0)  # type: ignore[arg-type]

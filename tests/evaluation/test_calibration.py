@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from matplotlib.figure import Figure
+from pyro import poutine
 from scipy import stats
 from torch import Tensor
 
@@ -136,6 +137,31 @@ def test_a_fit_for_every_data_set(scale: float, calibrated: bool) -> None:
     assert (result.uniform(10)[0] > 0.01) == calibrated
     assert list(pyro.get_param_store().keys()) == ["ours"]
     pyro.clear_param_store()
+
+
+def flat(y: Tensor) -> None:
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0).mask(False))
+    pyro.sample("y", dist.Normal(mu, 1.0), obs=y[0])
+
+
+def weighted(y: Tensor) -> None:
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    pyro.factor("penalty", -(mu**2))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (flat, "mu: masked"),
+        (weighted, "factor penalty"),
+        (poutine.scale(normal_mean, scale=0.5), "scale.* mu, y"),
+        (lambda y: pyro.sample("y", dist.Normal(0.0, 1.0), obs=y[0]), "no latent"),
+        (normal_mean, "guide has no site for mu"),
+    ],
+)
+def test_models_that_do_not_simulate_their_own_density(model: Callable[..., Any], words: str) -> None:
+    with pytest.raises(FlowvaeError, match=words):
+        calibrate_fits(model, lambda _: lambda y: None, torch.zeros(4), simulations=2, draws=9)
 
 
 def test_ties_break_at_random() -> None:

@@ -12,6 +12,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from scipy.integrate import quad
 from scipy.stats import halfnorm, norm
@@ -148,6 +149,15 @@ def test_each_datum_on_its_own() -> None:
     assert "70 data" in str(result)
 
 
+def test_scaled_pairs_are_refused_for_each_datum_too() -> None:
+    """The scale of a whole data set's plate, of which x is a part, among others."""
+    model = pca()
+    x = torch.zeros(3, 6)
+    for pair in ((poutine.scale(model, scale=0.5), near(model)), (model, poutine.scale(near(model), scale=0.5))):
+        with pytest.raises(FlowvaeError, match=r"scale.* z"):
+            weigh_each(*pair, x, draws=5)
+
+
 def test_the_result_does_not_depend_on_chunks() -> None:
     torch.manual_seed(0)
     guide = AutoNormal(school)
@@ -219,6 +229,197 @@ def test_draws_outside_the_support_have_no_weight() -> None:
     truth = math.log(quad(lambda tau: halfnorm.pdf(tau) * norm.pdf(0.5, tau), 0, 20)[0])
     assert abs(result.log_evidence - truth) < 4 * result.log_evidence_se
     assert (result.resample()["tau"] > 0).all()
+
+
+KEPT = torch.tensor([True, False, True, True, False])
+MISSING = Y.where(KEPT, torch.nan)
+
+
+def center(prior: dist.Distribution | None = None) -> Tensor:
+    return pyro.sample("mu", prior or dist.Normal(0.0, 2.0))
+
+
+def partly_observed(y: Tensor) -> None:
+    """Of what is missing, Pyro's obs_mask makes a latent site "y_unobserved", with a number for every datum."""
+    mu = center()
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y, obs_mask=KEPT)
+
+
+def with_missing(mask: bool | Tensor) -> Callable[[Tensor], None]:
+    def guide(y: Tensor) -> None:
+        precision = KEPT.sum() + 0.25
+        pyro.sample("mu", dist.Normal(y[KEPT].sum() / precision, precision**-0.5))
+        with pyro.plate("data", len(y)), poutine.mask(mask=mask):
+            pyro.sample("y_unobserved", dist.Normal(1.0, 1.5))
+
+    return guide
+
+
+def test_missing_data_as_latents() -> None:
+    """The evidence is that of the observed part, N(0, I + 4), if both sides leave out the same numbers."""
+    exact = dist.MultivariateNormal(torch.zeros(3), torch.eye(3) + 4.0).log_prob(Y[KEPT])
+    result = weigh(partly_observed, with_missing(~KEPT), MISSING, draws=8000)
+    assert abs(result.log_evidence - exact) < 4 * result.log_evidence_se
+    assert torch.equal(result.counted["y_observed"], KEPT)
+    for guide in (with_missing(True), AutoNormal(partly_observed)):
+        with pytest.raises(FlowvaeError, match=r"'y_unobserved': 3 of its 5 numbers.* obs_mask"):
+            weigh(partly_observed, guide, MISSING)
+    with pytest.raises(FlowvaeError, match="the guide masks 2 "):
+        weigh(partly_observed, with_missing(torch.zeros(5, dtype=torch.bool)), MISSING)
+
+
+def test_missing_inputs_as_latents() -> None:
+    """Imputed numbers that others depend on: y | x ~ N(x, 1) with x missing is N(0, 2)."""
+    y = torch.tensor([0.1, 0.4, 1.2, -0.7, 0.3])
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", 5):
+            x = pyro.sample("x", dist.Normal(0.0, 1.0), obs=x, obs_mask=KEPT)
+            pyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", 5), poutine.mask(mask=~KEPT):
+            pyro.sample("x_unobserved", dist.Normal(y / 2, 0.5**0.5))
+
+    exact = dist.Normal(0.0, 1.0).log_prob(Y[KEPT]).sum() + dist.Normal(Y[KEPT], 1.0).log_prob(y[KEPT]).sum()
+    exact = exact + dist.Normal(0.0, 2**0.5).log_prob(y[~KEPT]).sum()
+    assert weigh(model, guide, MISSING).log_evidence.item() == pytest.approx(exact.item(), abs=1e-4)
+
+
+def test_a_masked_latent_that_the_data_inform_has_a_flat_prior() -> None:
+    def model(y: Tensor) -> None:
+        mu = center(dist.Normal(0.0, 1.0).mask(False))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    def guide(y: Tensor) -> None:
+        pyro.sample("mu", dist.Normal(y.mean(), len(y) ** -0.5))
+
+    exact = dist.Normal(Y.mean(), 1.0).log_prob(Y).sum() + 0.5 * math.log(2 * math.pi / len(Y))
+    assert weigh(model, guide, Y).log_evidence.item() == pytest.approx(exact.item(), abs=1e-4)
+
+
+def normal(loc: float = 0.0, shape: tuple[int, ...] = (), event: int = 0) -> Callable[[], None]:
+    def guide() -> None:
+        center(dist.Normal(torch.full(shape, loc), 1.0).to_event(event))
+
+    return guide
+
+
+def observing(fn: Callable[[Tensor], Any], y: Tensor, prior: Any = None) -> Callable[[], None]:
+    def model() -> None:
+        mu = center(prior)
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", fn(mu), obs=y)
+
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "words"),
+    [
+        (lambda: center(dist.Normal(torch.zeros(3), 1.0).to_event(1)), normal(), r"'mu'.*\(\).*\(3,\)"),
+        (lambda: center(dist.Normal(torch.zeros(3), 1.0).to_event(1)), normal(shape=(3, 1), event=2), r"\(3, 1\)"),
+        (lambda: center(dist.Dirichlet(torch.ones(3))), normal(shape=(3,), event=1), "'mu'.* 3 .* 2 "),
+        (lambda: center(dist.Bernoulli(0.5)), normal(), "'mu'.* 1 .*no continuous"),
+        (observing(lambda mu: dist.Exponential(mu.exp()), Y), normal(), "'y': 1 of 5"),
+        (observing(lambda mu: dist.Normal(mu, 1.0), MISSING), normal(), "'y': 2 of its 5 .*NaN"),
+        (poutine.mask(observing(lambda mu: dist.Normal(mu, 1.0), Y), mask=Y > 0), normal(), r"'mu'.*\(5,\)"),
+        (lambda: pyro.sample("y", dist.Normal(center(), 1.0), obs=Y), normal(), r"'y'.*\(5,\)"),
+        (observing(lambda mu: dist.Normal(mu, 1.0).mask(mu > Y), Y), normal(), "'y'.*mask"),
+        (observing(lambda mu: dist.Normal(mu, 1.0), Y[:0]), normal(), "size 0"),
+        (poutine.scale(observing(lambda mu: dist.Normal(mu, 1.0), Y), scale=0.2), normal(), "scale.* mu, y"),
+        (observing(lambda mu: dist.Normal(mu, 1.0), Y), poutine.scale(normal(), scale=0.2), "scale.* mu"),
+        (lambda: pyro.sample("y", dist.Normal(0.0, 1.0), obs=Y[0]), normal(), "no latent"),
+    ],
+)
+def test_models_and_guides_that_do_not_fit(model: Callable[..., Any], guide: Callable[..., Any], words: str) -> None:
+    with pytest.raises(FlowvaeError, match=words):
+        weigh(model, guide)
+
+
+@pytest.mark.filterwarnings("ignore::flowvae.evaluation.NoisyParetoKWarning")
+def test_rounding_does_not_take_draws_off_a_simplex() -> None:
+    """Though torch's own check says so of some of them."""
+    softmax = dist.TransformedDistribution(
+        dist.Normal(torch.zeros(2999), 1.0).to_event(1), [dist.transforms.StickBreakingTransform()]
+    )
+    result = weigh(lambda: center(dist.Dirichlet(torch.ones(3000))), lambda: center(softmax), draws=200)
+    assert not dist.constraints.simplex.check(result.draws["mu"]).all()
+    assert result.log_joint.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore::flowvae.evaluation.NoisyParetoKWarning")
+@pytest.mark.parametrize("prior", [dist.Dirichlet(torch.ones(3)), dist.LKJCholesky(6), dist.HalfNormal(1.0)])
+def test_constrained_draws_by_the_prior(prior: dist.Distribution) -> None:
+    result = weigh(lambda: center(prior), lambda: center(prior), draws=200)
+    torch.testing.assert_close(result.log_weight, torch.zeros(200))
+
+
+@pytest.mark.filterwarnings("ignore::flowvae.evaluation.NoisyParetoKWarning")
+def test_empty_sites_and_events_of_no_numbers() -> None:
+    def model() -> None:
+        mu = center()
+        pyro.sample("empty", dist.Normal(torch.zeros(0), 1.0).to_event(1))
+        pyro.sample("nothing", dist.Normal(mu.unsqueeze(-1).expand(*mu.shape, 0), 1.0).to_event(1), obs=torch.zeros(0))
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=Y[0])
+
+    def guide() -> None:
+        center(dist.Normal(0.8 * Y[0], 0.8**0.5))
+        pyro.sample("empty", dist.Normal(torch.zeros(0), 1.0).to_event(1))
+
+    result = weigh(model, guide, draws=300)
+    assert result.log_evidence.item() == pytest.approx(dist.Normal(0.0, 5**0.5).log_prob(Y[0]).item(), abs=1e-5)
+    assert result.resample(7)["empty"].shape == (7, 0)
+    assert predict(model, result.draws)["nothing"].shape == (300, 0)
+    weighed_to_arviz(result)
+
+
+def test_float64_models_keep_their_precision() -> None:
+    y = 1e8 + Y.double()
+
+    def model() -> None:
+        mu = center(dist.Normal(torch.tensor(1e8, dtype=torch.float64), 2.0))
+        with pyro.plate("data", 5):
+            pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    def guide() -> None:
+        center(dist.Normal(1e8 + (y - 1e8).sum() / 5.25, 5.25**-0.5))
+
+    exact = dist.MultivariateNormal(torch.zeros(5), torch.eye(5) + 4.0).log_prob(Y)
+    result = weigh(model, guide)
+    assert result.log_joint.dtype == torch.float64
+    assert result.log_evidence.item() == pytest.approx(exact.item(), abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::flowvae.evaluation.NoisyParetoKWarning")
+def test_dropout_is_off_while_weighing() -> None:
+    noisy = torch.nn.Dropout(0.5)
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = noisy
+
+        def forward(self) -> None:
+            pyro.sample("y", dist.Normal(self.layer(center()), 1.0), obs=Y[0])
+
+    result = weigh(Model(), normal(0.5), draws=100)
+    torch.testing.assert_close(result.log_likelihood["y"], dist.Normal(result.draws["mu"], 1.0).log_prob(Y[0]))
+    assert noisy.training
+
+
+@pytest.mark.parametrize("draws", [{}, {"mu": torch.zeros(3, 2)}, {"mu": torch.zeros(0)}, {"mu": torch.tensor(1.0)}])
+def test_draws_that_are_not_the_models_predict_nothing(draws: dict[str, Tensor]) -> None:
+    with pytest.raises(FlowvaeError, match="mu"):
+        predict(observing(lambda mu: dist.Normal(mu, 1.0), Y), draws)
+
+
+def test_masked_data_are_predicted() -> None:
+    model = observing(lambda mu: dist.Normal(mu, 0.1).mask(KEPT), MISSING)
+    y = predict(model, {"mu": torch.full((2000,), 3.0)})["y"]
+    torch.testing.assert_close(y.mean(0), torch.full((5,), 3.0), rtol=0, atol=0.02)
 
 
 def test_what_cannot_be_weighed_is_refused() -> None:

@@ -10,6 +10,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from flowvae import FlowvaeError
@@ -118,6 +119,85 @@ def test_sites_and_single_data_are_told_apart() -> None:
 
     with pytest.raises(FlowvaeError, match="latent of its own"):
         loo(weigh_each(pair, amortized, torch.zeros(3, 2), draws=50))
+
+
+KEPT = torch.arange(len(Y)) % 3 > 0
+
+
+def mean() -> Tensor:
+    return pyro.sample("mu", dist.Normal(torch.zeros((), dtype=Y.dtype), PRIOR))
+
+
+def by_handler(y: Tensor) -> None:
+    mu = mean()
+    with poutine.mask(mask=KEPT), pyro.plate("observation", len(y)), poutine.mask(mask=torch.tensor(True)):
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def by_distribution(y: Tensor) -> None:
+    mu = mean()
+    with pyro.plate("observation", len(y)):
+        pyro.sample("y", dist.Normal(mu, 1.0).mask(KEPT), obs=y)
+
+
+def in_events(y: Tensor) -> None:
+    """Every datum is an event of two numbers, of which one is never counted."""
+    mu = mean()
+    with pyro.plate("observation", len(y)):
+        pairs = dist.Normal(mu.unsqueeze(-1).expand(*mu.shape[:-1], len(y), 2), 1.0).mask(torch.tensor([True, False]))
+        pyro.sample("y", pairs.to_event(1).mask(KEPT), obs=torch.stack((y, torch.full_like(y, torch.nan)), -1))
+
+
+def of_two_plates(y: Tensor) -> None:
+    mu = mean()
+    with pyro.plate("row", 4, dim=-2), pyro.plate("column", 5, dim=-1), poutine.mask(mask=KEPT.reshape(4, 5)):
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y.reshape(4, 5))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("masked", [by_handler, by_distribution, in_events, of_two_plates])
+def test_masked_data_are_no_data(masked: Callable[[Tensor], None]) -> None:
+    """As if they had never been there, be they NaN; in ArviZ as well."""
+
+    def draw(_: Tensor) -> None:
+        guide(0.3, 1.2)(Y[KEPT])
+
+    few = weigh(model, draw, Y[KEPT], draws=4000)
+    weighed = weigh(masked, draw, Y.where(KEPT, torch.nan), draws=4000)
+    torch.testing.assert_close(weighed.log_weight, few.log_weight, rtol=0, atol=1e-6)
+    expected, result = loo(few), loo(weighed)
+    torch.testing.assert_close(result.pointwise, expected.pointwise, rtol=0, atol=1e-6)
+    torch.testing.assert_close(result.pareto_k, expected.pareto_k, rtol=0, atol=1e-4)
+    assert str(result) == str(expected)
+    exported = weighed_to_arviz(weighed, resampled=True)
+    variable = exported["log_likelihood"]["y"]
+    assert variable.shape == (1, 4000, 13)
+    np.testing.assert_array_equal(variable["y_counted"], KEPT.nonzero().squeeze(1))
+    assert _elpd(az.loo(exported)) == pytest.approx(expected.elpd, abs=0.2)
+
+
+def test_fewer_than_two_data_are_refused() -> None:
+    """The others would be the prior, and one number has no standard error."""
+
+    def lone(y: Tensor) -> None:
+        with poutine.mask(mask=torch.arange(len(y)) == 3):
+            model(y)
+
+    def event(y: Tensor) -> None:
+        mu = mean()
+        pyro.sample("y", dist.Normal(mu.unsqueeze(-1).expand(*mu.shape, len(y)), 1.0).to_event(1), obs=y)
+
+    def hidden(y: Tensor) -> None:
+        mu = mean()
+        with pyro.plate("observation", len(y)), poutine.mask(mask=torch.arange(len(y)) == 3):
+            pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    with pytest.raises(FlowvaeError, match="'y': 1 data;"):
+        loo(weigh(event, guide(0.0, 1.0), Y))
+    with pytest.raises(FlowvaeError, match="'y': 1 data and 19 masked"):
+        loo(weigh(hidden, guide(0.0, 1.0), Y))
+    with pytest.raises(FlowvaeError, match=r"'mu': .*\(20,\)"):
+        weigh(lone, guide(0.0, 1.0), Y)  # masks the mean as well
 
 
 def _elpd(result: object) -> float:

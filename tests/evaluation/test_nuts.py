@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from flowvae import FlowvaeError
@@ -117,3 +118,62 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare_to_reference(draws, {"b": np.zeros((1, 10))})
     with pytest.raises(FlowvaeError, match="weighted = True"):
         compare_to_reference(draws, draws, weighted=True)
+
+
+def sampled(y: Tensor, kept: Tensor, **settings: Any) -> Any:
+    def masked() -> None:
+        mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+        with pyro.plate("group", len(y)), poutine.mask(mask=kept):
+            pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    return run_nuts(masked, **settings)
+
+
+def test_masked_data_have_no_log_likelihood() -> None:
+    kept = torch.tensor([True, False, True, True])
+    few = {"draws": 20, "warmup": 20, "chains": 1}
+    nuts = sampled(Y, kept, **few)
+    mu = torch.tensor(nuts["posterior"]["mu"].values)
+    expected = dist.Normal(mu.unsqueeze(-1), 1.0).log_prob(Y[kept])
+    assert nuts["log_likelihood"]["y"].dims == ("chain", "draw", "y_counted")
+    np.testing.assert_allclose(nuts["log_likelihood"]["y"], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(FlowvaeError, match=r"'y': 1 of its 4 .*NaN.*gradients"):
+        sampled(Y.where(kept, torch.nan), kept, **few)
+
+
+def of_kinds() -> None:
+    pyro.sample("k", dist.Bernoulli(0.5))
+
+
+def partly_observed() -> None:
+    with pyro.plate("group", 4):
+        pyro.sample("y", dist.Normal(0.0, 1.0), obs=Y, obs_mask=Y > 0)
+
+
+@pytest.mark.parametrize(
+    ("unfit", "words"),
+    [
+        (of_kinds, "k: not continuous"),
+        (partly_observed, "'y_unobserved': 3 of its 4"),
+        (lambda: pyro.sample("y", dist.Normal(0.0, 1.0), obs=Y[0]), "no latent"),
+        (lambda: poutine.scale(model, scale=0.5)(Y), "scale.* mu, y"),
+    ],
+)
+def test_models_that_nuts_cannot_sample(unfit: Any, words: str) -> None:
+    with pytest.raises(FlowvaeError, match=words):
+        run_nuts(unfit, draws=5, warmup=5, chains=1)
+
+
+def test_numbers_that_never_vary() -> None:
+    """Such as the diagonal of a correlation matrix."""
+    rng = np.random.default_rng(0)
+    ours, theirs = (np.stack((rng.standard_normal((2, 50)), np.ones((2, 50))), -1) for _ in range(2))
+    table = compare_to_reference({"a": ours}, {"a": theirs})
+    assert list(table.index) == ["a[0]"]
+    assert np.isfinite(table).all(axis=None)
+    with pytest.raises(FlowvaeError, match=r"a\[1\]: 1 at every draw"):
+        compare_to_reference({"a": ours + 1}, {"a": theirs})
+    with pytest.raises(FlowvaeError, match=r"a\[0\]"):
+        compare_to_reference({"a": np.full_like(ours, np.nan)}, {"a": theirs})
+    with pytest.raises(FlowvaeError, match="a varies"):
+        compare_to_reference({"a": ours[..., 1:]}, {"a": theirs[..., 1:]})

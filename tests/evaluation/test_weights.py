@@ -65,7 +65,8 @@ def test_a_program_is_captured_once_and_used() -> None:
         return pair.model(x)
 
     list(importance_draws(model, pair.guide, X[:128], 1100, seed=0, compile="capture"))
-    assert calls == [64, 64] + 2 * [64]  # capture and its control; then 100 draws of each of the two blocks
+    # capture and its control; one draw of the first block alone; then 100 draws of each of the two blocks
+    assert calls == [64, 64] + [64] + 2 * [64]
 
 
 def test_what_cannot_be_captured_is_computed_with_a_warning() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -74,6 +78,18 @@ def test_the_cache_does_not_grow() -> None:
     del wrapped
     gc.collect()
     assert draws[2]() is None
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_distribution_that_has_drawn_can_be_copied(copied: Callable[[Any], Any]) -> None:
+    """The copy scores anew; the draw stays with the one that made it."""
+    wrapped = flow(family=IAF(hidden_features=(16,)))
+    value, log_prob = wrapped.rsample_and_log_prob((4,))
+    other = copied(wrapped)
+    assert wrapped.log_prob(value) is log_prob
+    scored = other.log_prob(value)
+    assert scored is not log_prob
+    torch.testing.assert_close(scored, log_prob, rtol=1e-4, atol=1e-4)
 
 
 def test_mask_expand_and_to_event() -> None:

@@ -168,6 +168,8 @@ def test_an_own_flow_is_found_in_prior_and_guide() -> None:
 def test_a_wrong_flow_trains_nothing_and_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for table in ("FLOWS", "PRIORS", "GUIDES", "ANY_FLOW"):
         monkeypatch.setattr(families, table, dict(getattr(families, table)))
+    for table in ("FLOWS", "ANY_FLOW"):
+        monkeypatch.setattr(f"flowvae.plain.{table}", getattr(families, table))
 
     @register_flow("wrong")
     @dataclass(frozen=True)

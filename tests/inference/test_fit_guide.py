@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from pyro.distributions.transforms import affine_autoregressive, iterated
 from pyro.infer import Trace_ELBO
@@ -16,6 +18,7 @@ from pyro.infer.autoguide import AutoIAFNormal, AutoNormal
 from torch import Tensor, nn
 
 from flowvae.errors import FlowvaeError
+from flowvae.evaluation import weigh
 from flowvae.flows import IAF, CouplingNSF, Linear
 from flowvae.guides import AutoFlow
 from flowvae.inference import GuideSettings, PathTraceELBO, TrainingStopped, fit_guide
@@ -311,3 +314,77 @@ def test_a_parameter_of_no_module_is_refused_and_not_left_untrained() -> None:
     with pytest.raises(FlowvaeError, match=r"shape \(\) belongs neither to the model nor to the guide"):
         fit_guide(model, AutoFlow(model, Linear()), GuideSettings(steps=2, particles=2, units=0), progress=False)
     pyro.clear_param_store()
+
+
+class _Hidden(nn.Module):
+    """A guide for `mixture` with any of its sites, and with others."""
+
+    def __init__(self, *sites: str) -> None:
+        super().__init__()
+        self.sites = sites
+        self.loc = nn.Parameter(torch.zeros(2))
+
+    def forward(self) -> None:
+        declare_parameters("guide", self)
+        pyro.sample("z", dist.Normal(self.loc, 1.0).to_event(1))
+        for name in self.sites:
+            pyro.sample(name, dist.Normal(torch.zeros(()), 1.0), infer={"is_auxiliary": name.startswith("auxiliary")})
+
+
+def mixture() -> None:
+    z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    k = pyro.sample("k", dist.Bernoulli(0.3))
+    pyro.sample("y", dist.Normal(z.sum(-1) + 3 * k, 0.5), obs=torch.tensor(2.0))
+
+
+def whole() -> None:
+    z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    w = pyro.sample("w", dist.Normal(torch.zeros(()), 1.0))
+    pyro.sample("y", dist.Normal(z.sum(-1) + w, 0.5), obs=torch.tensor(2.0))
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "words"),
+    [
+        (mixture, lambda: AutoFlow(poutine.block(mixture, hide=["k"]), Linear()), r"'k'.*Sum it out.*TraceEnum_ELBO"),
+        (whole, lambda: AutoFlow(poutine.block(whole, hide=["w"]), Linear()), r"'w'.*Add it"),
+        (whole, lambda: AutoNormal(poutine.block(whole, hide=["w"])), r"'w'.*Add it"),
+        (whole, lambda: _Hidden("w", "v"), r"'v' of the guide is not in the model"),
+        (whole, lambda: _Hidden("w", "y"), r"'y' of the guide is observed in the model"),
+    ],
+    ids=["discrete", "hidden", "pyro", "foreign", "observed"],
+)
+def test_a_guide_with_other_sites_than_the_model_is_refused(model: Any, guide: Any, words: str) -> None:
+    with pytest.raises(FlowvaeError, match=words):
+        fit_guide(model, guide(), GuideSettings(steps=2, particles=2), progress=False)
+    pyro.clear_param_store()
+
+
+def test_a_site_too_many_is_refused_in_weights_as_well() -> None:
+    with pytest.raises(FlowvaeError, match="'v' of the guide is not in the model"):
+        weigh(whole, _Hidden("w", "v"))
+
+
+def test_an_auxiliary_site_is_welcome() -> None:
+    guide = _Hidden("w", "auxiliary")
+    assert fit_guide(whole, guide, GuideSettings(steps=2, particles=2), progress=False).losses.isfinite().all()
+
+
+def test_two_threads_take_turns() -> None:
+    settings = GuideSettings(steps=20, particles=4, units=10)
+    found: dict[int, Tensor] = {}
+
+    def fit(number: int) -> None:
+        guide = AutoFlow(constrained, IAF(1, (4,)))
+        found[number] = fit_guide(constrained, guide, settings, seed=number % 2, progress=False).losses
+        found[number + 10] = weigh(constrained, guide, seed=number % 2).log_weight
+
+    threads = [threading.Thread(target=fit, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(found) == [0, 1, 2, 3, 10, 11, 12, 13]
+    for number in (0, 1, 10, 11):
+        assert torch.equal(found[number], found[number + 2])
+    assert not torch.equal(found[0], found[1])

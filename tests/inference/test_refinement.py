@@ -255,5 +255,5 @@ def test_what_cannot_be_refined_is_refused_by_name() -> None:
     model, x = oracle()
     with pytest.raises(FlowvaeError, match="residual flow"):
         refine(model, amortized(FlowGuide(Inverse(Residual(1, (8,))))), x)
-    with pytest.raises(FlowvaeError, match=r"len\(x\) = 0"):
+    with pytest.raises(FlowvaeError, match=r"\(0, 7\)"):
         refine(model, amortized(Gaussian()), x[:0])

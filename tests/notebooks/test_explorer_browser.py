@@ -28,7 +28,7 @@ with warnings.catch_warnings():
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = [name for name in ("jupyterlab", "ipywidgets", "websocket") if importlib.util.find_spec(name) is None]
-PATIENCE = 90.0  # seconds for any one step; a quiet machine needs a few
+PATIENCE = 600.0  # seconds for any one step; a quiet machine needs a few
 TOKEN = "for-this-test-alone"
 CELL = """
 from pathlib import Path

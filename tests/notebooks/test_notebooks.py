@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from helpers import HANGS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -34,6 +35,6 @@ def test_committed_without_outputs(path: Path) -> None:
 def test_runs_from_a_fresh_kernel(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=HANGS, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     assert list(tmp_path.iterdir()) == []
