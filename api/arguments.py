@@ -19,7 +19,7 @@ __all__ = ["Compare", "Evaluate", "FitPrior", "List", "Report", "Sample", "Train
 
 _LIKELIHOOD = tyro.constructors.PrimitiveConstructorSpec(
     nargs=1,
-    metavar="bernoulli|binomial:TOTAL|gaussian[:SCALE]",
+    metavar="bernoulli|binomial:TOTAL|gaussian[:SCALE|:shared]",
     instance_from_str=lambda words: parse_likelihood(words[0]),
     is_instance=lambda value: isinstance(value, LikelihoodSpec),
     str_from_instance=lambda value: [str(value)],

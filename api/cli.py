@@ -36,6 +36,7 @@ from flowvae.listing import format_rows, table
 from flowvae.memory import check_memory
 from flowvae.models import FlowDecoder
 from flowvae.run import NotTaken, Run
+from flowvae.script import line_of
 from flowvae.second_stage import SecondStage
 from flowvae.seeds import derive, seeded
 from flowvae.words import CHOICE, arrange, check_once, take_option
@@ -87,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             print(end="", flush=True)  # so that a closed pipe is noticed here
     except FlowvaeError as error:
-        print(f"flowvae: {error}", file=sys.stderr)
+        print(f"flowvae: {line_of(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"flowvae: interrupted{GO_ON.get(words[0], '') if words else ''}.", file=sys.stderr)
@@ -96,9 +97,8 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
         return 141  # 128 + SIGPIPE
     except OSError as error:  # of the disk, not of the program
-        where = f"{shown(error.filename)}: " if error.filename is not None else ""
         kept = "; what was written before stays" + GO_ON.get(words[0], "") if words else ""
-        print(f"flowvae: {where}{error.strerror or one_line(error)}{kept}.", file=sys.stderr)
+        print(f"flowvae: {line_of(error)}{kept}.", file=sys.stderr)
         return 2
 
 
@@ -272,7 +272,7 @@ def _list(words: list[str]) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    print(f"flowvae: {message}", file=sys.stderr)
+    print(f"flowvae: {line_of(message)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

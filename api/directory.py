@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from pathlib import Path
 
 from filelock import FileLock
 
-from flowvae.errors import FlowvaeError, shown
+from flowvae.errors import DamagedError, FlowvaeError, shown
 from flowvae.files import temporary_name
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "METRICS",
     "SETTINGS",
     "as_path",
+    "check_files",
     "copy_run",
     "delete_leftovers",
     "delete_run",
@@ -28,6 +31,7 @@ __all__ = [
     "holds_run",
     "is_empty",
     "locked",
+    "make_directory",
     "writing",
 ]
 
@@ -86,8 +90,19 @@ def locked(file: Path, wait: float = -1) -> Iterator[None]:
         TimeoutError: if it is still held by another then.
         OSError: if it cannot be written.
     """
-    lock = FileLock(file.parent.resolve() / file.name, is_singleton=True)  # one a process: whoever holds it may again
-    with lock.acquire(timeout=wait):
+    # one a process: whoever holds it may again
+    lock = FileLock(file.parent.resolve() / file.name, is_singleton=True, fallback_to_soft=False)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock.acquire(timeout=wait))
+        except OSError as error:
+            # a marker in place of the lock would outlive a killed process, and block the directory
+            if isinstance(error, TimeoutError) or error.errno not in (ENOSYS, ENOLCK, EOPNOTSUPP):
+                raise
+            warnings.warn(
+                f"{file.parent}: no file locks there ({error.strerror}); let one process at a time write to it.",
+                stacklevel=2,
+            )
         yield
 
 
@@ -102,11 +117,9 @@ def writing(directory: Path, wait: float = 1.0) -> Iterator[None]:
     Raises:
         FlowvaeError: if another process writes to it all the while, or it cannot be written.
     """
-    if directory.is_symlink() and not directory.exists():
-        raise FlowvaeError(f"{directory}: is a link to {directory.readlink()}, which does not exist; make that first.")
+    make_directory(directory)
     with ExitStack() as stack:
         try:
-            directory.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(directory / LOCK, wait))
         except TimeoutError:
             raise FlowvaeError(
@@ -116,6 +129,22 @@ def writing(directory: Path, wait: float = 1.0) -> Iterator[None]:
             reason = getattr(error, "strerror", None) or error
             raise FlowvaeError(f"{directory}: cannot be written ({reason}); name another place.") from None
         yield
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory, and those around it, where they are not there.
+
+    Raises:
+        FlowvaeError: if it cannot be made.
+    """
+    if directory.is_symlink() and not directory.exists():
+        raise FlowvaeError(f"{directory}: is a link to {directory.readlink()}, which does not exist; make that first.")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FlowvaeError(f"{directory}: is a file; name a directory.") from None
+    except OSError as error:
+        raise FlowvaeError(f"{directory}: cannot be written ({error.strerror}); name another place.") from None
 
 
 def figure_file(directory: Path, title: str) -> Path:
@@ -142,6 +171,17 @@ def foreign(directory: Path) -> Iterator[Path]:
             yield from (file for file in path.iterdir() if file.name not in own and not _is_temporary(file))
         else:
             yield path
+
+
+def check_files(directory: Path) -> None:
+    """Refuse links and directories in the place of the files of a run, which could not be written again.
+
+    Raises:
+        DamagedError: if there is one.
+    """
+    for file in (directory / name for name in (SETTINGS, CHECKPOINT, HISTORY, METRICS)):
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise DamagedError(f"{file}: is not a regular file; put the file itself in its place.")
 
 
 def is_empty(directory: Path) -> bool:

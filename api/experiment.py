@@ -20,6 +20,7 @@ from flowvae.directory import (
     METRICS,
     SETTINGS,
     as_path,
+    check_files,
     copy_run,
     delete_leftovers,
     delete_run,
@@ -207,7 +208,7 @@ class Experiment:
         directory = as_path(directory)
         if draws is not None:
             whole_number("draws", draws)
-        data = self.data.load(self.seed)
+        data = _data_of_run(self, directory / SETTINGS) if resume else self.data.load(self.seed)
         for stage in self.stages():
             training = stage.second_stage.inference if stage.second_stage else stage.inference
             choose_device(training.device)
@@ -259,6 +260,7 @@ class Experiment:
         if not resume:
             delete_run(directory)
             self.to_yaml(directory / SETTINGS)
+        self._store_place(directory)
         checkpoint, history, metrics = (directory / name for name in (CHECKPOINT, HISTORY, METRICS))
         if not (checkpoint.is_file() and history.is_file()):
             for file in (metrics, history):
@@ -307,21 +309,27 @@ class Experiment:
 
     def _check_stage(self, finished: Path) -> None:
         """Refuse a finished run that is none of the earlier stages."""
-        if load(finished).experiment not in list(self.stages())[1:]:
+        experiment = load(finished).experiment
+        if not any(same_anywhere(experiment, stage) for stage in list(self.stages())[1:]):
             raise FlowvaeError(f"first_stage = {finished}: is the run of another experiment than an earlier stage.")
 
     def _run_before(self, directory: Path, finished: Path | None, draws: int, figures: bool, progress: bool) -> Run:
         """This experiment as the stage before another: loaded, copied, gone on with, or trained."""
-        if finished is not None and not directory.exists() and load(finished).experiment == self:
+        if finished is not None and not directory.exists() and same_anywhere(load(finished).experiment, self):
             copy_run(finished, directory)
         started = directory.exists() and not (directory.is_dir() and is_empty(directory))
         if started:
             try:
-                same = Experiment.from_yaml(directory / SETTINGS) == self
+                changed = _changes(self, Experiment.from_yaml(directory / SETTINGS).to_dict())
             except FlowvaeError as error:
                 raise DamagedError(str(error)) from None
-            if not same:
-                raise DamagedError(f"{directory}: holds another experiment than the stage before; delete it.")
+            if changed:
+                raise DamagedError(
+                    f"{directory}: holds another experiment than the stage before ({', '.join(changed)}); move it "
+                    "elsewhere, and the stage is trained again."
+                )
+            with writing(directory):
+                self._store_place(directory)
         if is_finished(directory):
             return load(directory)
         return self.run(
@@ -333,23 +341,30 @@ class Experiment:
             first_stage=finished if self.second_stage else None,
         )
 
+    def _store_place(self, directory: Path) -> None:
+        """Let experiment.yaml say where the data are now and on what it computes, which may change."""
+        if Experiment.from_yaml(directory / SETTINGS) != self:
+            self.to_yaml(directory / SETTINGS)
+
     def _check_place(self, directory: Path, overwrite: bool, resume: bool, kept: list[Path]) -> None:
         """Refuse to touch what is in the directory unless asked to, and to delete what no run has written."""
         if resume:
-            if Experiment.from_yaml(directory / SETTINGS) != self:
-                raise FlowvaeError(f"{directory}: holds another experiment; resume it with its own settings.")
-            for file in (directory / name for name in (SETTINGS, CHECKPOINT, HISTORY, METRICS)):
-                if file.is_symlink() or (file.exists() and not file.is_file()):
-                    raise DamagedError(f"{file}: is not a regular file; put the file itself in its place.")
+            if changed := _changes(self, Experiment.from_yaml(directory / SETTINGS).to_dict()):
+                raise FlowvaeError(
+                    f"{directory}: holds another experiment ({', '.join(changed)}); go on with the settings of its "
+                    "experiment.yaml, or name another directory."
+                )
+            check_files(directory)
             return
         if directory.exists() and not directory.is_dir():
             raise FlowvaeError(f"{directory}: is a file; name a directory.")
         if not directory.exists() or is_empty(directory):
             return
         if not overwrite:
-            raise FlowvaeError(
-                f"{directory}: exists; name another directory, or go on with it (--resume) or delete it (--overwrite)."
-            )
+            ways = ["name another directory"]
+            ways += ["go on with it (--resume)"] if (directory / SETTINGS).is_file() else []
+            ways += ["delete it (--overwrite)"] if holds_run(directory) else []
+            raise FlowvaeError(f"{directory}: exists; {', or '.join(ways)}.")
         if other := next(foreign(directory), None):
             raise FlowvaeError(
                 f"{directory}: is not a run alone, so it is not deleted: no run has written {other}; move that, or "
@@ -412,6 +427,8 @@ class Experiment:
             FlowvaeError: for a missing file, and anything that `flowvae.yaml_reader.read_yaml` or `from_dict` refuses.
         """
         path = as_path(path)
+        if path.name == SETTINGS and not path.exists() and (path.parent / CHECKPOINT).is_file():
+            raise FlowvaeError(f"{path}: is missing; restore it, or train again (--overwrite).")
         plain = read_yaml(path)
         try:
             return cls.from_dict(plain)
@@ -451,13 +468,7 @@ def load(directory: str | Path) -> Run:
             f"{directory}: experiment.yaml does not match its checkpoint in {', '.join(changed)}; "
             "restore the file, or train the new settings into another directory."
         )
-    try:
-        data = experiment.data.load(experiment.seed)
-    except FlowvaeError as error:
-        path = getattr(experiment.data, "path", None)
-        if path is None or Path(path).exists():
-            raise
-        raise FlowvaeError(f"{error} Where the data have moved, correct data.path in {file}.") from None
+    data = _data_of_run(experiment, file)
     if stored["data"]["sha256"] != data.identity.sha256:
         raise FlowvaeError(
             f"{directory}: was trained on {one_line(stored['data'])}, but the data are now {data.identity.as_dict()}."
@@ -487,6 +498,17 @@ def load(directory: str | Path) -> Run:
     run = Run(directory, experiment, data, pair, facts["sha256"])
     run.metrics  # noqa: B018  (raises where they are damaged)
     return run
+
+
+def _data_of_run(experiment: Experiment, file: Path) -> Dataset:
+    """The data of a run, whose experiment.yaml says where they are."""
+    try:
+        return experiment.data.load(experiment.seed)
+    except FlowvaeError as error:
+        path = getattr(experiment.data, "path", None)
+        if path is None or Path(path).exists():
+            raise
+        raise FlowvaeError(f"{error} Where the data have moved, correct data.path in {file}.") from None
 
 
 def same_anywhere(one: Experiment, other: Experiment) -> bool:
@@ -543,6 +565,8 @@ def fit_prior(
         raise FlowvaeError(f"{run}: has two stages already; fit the prior to its first, {run / 'first-stage'}.")
     if run.resolve().is_relative_to(directory.resolve()) or directory.resolve().is_relative_to(run.resolve()):
         raise FlowvaeError(f"{directory}: is inside {run} or around it; name another directory.")
+    # where the new run computes; the earlier device may not be here
+    first = replace(first, inference=replace(first.inference, device=stage.inference.device))
     return replace(first, second_stage=stage).run(
         directory, overwrite=overwrite, draws=draws, figures=figures, progress=progress, first_stage=run
     )

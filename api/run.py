@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from flowvae.data import Dataset
-from flowvae.directory import CHECKPOINT, HISTORY, METRICS, delete_leftovers, figure_file, writing
+from flowvae.directory import CHECKPOINT, HISTORY, METRICS, check_files, delete_leftovers, figure_file, writing
 from flowvae.errors import DamagedError, FlowvaeError, nearest, one_line, shown, whole_number
 from flowvae.evaluation import (
     MEASURES,
@@ -211,6 +211,7 @@ class Run:
         self._check_weights()
         with writing(self.directory, wait=10.0):
             self._check_weights()
+            check_files(self.directory)
             delete_leftovers(self.directory)
             yield
 

@@ -19,7 +19,7 @@ from flowvae.comparisons.plots import plot_differences
 from flowvae.comparisons.question import Preset, Question, preset_of
 from flowvae.comparisons.statistics import LEVEL, MARGIN, describe, paired_differences, summarize
 from flowvae.data import Dataset
-from flowvae.directory import as_path, locked
+from flowvae.directory import as_path, locked, make_directory
 from flowvae.errors import FlowvaeError, nearest, shown, whole_number
 from flowvae.evaluation import image_grid, write_figure
 from flowvae.experiment import LARGEST_SEED, Experiment, load
@@ -94,7 +94,7 @@ def answer(
     loaded = next(iter(arms.values())).data.load(first_seed)
     place = directory / f"{question.name}-{data}-{label}"
     lock = directory / f".{place.name}.lock"
-    place.mkdir(parents=True, exist_ok=True)
+    make_directory(place)
     with locked(lock):  # what cannot be written is found before the first cell
         pass
     grid = run_grid(

@@ -10,7 +10,6 @@ measure `gaps` is taken off. For an answer whose cells have that measure:
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from flowvae.directory import as_path
 from flowvae.errors import FlowvaeError, one_line
 from flowvae.evaluation import measure_likelihoods
 from flowvae.experiment import load
+from flowvae.script import run_script
 
 __all__ = ["corrected_nll"]
 
@@ -103,7 +103,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except FlowvaeError as error:
-        sys.exit(f"{error}")
+    run_script(main)

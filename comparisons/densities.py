@@ -23,7 +23,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from flowvae.data import Dataset, Moons
-from flowvae.directory import as_path
+from flowvae.directory import as_path, make_directory
 from flowvae.errors import FlowvaeError, ImproperDensityWarning
 from flowvae.evaluation import measure_flow, write_figure
 from flowvae.evaluation.drawing import BLUE, on_grid
@@ -53,6 +53,7 @@ from flowvae.flows import (
 from flowvae.guides import NoGuide
 from flowvae.inference import Inference, fit
 from flowvae.models import FlowModel
+from flowvae.script import run_script
 from flowvae.seeds import derive, seeded
 
 __all__ = ["FAMILIES", "fit_family", "plot_grid"]
@@ -135,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.densities")
     torch.set_num_threads(1)
     out = as_path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     data = Moons().load(args.seed)
     if data.log_evidence is None:
         raise FlowvaeError(f"{data.name}: its true density is not known.")
@@ -163,7 +164,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except FlowvaeError as error:
-        sys.exit(f"{error}")
+    run_script(main)

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from flowvae.directory import ERROR, SETTINGS, as_path, is_empty, locked
+from flowvae.directory import ERROR, SETTINGS, as_path, is_empty, locked, make_directory
 from flowvae.errors import (
     DamagedError,
     EstimatedDensityWarning,
@@ -97,18 +97,21 @@ def run_grid(
         progress: whether to show a progress bar over the cells.
 
     Raises:
-        FlowvaeError: for fewer than one job, two arms that are the same experiment, or a scheduler without Dask.
+        FlowvaeError: for no arms or seeds, fewer than one job, two arms that are the same experiment, a scheduler
+            without Dask, or a directory that cannot be written.
     """
     if jobs < 1:
         raise FlowvaeError(f"jobs = {jobs}: must be 1 or more.")
     cells = {(arm, seed): replace(experiment, seed=seed) for seed in seeds for arm, experiment in arms.items()}
+    if not cells:
+        raise FlowvaeError("a grid without arms or without seeds: name one of each, or more.")
     names = {key: cell_name(experiment) for key, experiment in cells.items()}
     for (arm, seed), name in names.items():
         twin = next(other for (other, of), same in names.items() if of == seed and same == name)
         if twin != arm:
             raise FlowvaeError(f"arms {shown(twin)} and {shown(arm)}: are the same experiment; leave one of them out.")
     directory = as_path(directory).resolve()  # workers may have been started elsewhere
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     index = pd.DataFrame([{"arm": arm, "seed": seed, "cell": name} for (arm, seed), name in names.items()])
     work = {
         names[key]: joblib.delayed(_run_cell)(

@@ -22,7 +22,7 @@ import tyro
 from torch import nn
 
 from flowvae.data import Binomial, Dataset, Digits
-from flowvae.directory import as_path
+from flowvae.directory import as_path, make_directory
 from flowvae.errors import FlowvaeError, nearest, shown
 from flowvae.evaluation import flow_metrics, measure_flow, plot_flow_samples, plot_interpolation, write_figure
 from flowvae.files import write_table
@@ -31,6 +31,7 @@ from flowvae.guides import FlowNoise, NoGuide, UniformNoise
 from flowvae.inference import Inference, fit
 from flowvae.models import Autoregressive, AutoregressiveModel, DequantizedFlow
 from flowvae.networks import MADE, MLP, CausalSpec, PixelCNN, WaveNet
+from flowvae.script import run_script
 from flowvae.seeds import derive, seeded
 
 __all__ = ["ARMS", "measure_arm"]
@@ -163,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.models_of_data")
     torch.set_num_threads(1)
     out = as_path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     rows = []
     for name in args.arms:
         for seed in range(args.seeds):
@@ -177,7 +178,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except FlowvaeError as error:
-        sys.exit(f"{error}")
+    run_script(main)

@@ -27,7 +27,7 @@ from pyro.infer.autoguide import AutoIAFNormal, AutoMultivariateNormal, AutoNorm
 from torch import nn
 
 from flowvae.data import REFERENCES, Reference, load_reference
-from flowvae.directory import as_path
+from flowvae.directory import as_path, make_directory
 from flowvae.errors import FlowvaeError, nearest, shown
 from flowvae.evaluation import compare_to_reference, plot_funnel, weigh, write_figure
 from flowvae.files import write_table
@@ -35,6 +35,7 @@ from flowvae.flows import IAF, CouplingNSF, Linear
 from flowvae.guides import AutoFlow
 from flowvae.inference import GuideSettings, TrainingStopped, fit_guide
 from flowvae.models import reference_model
+from flowvae.script import run_script
 
 __all__ = ["GUIDES", "POSTERIORS", "fit_reference", "measure_guide"]
 
@@ -125,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
                 raise FlowvaeError(f"{shown(name)}: {nearest(name, known)}")
     settings = GuideSettings(steps=args.steps, particles=args.particles, learning_rate=args.learning_rate)
     out = as_path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     references = {name: load_reference(args.data, POSTERIORS[name][0]) for name in args.posteriors or POSTERIORS}
     rows: list[dict[str, Any]] = []
     funnels: dict[str, Any] = {}
@@ -191,7 +192,4 @@ def _double() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except FlowvaeError as error:
-        sys.exit(f"{error}")
+    run_script(main)

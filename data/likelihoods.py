@@ -217,7 +217,7 @@ class Gaussian(LikelihoodSpec):
         boolean(self, "shared")
         if self.shared and self.scale is not None:
             raise FlowvaeError(
-                f"Gaussian.shared with scale = {self.scale:g}: a fixed scale is shared as it is; drop one."
+                f"Gaussian.shared with scale = {self.scale:g}: a fixed scale is one for all anyway; drop one."
             )
         if self.scale is not None and not SMALLEST <= self.scale <= LARGEST:
             raise FlowvaeError(
@@ -236,9 +236,9 @@ class Gaussian(LikelihoodSpec):
             columns = (unit == 0).nonzero().flatten().tolist()
             others = f", and so are {len(columns) - 1} others" if len(columns) > 1 else ""
             raise FlowvaeError(
-                f"train: column {columns[0]} is constant ({train[0, columns[0]]:g}) in all {len(train)} rows{others}, so "
-                "it has no spread for a noise scale of its own. Leave constant columns out, or name one scale for all: "
-                "gaussian:shared learns it, as for images, and gaussian:0.1 fixes it."
+                f"train: column {columns[0]} is constant ({train[0, columns[0]]:g}){others}, in all {len(train)} rows, "
+                "so it has no spread for a noise scale of its own. Leave constant columns out, or have one scale for "
+                "all: gaussian:shared learns it, as for images, and gaussian:0.1 fixes it."
             )
         return _GaussianLikelihood(center, unit, self.scale)
 

@@ -77,7 +77,7 @@ def column_units(where: str, train: Tensor, scale: float | None, shared: bool = 
         )
     unit = torch.where(constant, 0.0, train.std(0))
     if shared:
-        unit = unit.square().mean().sqrt().expand_as(unit)
+        unit = torch.full_like(unit, unit.square().mean().sqrt().item())
     if scale is not None:
         unit = unit.clamp_min(scale)
     small = (unit < SMALLEST) & ~constant

@@ -20,7 +20,7 @@ from flowvae.errors import FlowvaeError
 from flowvae.evaluation.arviz_versions import from_groups
 from flowvae.evaluation.holm import holm
 from flowvae.evaluation.metrics import Metric
-from flowvae.evaluation.sites import Program, element, read_program, simulator
+from flowvae.evaluation.sites import Program, element, read_model, read_program, simulator
 from flowvae.guides.masks import counted
 from flowvae.networks import eval_mode, in_eval_mode
 from flowvae.seeds import derive, seeded
@@ -185,18 +185,19 @@ def calibrate_fits(
 
     Raises:
         FlowvaeError: for a model whose draws are not from its own joint density: with a masked latent, a `factor`, or
-            under `poutine.scale`; for a model without latents; for a guide that lacks one of them.
+            under `poutine.scale`; for a model without latents, or that simulates values which are not
+            finite; for a guide that lacks one of them.
     """
     _check(simulations, draws)
     free = simulator(model)
     with seeded(derive(seed, "read")), pyro.get_param_store().scope(), torch.no_grad(), eval_mode(model):
-        _check_simulator(read_program(model, args, kwargs), poutine.trace(free).get_trace(*args, **kwargs).nodes)
+        _check_simulator(read_model(model, args, kwargs), _simulated(free, args, kwargs))
     ranks = []
     for number in tqdm(range(simulations), desc="fits", unit="fit", disable=None if progress else True):
         with seeded(derive(seed, "calibrate", number)), pyro.get_param_store().scope():
             with torch.no_grad(), eval_mode(model):
-                program = read_program(model, args, kwargs)
-                nodes = poutine.trace(free).get_trace(*args, **kwargs).nodes
+                program = read_model(model, args, kwargs)
+                nodes = _simulated(free, args, kwargs)
             data = {name: nodes[name]["value"] for name in program.of("observed")}
             guide = fit(poutine.condition(free, data=data))
             latent = list(program.of("latent"))
@@ -241,6 +242,16 @@ def _rank(draws: Tensor, truth: Tensor) -> Tensor:
 def _check(simulations: int, draws: int) -> None:
     if simulations < 1 or draws < 1:
         raise FlowvaeError(f"simulations = {simulations}, draws = {draws}: must both be 1 or more.")
+
+
+def _simulated(model: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The sites of a draw from a model, in which a scale, say, may underflow to zero."""
+    with pyro.validation_enabled(False):
+        nodes: Mapping[str, Any] = poutine.trace(model).get_trace(*args, **kwargs).nodes
+    for name, node in nodes.items():
+        if node["type"] == "sample" and isinstance(node["value"], Tensor) and not node["value"].isfinite().all():
+            raise FlowvaeError(f"site {name!r}: the model simulates values that are not finite; give it another prior.")
+    return nodes
 
 
 def _check_simulator(program: Program, nodes: Mapping[str, Any]) -> None:

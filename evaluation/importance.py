@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.arviz_versions import TAIL, psis
-from flowvae.evaluation.sites import Program, Run, read_program, unmasked
+from flowvae.evaluation.sites import Program, Run, read_model, read_program, unmasked, wrapped
 from flowvae.evaluation.weights import importance_draws, log_mean
 from flowvae.guides.masks import check_sites
 from flowvae.inference.check_guide import check_same_sites, check_supports
@@ -194,7 +193,7 @@ def weigh(
         )
     with seeded(derive(seed, "read")):
         source = read_program(guide, args, kwargs)  # first: automatic guides set themselves up at their first run
-        target = _read_model(model, guide, args, kwargs)
+        target = read_model(model, args, kwargs, {name: site.value for name, site in source.sites.items()})
         if not target.of("latent"):
             raise FlowvaeError("the model has no latent site: its log evidence is its log-density.")
         lacking = sorted(set(target.of("latent")) - set(source.sites))
@@ -228,7 +227,10 @@ def weigh(
             # a whole block, so that the first draws of many are the draws of a few
             run = source.run({}, BLOCK)
         parts.append(({name: run.values[name][:size] for name in target.of("latent")}, run.total[:size]))
-    given = {name: torch.cat([values[name] for values, _ in parts]) for name in target.of("latent")}
+    given = {
+        name: wrapped(torch.cat([values[name] for values, _ in parts]), source.sites[name], site)
+        for name, site in target.of("latent").items()
+    }
     log_guide = torch.cat([total for _, total in parts])
     run = target.tried(given).run(given, draws, chunk)
     if (run.total - log_guide).isnan().any():
@@ -293,16 +295,3 @@ def _impossible(target: Program, run: Run) -> str:
 
 def _freedom(free: int | None) -> str:
     return "no continuous dimensions" if free is None else f"{free} dimension(s)"
-
-
-def _read_model(
-    model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Program:
-    """The model's sites from a run by itself or, where a prior draw makes that impossible, at a draw of the guide."""
-    try:
-        return read_program(model, args, kwargs)
-    except FlowvaeError:
-        raise
-    except (ValueError, RuntimeError):
-        drawn = poutine.trace(guide).get_trace(*args, **kwargs)
-        return replace(read_program(poutine.replay(model, trace=drawn), args, kwargs), function=model)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowvae.errors import whole_number
 from flowvae.evaluation.arviz_versions import pareto_k
 from flowvae.evaluation.metrics import Metric, mean_metric
 from flowvae.evaluation.progress import Bar
-from flowvae.evaluation.weights import importance_draws, log_mean, parts_of
+from flowvae.evaluation.weights import check_data, importance_draws, log_mean, parts_of
 
 __all__ = ["Likelihoods", "bad_k", "distrust", "khat_metrics", "likelihood_metrics", "measure_likelihoods"]
 
@@ -69,6 +70,8 @@ def measure_likelihoods(
     Raises:
         FlowvaeError: for what `importance_draws` refuses.
     """
+    check_data(guide, x)
+    whole_number("draws", draws)
     parts: list[tuple[Tensor, ...]] = []
     with Bar(parts_of(len(x), draws), f"{draws} draws a datum", "part", progress) as bar:
         for block in importance_draws(model, guide, x, draws, seed, compile, bar.update):

@@ -123,6 +123,8 @@ def read_metrics(path: Path, weights: str = "") -> list[Metric]:
         digests = {entry.pop("sha256", None) for entry in entries}
         metrics = [Metric(**entry) for entry in entries]
         reason = "" if digests == {_digest(entries, weights)} else "it does not match its checksum"
+        if digests == {None}:
+            reason = "it has no checksum, as those of earlier versions"
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
     if reason:

@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 from pyro.infer import MCMC, NUTS
+from pyro.infer.autoguide import init_to_uniform
+from pyro.infer.autoguide.initialization import InitMessenger
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError
 from flowvae.evaluation.arviz_versions import arviz, from_groups, without_masked
 from flowvae.evaluation.importance import Weighed
-from flowvae.evaluation.sites import element, read_program, unmasked
+from flowvae.evaluation.sites import element, read_model, unmasked
 from flowvae.guides.masks import check_sites
 from flowvae.inference.check_guide import check_supports
 from flowvae.networks import in_eval_mode
@@ -64,30 +66,39 @@ def run_nuts(
         an InferenceData (ArviZ 0.x) or a DataTree (1.x).
 
     Raises:
-        FlowvaeError: for counts below 1; for a model without latents, or with latents that its masks leave without a
-            posterior; under `poutine.scale`; for observed NaN.
+        FlowvaeError: for counts below 1, or fewer than 4 draws; for a model without latents, or with latents that its
+            masks leave without a posterior; under `poutine.scale`; for observed NaN.
 
     References:
         Hoffman & Gelman (2014), "The No-U-Turn sampler".
     """
-    if min(draws, warmup, chains) < 1:
-        raise FlowvaeError(f"draws = {draws}, warmup = {warmup}, chains = {chains}: must all be 1 or more.")
+    if draws < 4 or min(warmup, chains) < 1:  # Pyro's diagnostics need 4
+        raise FlowvaeError(
+            f"draws = {draws}, warmup = {warmup}, chains = {chains}: draws must be 4 or more, the others 1 or more."
+        )
     with seeded(derive(seed, "read")):
-        program = read_program(model, args, kwargs)
-        program.refuse_scaled()
-        check_sites(model, args, kwargs, gradients=True)
-        check_supports(model, None, args, kwargs)
+        program = read_model(model, args, kwargs)
+    program.refuse_scaled()
     names = list(program.of("latent"))
     if not names:
         raise FlowvaeError("the model has no latent site: NUTS has nothing to draw.")
     discrete = [name for name in names if program.sites[name].free is None]
     if discrete:
         raise FlowvaeError(f"latent {', '.join(discrete)}: not continuous; NUTS draws continuous latents alone.")
+    with seeded(derive(seed, "check")):
+        started = InitMessenger(init_to_uniform)(model)  # as NUTS starts: prior draws may be impossible
+        check_sites(started, args, kwargs, gradients=True)
+        check_supports(started, None, args, kwargs)
     values: list[dict[str, Tensor]] = []
     diverging = np.zeros((chains, draws), dtype=bool)
     for chain in range(chains):
         with seeded(derive(seed, "nuts", chain)):
-            kernel = NUTS(model, target_accept_prob=target_accept, max_tree_depth=max_tree_depth)
+            kernel = NUTS(
+                model,
+                target_accept_prob=target_accept,
+                max_tree_depth=max_tree_depth,
+                max_plate_nesting=program.nesting,  # which Pyro would count in a prior draw
+            )
             sampler = MCMC(kernel, num_samples=draws, warmup_steps=warmup, disable_progbar=not progress)
             sampler.run(*args, **kwargs)
         own = sampler.get_samples()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowvae.errors import FlowvaeError
-from flowvae.evaluation.sites import Site, read_program, simulator
+from flowvae.evaluation.sites import Site, read_model, simulator
 from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, seeded
 
@@ -40,8 +40,9 @@ def predict(
         FlowvaeError: for draws that lack a latent of the model, or have it in another shape or number.
     """
     with seeded(derive(seed, "read")):
-        observed = list(read_program(model, args, kwargs).of("observed"))
-        program = read_program(simulator(model), args, kwargs)
+        first = {name: value[0] for name, value in draws.items() if value.dim() and len(value)}
+        observed = list(read_model(model, args, kwargs, first).of("observed"))
+        program = read_model(simulator(model), args, kwargs, first)
         latent = {name: site for name, site in program.of("latent").items() if name not in observed}
         size = _size(latent, draws)
         given = {name: draws[name] for name in latent}

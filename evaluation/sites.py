@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,8 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import init_to_sample, init_to_uniform, init_to_value
+from pyro.infer.autoguide.initialization import InitMessenger
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -17,9 +20,21 @@ from torch.distributions import biject_to, constraints
 
 from flowvae.errors import FlowvaeError
 from flowvae.guides.masks import counted, counted_data
-from flowvae.guides.supports import support_of
+from flowvae.guides.supports import is_circular, support_of
 
-__all__ = ["Program", "Run", "Site", "element", "is_scaled", "read_program", "refuse_scaled", "simulator", "unmasked"]
+__all__ = [
+    "Program",
+    "Run",
+    "Site",
+    "element",
+    "is_scaled",
+    "read_model",
+    "read_program",
+    "refuse_scaled",
+    "simulator",
+    "unmasked",
+    "wrapped",
+]
 
 TRIAL = 3  # draws on which one run under an outer plate is compared with runs one by one
 ROUNDING = 1e3  # times the number type's own rounding
@@ -39,6 +54,8 @@ class Site:
         scaled: whether `poutine.scale` changes its log-density.
         validated: whether its distribution checks values, so that one outside the support is a mistake.
         free: how many numbers its value has as a vector of R^D; none: its support is not continuous.
+        circular: whether its values are angles, with a periodic density.
+        turn: where its values begin, if they lie within one turn of 2π, such as those of Uniform(0, 2π).
     """
 
     name: str
@@ -50,6 +67,8 @@ class Site:
     scaled: bool
     validated: bool
     free: int | None
+    circular: bool
+    turn: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -222,6 +241,39 @@ def read_program(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Ma
     return Program(function, args, kwargs, sites, nesting)
 
 
+def read_model(
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    values: Mapping[str, Tensor] | None = None,
+) -> Program:
+    """As `read_program`; where a prior draw is so extreme that the model cannot run, it runs at other values.
+
+    Args:
+        model: Pyro model.
+        args: its positional arguments.
+        kwargs: its named arguments.
+        values: of latent sites, which then take the place of a prior draw; none: around the middle of R^D.
+
+    Raises:
+        FlowvaeError: as `read_program`.
+    """
+    try:
+        return read_program(model, args, kwargs)
+    except FlowvaeError:
+        raise
+    except (ValueError, RuntimeError):
+        start = init_to_uniform if values is None else init_to_value(values=dict(values), fallback=init_to_sample)
+        return replace(read_program(InitMessenger(start)(model), args, kwargs), function=model)
+
+
+def wrapped(value: Tensor, source: Site, target: Site) -> Tensor:
+    """A program's draws of an angle within the turn in which another program has them; other draws as they are."""
+    if source.turn is None or target.turn is None or not (source.circular or target.circular):
+        return value
+    return target.turn + (value - target.turn).remainder(2 * math.pi)
+
+
 def _check_shape(name: str, node: Mapping[str, Any]) -> None:
     given, own = node["value"].shape, node["fn"].shape()
     if len(given) > len(own) or any(a not in (1, b) for a, b in zip(given[::-1], own[::-1], strict=False)):
@@ -314,7 +366,22 @@ def _site(name: str, node: Any, names: set[str]) -> Site:
         scaled=kind != "deterministic" and is_scaled(node),
         validated=bool(getattr(plain, "_validate_args", False)),
         free=_free(fn) if kind == "latent" else None,
+        circular=is_circular(fn),
+        turn=_turn(fn) if kind == "latent" else None,
     )
+
+
+def _turn(fn: Any) -> Tensor | None:
+    try:
+        support = support_of(fn)
+    except NotImplementedError:
+        return None
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if not isinstance(support, constraints.interval):
+        return None
+    low, high = torch.as_tensor(support.lower_bound), torch.as_tensor(support.upper_bound)
+    return low.detach() if ((high - low - 2 * math.pi).abs() < 1e-5).all() else None
 
 
 def _free(fn: Any) -> int | None:

@@ -13,7 +13,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from flowvae.errors import FlowvaeError, nearest, shown
+from flowvae.errors import FlowvaeError, nearest, shown, whole_number
 from flowvae.evaluation.sites import is_scaled, refuse_scaled
 from flowvae.guides import AmortizedGuide
 from flowvae.inference import MODES, Replay
@@ -81,8 +81,7 @@ def importance_draws(
             type, or a datum whose weights are not finite.
     """
     check_data(guide, x)
-    if draws < 1:
-        raise FlowvaeError(f"draws = {draws}: must be 1 or more.")
+    whole_number("draws", draws)
     if compile not in COMPILE:
         raise FlowvaeError(f"compile = {shown(compile)}: {nearest(compile, COMPILE)}")
     most = min(DRAWS, draws)

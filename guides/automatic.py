@@ -50,6 +50,9 @@ class AutoFlow(AutoContinuous):
     before its parameters are handed to an optimizer. Its parameters stay in the module; Pyro's parameter store is
     not used, so that two guides cannot train each other's parameters.
 
+    Train it with `Trace_ELBO`: `TraceMeanField_ELBO` drops the log-densities of Delta sites, and with them the Jacobian
+    of the constraints, of this guide as of Pyro's autoguides.
+
     Args:
         model: a Pyro model whose latent variables are continuous and two numbers or more together.
         flow: the family T, cheap in its *generative* direction, such as `IAF` or `CouplingNSF`.

@@ -84,20 +84,18 @@ def check_sites(
     Raises:
         FlowvaeError: for latents that are masked in the model, or the guide, alone; for observed NaN.
     """
+    drawn = None if guide is None else _traced(guide, args, kwargs)
     if nodes is None:
-        run = model
-        if guide is not None:  # at its draws: prior draws may be impossible further down the model
-            with torch.no_grad(), pyro.validation_enabled(False):
-                run = poutine.replay(model, trace=poutine.block(poutine.trace(guide).get_trace)(*args, **kwargs))
-        nodes = _traced(run, args, kwargs)
+        # at the guide's draws: prior draws may be impossible further down the model
+        nodes = _traced(model if drawn is None else poutine.replay(model, trace=drawn), args, kwargs).nodes
     sites = _sites(nodes)
     for name, node in sites.items():
         if node["is_observed"]:
             _refuse_nan(name, node, gradients)
     latent = {name: node for name, node in sites.items() if not node["is_observed"]}
     masked = {name: ~counted(node) for name, node in latent.items()}
-    if guide is not None:
-        for name, node in _sites(_traced(guide, args, kwargs)).items():
+    if drawn is not None:
+        for name, node in _sites(drawn.nodes).items():
             if name not in latent or node["fn"].shape() != masked[name].shape:
                 continue
             alone = int((~counted(node) & ~masked[name]).sum())
@@ -116,10 +114,9 @@ def check_sites(
             )
 
 
-def _traced(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+def _traced(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     with poutine.block(), torch.no_grad(), pyro.validation_enabled(False):
-        nodes: Mapping[str, Any] = poutine.trace(function).get_trace(*args, **kwargs).nodes
-    return nodes
+        return poutine.trace(function).get_trace(*args, **kwargs)
 
 
 def _sites(nodes: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,4 +176,4 @@ def _remedy(name: str) -> str:
             f"Give {site!r} no obs_mask: observe it under poutine.mask (or `fn.mask(mask)`), which leaves the missing "
             "data out, and draw these by flowvae.evaluation.predict."
         )
-    return "Take these numbers out of the model, or write a guide that masks them too."
+    return "Mask the data alone, take these numbers out of the model, or write a guide that masks them too."

@@ -8,7 +8,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoContinuous, AutoGuide, AutoGuideList
+from pyro.infer.autoguide import AutoContinuous, AutoDelta, AutoGuide, AutoGuideList
 from pyro.poutine.util import site_is_subsample
 
 from flowvae.errors import FlowvaeError
@@ -41,7 +41,7 @@ def check_guide(
         for name, site in part.prototype_trace.iter_stochastic_nodes():
             if isinstance(part, AutoContinuous):  # one vector for all latents
                 check_plates(name, site["cond_indep_stack"])
-            if is_circular(site["fn"]):
+            if is_circular(site["fn"]) and not isinstance(part, AutoDelta):  # a point has no density
                 raise FlowvaeError(
                     f"site {name!r}: {type(part).__name__} takes the circle for the real line, on which its density is "
                     "not one. Use flowvae.guides.AutoFlow."

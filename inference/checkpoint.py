@@ -54,7 +54,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         text, expected = metadata["facts"], metadata["sha256"]
         facts = json.loads(text)
     if _digest(tensors, text) != expected:
-        raise DamagedError(f"{path}: its contents do not match its checksum; restore it or train again.")
+        raise DamagedError(f"{path}: its contents do not match its checksum; restore it, or train again (--overwrite).")
     if facts.get("format") != FORMAT:
         raise FlowvaeError(f"{path}: format {facts.get('format')}; this version reads format {FORMAT}.")
     return tensors, facts | {"sha256": expected}
@@ -89,7 +89,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise DamagedError(
-            f"{path}: truncated or not a checkpoint ({one_line(error)}); restore it or train again."
+            f"{path}: truncated or not a checkpoint ({one_line(error)}); restore it, or train again (--overwrite)."
         ) from None
 
 

@@ -346,6 +346,12 @@ def _train_epoch(
             except FlowvaeError as error:
                 raise FlowvaeError(str(error).splitlines()[0]) from None  # without the shapes that Pyro adds
             except (NonFiniteError, ValueError) as error:
+                if "more than 1 value per channel" in str(error):
+                    raise FlowvaeError(
+                        f"epoch {epoch}, batch {index}: {len(batch)} row{'s' * (len(batch) > 1)}, of which batch "
+                        f"normalization has no variance; use a batch_size that does not leave such a rest of the "
+                        f"{len(train)} rows of train."
+                    ) from None
                 if epoch == index == 0:  # the step size had no part in it yet
                     cause = cause_at_start(*pair, train, batch, settings.kl_weight)
                     advice = f"it is so before any step, so data or settings make it: {extreme_value('train', train)}"

@@ -245,6 +245,12 @@ def test_a_cell_that_breaks_stops_no_other(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_named_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FlowvaeError, match="file"):
+        run_grid(ARMS, range(1), tmp_path / "file")
+    for arms, seeds in (({}, range(1)), (ARMS, range(0))):
+        with pytest.raises(FlowvaeError, match="arms"):
+            run_grid(arms, seeds, tmp_path / "none")
     with pytest.raises(FlowvaeError, match="jobs = 0"):
         run_grid(ARMS, range(1), tmp_path / "a", jobs=0)
     with pytest.raises(FlowvaeError, match="'normal' and 'same': are the same experiment"):

@@ -162,7 +162,9 @@ def test_pickled_arrays_are_not_opened(tmp_path: Path) -> None:
     assert "allow_pickle" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["bernoulli", "binomial:16", "gaussian", "gaussian:0.1", "gaussian:0.123456789"])
+@pytest.mark.parametrize(
+    "text", ["bernoulli", "binomial:16", "gaussian", "gaussian:0.1", "gaussian:0.123456789", "gaussian:shared"]
+)
 def test_likelihoods_have_a_text_form(text: str) -> None:
     assert str(parse_likelihood(text)) == text
 
@@ -225,7 +227,7 @@ def test_gaussian_likelihood_is_in_the_units_of_the_data() -> None:
     x = torch.randn(7, 3)
     torch.testing.assert_close(likelihood(outputs).log_prob(x), expected.log_prob(x).sum(-1))
     fixed = Gaussian(scale=0.3).build(train)
-    expected = torch.distributions.Normal(train.mean(0) + train.std(0) * outputs, 0.3)
+    expected = torch.distributions.Normal(train.mean(0) + train.std(0).clamp_min(0.3) * outputs, 0.3)
     torch.testing.assert_close(fixed(outputs).log_prob(x), expected.log_prob(x).sum(-1), rtol=1e-4, atol=1e-4)
 
 

@@ -177,6 +177,54 @@ def test_a_constant_column_under_a_fixed_scale() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def images(rows: int, seed: int = 0) -> np.ndarray:
+    """Images of 4×4 in [0, 1], whose border is black."""
+    x = np.zeros((rows, 4, 4))
+    x[:, 1:3, 1:3] = np.random.default_rng(seed).random((rows, 2, 2))
+    return x
+
+
+def test_images_with_a_constant_border_have_one_learned_scale(tmp_path: Path) -> None:
+    """N(x; mean, pooled sd) by SciPy, for a decoder that gives zero."""
+    parts = {split: images(60, seed=i) for i, split in enumerate(SPLITS)}
+    with pytest.raises(FlowvaeError, match="gaussian:shared"):
+        saved(tmp_path, "gaussian", **parts).load(0)
+    arrays = saved(tmp_path, "gaussian:shared", **parts)
+    data = arrays.load(0)
+    found = data.likelihood.build(data.train)(torch.zeros(60, 16)).log_prob(data.test)
+    flat = {split: x.reshape(60, 16) for split, x in parts.items()}
+    scale = math.sqrt(flat["train"].var(0, ddof=1).mean())
+    expected = scipy.stats.norm.logpdf(flat["test"], flat["train"].mean(0), scale).sum(1)
+    np.testing.assert_allclose(found.numpy(force=True), expected, atol=1e-3)
+    settings = Experiment(latent=2, data=arrays, inference=Inference(epochs=1, device="cpu"))
+    assert math.isfinite(settings.run(tmp_path / "run", draws=10, progress=False).metric("elbo").value)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian:0.1", "gaussian:shared"])
+def test_a_pixel_that_is_rare_in_train_does_not_blow_up(tmp_path: Path, likelihood: str) -> None:
+    """A speck of 1/255 in one training image: a white pixel there lies at most 1/0.1 units away."""
+    parts = {split: images(60, seed=i) for i, split in enumerate(SPLITS)}
+    parts["train"][0, 0, 0], parts["test"][0, 0, 0] = 1 / 255, 1
+    data = saved(tmp_path, likelihood, **parts).load(0)
+    built = data.likelihood.build(data.train)
+    assert ((data.test - built.center) / built.unit).abs().max() <= 10
+
+
+def test_columns_that_vary_less_than_the_noise_are_accepted(tmp_path: Path) -> None:
+    """Rounding noise beside gaussian:0.1 is no outlier; the same noise beside an outlier is none either."""
+    x = normal(60) * [1, 1, 1e-9]
+    saved(tmp_path, "gaussian:0.1", train=x).load(0)
+    x[0, 2] = 1
+    saved(tmp_path, "gaussian:0.1", train=x).load(0)
+
+
+def test_a_shared_scale_is_learned_and_of_some_spread(tmp_path: Path) -> None:
+    with pytest.raises(FlowvaeError, match="shared"):
+        Gaussian(0.1, shared=True)
+    with pytest.raises(FlowvaeError, match="column 0 is constant"):
+        saved(tmp_path, "gaussian:shared", train=np.ones((60, 4))).load(0)
+
+
 def test_a_learned_scale_has_a_bound_that_it_can_leave() -> None:
     model = Gaussian().build(torch.tensor(normal(50), dtype=torch.float32))
     free = torch.nn.Parameter(torch.tensor(-50.0))

@@ -164,6 +164,30 @@ def test_models_that_do_not_simulate_their_own_density(model: Callable[..., Any]
         calibrate_fits(model, lambda _: lambda y: None, torch.zeros(4), simulations=2, draws=9)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_scales_that_underflow_are_simulated(seed: int) -> None:
+    """A scale of 0.0 leaves its variable at its mean; one that overflows is refused."""
+
+    def small(y: Tensor) -> None:
+        scale = pyro.sample("scale", dist.LogNormal(-1000.0, 1.0))
+        loc = pyro.sample("loc", dist.Normal(0.0, scale))
+        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+
+    def guide(y: Tensor) -> None:
+        pyro.sample("scale", dist.LogNormal(-1000.0, 1.0))
+        pyro.sample("loc", dist.Normal(0.0, 1.0))
+
+    result = calibrate_fits(small, lambda _: guide, torch.zeros(()), simulations=20, draws=9, seed=seed)
+    assert result.names == ("scale", "loc")
+    assert 1.5 < result.ranks[:, 1].mean() < 7.5  # the prior's mean among draws around it
+
+    def large(y: Tensor) -> None:
+        pyro.sample("y", dist.Normal(pyro.sample("scale", dist.LogNormal(1000.0, 1.0)), 1.0), obs=y)
+
+    with pytest.raises(FlowvaeError, match=r"'scale'.*not finite"):
+        calibrate_fits(large, lambda _: guide, torch.zeros(()), simulations=2, draws=9, seed=seed)
+
+
 def test_ties_break_at_random() -> None:
     """A parameter of two values: most ranks are ties, and uniform all the same."""
 

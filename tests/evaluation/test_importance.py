@@ -416,6 +416,17 @@ def test_draws_that_are_not_the_models_predict_nothing(draws: dict[str, Tensor])
         predict(observing(lambda mu: dist.Normal(mu, 1.0), Y), draws)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_extreme_prior_draws_do_not_stop_predictions(seed: int) -> None:
+    def model() -> None:
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1000.0))
+        pyro.sample("y", dist.Normal(3.0, scale), obs=Y[0])
+
+    y = predict(model, {"scale": torch.full((2000,), 0.1)}, seed=seed)["y"]
+    assert y.mean().item() == pytest.approx(3.0, abs=0.01)
+    assert y.std().item() == pytest.approx(0.1, abs=0.01)
+
+
 def test_masked_data_are_predicted() -> None:
     model = observing(lambda mu: dist.Normal(mu, 0.1).mask(KEPT), MISSING)
     y = predict(model, {"mu": torch.full((2000,), 3.0)})["y"]

@@ -150,6 +150,12 @@ def partly_observed() -> None:
         pyro.sample("y", dist.Normal(0.0, 1.0), obs=Y, obs_mask=Y > 0)
 
 
+@pytest.mark.parametrize("counts", [{"draws": 3}, {"warmup": 0}, {"chains": 0}])
+def test_too_few_draws_are_refused(counts: dict[str, int]) -> None:
+    with pytest.raises(FlowvaeError, match="{} = {}".format(*next(iter(counts.items())))):
+        run_nuts(model, Y, **({"draws": 4, "warmup": 4, "chains": 1} | counts))
+
+
 @pytest.mark.parametrize(
     ("unfit", "words"),
     [
@@ -162,6 +168,26 @@ def partly_observed() -> None:
 def test_models_that_nuts_cannot_sample(unfit: Any, words: str) -> None:
     with pytest.raises(FlowvaeError, match=words):
         run_nuts(unfit, draws=5, warmup=5, chains=1)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 8])
+def test_extreme_prior_draws_do_not_stop_nuts(seed: int) -> None:
+    def vague() -> None:
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1000.0))
+        pyro.sample("y", dist.Normal(0.0, scale).expand([4]).to_event(1), obs=Y)
+
+    nuts = run_nuts(vague, draws=4, warmup=4, chains=1, seed=seed)
+    assert np.isfinite(nuts["posterior"]["scale"]).all()
+
+
+def test_singular_prior_draws_do_not_stop_nuts() -> None:
+    def model() -> None:
+        log_scale = pyro.sample("log_scale", dist.Normal(100.0, 0.1))
+        if (log_scale > 50).any():
+            raise RuntimeError("singular")
+        pyro.sample("y", dist.Normal(0.0, log_scale.exp()), obs=Y[0])
+
+    assert np.isfinite(run_nuts(model, draws=4, warmup=4, chains=1)["posterior"]["log_scale"]).all()
 
 
 def test_numbers_that_never_vary() -> None:

@@ -98,6 +98,15 @@ def test_a_function_that_is_no_program_of_its_argument_is_called() -> None:
     assert (later - first == 1).all()
 
 
+@pytest.mark.parametrize("draws", [0, 1.5, True, "10", None], ids=str)
+def test_draws_are_a_whole_number(draws: object) -> None:
+    pair = built(BASE)
+    with pytest.raises(FlowvaeError, match=r"draws = "):
+        measure_likelihoods(*pair, X, draws)  # type: ignore[arg-type]
+    with pytest.raises(FlowvaeError, match=r"draws = "):
+        next(importance_draws(*pair, X, draws, seed=0))  # type: ignore[arg-type]
+
+
 def test_a_replay_follows_its_parameters_and_draws_anew() -> None:
     layer = torch.nn.Linear(2, 2)
     replay = Replay(lambda x: layer(x) + torch.randn(4, 2), "capture")

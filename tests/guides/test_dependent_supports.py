@@ -14,7 +14,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import Predictive
-from pyro.infer.autoguide import AutoGuideList, AutoMultivariateNormal, AutoNormal, init_to_value
+from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoMultivariateNormal, AutoNormal, init_to_value
 from torch import nn
 
 from flowvae.errors import FlowvaeError
@@ -207,6 +207,19 @@ def test_angles_of_pyros_guides_are_refused() -> None:
 
     with pytest.raises(FlowvaeError, match=r"site 'a'.*AutoNormal.*AutoFlow"):
         fit_guide(model, AutoNormal(model), QUICK, progress=False)
+    pyro.clear_param_store()
+
+
+def test_a_point_may_be_an_angle() -> None:
+    def model() -> None:
+        angle = pyro.sample("angle", dist.VonMises(torch.zeros(()), 1.0))
+        pyro.sample("y", dist.VonMises(angle, 2.0), obs=torch.tensor(1.0))
+
+    guide = AutoDelta(model)
+    fit_guide(model, guide, GuideSettings(steps=300, particles=1, path=False), progress=False)
+    # tan of the mode: κ of the data times sin of the datum, over that times its cos plus κ of the prior
+    expected = math.atan2(2 * math.sin(1), 2 * math.cos(1) + 1)
+    assert guide()["angle"].item() == pytest.approx(expected, abs=1e-3)
     pyro.clear_param_store()
 
 

@@ -268,6 +268,23 @@ def test_weights_count_an_angle_once_whatever_the_guide() -> None:
     assert weighed.log_evidence.item() == pytest.approx(0, abs=4 * weighed.log_evidence_se.item())
 
 
+@pytest.mark.parametrize(
+    ("prior", "proposal"),
+    [
+        (dist.VonMises(2.0, 2.0), dist.Uniform(0.0, 2 * math.pi)),
+        (dist.Uniform(0.0, 2 * math.pi), dist.VonMises(-1.0, 0.5)),
+        (
+            dist.VonMises(torch.tensor([2.0, 3.0]), 1.0).to_event(1),
+            dist.Uniform(0.0, 2 * math.pi).expand([2]).to_event(1),
+        ),
+    ],
+)
+def test_weights_do_not_depend_on_where_a_turn_begins(prior: Any, proposal: Any) -> None:
+    weighed = weigh(lambda: pyro.sample("x", prior), lambda: pyro.sample("x", proposal))
+    assert weighed.log_evidence.item() == pytest.approx(0, abs=4 * weighed.log_evidence_se.item())
+    assert support_of(prior).check(weighed.draws["x"]).all()
+
+
 def test_observed_angles_may_have_any_range() -> None:
     def model() -> None:
         loc = pyro.sample("x", dist.Normal(ZERO, 1.0).to_event(1))

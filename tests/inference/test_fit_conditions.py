@@ -90,6 +90,14 @@ def layered() -> Pair:
     return Pair(model, guide)
 
 
+def test_a_batch_of_one_row_before_batch_normalization_is_refused_in_one_line() -> None:
+    with pytest.raises(FlowvaeError) as refused:
+        fit(*layered(), X[:9], X[:9], replace(ONCE, batch_size=4, compile="none"), progress=False)
+    assert "batch 2: 1 row" in str(refused.value)
+    assert "batch_size" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 class _Modes:
     """In which mode a module ran with and without gradients."""
 
