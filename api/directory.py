@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from flowvae.errors import DamagedError, FlowvaeError, shown
+from flowvae.errors import DamagedError, FlowvaeError, shown, shown_path
 from flowvae.files import temporary_name
 
 __all__ = [
@@ -74,7 +74,7 @@ def as_path(value: str | Path) -> Path:
     except RuntimeError:
         raise FlowvaeError(f"{text}: there is no such home directory; name the directory in full.") from None
     except OSError as error:
-        raise FlowvaeError(f"{shown(text)}: {error.strerror}; name another file or directory.") from None
+        raise FlowvaeError(f"{shown_path(text)}: {error.strerror}; name another file or directory.") from None
     return path
 
 

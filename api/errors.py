@@ -28,6 +28,7 @@ __all__ = [
     "one_of",
     "plain_number",
     "shown",
+    "shown_path",
     "sizes",
     "whole",
     "whole_number",
@@ -110,6 +111,11 @@ def shown(value: object, width: int = WIDEST) -> str:
     """
     text = repr(value[:width]) if type(value) is str else _SHORT.repr(value)
     return one_line(text, width) if "\n" in text else _cut(text, width)
+
+
+def shown_path(path: object) -> str:
+    """A path as an error message repeats it: its last part is its name, so it is cut later than other values."""
+    return shown(str(path), 3 * WIDEST)
 
 
 def one_line(text: object, width: int = 3 * WIDEST) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from flowvae.errors import FlowvaeError, one_line, shown
+from flowvae.errors import FlowvaeError, one_line, shown_path
 
 __all__ = ["line_of", "run_script"]
 
@@ -18,7 +18,7 @@ def line_of(error: object) -> str:
     "'runs/a\\nb': No such file or directory"
     """
     if isinstance(error, OSError):
-        where = f"{shown(error.filename)}: " if error.filename is not None else ""
+        where = f"{shown_path(error.filename)}: " if error.filename is not None else ""
         error = f"{where}{error.strerror or one_line(error)}"
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(error))
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from flowvae.data import Digits, Pinwheel, Sprites, StaticMNIST
-from flowvae.errors import FlowvaeError, nearest, shown, whole
+from flowvae.errors import FlowvaeError, nearest, shown, shown_path, whole
 from flowvae.evaluation import Effort, Tempering
 from flowvae.experiment import Experiment
 from flowvae.inference import Inference
@@ -161,7 +161,7 @@ class Question:
         base = BASES[data]
         if path is not None:
             if not isinstance(base.data, StaticMNIST):
-                raise FlowvaeError(f"path {shown(str(path), 300)}: {data} is not read from a file; leave it out.")
+                raise FlowvaeError(f"path {shown_path(path)}: {data} is not read from a file; leave it out.")
             base = replace(base, data=replace(base.data, path=path))
         left_out = self.costly if chosen != PRESETS["cluster"] else ()
         arms = {name: arm for name, arm in self.arms(base).items() if name not in left_out}

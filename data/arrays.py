@@ -15,8 +15,8 @@ from torch import Tensor
 from flowvae.data.dataset import SPLITS, Dataset, DataSpec, check_values, check_widths
 from flowvae.data.likelihoods import Bernoulli, Gaussian, LikelihoodSpec, parse_likelihood
 from flowvae.data.precision import column_offsets
-from flowvae.data.reading import data_path, quoted, read_arrays
-from flowvae.errors import FlowvaeError, nearest, shown
+from flowvae.data.reading import data_path, read_arrays
+from flowvae.errors import FlowvaeError, nearest, shown, shown_path
 from flowvae.seeds import derive
 
 __all__ = ["Arrays"]
@@ -64,7 +64,7 @@ class Arrays(DataSpec):
             )
 
     def load(self, seed: int) -> Dataset:
-        where = quoted(self.path)
+        where = shown_path(self.path)
         arrays = _read(self.path)
         shape = arrays["train"].shape[1:]
         rows = {split: _rows(f"{where}, {split}", arrays[split]) for split in SPLITS if split in arrays}
@@ -94,7 +94,7 @@ class Arrays(DataSpec):
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
-    where = quoted(path)
+    where = shown_path(path)
     arrays = read_arrays(f"data.path = {where}", path, REMEDY, single="train")
     for name in arrays:
         if name not in KNOWN:

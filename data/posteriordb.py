@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowvae.data.reading import quoted, read_arrays
-from flowvae.errors import FlowvaeError, nearest, one_line, shown
+from flowvae.data.reading import read_arrays
+from flowvae.errors import FlowvaeError, nearest, one_line, shown, shown_path
 
 __all__ = ["REFERENCES", "Reference", "load_reference"]
 
@@ -65,17 +65,17 @@ def load_reference(folder: Path | str, name: str) -> Reference:
         if not path.is_file():
             there = sorted(known for known in REFERENCES if (folder / f"{known}.npz").is_file())
             raise FlowvaeError(
-                f"{quoted(path)}: no such file. References in that folder: {', '.join(there) or 'none'}. "
+                f"{shown_path(path)}: no such file. References in that folder: {', '.join(there) or 'none'}. "
                 f"Put {data_path.name} (the data) and {draws_path.name} (the draws) of posteriordb there."
             )
     rule = "a reference must be an .npz archive and a JSON file of data by name."
     try:
         data = json.loads(data_path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise FlowvaeError(f"{quoted(data_path)}: {one_line(error)}; {rule}") from None
+        raise FlowvaeError(f"{shown_path(data_path)}: {one_line(error)}; {rule}") from None
     if not isinstance(data, dict):
-        raise FlowvaeError(f"{quoted(data_path)}: holds {shown(data)}; {rule}")
-    columns = read_arrays(quoted(draws_path), draws_path, rule)
+        raise FlowvaeError(f"{shown_path(data_path)}: holds {shown(data)}; {rule}")
+    columns = read_arrays(shown_path(draws_path), draws_path, rule)
     return Reference(name, data, {parameter: _gather(draws_path, columns, parameter) for parameter in REFERENCES[name]})
 
 
@@ -86,8 +86,8 @@ def _gather(path: Path, columns: dict[str, NDArray[np.float64]], parameter: str)
     shapes = {columns[key].shape for key in keys if key in columns and columns[key].dtype.kind in "biuf"}
     if not columns.keys() >= set(keys) or len(shapes) != 1 or len(next(iter(shapes))) != 2:
         raise FlowvaeError(
-            f"{quoted(path)}: arrays {shown(', '.join(sorted(columns)))}; must have {parameter}, or {parameter}[1], "
-            f"{parameter}[2] and so on, all of one shape (chains, draws) and numbers."
+            f"{shown_path(path)}: arrays {shown(', '.join(sorted(columns)))}; must have {parameter}, or "
+            f"{parameter}[1], {parameter}[2] and so on, all of one shape (chains, draws) and numbers."
         )
     arrays = [np.asarray(columns[key], dtype=np.float64) for key in keys]
     return np.stack(arrays, -1) if count else arrays[0]

@@ -12,20 +12,13 @@ from typing import IO, Any
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from flowvae.errors import FlowvaeError, shown
+from flowvae.errors import FlowvaeError, shown, shown_path
 from flowvae.memory import check_memory
 
-__all__ = ["data_path", "quoted", "read_arrays"]
+__all__ = ["data_path", "read_arrays"]
 
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # an archive, and one without members
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-LONGEST = 250  # characters of a path that a message repeats as a whole
-
-
-def quoted(path: Path | str) -> str:
-    """A path in one line, as messages repeat it."""
-    text = str(path)
-    return repr(text) if len(text) <= LONGEST else shown(text)
 
 
 def data_path(setting: str, path: object, remedy: str) -> Path:
@@ -44,12 +37,12 @@ def data_path(setting: str, path: object, remedy: str) -> Path:
     try:
         expanded = Path(path).expanduser()
     except RuntimeError:
-        raise FlowvaeError(f"{setting} = {quoted(path)}: no such user; write the whole path.") from None
+        raise FlowvaeError(f"{setting} = {shown_path(path)}: no such user; write the whole path.") from None
     try:
         if b"\0" in str(expanded).encode():
-            raise FlowvaeError(f"{setting} = {quoted(path)}: holds a null character; name an existing file.")
+            raise FlowvaeError(f"{setting} = {shown_path(path)}: holds a null character; name an existing file.")
     except UnicodeEncodeError:
-        raise FlowvaeError(f"{setting} = {quoted(path)}: the name is not UTF-8; rename the file.") from None
+        raise FlowvaeError(f"{setting} = {shown_path(path)}: the name is not UTF-8; rename the file.") from None
     return expanded
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from flowvae.data.dataset import Dataset, DataSpec
 from flowvae.data.likelihoods import Bernoulli
-from flowvae.data.reading import data_path, quoted, read_arrays
-from flowvae.errors import FlowvaeError, shown
+from flowvae.data.reading import data_path, read_arrays
+from flowvae.errors import FlowvaeError, shown, shown_path
 
 __all__ = ["StaticMNIST"]
 
@@ -69,18 +69,18 @@ class StaticMNIST(DataSpec):
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     rule = f"put {FILE} there (arrays train and valid of packed bits), or name it with data.path"
-    arrays = read_arrays(f"data.path = {quoted(path)}", path, f"{rule}.")
+    arrays = read_arrays(f"data.path = {shown_path(path)}", path, f"{rule}.")
     missing = [name for name in ("train", "valid") if name not in arrays]
     if missing:
         there = shown(", ".join(arrays) or "none")
-        raise FlowvaeError(f"{quoted(path)}: holds no array {missing[0]!r} (it has: {there}); {rule}.")
+        raise FlowvaeError(f"{shown_path(path)}: holds no array {missing[0]!r} (it has: {there}); {rule}.")
     return arrays
 
 
 def _unpack(path: Path, name: str, packed: NDArray[Any]) -> Tensor:
     if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] * 8 != SIDE * SIDE:
         raise FlowvaeError(
-            f"{quoted(path)}, {name}: shape {packed.shape} of {shown(packed.dtype)}; must be (N, {SIDE * SIDE // 8}) "
-            "of uint8, 784 bits a row as numpy.packbits packs them."
+            f"{shown_path(path)}, {name}: shape {packed.shape} of {shown(packed.dtype)}; must be "
+            f"(N, {SIDE * SIDE // 8}) of uint8, 784 bits a row as numpy.packbits packs them."
         )
     return torch.from_numpy(np.unpackbits(packed, axis=1)).to(torch.get_default_dtype())
