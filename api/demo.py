@@ -59,6 +59,9 @@ def main() -> int:
     identity = runs[0].data.identity
     print(f"\n{table.to_string(index=False)}\n")
     print(f"Data: {identity.name}, {identity.split}; seed {runs[0].experiment.seed}; ± is over test images.")
+    for run in runs:
+        if (caution := run.metric("nll").caution) is not None:
+            print(f"NLL of {name_of(run.experiment.prior)}: {caution}.")
     print("One seed shows how it works, not which is better: README.md has paired differences over seeds.")
     print("Figures:", ", ".join(f"{run.directory}/figures" for run in runs))
     print(f"{time.perf_counter() - started:.0f} s in all.")

@@ -41,7 +41,8 @@ class Answer:
         directory: where its files are.
         grid: finished and failed cells.
         differences: paired differences by measure, the primary one first.
-        sentences: the primary differences in words, made from the thresholds in `statistics` alone.
+        sentences: the primary differences in words, made from the thresholds in `statistics` alone; last, the arms
+            whose NLL is not to be trusted.
     """
 
     directory: Path
@@ -134,6 +135,7 @@ def _write(
         write_table(place / f"differences-{measure}.csv", frame)
     primary = differences.get(question.measure, pd.DataFrame())
     sentences = [describe(row, question.unit, question.lower_is_better) for _, row in primary.iterrows()]
+    sentences += _cautions(grid.table)
     protocol: dict[str, Any] = {
         "question": question.name,
         "asks": question.asks,
@@ -192,6 +194,15 @@ def _delete_earlier(place: Path) -> None:
     files = [*(path for path in place.rglob(".*.tmp") if is_temporary(path)), *files]  # of one that was killed
     for file in files:
         file.unlink(missing_ok=True)
+
+
+def _cautions(table: pd.DataFrame) -> list[str]:
+    """Which arms have an NLL that rests on importance weights that cannot be trusted, in one sentence; or none."""
+    trusted = table.groupby("arm", sort=False)["nll_trusted"].all()
+    if trusted.all():
+        return []
+    arms, better = ", ".join(trusted.index[~trusted]), "compare nll_ais" if "nll_ais" in table else "compare the ELBO"
+    return [f"nll by draws of the guide is not to be trusted (k̂, effective draws) for {arms}: {better}."]
 
 
 def _differences(question: Question, arms: Mapping[str, Experiment], table: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -46,8 +46,9 @@ class Grid:
     """What a grid gave.
 
     Args:
-        table: one row a finished cell: arm, seed, cell, parameters, epochs, seconds, seconds_per_epoch and every
-            test measure by its name; one of another split has the split after its name.
+        table: one row a finished cell: arm, seed, cell, parameters, epochs, seconds, seconds_per_epoch, every test
+            measure by its name (one of another split has the split after its name), and whether the importance weights
+            behind the NLL can be trusted.
         failed: one row a cell that broke: arm, seed, cell, error.
     """
 
@@ -316,4 +317,5 @@ def _row(run: Run) -> dict[str, Any]:
         "seconds": history["seconds"].sum(),
         "seconds_per_epoch": history["seconds"].median(),
         **{m.name if m.split == "test" else f"{m.name}_{m.split}": m.value for m in run.metrics},
+        "nll_trusted": run.metric("nll").caution is None,
     }

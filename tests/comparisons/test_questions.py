@@ -253,6 +253,7 @@ def test_seeds_that_broke_in_one_arm_cost_only_its_pairs(tmp_path: Path, monkeyp
             "epochs": 1,
             "seconds": 1.0,
             "nll": 1.0 * seed,
+            "nll_trusted": arm != "b",
             "elbo": 0.0,
         }
         for arm, seeds in cells.items()
@@ -271,6 +272,8 @@ def test_seeds_that_broke_in_one_arm_cost_only_its_pairs(tmp_path: Path, monkeyp
         ("c", "a"),
         ("b", "c"),
     ]
+    assert found.sentences[-1].startswith("nll by draws of the guide is not to be trusted")
+    assert " for b: " in found.sentences[-1]
 
 
 @pytest.mark.parametrize("data", BASES)
