@@ -17,7 +17,7 @@ from flowvae.evaluation.arviz_versions import TAIL, psis
 from flowvae.evaluation.sites import Program, Run, read_model, read_program, unmasked, wrapped
 from flowvae.evaluation.weights import importance_draws, log_mean
 from flowvae.guides.masks import check_sites
-from flowvae.inference.check_guide import check_same_sites, check_supports
+from flowvae.inference.check_guide import check_same_sites, check_supports, warn_if_narrow
 from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, one_thread, seeded
 
@@ -218,6 +218,7 @@ def weigh(
             program.refuse_scaled()
         check_same_sites(model, guide, args, kwargs)
         check_supports(model, guide, args, kwargs)
+        warn_if_narrow(model, guide, args, kwargs)
         check_sites(model, args, kwargs, guide)
         source = source.tried({})
     parts = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,9 +17,15 @@ from flowvae.guides.automatic import AutoFlow
 from flowvae.guides.prototype import check_plates
 from flowvae.guides.supports import is_circular, is_fixed, same_set, support_of
 
-__all__ = ["check_guide", "check_same_sites", "check_supports"]
+__all__ = ["NarrowGuideWarning", "check_guide", "check_same_sites", "check_supports", "warn_if_narrow"]
 
 RUNS = 5  # of the model, in which a support that depends on other latents shows
+DRAWS = 200  # of a latent, by which the part of its support that a guide leaves out shows
+LEFT_OUT = 0.01  # share of them; fewer may be at the edge by rounding
+
+
+class NarrowGuideWarning(UserWarning):
+    """A guide draws from a part of a latent's support only, so that importance weights say nothing of the rest."""
 
 
 def check_guide(
@@ -122,6 +129,33 @@ def check_supports(
                     f"site {name!r}: its support changes with other variables, and {who} takes the support of one run "
                     "for all. Use flowvae.guides.AutoFlow, or sample a variable on a support that stays the same, such "
                     "as Uniform(0, 1), and use pyro.deterministic for what is computed from it."
+                )
+
+
+def warn_if_narrow(
+    model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
+    """Warn of a guide such as `LogNormal` for a latent that is `Normal` in the model.
+
+    An ELBO stays a bound there, but importance weights estimate the evidence of the guide's part alone, which no
+    diagnostic of the weights shows. It is right where the likelihood is zero elsewhere, so this is no error.
+    """
+    with poutine.block(), torch.no_grad(), pyro.validation_enabled(False):
+        drawn = poutine.trace(guide).get_trace(*args, **kwargs)
+        met = _latent(poutine.trace(poutine.replay(model, trace=drawn)).get_trace(*args, **kwargs))
+        for name, site in _latent(drawn).items():
+            if name not in met or is_circular(site["fn"]) or is_circular(met[name]["fn"]):  # a turn begins anywhere
+                continue
+            try:
+                outside = ~support_of(site["fn"]).check(met[name]["fn"].sample((DRAWS,)))
+            except (NotImplementedError, RuntimeError, ValueError):  # no sampler, or no support
+                continue
+            if (share := outside.double().mean().item()) > LEFT_OUT:
+                warnings.warn(
+                    f"site {name!r}: {share:.0%} of the model's prior draws lie outside of the guide's support; the "
+                    "weights leave that part out, and the evidence is too low unless the likelihood is zero there.",
+                    NarrowGuideWarning,
+                    stacklevel=5,
                 )
 
 

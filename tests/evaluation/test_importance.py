@@ -30,6 +30,7 @@ from flowvae.evaluation import (
     weighed_to_arviz,
 )
 from flowvae.evaluation.arviz_versions import arviz
+from flowvae.inference.check_guide import NarrowGuideWarning
 from flowvae.models import LinearGaussian
 
 az = arviz()
@@ -549,3 +550,21 @@ def test_the_export_of_a_pair_has_not_changed() -> None:
     assert exported["posterior"]["z"].dims == ("chain", "draw", "datum", "latent")
     assert exported["log_likelihood"]["x"].dims == ("chain", "draw", "datum")
     assert exported["observed_data"]["x"].dims == ("datum", "feature")
+
+
+def test_a_guide_on_a_part_of_the_support_is_warned_of() -> None:
+    """The weights of a log-normal guide for a normal latent estimate half of the evidence, whatever they look like."""
+
+    def model() -> None:
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    def narrow() -> None:
+        pyro.sample("z", dist.LogNormal(-0.3, 0.8))
+
+    def wide() -> None:
+        pyro.sample("z", dist.Normal(0.2, 1.2))
+
+    with pytest.warns(NarrowGuideWarning, match=r"'z'.* (4|5)\d% "):
+        weighed = weigh(model, narrow, draws=4000)
+    assert weighed.log_evidence.item() == pytest.approx(math.log(0.5), abs=0.05)
+    assert weigh(model, wide, draws=4000).log_evidence.item() == pytest.approx(0.0, abs=0.05)
