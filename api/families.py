@@ -117,7 +117,7 @@ _OUR_FLOWS = frozenset(FLOWS.values())
 def register_flow(name: str) -> Callable[[type[Flow]], type[Flow]]:
     """Give a flow of your own a name, by which it is a prior, a guide, a line of YAML and a word of the command line.
 
-    Decorate the frozen dataclass with it. `inverse-NAME` is the flow turned round. YAML holds the name alone: whoever
+    Decorate the frozen dataclass with it. `inverse-NAME` is its inverse. YAML holds the name alone: whoever
     reads the file imports the module first; the command line does so with `--import MODULE`. Defining the class again
     (a notebook's cell that runs twice) replaces it.
 

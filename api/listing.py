@@ -53,7 +53,7 @@ def table(latent: int) -> list[Row]:
 
 
 def format_rows(rows: list[Row]) -> str:
-    """The table of families as aligned text, and which of them may be turned round."""
+    """The table of families as aligned text, and which of them may be inverted."""
     cells = [
         (
             row.name,

@@ -30,7 +30,7 @@ from flowvae.evaluation.generation_plots import plot_fid_bias, plot_memorization
 from flowvae.evaluation.held_out_codes import HeldOutCodes, measure_held_out_codes
 from flowvae.evaluation.holes import Holes, measure_holes
 from flowvae.evaluation.images import image_grid, image_shape, show_images
-from flowvae.evaluation.importance import NoisyParetoKWarning, Weighed, weigh, weigh_each
+from flowvae.evaluation.importance import NarrowGuideWarning, NoisyParetoKWarning, Weighed, weigh, weigh_each
 from flowvae.evaluation.iwae import IWAE, measure_iwae
 from flowvae.evaluation.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
@@ -83,6 +83,7 @@ __all__ = [
     "Likelihoods",
     "Memorization",
     "Metric",
+    "NarrowGuideWarning",
     "NoisyParetoKWarning",
     "Paths",
     "Scene",

@@ -17,11 +17,11 @@ from flowvae.evaluation.arviz_versions import TAIL, psis
 from flowvae.evaluation.sites import Program, Run, read_model, read_program, unmasked, wrapped
 from flowvae.evaluation.weights import importance_draws, log_mean
 from flowvae.guides.masks import check_sites
-from flowvae.inference.check_guide import check_same_sites, check_supports, warn_if_narrow
+from flowvae.inference.check_guide import NarrowGuideWarning, check_same_sites, check_supports, warn_if_narrow
 from flowvae.networks import in_eval_mode
 from flowvae.seeds import derive, one_thread, seeded
 
-__all__ = ["NoisyParetoKWarning", "Weighed", "weigh", "weigh_each"]
+__all__ = ["NarrowGuideWarning", "NoisyParetoKWarning", "Weighed", "weigh", "weigh_each"]
 
 BLOCK = 250  # draws of the guide that share a stream of random numbers
 STEADY = 4000  # draws from which k̂ is steady enough for a verdict
@@ -181,7 +181,11 @@ def weigh(
     Raises:
         FlowvaeError: for fewer than 25 draws, of which no k̂ can be had; for a latent that the guide lacks, or has
             in another shape; for a guide without a density; for latents masked on one side alone; under
-            `poutine.scale`; for observed NaN; for weights that are not a number, or all zero.
+            `poutine.scale`; for observed NaN; for weights that are not a number, or all zero; for supports that one of
+            Pyro's guides takes to be fixed and that change.
+
+    Warns:
+        NarrowGuideWarning: if the guide draws from a part of a latent's support only.
     """
     if draws < TAIL or chunk < 1:
         raise FlowvaeError(f"draws = {draws}, chunk = {chunk}: k̂ needs {TAIL} draws or more, a chunk 1 or more.")

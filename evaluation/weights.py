@@ -92,10 +92,7 @@ def importance_draws(
         parts: list[Tensor] = []
         with eval_mode(model, guide), seeded(derive(seed, "draws", number)), pyro.validation_enabled(False):
             for start in range(0, draws, most):
-                try:
-                    parts.append(whole(block) if start + most <= draws else _draw(model, guide, draws % most, block))
-                except FlowvaeError as error:
-                    raise FlowvaeError(str(error).splitlines()[0]) from None  # without the shapes that Pyro adds
+                parts.append(whole(block) if start + most <= draws else _draw(model, guide, draws % most, block))
                 if number == start == 0:
                     check_draws(draws, x, parts[0].shape[-1] - 3)
                     _check_alone(model, block, parts[0])

@@ -17,7 +17,7 @@
 | `Radial` | towards a point or away from it, cheap both ways |
 | `Planar`, `Sylvester` | along one direction, along several; root-finding to score: guides |
 | `Householder` | reflections: a guide |
-| `Inverse` | any of them turned round |
+| `Inverse` | the inverse of any of them |
 | `ActNorm`, `Permutation` | layers to go between others |
 | `InverseCDFTransform` | any distribution on the line, and N(0, 1): the universal flow in one dimension |
 """

@@ -1,4 +1,4 @@
-"""Any flow turned round."""
+"""The inverse of any flow."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Inverse(FlowSpec, Generic[Family]):
         if not isinstance(self.flow, FlowSpec):
             raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: must be a flow, such as MAF().")
         if self.flow.turned:
-            raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: turned round it is {self.flow.turned}; use that.")
+            raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: its inverse is {self.flow.turned}; use that.")
         if isinstance(self.flow, Inverse):
-            raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: turned round twice is the flow itself; use that.")
+            raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: its inverse is the flow itself; use that.")
         if not self.flow.proper:
             raise FlowvaeError(
-                f"Inverse.flow = {shown(self.flow)}: cannot be turned round: it is no bijection of all of R^D, which "
+                f"Inverse.flow = {shown(self.flow)}: cannot be inverted: it is not a bijection of all of R^D, which "
                 "the inverse of a flow must start from. Use one that is normalized, such as MAF(), NSF() or BPF()."
             )
 

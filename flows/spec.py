@@ -134,7 +134,7 @@ def warn_if_slow(family: _HasCost, features: int, use: Literal["as a prior", "as
         inside = getattr(family, "flow", None) if name == "Inverse" else None  # a class of a file that imports this one
         other = type(inside).__name__ if inside else getattr(family, "turned", "") or f"Inverse({name}(...))"
         warnings.warn(
-            f"{name} {use}: {what} costs {passes} network passes at latent {features}; turned round, {other}, it costs "
+            f"{name} {use}: {what} costs {passes} network passes at latent {features}; inverted, {other}, it costs "
             f"{turned}.",
             SlowDirectionWarning,
             stacklevel=3,

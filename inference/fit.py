@@ -343,8 +343,8 @@ def _train_epoch(
             try:
                 with first:
                     total += svi.step(train[batch])
-            except FlowvaeError as error:
-                raise FlowvaeError(str(error).splitlines()[0]) from None  # without the shapes that Pyro adds
+            except FlowvaeError:
+                raise
             except (NonFiniteError, ValueError) as error:
                 if "more than 1 value per channel" in str(error):
                     raise FlowvaeError(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from flowvae import FlowvaeError
 from flowvae.evaluation import (
+    NarrowGuideWarning,
     NoisyParetoKWarning,
     plot_khat,
     predict,
@@ -30,7 +31,6 @@ from flowvae.evaluation import (
     weighed_to_arviz,
 )
 from flowvae.evaluation.arviz_versions import arviz
-from flowvae.inference.check_guide import NarrowGuideWarning
 from flowvae.models import LinearGaussian
 
 az = arviz()

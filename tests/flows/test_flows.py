@@ -283,15 +283,15 @@ def test_nice_couplings_preserve_volume() -> None:
 
 
 def test_an_inverse_is_not_turned_twice() -> None:
-    with pytest.raises(FlowvaeError, match="turned round twice"):
+    with pytest.raises(FlowvaeError, match="the flow itself"):
         Inverse(Inverse(NICE()))
-    with pytest.raises(FlowvaeError, match="it is MAF; use that"):
+    with pytest.raises(FlowvaeError, match="is MAF; use that"):
         Inverse(IAF())
 
 
 @over({name: flow for name, flow in FAMILIES.items() if not flow.proper})
 def test_what_is_no_bijection_of_all_codes_is_not_turned(flow: FlowSpec) -> None:
-    with pytest.raises(FlowvaeError, match=r"no bijection of all of R\^D.*Use one that is normalized"):
+    with pytest.raises(FlowvaeError, match=r"not a bijection of all of R\^D.*Use one that is normalized"):
         Inverse(flow)
 
 
@@ -306,7 +306,7 @@ def test_what_is_accepted_can_be_written_and_read(flow: FlowSpec, turned: bool, 
             Experiment(latent=3, prior=flow) if role == "prior" else Experiment(latent=3, guide=FlowGuide(flow))
         )
     except FlowvaeError as error:
-        refused = ("cannot be a prior", "cannot be a posterior", "cannot be turned", "use that")
+        refused = ("cannot be a prior", "cannot be a posterior", "cannot be inverted", "use that")
         assert any(words in str(error) for words in refused)  # noqa: PT017
     else:
         assert Experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment

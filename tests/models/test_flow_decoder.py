@@ -121,5 +121,5 @@ def test_what_cannot_be_in_a_decoder_is_refused() -> None:
         FlowDecoder(RealNVP(), 3)  # type: ignore[arg-type]
     with pytest.raises(FlowvaeError, match="did you mean realnvp"):
         Experiment.from_dict({"decoder": {"flow": "realnpv"}})
-    with pytest.warns(SlowDirectionWarning, match=r"MAF in a decoder: a draw costs 16 .* latent 8; turned round"):
+    with pytest.warns(SlowDirectionWarning, match=r"MAF in a decoder: a draw costs 16 .* latent 8; inverted"):
         FlowDecoder(MAF()).network(8, 4)
