@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint notebooks bench clean
 
 demo: .installed-demo
-	$(BIN)/python -m flowvae.demo
+	$(BIN)/python -m flowvae.cli.demo
 
 test: .installed-dev lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
@@ -31,7 +31,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The links of a strict editable install are made when installing, so a new or moved file asks for a new one.
-SOURCES := pyproject.toml $(wildcard api/*.py comparisons/*.py data/*.py evaluation/*.py flows/*.py guides/*.py inference/*.py models/*.py networks/*.py)
+SOURCES := pyproject.toml $(shell find api comparisons data evaluation flows guides inference models networks -name '*.py')
 LAYOUT := $(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 
 .installed-dev: .installed-dev-$(LAYOUT)

@@ -31,16 +31,16 @@ import zuko as _zuko  # noqa: E402, F401
 
 _Distribution.set_default_validate_args(_validation)
 
+from flowvae.core.errors import FlowvaeError, SlowDirectionWarning  # noqa: E402
 from flowvae.data import Arrays, Digits, Pinwheel, Sprites, StaticMNIST  # noqa: E402
-from flowvae.errors import FlowvaeError, SlowDirectionWarning  # noqa: E402
-from flowvae.experiment import Experiment, fit_prior, load  # noqa: E402
-from flowvae.families import register_flow  # noqa: E402
+from flowvae.experiments.experiment import Experiment, fit_prior, load  # noqa: E402
+from flowvae.experiments.families import register_flow  # noqa: E402
+from flowvae.experiments.run import ModelGuide, Run  # noqa: E402
+from flowvae.experiments.stages import SecondStage  # noqa: E402
 from flowvae.flows import IAF, MAF, NICE, NSF, CouplingNSF, Inverse, RealNVP  # noqa: E402
 from flowvae.guides import FlowGuide, FullRank, Gaussian, SemiAmortized  # noqa: E402
-from flowvae.inference import Inference  # noqa: E402
+from flowvae.inference import Training  # noqa: E402
 from flowvae.models import FlowDecoder, Mixture, StandardNormal  # noqa: E402
-from flowvae.run import Pair, Run  # noqa: E402
-from flowvae.second_stage import SecondStage  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -58,10 +58,9 @@ __all__ = [
     "FlowvaeError",
     "FullRank",
     "Gaussian",
-    "Inference",
     "Inverse",
     "Mixture",
-    "Pair",
+    "ModelGuide",
     "Pinwheel",
     "RealNVP",
     "Run",
@@ -71,6 +70,7 @@ __all__ = [
     "Sprites",
     "StandardNormal",
     "StaticMNIST",
+    "Training",
     "fit_prior",
     "load",
     "register_flow",

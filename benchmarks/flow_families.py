@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from zuko.lazy import LazyTransform
 
+from flowvae.core.seeds import derive, seeded
 from flowvae.data import Pinwheel
-from flowvae.families import FLOWS
+from flowvae.experiments.families import FLOWS
 from flowvae.flows import FlowSpec
-from flowvae.seeds import derive, seeded
 
 FEATURES = 4
 REACHES = (0.1, 3.0, 12.0, 40.0)

@@ -59,14 +59,14 @@ from matplotlib.figure import Figure
 from torch import nn
 from training_step import SIZES, batches, layers, machine, step_of_fit, svi_of_fit
 
-from flowvae.data.likelihoods import Binomial
-from flowvae.evaluation.iwae import measure_iwae
+from flowvae.core.seeds import derive, seeded
+from flowvae.data.likelihoods import BinomialLikelihood
+from flowvae.evaluation.likelihood.iwae import measure_iwae
 from flowvae.flows import MAF, NSF
 from flowvae.guides import AmortizedGuide, Gaussian
-from flowvae.inference import Inference, fit
+from flowvae.inference import Training, fit
 from flowvae.models import VAE
 from flowvae.networks import Standardize
-from flowvae.seeds import derive, seeded
 
 DATA, WIDTH, HIDDEN, BINS, AT_HAND = 64, 128, 32, 4, 250
 NUMBERS = {"maf": 2, "nsf": 3 * BINS - 1}  # that the prior's networks give a dimension
@@ -124,7 +124,7 @@ def pair(point: Point) -> tuple[VAE, AmortizedGuide]:
     """Model and guide of a point."""
     flow = {"maf": MAF, "nsf": NSF}[point.prior](transforms=point.transforms, hidden_features=(HIDDEN,))
     with seeded(derive(0, "networks")):
-        likelihood = Binomial(16).build(torch.zeros(1, DATA))
+        likelihood = BinomialLikelihood(16).build(torch.zeros(1, DATA))
         encoder = nn.Sequential(Standardize(likelihood.center, likelihood.unit), *layers(DATA, WIDTH, False))
         decoder = nn.Sequential(*layers(point.latent, WIDTH, False), nn.Linear(WIDTH, DATA))
         model = VAE(flow.build(point.latent), decoder, likelihood)
@@ -159,7 +159,7 @@ def job(point: Point) -> Callable[[], Any]:
         return draw
     if point.task == "bound":
         return lambda: measure_iwae(model, guide, data[0], samples=(point.particles,))
-    settings = Inference(batch_size=point.batch, particles=point.particles, compile=point.mode)
+    settings = Training(batch_size=point.batch, particles=point.particles, compile=point.mode)
     if point.task == "epoch":
         train = torch.randint(17, (point.data, DATA), generator=torch.Generator().manual_seed(0)).float()
         once = replace(settings, epochs=1)

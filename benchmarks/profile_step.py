@@ -31,7 +31,7 @@ import torch
 from torch import nn
 from training_step import CASES, CLIP, SIZES, batches, build, by_hand, machine, plain_loop, step_of_fit, svi_of_fit
 
-from flowvae.inference import Inference
+from flowvae.inference import Training
 
 PARTS = ("forward", "backward", "program", "optimizer", "rest")
 WARM_UP = 5
@@ -67,7 +67,7 @@ def arms(name: str) -> dict[str, tuple[Callable[..., float], Clock]]:
     made["by hand"] = plain_loop(parameters, clock.around("forward", loss)), clock
     for arm, mode in (("fit", "none"), ("capture", "capture")):
         clock = Clock()
-        svi = svi_of_fit(*build(size, prior, guide), Inference(batch_size=size["batch"], compile=mode, clip=CLIP))
+        svi = svi_of_fit(*build(size, prior, guide), Training(batch_size=size["batch"], compile=mode, clip=CLIP))
         svi.loss_and_grads = clock.around("loss and gradients", svi.loss_and_grads)
         svi.optim = clock.around("optimizer", svi.optim)
         made[arm] = step_of_fit(svi), clock

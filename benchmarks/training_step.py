@@ -44,23 +44,51 @@ from pyro.contrib.zuko import ZukoToPyro
 from pyro.infer import SVI, JitTrace_ELBO, Trace_ELBO
 from torch import Tensor, nn
 
-from flowvae.data.likelihoods import Bernoulli, Binomial
+from flowvae.core.seeds import derive, seeded
+from flowvae.data.likelihoods import BernoulliLikelihood, BinomialLikelihood
 from flowvae.flows import IAF, MAF, NSF
 from flowvae.guides import AmortizedGuide, FlowGuide, Gaussian
-from flowvae.inference import Inference, JointAdam
+from flowvae.inference import JointAdam, Training
 from flowvae.inference.fit import _svi
 from flowvae.models import VAE, StandardNormal
 from flowvae.networks import Standardize
-from flowvae.seeds import derive, seeded
 
 LEARNING_RATE = 1e-3
 CLIP = 10.0
 # batch, data and code size, width of two hidden layers, whether they are gated, likelihood
 SIZES: dict[str, dict[str, Any]] = {
-    "digits-128": {"batch": 128, "data": 64, "latent": 8, "width": 128, "gated": False, "likelihood": Binomial(16)},
-    "digits-32": {"batch": 32, "data": 64, "latent": 8, "width": 128, "gated": False, "likelihood": Binomial(16)},
-    "bits-128": {"batch": 128, "data": 64, "latent": 8, "width": 128, "gated": False, "likelihood": Bernoulli()},
-    "mnist-100": {"batch": 100, "data": 784, "latent": 40, "width": 300, "gated": True, "likelihood": Bernoulli()},
+    "digits-128": {
+        "batch": 128,
+        "data": 64,
+        "latent": 8,
+        "width": 128,
+        "gated": False,
+        "likelihood": BinomialLikelihood(16),
+    },
+    "digits-32": {
+        "batch": 32,
+        "data": 64,
+        "latent": 8,
+        "width": 128,
+        "gated": False,
+        "likelihood": BinomialLikelihood(16),
+    },
+    "bits-128": {
+        "batch": 128,
+        "data": 64,
+        "latent": 8,
+        "width": 128,
+        "gated": False,
+        "likelihood": BernoulliLikelihood(),
+    },
+    "mnist-100": {
+        "batch": 100,
+        "data": 784,
+        "latent": 40,
+        "width": 300,
+        "gated": True,
+        "likelihood": BernoulliLikelihood(),
+    },
 }
 PRIORS: dict[str, Any] = {
     "maf": MAF(transforms=3),
@@ -120,7 +148,7 @@ def build(size: dict[str, Any], prior: str, guide: str) -> tuple[VAE, AmortizedG
 
 def log_likelihood(size: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
     """Log p(x | z) of logits and data, both (B, D), shape (B,), as one writes it by hand."""
-    if isinstance(size["likelihood"], Binomial):
+    if isinstance(size["likelihood"], BinomialLikelihood):
 
         def counts(logits: Tensor, x: Tensor) -> Tensor:
             p = torch.distributions.Binomial(16, logits=logits, validate_args=False)
@@ -171,7 +199,7 @@ def others(name: str, networks: Callable[[], tuple[VAE, AmortizedGuide]]) -> dic
     if "normflows" in peers.available() and prior.endswith("-64") and guide == "gaussian":
         bins = getattr(PRIORS[prior], "bins", None)
         arms["normflows"] = plain_loop(*peers.normflows(*networks(), PRIORS[prior], bins, log_likelihood(size)))
-    bernoulli = isinstance(size["likelihood"], Bernoulli)
+    bernoulli = isinstance(size["likelihood"], BernoulliLikelihood)
     if "pythae" in peers.available() and prior == "normal" and bernoulli and guide in ("gaussian", "static"):
         flow = STATIC if guide == "static" else None
         arms["pythae"] = plain_loop(*peers.pythae(*networks(), size["data"], flow))
@@ -198,7 +226,7 @@ def recipe(name: str, model: VAE, guide: AmortizedGuide, loss: Any) -> Callable[
     return svi.step
 
 
-def svi_of_fit(model: VAE, guide: AmortizedGuide, settings: Inference) -> SVI:
+def svi_of_fit(model: VAE, guide: AmortizedGuide, settings: Training) -> SVI:
     """What `fit` steps with."""
     pair = nn.ModuleDict({"model": model, "guide": guide})
     optim = JointAdam(pair.named_parameters(), LEARNING_RATE, settings.clip)
@@ -221,7 +249,7 @@ def step_of_fit(svi: SVI) -> Callable[[Tensor], float]:
 def batches(size: dict[str, Any]) -> Tensor:
     """Twenty batches of noise, of the kind that the likelihood takes, shape (20, B, D)."""
     generator = torch.Generator().manual_seed(0)
-    most = 17 if isinstance(size["likelihood"], Binomial) else 2
+    most = 17 if isinstance(size["likelihood"], BinomialLikelihood) else 2
     return torch.randint(0, most, (20, size["batch"], size["data"]), generator=generator).float()
 
 
@@ -240,7 +268,7 @@ def case(name: str, steps: int, inductor: bool) -> dict[str, Any]:
     arms["recipe"] = recipe("recipe", *networks(), Trace_ELBO())
     arms["jit"] = recipe("jit", *networks(), JitTrace_ELBO(ignore_jit_warnings=True))
     for mode in ("none", "capture", *(["inductor"] if inductor else [])):
-        settings = Inference(batch_size=size["batch"], compile=mode, clip=CLIP)
+        settings = Training(batch_size=size["batch"], compile=mode, clip=CLIP)
         arms["fit" if mode == "none" else mode] = step_of_fit(svi_of_fit(*networks(), settings))
     arms |= others(name, networks)
     data = batches(size)

@@ -1,11 +1,11 @@
 """Questions about flows in VAEs, one module each, and the engine that answers them."""
 
-from flowvae.comparisons import capacity, holes, kl_weight, posterior_flows, prior_flows, prior_or_posterior
-from flowvae.comparisons.answer import Answer, answer
-from flowvae.comparisons.grid import Grid, run_grid
-from flowvae.comparisons.question import PRESETS, Preset, Question, preset_of
-from flowvae.comparisons.report import write_report
-from flowvae.comparisons.statistics import paired_differences, summarize
+from flowvae.comparisons.engine.answer import Answer, answer
+from flowvae.comparisons.engine.grid import Grid, run_grid
+from flowvae.comparisons.engine.question import PRESETS, Preset, Question, preset_of
+from flowvae.comparisons.engine.report import write_report
+from flowvae.comparisons.engine.statistics import paired_differences, summarize
+from flowvae.comparisons.questions import capacity, holes, kl_weight, posterior_flows, prior_flows, prior_or_posterior
 
 __all__ = [
     "PRESETS",

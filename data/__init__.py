@@ -4,29 +4,29 @@ from flowvae.data.arrays import Arrays
 from flowvae.data.dataset import DataIdentity, Dataset, DataSpec
 from flowvae.data.digits import Digits
 from flowvae.data.likelihoods import (
-    Bernoulli,
-    Binomial,
-    Gaussian,
+    BernoulliLikelihood,
+    BinomialLikelihood,
+    GaussianLikelihood,
     Likelihood,
     LikelihoodSpec,
     parse_likelihood,
 )
-from flowvae.data.moons import Moons
-from flowvae.data.pinwheel import Pinwheel
 from flowvae.data.posteriordb import REFERENCES, Reference, load_reference
-from flowvae.data.sprites import Sprites
+from flowvae.data.simulated.moons import Moons
+from flowvae.data.simulated.pinwheel import Pinwheel
+from flowvae.data.simulated.sprites import Sprites
 from flowvae.data.static_mnist import StaticMNIST
 
 __all__ = [
     "REFERENCES",
     "Arrays",
-    "Bernoulli",
-    "Binomial",
+    "BernoulliLikelihood",
+    "BinomialLikelihood",
     "DataIdentity",
     "DataSpec",
     "Dataset",
     "Digits",
-    "Gaussian",
+    "GaussianLikelihood",
     "Likelihood",
     "LikelihoodSpec",
     "Moons",

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowvae.data.dataset import SPLITS, Dataset, DataSpec, check_values, check_widths
-from flowvae.data.likelihoods import Bernoulli, Gaussian, LikelihoodSpec, parse_likelihood
+from flowvae.core.errors import FlowvaeError, nearest, shown, shown_path
+from flowvae.core.seeds import derive
+from flowvae.data.dataset import SPLITS, Dataset, DataSpec, check_columns_agree, check_values
+from flowvae.data.likelihoods import BernoulliLikelihood, GaussianLikelihood, LikelihoodSpec, parse_likelihood
 from flowvae.data.precision import column_offsets
 from flowvae.data.reading import data_path, read_arrays
-from flowvae.errors import FlowvaeError, nearest, shown, shown_path
-from flowvae.seeds import derive
 
 __all__ = ["Arrays"]
 
@@ -71,7 +71,7 @@ class Arrays(DataSpec):
         labels = {split: _labels(where, name, arrays[name], rows) for name, split in LABELS.items() if name in arrays}
         drawn = [split for split in ("valid", "test") if split not in rows]
         share = _share(len(rows["train"]), drawn)
-        check_widths(where, rows)
+        check_columns_agree(where, rows)
         # before rows are drawn: the place that is named is that in the file
         data, offset = _cast(where, rows, self.likelihood)
         for split, x in data.items():
@@ -157,7 +157,7 @@ def _cast(
     """Rows in the networks' type, and what was subtracted from their columns before."""
     kind: type[np.floating[Any]] = np.float64 if torch.get_default_dtype() == torch.float64 else np.float32
     offsets = np.zeros(rows["train"].shape[1])
-    if isinstance(likelihood, Gaussian):
+    if isinstance(likelihood, GaussianLikelihood):
         offsets = column_offsets(rows["train"], likelihood.scale, likelihood.shared, kind)
     moved = offsets.any()
     data = {}
@@ -220,4 +220,6 @@ def _divide(data: dict[str, Tensor], labels: dict[str, Tensor], drawn: list[str]
 def _square(shape: tuple[int, ...], likelihood: LikelihoodSpec) -> tuple[int, int] | None:
     """Flat rows of a square number of bits are taken for an image in figures."""
     side = math.isqrt(shape[0]) if len(shape) == 1 else 0
-    return (side, side) if side >= 4 and side * side == shape[0] and isinstance(likelihood, Bernoulli) else None
+    return (
+        (side, side) if side >= 4 and side * side == shape[0] and isinstance(likelihood, BernoulliLikelihood) else None
+    )

@@ -7,7 +7,7 @@ import torch
 from torch import Size, Tensor
 from torch.nn.functional import softplus
 
-__all__ = ["BinomialOfOneTotal", "log_coefficients"]
+__all__ = ["FixedTotalBinomial", "log_coefficients"]
 
 
 def log_coefficients(total: int) -> Tensor:
@@ -17,7 +17,7 @@ def log_coefficients(total: int) -> Tensor:
     return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
 
 
-class BinomialOfOneTotal(dist.Binomial):
+class FixedTotalBinomial(dist.Binomial):
     """Pyro's binomial, but that log C(n, k) is looked up.
 
     The coefficient depends on the counts alone. Pyro computes it by three log-gammas for every draw of every code,
@@ -31,15 +31,15 @@ class BinomialOfOneTotal(dist.Binomial):
     coefficients: Tensor
 
     @classmethod
-    def of(cls, coefficients: Tensor, logits: Tensor) -> BinomialOfOneTotal:
+    def of(cls, coefficients: Tensor, logits: Tensor) -> FixedTotalBinomial:
         """The distribution of counts from 0 to len(coefficients) − 1."""
         new = cls(len(coefficients) - 1, logits=logits)
         new.coefficients = coefficients
         return new
 
-    def expand(self, batch_shape: Size, _instance: dist.Distribution | None = None) -> BinomialOfOneTotal:
+    def expand(self, batch_shape: Size, _instance: dist.Distribution | None = None) -> FixedTotalBinomial:
         """The same distribution with a larger batch shape."""
-        new: BinomialOfOneTotal = super().expand(batch_shape, _instance)
+        new: FixedTotalBinomial = super().expand(batch_shape, _instance)
         new.coefficients = self.coefficients
         return new
 

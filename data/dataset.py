@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowvae.core.errors import FlowvaeError, plain_number, shown
 from flowvae.data.likelihoods import LikelihoodSpec, parse_likelihood
-from flowvae.errors import FlowvaeError, plain_number, shown
 
-__all__ = ["SPLITS", "DataIdentity", "DataSpec", "Dataset", "check_values", "check_widths"]
+__all__ = ["SPLITS", "DataIdentity", "DataSpec", "Dataset", "check_columns_agree", "check_values"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -92,7 +92,7 @@ class Dataset:
             )
         for split in SPLITS:
             self._check(split, getattr(self, split))
-        check_widths(self.name, {split: getattr(self, split) for split in SPLITS})
+        check_columns_agree(self.name, {split: getattr(self, split) for split in SPLITS})
         self._check_image_shape()
         self._check_by_split("labels", self.labels, dims=1)
         self._check_by_split("factors", self.factors, dims=2)
@@ -218,7 +218,7 @@ def check_values(where: str, x: Tensor, likelihood: LikelihoodSpec) -> None:
     _report(where, x, bad, f"{likelihood.support} ({likelihood})", _what_they_are(x) if bad.any() else "")
 
 
-def check_widths(name: str, splits: Mapping[str, Any]) -> None:
+def check_columns_agree(name: str, splits: Mapping[str, Any]) -> None:
     """Refuse splits (N, D) that differ in D.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from flowvae.data.dataset import Dataset, DataSpec
-from flowvae.data.likelihoods import Binomial
+from flowvae.data.likelihoods import BinomialLikelihood
 
 __all__ = ["Digits"]
 
@@ -42,7 +42,7 @@ class Digits(DataSpec):
             x[train],
             x[valid],
             x[test],
-            likelihood=Binomial(total=16),
+            likelihood=BinomialLikelihood(total=16),
             name="digits",
             preprocessing="none (grey levels 0..16 as counts)",
             split=f"stratified by label, test fixed, valid by seed {seed}",

@@ -16,15 +16,15 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from flowvae.data.binomial import BinomialOfOneTotal, log_coefficients
+from flowvae.core.errors import FlowvaeError, check_bool, check_int, check_number, nearest, shown
+from flowvae.data.binomial import FixedTotalBinomial, log_coefficients
 from flowvae.data.precision import LARGEST, SMALLEST, check_outliers, column_units
-from flowvae.errors import FlowvaeError, boolean, nearest, number, shown, whole
 
 __all__ = [
     "LIKELIHOODS",
-    "Bernoulli",
-    "Binomial",
-    "Gaussian",
+    "BernoulliLikelihood",
+    "BinomialLikelihood",
+    "GaussianLikelihood",
     "Likelihood",
     "LikelihoodSpec",
     "check_type",
@@ -94,7 +94,7 @@ class LikelihoodSpec(ABC):
         """The support in words."""
 
 
-class _BernoulliLikelihood(Likelihood):
+class _Bernoulli(Likelihood):
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         return dist.Bernoulli(logits=parameters).to_event(1)
 
@@ -103,7 +103,7 @@ class _BernoulliLikelihood(Likelihood):
 
 
 @dataclass(frozen=True)
-class Bernoulli(LikelihoodSpec):
+class BernoulliLikelihood(LikelihoodSpec):
     """Binary data, 0 or 1."""
 
     discrete: ClassVar[bool] = True
@@ -111,7 +111,7 @@ class Bernoulli(LikelihoodSpec):
 
     def build(self, train: Tensor) -> Likelihood:
         check_type(train)
-        return _BernoulliLikelihood(torch.zeros(()), torch.ones(()))
+        return _Bernoulli(torch.zeros(()), torch.ones(()))
 
     def violations(self, x: Tensor) -> Tensor:
         return (x != 0) & (x != 1)
@@ -120,7 +120,7 @@ class Bernoulli(LikelihoodSpec):
         return "bernoulli"
 
 
-class _BinomialLikelihood(Likelihood):
+class _Binomial(Likelihood):
     coefficients: Tensor
 
     def __init__(self, total: int) -> None:
@@ -129,14 +129,14 @@ class _BinomialLikelihood(Likelihood):
         self.register_buffer("coefficients", known, persistent=False)
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        return BinomialOfOneTotal.of(self.coefficients, parameters).to_event(1)
+        return FixedTotalBinomial.of(self.coefficients, parameters).to_event(1)
 
     def mean(self, parameters: Tensor) -> Tensor:
         return self.unit * torch.sigmoid(parameters)
 
 
 @dataclass(frozen=True)
-class Binomial(LikelihoodSpec):
+class BinomialLikelihood(LikelihoodSpec):
     """Counts from 0 to `total`, such as grey levels.
 
     Args:
@@ -147,7 +147,7 @@ class Binomial(LikelihoodSpec):
     total: int = 16
 
     def __post_init__(self) -> None:
-        whole(self, "total")
+        check_int(self, "total")
         if self.total > LARGEST_TOTAL:
             raise FlowvaeError(
                 f"Binomial.total = {shown(self.total)}: must be {LARGEST_TOTAL} at most. Its table takes "
@@ -161,7 +161,7 @@ class Binomial(LikelihoodSpec):
 
     def build(self, train: Tensor) -> Likelihood:
         check_type(train)
-        return _BinomialLikelihood(self.total)
+        return _Binomial(self.total)
 
     def violations(self, x: Tensor) -> Tensor:
         return (x < 0) | (x > self.total) | (x != x.round())
@@ -170,7 +170,7 @@ class Binomial(LikelihoodSpec):
         return f"binomial:{self.total}"
 
 
-class _GaussianLikelihood(Likelihood):
+class _Gaussian(Likelihood):
     """Normal with the decoder's output as mean, in units of the data's own location and spread."""
 
     log_scale: Tensor
@@ -194,7 +194,7 @@ class _GaussianLikelihood(Likelihood):
 
 
 @dataclass(frozen=True)
-class Gaussian(LikelihoodSpec):
+class GaussianLikelihood(LikelihoodSpec):
     """Real-valued data with Gaussian noise.
 
     Args:
@@ -213,8 +213,8 @@ class Gaussian(LikelihoodSpec):
     shared: bool = False
 
     def __post_init__(self) -> None:
-        number(self, "scale", optional=True)
-        boolean(self, "shared")
+        check_number(self, "scale", optional=True)
+        check_bool(self, "shared")
         if self.shared and self.scale is not None:
             raise FlowvaeError(
                 f"Gaussian.shared with scale = {self.scale:g}: a fixed scale is one for all anyway; drop one."
@@ -240,7 +240,7 @@ class Gaussian(LikelihoodSpec):
                 "so it has no spread for a noise scale of its own. Leave constant columns out, or have one scale for "
                 "all: gaussian:shared learns it, as for images, and gaussian:0.1 fixes it."
             )
-        return _GaussianLikelihood(center, unit, self.scale)
+        return _Gaussian(center, unit, self.scale)
 
     def violations(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x, dtype=torch.bool)
@@ -252,9 +252,9 @@ class Gaussian(LikelihoodSpec):
 
 
 LIKELIHOODS: dict[str, type[LikelihoodSpec]] = {
-    "bernoulli": Bernoulli,
-    "binomial": Binomial,
-    "gaussian": Gaussian,
+    "bernoulli": BernoulliLikelihood,
+    "binomial": BinomialLikelihood,
+    "gaussian": GaussianLikelihood,
 }
 
 
@@ -265,18 +265,18 @@ def parse_likelihood(text: str) -> LikelihoodSpec:
         FlowvaeError: for an unknown name or a number that does not belong to it.
 
     >>> parse_likelihood("binomial:16")
-    Binomial(total=16)
+    BinomialLikelihood(total=16)
     """
     name, colon, value = text.partition(":")
     if name not in LIKELIHOODS:
         raise FlowvaeError(f"likelihood {shown(text)}: {nearest(name, LIKELIHOODS)}")
     try:
         if name == "binomial":
-            return Binomial(int(value))
+            return BinomialLikelihood(int(value))
         if text == "gaussian:shared":
-            return Gaussian(shared=True)
+            return GaussianLikelihood(shared=True)
         if name == "gaussian":
-            return Gaussian(float(value) if colon else None)
+            return GaussianLikelihood(float(value) if colon else None)
     except ValueError as error:
         if isinstance(error, FlowvaeError):
             raise
@@ -285,7 +285,7 @@ def parse_likelihood(text: str) -> LikelihoodSpec:
         raise FlowvaeError(f"likelihood {shown(text)}: must have the form {form}.") from None
     if colon:
         raise FlowvaeError(f"likelihood {shown(text)}: bernoulli takes no number.")
-    return Bernoulli()
+    return BernoulliLikelihood()
 
 
 def check_type(train: Tensor) -> None:

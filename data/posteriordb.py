@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowvae.core.errors import FlowvaeError, nearest, one_line, shown, shown_path
 from flowvae.data.reading import read_arrays
-from flowvae.errors import FlowvaeError, nearest, one_line, shown, shown_path
 
 __all__ = ["REFERENCES", "Reference", "load_reference"]
 

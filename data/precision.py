@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowvae.errors import FlowvaeError
+from flowvae.core.errors import FlowvaeError
 
 __all__ = ["LARGEST", "SMALLEST", "check_outliers", "column_offsets", "column_units"]
 

@@ -12,8 +12,8 @@ from typing import IO, Any
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from flowvae.errors import FlowvaeError, shown, shown_path
-from flowvae.memory import check_memory
+from flowvae.core.errors import FlowvaeError, shown, shown_path
+from flowvae.core.memory import check_memory
 
 __all__ = ["data_path", "read_arrays"]
 

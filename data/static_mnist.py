@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flowvae.core.errors import FlowvaeError, shown, shown_path
 from flowvae.data.dataset import Dataset, DataSpec
-from flowvae.data.likelihoods import Bernoulli
+from flowvae.data.likelihoods import BernoulliLikelihood
 from flowvae.data.reading import data_path, read_arrays
-from flowvae.errors import FlowvaeError, shown, shown_path
 
 __all__ = ["StaticMNIST"]
 
@@ -59,7 +59,7 @@ class StaticMNIST(DataSpec):
             bits["train"],
             bits["valid"],
             bits.get("test", bits["valid"]),
-            likelihood=Bernoulli(),
+            likelihood=BernoulliLikelihood(),
             name="static-mnist",
             preprocessing="binarized once, fixed (Larochelle)",
             split=split,

@@ -1,47 +1,27 @@
 """Measures with units and protocols, the ArviZ export, and figures."""
 
-from flowvae.evaluation.activity import Activity, measure_activity
-from flowvae.evaluation.aggregated import AggregatedPosterior, ForeignCost, draw_codes
-from flowvae.evaluation.ais import AIS, measure_ais
-from flowvae.evaluation.arviz_export import to_arviz, weighed_to_arviz
-from flowvae.evaluation.arviz_versions import pareto_k, psis
-from flowvae.evaluation.base_space import from_base, has_base, to_base
-from flowvae.evaluation.bdmc import BDMC, measure_bdmc
-from flowvae.evaluation.bits_per_dim import FlowLikelihoods, flow_metrics, measure_flow
-from flowvae.evaluation.bound_plots import plot_bounds, plot_gaps
-from flowvae.evaluation.calibration import Calibration, calibrate, calibrate_fits, ecdf_band
-from flowvae.evaluation.classifier_test import ClassifierTest, measure_classifier
-from flowvae.evaluation.diagnostic_plots import plot_calibration, plot_khat
+from flowvae.evaluation.arviz.export import importance_sample_to_arviz, to_arviz
+from flowvae.evaluation.arviz.versions import pareto_k, psis
+from flowvae.evaluation.calibration.calibration import Calibration, calibrate, calibrate_fits, ecdf_band
+from flowvae.evaluation.calibration.nuts import compare_to_reference, run_nuts
+from flowvae.evaluation.calibration.predictive import predict
 from flowvae.evaluation.effort import Effort
-from flowvae.evaluation.explorer_plots import Scene, draw_state
-from flowvae.evaluation.feature_distances import compare_features, frechet_distance, kernel_distance, prdc
-from flowvae.evaluation.features import Classifier, Features, load_features, train_features, whiten
-from flowvae.evaluation.flow_plots import (
+from flowvae.evaluation.figures.bound_plots import plot_bounds, plot_gaps
+from flowvae.evaluation.figures.diagnostic_plots import plot_calibration, plot_khat
+from flowvae.evaluation.figures.explorer_plots import Scene, draw_state
+from flowvae.evaluation.figures.flow_plots import (
     interpolate,
     plot_density,
     plot_flow_samples,
     plot_interpolation,
     plot_steps,
 )
-from flowvae.evaluation.gaps import Gaps, measure_gaps
-from flowvae.evaluation.generated import generate
-from flowvae.evaluation.generation import Generation, expected_fid, fid_at_sizes, measure_generation
-from flowvae.evaluation.generation_plots import plot_fid_bias, plot_memorization
-from flowvae.evaluation.held_out_codes import HeldOutCodes, measure_held_out_codes
-from flowvae.evaluation.holes import Holes, measure_holes
-from flowvae.evaluation.images import image_grid, image_shape, show_images
-from flowvae.evaluation.importance import NarrowGuideWarning, NoisyParetoKWarning, Weighed, weigh, weigh_each
-from flowvae.evaluation.iwae import IWAE, measure_iwae
-from flowvae.evaluation.latent_plots import plot_activity, plot_holes
-from flowvae.evaluation.likelihood import Likelihoods, likelihood_metrics, measure_likelihoods
-from flowvae.evaluation.loo import LeaveOneOut, loo
-from flowvae.evaluation.measures import MEASURES, OF_HELD_OUT_DATA, Subject, Taken, check_measures
-from flowvae.evaluation.memorization import Memorization, measure_memorization
-from flowvae.evaluation.metrics import Metric, merge_metrics, read_metrics, write_metrics
-from flowvae.evaluation.nuts import compare_to_reference, run_nuts
-from flowvae.evaluation.path_plots import plot_paths, plot_traversals
-from flowvae.evaluation.paths import Paths, latent_paths, measure_paths
-from flowvae.evaluation.plots import (
+from flowvae.evaluation.figures.generation_plots import plot_fid_bias, plot_memorization
+from flowvae.evaluation.figures.images import image_grid, image_shape, show_images
+from flowvae.evaluation.figures.interpolation_plots import plot_paths, plot_traversals
+from flowvae.evaluation.figures.latent_plots import plot_activity, plot_holes
+from flowvae.evaluation.figures.posterior_plots import plot_funnel
+from flowvae.evaluation.figures.run_plots import (
     draw_figures,
     plot_history,
     plot_latent,
@@ -50,12 +30,38 @@ from flowvae.evaluation.plots import (
     plot_samples,
     write_figure,
 )
-from flowvae.evaluation.posterior_plots import plot_funnel
-from flowvae.evaluation.predictive import predict
-from flowvae.evaluation.surgery import Surgery, measure_surgery
-from flowvae.evaluation.tempering import Tempering
-from flowvae.evaluation.two_sample import MMD, measure_mmd
-from flowvae.evaluation.weights import COMPILE, Draws, importance_draws, log_mean
+from flowvae.evaluation.latent.activity import Activity, measure_activity
+from flowvae.evaluation.latent.aggregated_posterior import AggregatedPosterior, ForeignCost, draw_codes
+from flowvae.evaluation.latent.base_space import from_base, has_base, to_base
+from flowvae.evaluation.latent.classifier_test import ClassifierTest, measure_classifier
+from flowvae.evaluation.latent.holes import Holes, measure_holes
+from flowvae.evaluation.latent.interpolation import Interpolation, interpolate_codes, measure_interpolation
+from flowvae.evaluation.latent.prior_overfitting import PriorOverfitting, measure_prior_overfitting
+from flowvae.evaluation.latent.surgery import Surgery, measure_surgery
+from flowvae.evaluation.latent.two_sample import MMD, measure_mmd
+from flowvae.evaluation.likelihood.ais import AIS, measure_ais
+from flowvae.evaluation.likelihood.annealed_hmc import AnnealedHMC
+from flowvae.evaluation.likelihood.bdmc import BDMC, measure_bdmc
+from flowvae.evaluation.likelihood.bits_per_dim import FlowLikelihoods, flow_metrics, measure_flow
+from flowvae.evaluation.likelihood.elbo_and_nll import Likelihoods, likelihood_metrics, measure_likelihoods
+from flowvae.evaluation.likelihood.gaps import Gaps, measure_gaps
+from flowvae.evaluation.likelihood.importance_sampling import (
+    ImportanceSample,
+    NarrowGuideWarning,
+    NoisyParetoKWarning,
+    importance_sample,
+    importance_sample_each,
+)
+from flowvae.evaluation.likelihood.importance_weights import COMPILE, Draws, importance_draws, log_mean
+from flowvae.evaluation.likelihood.iwae import IWAE, measure_iwae
+from flowvae.evaluation.likelihood.loo import LeaveOneOut, loo
+from flowvae.evaluation.metric import Metric, merge_metrics, read_metrics, write_metrics
+from flowvae.evaluation.registry import MEASURES, OF_HELD_OUT_DATA, EvaluationContext, MeasureResult, check_measures
+from flowvae.evaluation.samples.feature_distances import compare_features, frechet_distance, kernel_distance, prdc
+from flowvae.evaluation.samples.features import Classifier, Features, load_features, train_features, whiten
+from flowvae.evaluation.samples.generation import Generation, expected_fid, fid_at_sizes, measure_generation
+from flowvae.evaluation.samples.memorization import Memorization, measure_memorization
+from flowvae.evaluation.samples.sampling import generate
 
 __all__ = [
     "AIS",
@@ -67,31 +73,31 @@ __all__ = [
     "OF_HELD_OUT_DATA",
     "Activity",
     "AggregatedPosterior",
+    "AnnealedHMC",
     "Calibration",
     "Classifier",
     "ClassifierTest",
     "Draws",
     "Effort",
+    "EvaluationContext",
     "Features",
     "FlowLikelihoods",
     "ForeignCost",
     "Gaps",
     "Generation",
-    "HeldOutCodes",
     "Holes",
+    "ImportanceSample",
+    "Interpolation",
     "LeaveOneOut",
     "Likelihoods",
+    "MeasureResult",
     "Memorization",
     "Metric",
     "NarrowGuideWarning",
     "NoisyParetoKWarning",
-    "Paths",
+    "PriorOverfitting",
     "Scene",
-    "Subject",
     "Surgery",
-    "Taken",
-    "Tempering",
-    "Weighed",
     "calibrate",
     "calibrate_fits",
     "check_measures",
@@ -111,9 +117,12 @@ __all__ = [
     "image_grid",
     "image_shape",
     "importance_draws",
+    "importance_sample",
+    "importance_sample_each",
+    "importance_sample_to_arviz",
     "interpolate",
+    "interpolate_codes",
     "kernel_distance",
-    "latent_paths",
     "likelihood_metrics",
     "load_features",
     "log_mean",
@@ -125,13 +134,13 @@ __all__ = [
     "measure_flow",
     "measure_gaps",
     "measure_generation",
-    "measure_held_out_codes",
     "measure_holes",
+    "measure_interpolation",
     "measure_iwae",
     "measure_likelihoods",
     "measure_memorization",
     "measure_mmd",
-    "measure_paths",
+    "measure_prior_overfitting",
     "measure_surgery",
     "merge_metrics",
     "pareto_k",
@@ -164,9 +173,6 @@ __all__ = [
     "to_arviz",
     "to_base",
     "train_features",
-    "weigh",
-    "weigh_each",
-    "weighed_to_arviz",
     "whiten",
     "write_figure",
     "write_metrics",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from flowvae.errors import whole
-from flowvae.evaluation.tempering import Tempering
+from flowvae.core.errors import check_int
+from flowvae.evaluation.likelihood.annealed_hmc import AnnealedHMC
 
 __all__ = ["Effort"]
 
@@ -23,11 +23,11 @@ class Effort:
 
     rows: int = 64
     refinement: int = 500
-    tempering: Tempering = field(default_factory=lambda: Tempering(chains=16, temperatures=100))
+    tempering: AnnealedHMC = field(default_factory=lambda: AnnealedHMC(chains=16, temperatures=100))
 
     def __post_init__(self) -> None:
-        whole(self, "rows")
-        whole(self, "refinement")
+        check_int(self, "rows")
+        check_int(self, "refinement")
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for a protocol."""

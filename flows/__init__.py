@@ -22,29 +22,29 @@
 | `InverseCDFTransform` | any distribution on the line, and N(0, 1): the universal flow in one dimension |
 """
 
-from flowvae.flows.actnorm import ActNorm
-from flowvae.flows.bpf import BPF
-from flowvae.flows.bridge import PyroFlow, to_pyro
+from flowvae.flows.autoregressive.bpf import BPF
+from flowvae.flows.autoregressive.iaf import IAF
+from flowvae.flows.autoregressive.maf import MAF
+from flowvae.flows.autoregressive.monotonic import NAF, SOSPF, UNAF
+from flowvae.flows.autoregressive.nsf import NSF, CouplingNSF
 from flowvae.flows.check import check_flow
-from flowvae.flows.cnf import CNF
-from flowvae.flows.gaussianization import GF
-from flowvae.flows.glow import Glow, initialize_from_data
-from flowvae.flows.householder import Householder
-from flowvae.flows.iaf import IAF
+from flowvae.flows.continuous.cnf import CNF
+from flowvae.flows.coupling.nice import NICE
+from flowvae.flows.coupling.realnvp import RealNVP
+from flowvae.flows.image.glow import Glow, initialize_from_data
 from flowvae.flows.inverse import Inverse
-from flowvae.flows.inverse_cdf import InverseCDFTransform
-from flowvae.flows.linear import Linear
-from flowvae.flows.maf import MAF
-from flowvae.flows.neural import NAF, SOSPF, UNAF
-from flowvae.flows.nice import NICE
-from flowvae.flows.nsf import NSF, CouplingNSF
-from flowvae.flows.permutation import Permutation
-from flowvae.flows.planar import Planar
-from flowvae.flows.radial import Radial
-from flowvae.flows.realnvp import RealNVP
-from flowvae.flows.residual import Residual
+from flowvae.flows.layers.actnorm import ActNorm
+from flowvae.flows.layers.gaussianization import GF
+from flowvae.flows.layers.inverse_cdf import InverseCDFTransform
+from flowvae.flows.linear.householder import Householder
+from flowvae.flows.linear.linear import Linear
+from flowvae.flows.linear.permutation import Permutation
+from flowvae.flows.planar.planar import Planar
+from flowvae.flows.planar.radial import Radial
+from flowvae.flows.planar.sylvester import Sylvester
+from flowvae.flows.pyro_adapter import PyroFlow, to_pyro
+from flowvae.flows.residual.residual import Residual
 from flowvae.flows.spec import Cost, FlowSpec
-from flowvae.flows.sylvester import Sylvester
 
 __all__ = [
     "BPF",

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from zuko.lazy import LazyTransform
 
-from flowvae.errors import FlowvaeError, one_line
+from flowvae.core.errors import FlowvaeError, one_line
+from flowvae.core.seeds import derive, seeded
 from flowvae.flows.spec import FlowSpec
-from flowvae.seeds import derive, seeded
 
 __all__ = ["check_flow"]
 

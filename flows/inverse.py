@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Generic, TypeVar
 import tyro
 from zuko.lazy import LazyTransform
 
-from flowvae.errors import FlowvaeError, shown
+from flowvae.core.errors import FlowvaeError, shown
 from flowvae.flows.spec import Cost, FlowSpec
 
 __all__ = ["Inverse"]

@@ -13,7 +13,7 @@ from zuko.distributions import DiagNormal
 from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.lazy import Flow, LazyComposedTransform, LazyDistribution, LazyTransform, UnconditionalDistribution
 
-from flowvae.errors import MOST_LAYERS, FlowvaeError, SlowDirectionWarning, sizes, whole
+from flowvae.core.errors import MOST_LAYERS, FlowvaeError, SlowDirectionWarning, check_int, check_widths
 
 __all__ = [
     "Cost",
@@ -110,8 +110,8 @@ class NetworkFlowSpec(FlowSpec):
     hidden_features: tuple[int, ...] = (32,)
 
     def __post_init__(self) -> None:
-        whole(self, "transforms", most=MOST_LAYERS)
-        sizes(self, "hidden_features")
+        check_int(self, "transforms", most=MOST_LAYERS)
+        check_widths(self, "hidden_features")
 
 
 class _HasCost(Protocol):

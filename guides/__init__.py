@@ -12,7 +12,7 @@ r"""Pyro guides.
 """
 
 from flowvae.guides.amortized import AmortizedGuide, GuideSpec
-from flowvae.guides.automatic import AutoFlow
+from flowvae.guides.automatic.auto_flow import AutoFlow
 from flowvae.guides.dequantization import FlowNoise, UniformNoise
 from flowvae.guides.flow import FlowGuide
 from flowvae.guides.gaussian import FullRank, Gaussian

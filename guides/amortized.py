@@ -11,9 +11,9 @@ import pyro
 from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
-from flowvae.flows.bridge import to_pyro
+from flowvae.flows.pyro_adapter import to_pyro
 from flowvae.flows.spec import Cost
-from flowvae.guides.local import local_parameters
+from flowvae.guides.local_parameters import local_parameters
 from flowvae.networks import check_columns, check_rows, columns_of, declare_parameters
 
 __all__ = ["AmortizedGuide", "GuideSpec", "LogJoint"]

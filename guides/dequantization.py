@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 from zuko.lazy import Flow, LazyComposedTransform, LazyDistribution, LazyTransform, UnconditionalTransform
 
-from flowvae.flows.bridge import to_pyro
+from flowvae.flows.pyro_adapter import to_pyro
 from flowvae.flows.spec import FlowSpec, standard_normal, warn_if_slow
 from flowvae.guides.flow import check_posterior
 from flowvae.networks import check_rows, columns_of, declare_parameters

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from zuko.distributions import NormalizingFlow
 from zuko.lazy import LazyDistribution, LazyTransform
 
-from flowvae.errors import FlowvaeError, boolean, one_of, shown, whole
+from flowvae.core.errors import FlowvaeError, check_bool, check_choice, check_int, shown
 from flowvae.flows.spec import Cost, FlowSpec, warn_if_slow
 from flowvae.guides.amortized import GuideSpec
 from flowvae.guides.gaussian import BASES
@@ -62,9 +62,9 @@ class FlowGuide(GuideSpec, Generic[Family]):
 
     def __post_init__(self) -> None:
         check_posterior(self, self.flow)
-        one_of(self, "base", BASES)
-        boolean(self, "conditioned")
-        whole(self, "context")
+        check_choice(self, "base", BASES)
+        check_bool(self, "conditioned")
+        check_int(self, "context")
 
     def build(self, features: int, context: int) -> LazyDistribution:
         warn_if_slow(self.flow, features, "as a guide")

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
-from flowvae.errors import MOST_LAYERS, boolean, number, one_of, whole
-from flowvae.flows.bridge import to_pyro
+from flowvae.core.errors import MOST_LAYERS, check_bool, check_choice, check_int, check_number
+from flowvae.flows.pyro_adapter import to_pyro
 from flowvae.flows.spec import Cost
 from flowvae.guides.amortized import AmortizedGuide, GuideSpec, LogJoint
 from flowvae.guides.gaussian import BASES
-from flowvae.guides.local import distribution_at, even_noise, push
+from flowvae.guides.local_parameters import distribution_at, push, sobol_normal
 from flowvae.networks import eval_mode
 
 __all__ = ["SemiAmortized", "SemiAmortizedGuide"]
@@ -35,7 +35,7 @@ class SemiAmortized(GuideSpec):
         base: "gaussian" (independent dimensions) or "full-rank".
         steps: T, in training and afterwards.
         learning_rate: α.
-        draws: from q a datum and step, evenly spread (`even_noise`). Their noise is drawn when the guide is built,
+        draws: from q a datum and step, evenly spread (`sobol_normal`). Their noise is drawn when the guide is built,
             another one for each step, and is the same for all data and for ever: q(z | x) is a function of x alone.
         clip: the largest norm that the gradient of a datum keeps; none: no clipping.
         second_order: whether training differentiates through the steps, so that the encoder learns to start them and
@@ -57,12 +57,12 @@ class SemiAmortized(GuideSpec):
     second_order: bool = True
 
     def __post_init__(self) -> None:
-        one_of(self, "base", BASES)
-        whole(self, "steps", most=MOST_LAYERS)
-        number(self, "learning_rate")
-        whole(self, "draws", most=2**30)  # of a Sobol sequence
-        number(self, "clip", optional=True)
-        boolean(self, "second_order")
+        check_choice(self, "base", BASES)
+        check_int(self, "steps", most=MOST_LAYERS)
+        check_number(self, "learning_rate")
+        check_int(self, "draws", most=2**30)  # of a Sobol sequence
+        check_number(self, "clip", optional=True)
+        check_bool(self, "second_order")
 
     def build(self, features: int, context: int) -> LazyDistribution:
         return BASES[self.base]().build(features, context)
@@ -100,7 +100,7 @@ class SemiAmortizedGuide(AmortizedGuide):
         self.settings = settings
         like = next(head.parameters())
         seeds = torch.randint(2**31, (settings.steps,)).tolist()
-        noise = [even_noise(settings.draws, features, seed, like) for seed in seeds]
+        noise = [sobol_normal(settings.draws, features, seed, like) for seed in seeds]
         self.register_buffer("noise", torch.stack(noise))
 
     def posterior(self, x: Tensor) -> torch.distributions.Distribution:

@@ -11,9 +11,9 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoContinuous
 from torch import Tensor
 
-from flowvae.guides.constrained import Constrain
+from flowvae.guides.automatic.constrained import Constrain
 
-__all__ = ["batch_and_match", "climb", "plate_depth", "unconstrained_log_joint"]
+__all__ = ["batch_and_match", "maximize_smoothed", "plate_depth", "unconstrained_log_joint"]
 
 DRAWS = 64  # an iteration
 
@@ -27,7 +27,7 @@ def batch_and_match(
     the mismatch between ∇ log q and g on the batch plus a proximity term KL(q_old ‖ q) / λ. It has no step size in
     the units of z: scales that differ by orders of magnitude, or collinear variables, cost it nothing, and on a
     Gaussian density it is exact after a few iterations. From a start that is many standard deviations away it creeps,
-    so `climb` first. λ = 64 D for the first half, then over 1, 2, 3, …, so that noise averages out.
+    so `maximize_smoothed` first. λ = 64 D for the first half, then over 1, 2, 3, …, so that noise averages out.
 
     Draws at which the density or its score is not finite are left out of their batch.
 
@@ -80,7 +80,7 @@ def batch_and_match(
     return loc, torch.linalg.cholesky(covariance)
 
 
-def climb(log_density: Callable[[Tensor], Tensor], loc: Tensor, scale: float, draws: int = 32) -> Tensor:
+def maximize_smoothed(log_density: Callable[[Tensor], Tensor], loc: Tensor, scale: float, draws: int = 32) -> Tensor:
     """The location that maximizes E log p(loc + scale ε) over a fixed set of ε ~ N(0, I), by L-BFGS; shape (D,).
 
     The width keeps it off the infinite peaks that hierarchical models have, where a mode would be sought in vain.

@@ -12,10 +12,10 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoContinuous, AutoDelta, AutoGuide, AutoGuideList
 from pyro.poutine.util import site_is_subsample
 
-from flowvae.errors import FlowvaeError
-from flowvae.guides.automatic import AutoFlow
-from flowvae.guides.prototype import check_plates
-from flowvae.guides.supports import is_circular, is_fixed, same_set, support_of
+from flowvae.core.errors import FlowvaeError
+from flowvae.guides.automatic.auto_flow import AutoFlow
+from flowvae.guides.automatic.prototype import check_plates
+from flowvae.guides.automatic.supports import is_circular, is_fixed, same_set, support_of
 
 __all__ = ["NarrowGuideWarning", "check_guide", "check_same_sites", "check_supports", "warn_if_narrow"]
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flowvae.errors import DamagedError, FlowvaeError, one_line
-from flowvae.files import atomic_write
+from flowvae.core.errors import DamagedError, FlowvaeError, one_line
+from flowvae.core.files import atomic_write
 
 __all__ = ["checkpoint_digest", "history_table", "load_checkpoint", "save_checkpoint"]
 

@@ -21,19 +21,19 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from flowvae.errors import DamagedError, FlowvaeError, number, one_of, shown, whole
+from flowvae.core.errors import DamagedError, FlowvaeError, check_choice, check_int, check_number, shown
+from flowvae.core.memory import check_memory
+from flowvae.core.seeds import derive, seeded
 from flowvae.guides import AmortizedGuide
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
-from flowvae.inference.capture import EagerWarning
 from flowvae.inference.checkpoint import history_table, load_checkpoint, save_checkpoint
-from flowvae.inference.compiled import MODES, CompiledTrace_ELBO
+from flowvae.inference.compile.capture import EagerWarning
+from flowvae.inference.compile.compiled import MODES, CompiledTrace_ELBO
 from flowvae.inference.not_finite import cause_at_start, extreme_value, outlier
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam, NonFiniteError
-from flowvae.memory import check_memory
 from flowvae.networks import eval_mode
-from flowvae.seeds import derive, seeded
 
-__all__ = ["Fitted", "Inference", "TrainingStopped", "best_weights", "choose_device", "fit"]
+__all__ = ["Fitted", "Training", "TrainingStopped", "best_weights", "choose_device", "fit"]
 
 
 ENOUGH = 1000  # steps that pay for a capture
@@ -46,7 +46,7 @@ class TrainingStopped(FlowvaeError):  # noqa: N818  (what happened, not what cla
 
 
 @dataclass(frozen=True)
-class Inference:
+class Training:
     """Settings of the training.
 
     Args:
@@ -89,17 +89,17 @@ class Inference:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "particles", "patience", "validation_draws"):
-            whole(self, name)
+            check_int(self, name)
         for name in ("kl_warmup", "tempering"):
-            whole(self, name, least=0)
-        one_of(self, "compile", ("auto", "none", *MODES))
+            check_int(self, name, least=0)
+        check_choice(self, "compile", ("auto", "none", *MODES))
         if not isinstance(self.device, str) or not DEVICE.fullmatch(self.device):
             raise FlowvaeError(f"device = {shown(self.device)}: must be auto, cpu, cuda, cuda:0 or mps.")
-        number(self, "learning_rate")
-        number(self, "clip", optional=True)
+        check_number(self, "learning_rate")
+        check_number(self, "clip", optional=True)
         for name in ("weight_decay", "prior_decay", "checkpoint_seconds"):
-            number(self, name, least=0)
-        number(self, "kl_weight")
+            check_number(self, name, least=0)
+        check_number(self, "kl_weight")
         if self.kl_warmup and self.tempering:
             raise FlowvaeError(
                 f"kl_warmup = {self.kl_warmup} and tempering = {self.tempering}: two different annealings; "
@@ -182,7 +182,7 @@ def fit(
     guide: nn.Module,
     train: Tensor,
     valid: Tensor,
-    settings: Inference,
+    settings: Training,
     seed: int = 0,
     checkpoint: Path | None = None,
     facts: dict[str, Any] | None = None,
@@ -289,7 +289,7 @@ def fit(
 
 
 def _svi(
-    model: nn.Module, guide: nn.Module, optim: JointAdam, settings: Inference, steps_an_epoch: int, rows: int
+    model: nn.Module, guide: nn.Module, optim: JointAdam, settings: Training, steps_an_epoch: int, rows: int
 ) -> tuple[SVI, Ramp]:
     """Pyro's SVI over the annealed pair, on batches of so many rows, and the ramp that the annealing follows."""
     annealed_model: Callable[..., Any] = model
@@ -323,7 +323,7 @@ def _train_epoch(
     ramp: Ramp,
     train: Tensor,
     rows: int,
-    settings: Inference,
+    settings: Training,
     seed: int,
     epoch: int,
     checkpoint: Path | None,
@@ -381,7 +381,7 @@ def _elsewhere(checkpoint: Path | None) -> str:
 
 
 @torch.no_grad()
-def _validation_elbo(model: nn.Module, guide: nn.Module, valid: Tensor, settings: Inference, seed: int) -> float:
+def _validation_elbo(model: nn.Module, guide: nn.Module, valid: Tensor, settings: Training, seed: int) -> float:
     """Mean ELBO in nats per datum, its KL term weighted as after any warm-up; the same noise at every epoch."""
     draws = settings.validation_draws
     pair: tuple[Callable[..., Any], ...] = (model, guide)
@@ -402,7 +402,7 @@ def _validation_elbo(model: nn.Module, guide: nn.Module, valid: Tensor, settings
     return total / len(valid)
 
 
-def _out_of_patience(state: _Progress, settings: Inference) -> bool:
+def _out_of_patience(state: _Progress, settings: Training) -> bool:
     return state.best_epoch >= 0 and state.epoch - 1 - state.best_epoch >= settings.patience
 
 

@@ -11,7 +11,7 @@ from pyro.infer import Trace_ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from flowvae.errors import FlowvaeError
+from flowvae.core.errors import FlowvaeError
 
 __all__ = ["FiniteTraceELBO", "JointAdam", "NonFiniteError"]
 

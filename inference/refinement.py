@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from zuko.lazy import LazyDistribution
 
-from flowvae.errors import FlowvaeError, shown, whole_number
-from flowvae.flows.bridge import to_pyro
-from flowvae.flows.residual import ContractiveMLP
+from flowvae.core.errors import FlowvaeError, check_int_value, shown
+from flowvae.core.memory import check_memory
+from flowvae.core.seeds import derive, seeded
+from flowvae.flows.pyro_adapter import to_pyro
+from flowvae.flows.residual.residual import ContractiveMLP
 from flowvae.guides import AmortizedGuide
-from flowvae.guides.local import LINEAR, even_noise, push
-from flowvae.inference.joint import log_joint
-from flowvae.memory import check_memory
+from flowvae.guides.local_parameters import LINEAR, push, sobol_normal
+from flowvae.inference.log_density import log_joint
 from flowvae.networks import declare_parameters, in_eval_mode
-from flowvae.seeds import derive, seeded
 
 __all__ = ["RefinedGuide", "refine"]
 
@@ -119,7 +119,7 @@ def refine(
         x: data, shape (N, D).
         steps: Adam's steps.
         learning_rate: Adam's step size at the start.
-        draws: draws from the guide a datum and step; see `even_noise`.
+        draws: draws from the guide a datum and step; see `sobol_normal`.
         seed: decides the noise.
         rows: data that are fitted at a time, which bounds the memory and changes no result.
         progress: whether to show a progress bar.
@@ -130,7 +130,7 @@ def refine(
     """
     guide.check(x)
     for name, value in (("steps", steps), ("draws", draws), ("rows", rows)):
-        whole_number(f"refine: {name}", value)
+        check_int_value(f"refine: {name}", value)
     if not 0 < learning_rate < float("inf"):
         raise FlowvaeError(f"refine: learning_rate = {shown(learning_rate)}: must be a number above 0.")
     heads, gains, features = [], [], []
@@ -193,7 +193,7 @@ class _Climb:
         """Of each datum, in nats, shape (N,), by noise that is the same for all of them."""
         own = derive(self.seed, "refine", purpose)
         with seeded(own):  # for densities that are estimated themselves
-            z, log_q = push(self.head(self.features), even_noise(draws, self.latent, own, self.x))
+            z, log_q = push(self.head(self.features), sobol_normal(draws, self.latent, own, self.x))
             return (log_joint(self.model, self.x, z) - log_q).mean(0)
 
 

@@ -5,39 +5,44 @@ Models that teach hold their data and are called without arguments, so that any 
 """
 
 from flowvae.models.autoregressive import Autoregressive, AutoregressiveModel
-from flowvae.models.banana import Banana
 from flowvae.models.dequantized import DequantizedFlow
-from flowvae.models.discretized import DiscretizedLogisticMixture
-from flowvae.models.eight_schools import EightSchools
+from flowvae.models.examples.banana import Banana
+from flowvae.models.examples.eight_schools import EightSchools
+from flowvae.models.examples.funnel import Funnel
+from flowvae.models.examples.garch import Garch11
+from flowvae.models.examples.linear_gaussian import LinearGaussian
+from flowvae.models.examples.ordered_mixture import OrderedMixture, OrderedNormal
+from flowvae.models.examples.reference_models import REFERENCE_MODELS, reference_model
+from flowvae.models.examples.regression import LinearRegression
 from flowvae.models.flow_decoder import FlowDecoder
 from flowvae.models.flow_model import FlowModel
-from flowvae.models.funnel import Funnel
-from flowvae.models.garch import Garch11
-from flowvae.models.heads import (
-    BernoulliHead,
-    CategoricalHead,
-    GaussianMixtureHead,
-    Head,
-    HeadSpec,
-    LogisticMixtureHead,
-    default_head,
+from flowvae.models.likelihoods.autoregressive_distribution import AutoregressiveDistribution
+from flowvae.models.likelihoods.autoregressive_likelihoods import (
+    AutoregressiveBernoulli,
+    AutoregressiveCategorical,
+    AutoregressiveGaussianMixture,
+    AutoregressiveLikelihood,
+    AutoregressiveLikelihoodSpec,
+    AutoregressiveLogisticMixture,
+    default_autoregressive_likelihood,
 )
-from flowvae.models.linear_gaussian import LinearGaussian
-from flowvae.models.ordered_mixture import OrderedMixture, OrderedNormal
-from flowvae.models.priors import Mixture, PriorSpec, StandardNormal, check_prior, warn_if_improper
-from flowvae.models.product_rule import ProductRule
-from flowvae.models.reference_models import REFERENCE_MODELS, reference_model
-from flowvae.models.regression import LinearRegression
+from flowvae.models.likelihoods.discretized import DiscretizedLogisticMixture
+from flowvae.models.priors.priors import Mixture, PriorSpec, StandardNormal, check_prior, warn_if_improper
 from flowvae.models.vae import VAE
 
 __all__ = [
     "REFERENCE_MODELS",
     "VAE",
     "Autoregressive",
+    "AutoregressiveBernoulli",
+    "AutoregressiveCategorical",
+    "AutoregressiveDistribution",
+    "AutoregressiveGaussianMixture",
+    "AutoregressiveLikelihood",
+    "AutoregressiveLikelihoodSpec",
+    "AutoregressiveLogisticMixture",
     "AutoregressiveModel",
     "Banana",
-    "BernoulliHead",
-    "CategoricalHead",
     "DequantizedFlow",
     "DiscretizedLogisticMixture",
     "EightSchools",
@@ -45,20 +50,15 @@ __all__ = [
     "FlowModel",
     "Funnel",
     "Garch11",
-    "GaussianMixtureHead",
-    "Head",
-    "HeadSpec",
     "LinearGaussian",
     "LinearRegression",
-    "LogisticMixtureHead",
     "Mixture",
     "OrderedMixture",
     "OrderedNormal",
     "PriorSpec",
-    "ProductRule",
     "StandardNormal",
     "check_prior",
-    "default_head",
+    "default_autoregressive_likelihood",
     "reference_model",
     "warn_if_improper",
 ]

@@ -8,11 +8,15 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from flowvae.core.errors import FlowvaeError
 from flowvae.data import Dataset
-from flowvae.errors import FlowvaeError
-from flowvae.models.heads import Head, HeadSpec, default_head
-from flowvae.models.observed import how_many
-from flowvae.models.product_rule import ProductRule
+from flowvae.models.checks import batch_size
+from flowvae.models.likelihoods.autoregressive_distribution import AutoregressiveDistribution
+from flowvae.models.likelihoods.autoregressive_likelihoods import (
+    AutoregressiveLikelihood,
+    AutoregressiveLikelihoodSpec,
+    default_autoregressive_likelihood,
+)
 from flowvae.networks import MADE, CausalNetwork, CausalSpec, declare_parameters, in_eval_mode
 
 __all__ = ["Autoregressive", "AutoregressiveModel"]
@@ -34,7 +38,7 @@ class AutoregressiveModel(nn.Module):
         Germain et al. (2015); van den Oord et al. (2016); see the networks.
     """
 
-    def __init__(self, network: CausalNetwork, head: Head) -> None:
+    def __init__(self, network: CausalNetwork, head: AutoregressiveLikelihood) -> None:
         super().__init__()
         if network.parameters_each != head.parameters_each:
             raise FlowvaeError(
@@ -53,12 +57,12 @@ class AutoregressiveModel(nn.Module):
         if x is not None:
             self._check(x)
         declare_parameters("model", self)
-        with pyro.plate("data", how_many(x, size, self, self.network.features)):
+        with pyro.plate("data", batch_size(x, size, self, self.network.features)):
             return pyro.sample("x", self.distribution(context), obs=x)
 
-    def distribution(self, context: Tensor | None = None) -> ProductRule:
+    def distribution(self, context: Tensor | None = None) -> AutoregressiveDistribution:
         """p(x | context), batch shape that of the context, event shape (D,)."""
-        return ProductRule(self.network, self.head, context)
+        return AutoregressiveDistribution(self.network, self.head, context)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Exact log p(x) in nats, (..., D) → (...): a log-probability for counts, a log-density for real data.
@@ -110,7 +114,7 @@ class Autoregressive:
     """
 
     network: CausalSpec = field(default_factory=MADE)
-    head: HeadSpec | None = None
+    head: AutoregressiveLikelihoodSpec | None = None
 
     def build(self, data: Dataset, context: int = 0) -> AutoregressiveModel:
         """The model of these data, given a context (..., C) if C is not zero.
@@ -118,6 +122,6 @@ class Autoregressive:
         Raises:
             FlowvaeError: if the head is for other numbers, or the network needs images and the data are none.
         """
-        head = (self.head or default_head(data.likelihood)).build(data.likelihood, data.train)
+        head = (self.head or default_autoregressive_likelihood(data.likelihood)).build(data.likelihood, data.train)
         network = self.network.network(data.features, head.parameters_each, context, data.image_shape)
         return AutoregressiveModel(network, head)

@@ -11,17 +11,17 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
-from flowvae.errors import FlowvaeError, whole_number
-from flowvae.flows.bridge import to_pyro
-from flowvae.flows.logit import Logit
+from flowvae.core.errors import FlowvaeError, check_int_value
+from flowvae.flows.layers.logit import Logit
+from flowvae.flows.pyro_adapter import to_pyro
+from flowvae.models.checks import batch_size
 from flowvae.models.flow_model import FlowModel
-from flowvae.models.observed import how_many
 from flowvae.networks import declare_parameters
 
-__all__ = ["DequantizedFlow", "Noisy"]
+__all__ = ["DequantizedDensity", "DequantizedFlow"]
 
 
-class Noisy(TorchDistribution):
+class DequantizedDensity(TorchDistribution):
     """Counts x next to a noise u: the density p_v(x + u) of a continuous v, event shape (D,).
 
     Over x and u ∈ [0, 1)^D together it is one distribution: x = ⌊v⌋, u = v − ⌊v⌋. Given u alone it is not
@@ -49,9 +49,9 @@ class Noisy(TorchDistribution):
         """Log p_v(value + u) in nats; value of shape (..., D)."""
         return self.continuous.log_prob(value + self.noise)
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Noisy:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> DequantizedDensity:
         """The same with its batch shape expanded."""
-        return Noisy(self.continuous, self.noise.expand(*batch_shape, self.noise.shape[-1]), self.total)
+        return DequantizedDensity(self.continuous, self.noise.expand(*batch_shape, self.noise.shape[-1]), self.total)
 
 
 class DequantizedFlow(FlowModel):
@@ -86,7 +86,7 @@ class DequantizedFlow(FlowModel):
     """
 
     def __init__(self, transform: LazyTransform, features: int, total: int, alpha: float = 0.05) -> None:
-        whole_number("DequantizedFlow.total", total)
+        check_int_value("DequantizedFlow.total", total)
         super().__init__(LazyComposedTransform(Logit(total, alpha), transform), features)
         self.total = total
         self.alpha = alpha
@@ -100,13 +100,13 @@ class DequantizedFlow(FlowModel):
             FlowvaeError: if neither is given, or for data of another shape or type, or that are not counts.
         """
         declare_parameters("model", self)
-        with pyro.plate("data", how_many(x, size, self, self.features)):
+        with pyro.plate("data", batch_size(x, size, self, self.features)):
             continuous = to_pyro(self.flow())
             if x is None:
                 return pyro.deterministic("x", self._count(pyro.sample("v", continuous)), event_dim=1)
             self._check(x)
             noise = pyro.sample("noise", dist.Uniform(torch.zeros_like(x), torch.ones_like(x)).to_event(1))
-            return pyro.sample("x", Noisy(continuous, noise, self.total), obs=x)
+            return pyro.sample("x", DequantizedDensity(continuous, noise, self.total), obs=x)
 
     def encode(self, x: Tensor) -> Tensor:
         """The base point u = T⁻¹(x + ½) of the middle of each cell, shape (..., D)."""

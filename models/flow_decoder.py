@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from zuko.lazy import LazyTransform
 
-from flowvae.errors import FlowvaeError, shown
+from flowvae.core.errors import FlowvaeError, shown
 from flowvae.flows import FlowSpec
 from flowvae.flows.spec import warn_if_slow
 from flowvae.networks import MLP

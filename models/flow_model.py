@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.distributions import Transform
 from zuko.lazy import Flow, LazyTransform
 
-from flowvae.errors import FlowvaeError, shown
-from flowvae.flows.bridge import to_pyro
+from flowvae.core.errors import FlowvaeError, shown
+from flowvae.flows.pyro_adapter import to_pyro
 from flowvae.flows.spec import standard_normal
-from flowvae.models.observed import how_many
+from flowvae.models.checks import batch_size
 from flowvae.networks import declare_parameters, in_eval_mode
 
 __all__ = ["FlowModel"]
@@ -45,7 +45,7 @@ class FlowModel(nn.Module):
             FlowvaeError: if neither is given, or for data of another shape or type.
         """
         declare_parameters("model", self)
-        with pyro.plate("data", how_many(x, size, self, self.features)):
+        with pyro.plate("data", batch_size(x, size, self, self.features)):
             return pyro.sample("x", to_pyro(self.flow()), obs=x)
 
     def encode(self, x: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
 from flowvae.data.likelihoods import Likelihood
-from flowvae.flows.bridge import to_pyro
-from flowvae.models.observed import how_many
+from flowvae.flows.pyro_adapter import to_pyro
+from flowvae.models.checks import batch_size
 from flowvae.networks import check_rows, declare_parameters, in_eval_mode
 
 __all__ = ["VAE"]
@@ -43,7 +43,7 @@ class VAE(nn.Module):
             FlowvaeError: if neither is given, or for data of another shape or type.
         """
         declare_parameters("model", self)
-        with pyro.plate("data", how_many(x, size, self)):
+        with pyro.plate("data", batch_size(x, size, self)):
             z = pyro.sample("z", to_pyro(self.prior()))
             likelihood = self.decode(z)
             if x is not None:

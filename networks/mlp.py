@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from flowvae.errors import boolean, sizes
+from flowvae.core.errors import check_bool, check_widths
 
 __all__ = ["MLP", "Standardize"]
 
@@ -28,8 +28,8 @@ class MLP:
     gated: bool = False
 
     def __post_init__(self) -> None:
-        sizes(self, "hidden_features")
-        boolean(self, "gated")
+        check_widths(self, "hidden_features")
+        check_bool(self, "gated")
 
     def trunk(self, inputs: int) -> tuple[nn.Sequential, int]:
         """The hidden layers alone, (..., inputs) → (..., width), and that width."""

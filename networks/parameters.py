@@ -10,7 +10,7 @@ from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.runtime import _PYRO_STACK, effectful
 from torch import Tensor, nn
 
-from flowvae.errors import FlowvaeError
+from flowvae.core.errors import FlowvaeError
 
 __all__ = ["declare_parameters"]
 

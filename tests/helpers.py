@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowvae.families import FLOWS
+from flowvae.experiments.families import FLOWS
 from flowvae.flows import FlowSpec, Inverse, Linear, Residual, Sylvester
 from flowvae.flows.spec import NetworkFlowSpec
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from flowvae import MAF, Experiment
 from flowvae.data import Pinwheel
+from flowvae.experiments.run import ModelGuide
 from flowvae.guides import GuideSpec
 from flowvae.models import LinearGaussian
 from flowvae.networks import MLP
-from flowvae.run import Pair
 
 
 class MeanField:
@@ -42,7 +42,7 @@ def ppca(size: int) -> tuple[LinearGaussian, Tensor, Tensor]:
         return model, x, model.log_evidence(x)
 
 
-def bent(guide: GuideSpec, size: int) -> tuple[Pair, Tensor, Tensor]:
+def bent(guide: GuideSpec, size: int) -> tuple[ModelGuide, Tensor, Tensor]:
     """A VAE with two latents, a flow prior and a nonlinear decoder, data and their log p(x) by an integral.
 
     Its weights are random, so its guide knows nothing of its posterior.

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, Transform
 from zuko.distributions import DiagNormal, NormalizingFlow
 
-from flowvae.flows.bridge import to_pyro
+from flowvae.flows.pyro_adapter import to_pyro
 from flowvae.models import LinearGaussian
 
 

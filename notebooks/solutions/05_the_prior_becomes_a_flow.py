@@ -6,13 +6,13 @@ from dataclasses import replace
 import torch
 from torch.distributions import Normal
 
-from flowvae import Experiment, Inference, Pinwheel, RealNVP
+from flowvae import Experiment, Pinwheel, RealNVP, Training
 
 base = Experiment(  # that of section 1
     latent=2,
     seed=0,
     data=Pinwheel(train=6000, valid=1000, test=500),
-    inference=Inference(epochs=100, batch_size=256, learning_rate=2e-3, validation_draws=2),
+    inference=Training(epochs=100, batch_size=256, learning_rate=2e-3, validation_draws=2),
 )
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from flowvae import NSF, Experiment
-from flowvae.comparisons.matching import count_parameters, widen_decoder
+from flowvae.comparisons.engine.parameter_matching import count_parameters, widen_decoder
 
 
 def paired(a, b):

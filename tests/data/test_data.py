@@ -13,13 +13,14 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from flowvae.core.errors import FlowvaeError
 from flowvae.data import (
     Arrays,
-    Bernoulli,
-    Binomial,
+    BernoulliLikelihood,
+    BinomialLikelihood,
     Dataset,
     Digits,
-    Gaussian,
+    GaussianLikelihood,
     Moons,
     Pinwheel,
     Sprites,
@@ -27,8 +28,7 @@ from flowvae.data import (
 )
 from flowvae.data.dataset import check_values
 from flowvae.data.likelihoods import LARGEST_TOTAL
-from flowvae.data.pinwheel import ARMS, NOISE, OBSERVED, RADIAL, TANGENTIAL, place, see
-from flowvae.errors import FlowvaeError
+from flowvae.data.simulated.pinwheel import ARMS, NOISE, OBSERVED, RADIAL, TANGENTIAL, decode, rotate
 
 
 def rows(x: Tensor) -> set[bytes]:
@@ -65,7 +65,7 @@ def save(path: Path, **arrays: object) -> Path:
 def test_arrays_are_read_as_they_are(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     parts = {name: generator.integers(0, 2, (n, 4, 5)) for name, n in (("train", 9), ("valid", 3), ("test", 2))}
-    data = Arrays(save(tmp_path / "mine.npz", **parts), Bernoulli()).load(0)
+    data = Arrays(save(tmp_path / "mine.npz", **parts), BernoulliLikelihood()).load(0)
     for name, value in parts.items():
         assert torch.equal(getattr(data, name), torch.tensor(value.reshape(len(value), 20)).float())
     assert data.image_shape == (4, 5)
@@ -75,14 +75,14 @@ def test_arrays_are_read_as_they_are(tmp_path: Path) -> None:
 def test_missing_splits_are_drawn_from_train_with_their_labels(tmp_path: Path) -> None:
     x = np.arange(40.0).reshape(20, 2)
     path = save(tmp_path / "mine.npz", train=x, labels=np.arange(20))
-    data = Arrays(path, Gaussian()).load(3)
+    data = Arrays(path, GaussianLikelihood()).load(3)
     assert sorted(torch.cat((data.train, data.valid, data.test))[:, 0].tolist()) == x[:, 0].tolist()
     assert (len(data.train), len(data.valid), len(data.test)) == (14, 3, 3)
     assert data.labels is not None
     for name in ("train", "valid", "test"):
         assert torch.equal(getattr(data, name)[:, 0], 2 * data.labels[name].float())
     np.save(tmp_path / "mine.npy", x)
-    assert Arrays(tmp_path / "mine.npy", Gaussian()).load(3).features == 2
+    assert Arrays(tmp_path / "mine.npy", GaussianLikelihood()).load(3).features == 2
 
 
 def wrong_files() -> list[object]:
@@ -90,25 +90,37 @@ def wrong_files() -> list[object]:
     nan, negative, fraction = good.copy(), good.copy(), good.copy()
     nan[4, 1], negative[7, 2], fraction[3, 0] = np.nan, -1, 0.5
     return [
-        pytest.param({"train": nan}, Gaussian(), "train: value nan at row", id="nan"),
-        pytest.param({"train": good, "valid": good, "test": nan}, Gaussian(), "test: .*row 4, column 1", id="where"),
-        pytest.param({"train": good, "valid": negative, "test": good}, Binomial(4), "row 7, column 2", id="support"),
-        pytest.param({"train": good, "valid": fraction, "test": good}, Bernoulli(), "0 or 1", id="fraction"),
-        pytest.param({"train": good, "valid": good[:0]}, Bernoulli(), "valid: empty", id="empty"),
-        pytest.param({"train": good, "valid": good[:, :2]}, Bernoulli(), "different numbers of columns", id="width"),
-        pytest.param({"train": good[:, 0]}, Bernoulli(), r"shape \(20,\)", id="shape"),
-        pytest.param({"train": good[:2]}, Bernoulli(), "2 rows: too few", id="few"),
-        pytest.param({"train": good[:3]}, Gaussian(), "3 rows: too few", id="one-is-left"),  # 1 of 3: no spread
-        pytest.param({"x": good}, Bernoulli(), "array 'x'", id="name"),
-        pytest.param({"valid": good}, Bernoulli(), "no array 'train'", id="no-train"),
-        pytest.param({"train": good.astype("U3")}, Bernoulli(), "must be real numbers", id="text"),
-        pytest.param({"train": good, "labels": np.zeros(3)}, Bernoulli(), "one a row", id="labels"),
-        pytest.param({"train": good, "labels": np.full(20, "cat")}, Bernoulli(), "labels: .*numbers", id="names"),
+        pytest.param({"train": nan}, GaussianLikelihood(), "train: value nan at row", id="nan"),
+        pytest.param(
+            {"train": good, "valid": good, "test": nan}, GaussianLikelihood(), "test: .*row 4, column 1", id="where"
+        ),
+        pytest.param(
+            {"train": good, "valid": negative, "test": good}, BinomialLikelihood(4), "row 7, column 2", id="support"
+        ),
+        pytest.param({"train": good, "valid": fraction, "test": good}, BernoulliLikelihood(), "0 or 1", id="fraction"),
+        pytest.param({"train": good, "valid": good[:0]}, BernoulliLikelihood(), "valid: empty", id="empty"),
+        pytest.param(
+            {"train": good, "valid": good[:, :2]}, BernoulliLikelihood(), "different numbers of columns", id="width"
+        ),
+        pytest.param({"train": good[:, 0]}, BernoulliLikelihood(), r"shape \(20,\)", id="shape"),
+        pytest.param({"train": good[:2]}, BernoulliLikelihood(), "2 rows: too few", id="few"),
+        pytest.param(
+            {"train": good[:3]}, GaussianLikelihood(), "3 rows: too few", id="one-is-left"
+        ),  # 1 of 3: no spread
+        pytest.param({"x": good}, BernoulliLikelihood(), "array 'x'", id="name"),
+        pytest.param({"valid": good}, BernoulliLikelihood(), "no array 'train'", id="no-train"),
+        pytest.param({"train": good.astype("U3")}, BernoulliLikelihood(), "must be real numbers", id="text"),
+        pytest.param({"train": good, "labels": np.zeros(3)}, BernoulliLikelihood(), "one a row", id="labels"),
+        pytest.param(
+            {"train": good, "labels": np.full(20, "cat")}, BernoulliLikelihood(), "labels: .*numbers", id="names"
+        ),
     ]
 
 
 @pytest.mark.parametrize(("arrays", "likelihood", "message"), wrong_files())
-def test_wrong_data_are_refused(tmp_path: Path, arrays: dict[str, object], likelihood: Gaussian, message: str) -> None:
+def test_wrong_data_are_refused(
+    tmp_path: Path, arrays: dict[str, object], likelihood: GaussianLikelihood, message: str
+) -> None:
     path = save(tmp_path / "mine.npz", **arrays)
     with pytest.raises(FlowvaeError, match=message):
         Arrays(path, likelihood).load(0)
@@ -117,23 +129,23 @@ def test_wrong_data_are_refused(tmp_path: Path, arrays: dict[str, object], likel
 @pytest.mark.parametrize(
     ("values", "likelihood", "remedy"),
     [
-        ([0.0, 255.0], Bernoulli(), "divide by 255"),
-        ([0.0, 7.0, 12.0], Bernoulli(), "binomial:TOTAL, with a TOTAL of 12"),
-        ([0.0, 7.0, 30.0], Binomial(16), "TOTAL of 30"),
-        ([0.0, 0.4, 1.0], Bernoulli(), "a threshold"),
-        ([-0.5, 0.4, 1.0], Binomial(16), "are gaussian"),
-        ([-1.0, 0.0, 3.0], Binomial(16), "are gaussian"),
-        ([0.0, float("nan"), 3.0], Gaussian(), "these rows out"),
+        ([0.0, 255.0], BernoulliLikelihood(), "divide by 255"),
+        ([0.0, 7.0, 12.0], BernoulliLikelihood(), "binomial:TOTAL, with a TOTAL of 12"),
+        ([0.0, 7.0, 30.0], BinomialLikelihood(16), "TOTAL of 30"),
+        ([0.0, 0.4, 1.0], BernoulliLikelihood(), "a threshold"),
+        ([-0.5, 0.4, 1.0], BinomialLikelihood(16), "are gaussian"),
+        ([-1.0, 0.0, 3.0], BinomialLikelihood(16), "are gaussian"),
+        ([0.0, float("nan"), 3.0], GaussianLikelihood(), "these rows out"),
     ],
 )
-def test_the_remedy_is_for_the_data_at_hand(values: list[float], likelihood: Gaussian, remedy: str) -> None:
+def test_the_remedy_is_for_the_data_at_hand(values: list[float], likelihood: GaussianLikelihood, remedy: str) -> None:
     with pytest.raises(FlowvaeError, match=remedy):
         check_values("mine", torch.tensor(values)[:, None], likelihood)
 
 
 def test_a_gaussian_takes_no_units_from_one_row() -> None:
     with pytest.raises(FlowvaeError, match="1 row"):
-        Gaussian().build(torch.zeros(1, 3))
+        GaussianLikelihood().build(torch.zeros(1, 3))
 
 
 def test_the_place_that_is_named_is_that_in_the_file(tmp_path: Path) -> None:
@@ -142,7 +154,7 @@ def test_the_place_that_is_named_is_that_in_the_file(tmp_path: Path) -> None:
     path = save(tmp_path / "mine.npz", train=x)
     for seed in range(3):  # whatever the split that the row would fall into
         with pytest.raises(FlowvaeError, match="train: value nan at row 17, column 2"):
-            Arrays(path, Gaussian()).load(seed)
+            Arrays(path, GaussianLikelihood()).load(seed)
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04 broken"])
@@ -150,15 +162,15 @@ def test_unreadable_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mine.npz"
     path.write_bytes(content)
     with pytest.raises(FlowvaeError, match="not a readable"):
-        Arrays(path, Bernoulli()).load(0)
+        Arrays(path, BernoulliLikelihood()).load(0)
     with pytest.raises(FlowvaeError, match="no such file"):
-        Arrays(tmp_path / "other.npz", Bernoulli()).load(0)
+        Arrays(tmp_path / "other.npz", BernoulliLikelihood()).load(0)
 
 
 def test_pickled_arrays_are_not_opened(tmp_path: Path) -> None:
     path = save(tmp_path / "mine.npz", train=np.array([{"a": 1}], dtype=object))
     with pytest.raises(FlowvaeError, match="plain numbers") as refused:
-        Arrays(path, Bernoulli()).load(0)
+        Arrays(path, BernoulliLikelihood()).load(0)
     assert "allow_pickle" not in str(refused.value)
 
 
@@ -178,12 +190,12 @@ def test_wrong_likelihoods_are_refused(text: str) -> None:
 @pytest.mark.parametrize("total", [LARGEST_TOTAL + 1, 10**9, 10**18])
 def test_counts_that_float32_cannot_score_are_refused(total: int) -> None:
     with pytest.raises(FlowvaeError, match=rf"total = {str(total)[:5]}.*65536.*bytes.*nats"):
-        Binomial(total)
+        BinomialLikelihood(total)
 
 
 def test_the_largest_counts_are_scored_to_a_hundredth_of_a_nat() -> None:
     counts = np.arange(0, LARGEST_TOTAL + 1, 64)
-    likelihood = Binomial(LARGEST_TOTAL).build(torch.zeros(2, 1))
+    likelihood = BinomialLikelihood(LARGEST_TOTAL).build(torch.zeros(2, 1))
     found = likelihood(torch.full((len(counts), 1), 0.3)).log_prob(torch.tensor(counts).float()[:, None])
     expected = scipy.stats.binom.logpmf(counts, LARGEST_TOTAL, 1 / (1 + math.exp(-0.3)))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=0.01)
@@ -195,7 +207,7 @@ def test_binomial_likelihood_agrees_with_scipy_for_every_count(total: int) -> No
     logits = torch.tensor([-60.0, -3.0, 0.0, 0.5, 40.0], dtype=torch.float64).unsqueeze(-1)
     torch.set_default_dtype(torch.float64)
     try:
-        likelihood = Binomial(total).build(counts.unsqueeze(-1))
+        likelihood = BinomialLikelihood(total).build(counts.unsqueeze(-1))
     finally:
         torch.set_default_dtype(torch.float32)
     of_counts = likelihood(logits.expand(5, total + 1).unsqueeze(-1)).log_prob(counts.unsqueeze(-1))
@@ -210,7 +222,7 @@ def test_binomial_likelihood_agrees_with_scipy_for_every_count(total: int) -> No
 
 
 def test_binomial_likelihood_spreads_over_a_plate_and_has_a_mean() -> None:
-    likelihood = Binomial(16).build(torch.zeros(1, 3))
+    likelihood = BinomialLikelihood(16).build(torch.zeros(1, 3))
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     spread = likelihood(logits).expand((2, 5))
     x = torch.tensor([0.0, 7.0, 16.0])
@@ -221,12 +233,12 @@ def test_binomial_likelihood_spreads_over_a_plate_and_has_a_mean() -> None:
 
 def test_gaussian_likelihood_is_in_the_units_of_the_data() -> None:
     train = torch.randn(500, 3) * torch.tensor([1.0, 100.0, 0.01]) + torch.tensor([0.0, 5.0, -3.0])
-    likelihood = Gaussian(scale=None).build(train)
+    likelihood = GaussianLikelihood(scale=None).build(train)
     outputs = torch.randn(7, 3)
     expected = torch.distributions.Normal(train.mean(0) + train.std(0) * outputs, train.std(0))
     x = torch.randn(7, 3)
     torch.testing.assert_close(likelihood(outputs).log_prob(x), expected.log_prob(x).sum(-1))
-    fixed = Gaussian(scale=0.3).build(train)
+    fixed = GaussianLikelihood(scale=0.3).build(train)
     expected = torch.distributions.Normal(train.mean(0) + train.std(0).clamp_min(0.3) * outputs, 0.3)
     torch.testing.assert_close(fixed(outputs).log_prob(x), expected.log_prob(x).sum(-1), rtol=1e-4, atol=1e-4)
 
@@ -239,7 +251,7 @@ def test_pinwheel_evidence_is_what_simple_monte_carlo_finds() -> None:
     count = 1_000_000
     arm = torch.randint(ARMS, (count,), generator=generator)
     along, across = torch.randn(2, count, generator=generator, dtype=torch.float64)
-    mean = see(place(RADIAL * along, TANGENTIAL * across, arm))
+    mean = decode(rotate(RADIAL * along, TANGENTIAL * across, arm))
     constant = -OBSERVED * math.log(NOISE * math.sqrt(2 * math.pi))
     for datum, exact in zip(x, spec.log_evidence(x), strict=True):
         log_likelihood = -0.5 * ((datum - mean) ** 2).sum(-1) / NOISE**2 + constant
@@ -282,7 +294,7 @@ def test_data_of_another_type_or_shape_are_refused() -> None:
 
 def test_a_likelihood_may_be_a_word() -> None:
     digits = Digits().load(0)
-    assert replace(digits, likelihood="binomial:16").likelihood == Binomial(16)  # type: ignore[arg-type]
+    assert replace(digits, likelihood="binomial:16").likelihood == BinomialLikelihood(16)  # type: ignore[arg-type]
     assert replace(digits, image_shape=[np.int64(8), 8]).image_shape == (8, 8)  # type: ignore[arg-type]
 
 
@@ -290,7 +302,7 @@ X = torch.arange(24.0).reshape(6, 4)
 WRONG: list[tuple[str, object, str]] = [
     ("likelihood", "bernoulli", "0 or 1"),
     ("likelihood", "poisson", "'poisson'"),
-    ("likelihood", Gaussian, "likelihood = <class"),
+    ("likelihood", GaussianLikelihood, "likelihood = <class"),
     ("likelihood", None, "likelihood = None"),
     ("train", X.numpy(), "train: <ndarray of shape"),
     ("train", X.tolist(), "train: "),
@@ -322,7 +334,7 @@ WRONG: list[tuple[str, object, str]] = [
 
 @pytest.mark.parametrize(("name", "value", "said"), WRONG, ids=lambda value: str(value)[:20])
 def test_a_part_of_another_type_is_refused_in_one_line(name: str, value: object, said: str) -> None:
-    right = Dataset(X, X, X, Gaussian(), "n", "p", "s")
+    right = Dataset(X, X, X, GaussianLikelihood(), "n", "p", "s")
     with pytest.raises(FlowvaeError, match=said) as refused:
         replace(right, **{name: value})  # type: ignore[arg-type]
     assert len(str(refused.value).splitlines()) == 1
@@ -338,8 +350,8 @@ def test_sizes_may_be_numpy_s_and_must_fit_into_memory(spec: type[Sprites | Moon
 
 
 def test_settings_of_likelihoods_may_be_numpy_s() -> None:
-    assert str(Binomial(np.int64(8))) == "binomial:8"  # type: ignore[arg-type]
-    assert str(Gaussian(np.float32(0.5))) == "gaussian:0.5"  # type: ignore[arg-type]
+    assert str(BinomialLikelihood(np.int64(8))) == "binomial:8"  # type: ignore[arg-type]
+    assert str(GaussianLikelihood(np.float32(0.5))) == "gaussian:0.5"  # type: ignore[arg-type]
     assert type(Sprites(side=np.int64(16)).side) is int  # type: ignore[arg-type]
     with pytest.raises(FlowvaeError, match=r"side = 16\.0"):
         Sprites(side=16.0)  # type: ignore[arg-type]

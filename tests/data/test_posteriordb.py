@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from helpers import REFERENCE_FOLDER, needs_references
 
+from flowvae.core.errors import FlowvaeError
 from flowvae.data import REFERENCES, load_reference
-from flowvae.errors import FlowvaeError
 
 NAME = "sblrc-blr"
 

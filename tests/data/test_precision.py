@@ -12,12 +12,12 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from flowvae import Experiment, Inference
-from flowvae.cli import main
-from flowvae.data import Arrays, Dataset, DataSpec, Digits, Gaussian, Moons, Pinwheel, Sprites, StaticMNIST
+from flowvae import Experiment, Training
+from flowvae.cli.command import main
+from flowvae.core.errors import FlowvaeError
+from flowvae.data import Arrays, Dataset, DataSpec, Digits, GaussianLikelihood, Moons, Pinwheel, Sprites, StaticMNIST
 from flowvae.data.likelihoods import LEAST_LOG_SCALE, parse_likelihood
-from flowvae.errors import FlowvaeError
-from flowvae.models import default_head
+from flowvae.models import default_autoregressive_likelihood
 from flowvae.networks import MLP
 
 SPLITS = ("train", "valid", "test")
@@ -90,7 +90,7 @@ def test_the_offset_belongs_to_the_identity(tmp_path: Path) -> None:
 def test_a_trained_run_measures_and_samples_in_original_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same data with and without an offset of 1e8 have the same NLL."""
     monkeypatch.chdir(tmp_path)
-    small = Experiment(latent=1, encoder=MLP((4,)), decoder=MLP((4,)), inference=Inference(epochs=2, batch_size=32))
+    small = Experiment(latent=1, encoder=MLP((4,)), decoder=MLP((4,)), inference=Training(epochs=2, batch_size=32))
     nll = {}
     for offset in (0.0, 1e8):
         spec = saved(tmp_path, train=normal(64) + offset)
@@ -133,7 +133,7 @@ def test_what_float32_cannot_compute_is_refused(tmp_path: Path, x: np.ndarray, l
 
 @pytest.mark.parametrize("scale", ["1e-20", "1e20", "0", "nan", "inf", "1e400", "-1"])
 def test_a_scale_that_cannot_be_is_refused(scale: str) -> None:
-    with pytest.raises(FlowvaeError, match=r"Gaussian\.scale = "):
+    with pytest.raises(FlowvaeError, match=r"GaussianLikelihood\.scale = "):
         parse_likelihood(f"gaussian:{scale}")
 
 
@@ -146,7 +146,7 @@ def test_held_out_data_far_outside_are_refused(tmp_path: Path) -> None:
 
 def tensor(x: np.ndarray) -> Dataset:
     t = torch.tensor(x, dtype=torch.float32)
-    return Dataset(t, t, t, Gaussian(), "n", "p", "s")
+    return Dataset(t, t, t, GaussianLikelihood(), "n", "p", "s")
 
 
 def test_data_that_were_cast_too_early_are_refused() -> None:
@@ -160,7 +160,7 @@ def test_data_that_were_cast_too_early_are_refused() -> None:
 def test_columns_of_very_different_size_keep_their_own_units() -> None:
     """A column a hundred million times smaller than another is not a constant."""
     x = torch.tensor(normal(500) * [1, 1e8, 1e-6], dtype=torch.float32)
-    model = Gaussian().build(x)
+    model = GaussianLikelihood().build(x)
     torch.testing.assert_close(model.unit, x.std(0))
 
 
@@ -170,8 +170,8 @@ def test_a_constant_column_under_a_fixed_scale() -> None:
     x[:, 1] = 2.0
     t = torch.tensor(x, dtype=torch.float32)
     with pytest.raises(FlowvaeError, match="column 1 is constant"):
-        Gaussian().build(t)
-    model = Gaussian(0.5).build(t)
+        GaussianLikelihood().build(t)
+    model = GaussianLikelihood(0.5).build(t)
     found = model(torch.zeros(3)).log_prob(t).numpy()
     expected = scipy.stats.norm.logpdf(x, x.mean(0), 0.5).sum(1)
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -196,7 +196,7 @@ def test_images_with_a_constant_border_have_one_learned_scale(tmp_path: Path) ->
     scale = math.sqrt(flat["train"].var(0, ddof=1).mean())
     expected = scipy.stats.norm.logpdf(flat["test"], flat["train"].mean(0), scale).sum(1)
     np.testing.assert_allclose(found.numpy(force=True), expected, atol=1e-3)
-    settings = Experiment(latent=2, data=arrays, inference=Inference(epochs=1, device="cpu"))
+    settings = Experiment(latent=2, data=arrays, inference=Training(epochs=1, device="cpu"))
     assert math.isfinite(settings.run(tmp_path / "run", draws=10, progress=False).metric("elbo").value)
 
 
@@ -220,13 +220,13 @@ def test_columns_that_vary_less_than_the_noise_are_accepted(tmp_path: Path) -> N
 
 def test_a_shared_scale_is_learned_and_of_some_spread(tmp_path: Path) -> None:
     with pytest.raises(FlowvaeError, match="shared"):
-        Gaussian(0.1, shared=True)
+        GaussianLikelihood(0.1, shared=True)
     with pytest.raises(FlowvaeError, match="column 0 is constant"):
         saved(tmp_path, "gaussian:shared", train=np.ones((60, 4))).load(0)
 
 
 def test_a_learned_scale_has_a_bound_that_it_can_leave() -> None:
-    model = Gaussian().build(torch.tensor(normal(50), dtype=torch.float32))
+    model = GaussianLikelihood().build(torch.tensor(normal(50), dtype=torch.float32))
     free = torch.nn.Parameter(torch.tensor(-50.0))
     model.log_scale = free
     density = model(torch.zeros(3))
@@ -273,11 +273,11 @@ def test_data_and_networks_agree_under_float64(tmp_path: Path, name: str) -> Non
     try:
         double = spec.load(0)
         found = log_joint(double)
-        default_head(double.likelihood).build(double.likelihood, double.train)
+        default_autoregressive_likelihood(double.likelihood).build(double.likelihood, double.train)
         with pytest.raises(FlowvaeError, match=r"train: torch\.float32, but .*torch\.float64"):
             log_joint(single)
         with pytest.raises(FlowvaeError, match=r"train: torch\.float32, but .*torch\.float64"):
-            default_head(single.likelihood).build(single.likelihood, single.train)
+            default_autoregressive_likelihood(single.likelihood).build(single.likelihood, single.train)
     finally:
         torch.set_default_dtype(torch.float32)
     assert double.train.dtype == found.dtype == torch.float64

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_dtypes, array_shapes, arrays, scalar_dtypes
 
+from flowvae.core.errors import FlowvaeError
 from flowvae.data import Arrays, Dataset, StaticMNIST, load_reference
 from flowvae.data.reading import read_arrays
-from flowvae.errors import FlowvaeError
 
 FUZZ = settings(
     max_examples=80,
@@ -161,7 +161,7 @@ def test_other_compressions_are_read(tmp_path: Path, method: int) -> None:
 def test_an_array_larger_than_memory_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowvae.memory.memory", lambda: 1e8)
+    monkeypatch.setattr("flowvae.core.memory.memory", lambda: 1e8)
     rows = 200_000_000
     header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows}, 1), }}\n".encode()
     with (tmp_path / "x.npy").open("wb") as file:

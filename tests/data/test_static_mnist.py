@@ -11,7 +11,7 @@ import torch
 
 from flowvae import Experiment, FlowvaeError
 from flowvae.data import StaticMNIST
-from flowvae.plain import from_plain, to_plain
+from flowvae.experiments.serialization import from_plain, to_plain
 
 FILE = Path(
     os.environ.get("FLOWVAE_STATIC_MNIST")

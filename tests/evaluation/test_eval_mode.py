@@ -21,18 +21,18 @@ from flowvae import MAF, Digits, Experiment, FlowvaeError, RealNVP, SemiAmortize
 from flowvae.data import Dataset, Moons
 from flowvae.evaluation import (
     AggregatedPosterior,
+    AnnealedHMC,
     Scene,
-    Tempering,
     importance_draws,
     measure_likelihoods,
     measure_surgery,
     whiten,
 )
+from flowvae.experiments.run import ModelGuide
 from flowvae.guides import NoGuide
 from flowvae.inference import refine
 from flowvae.models import FlowModel
 from flowvae.networks import MLP
-from flowvae.run import Pair
 
 WHOLE = Digits().load(0)
 DATA = replace(
@@ -45,11 +45,11 @@ DATA = replace(
 PLANE = Moons().load(0)
 X = DATA.test
 SMALL = Experiment(latent=2, encoder=MLP((8,)), decoder=MLP((8,)), prior=MAF(2, (8,)))
-FAST = Tempering(chains=2, temperatures=2)
+FAST = AnnealedHMC(chains=2, temperatures=2)
 HISTORY = pd.DataFrame({"epoch": [0], "train_elbo": [-1.0], "valid_elbo": [-1.0], "weight": [1.0], "kept": [True]})
 
 
-def vae(data: Dataset = DATA) -> Pair:
+def vae(data: Dataset = DATA) -> ModelGuide:
     torch.manual_seed(0)
     return SMALL.build(data)
 
@@ -59,7 +59,7 @@ def flow(data: Dataset) -> tuple[nn.Module, nn.Module]:
 
 
 def subject(model: Any, guide: Any) -> list[Any]:
-    of = evaluation.Subject(model, guide, DATA, "test", 30, 0, {})
+    of = evaluation.EvaluationContext(model, guide, DATA, "test", 30, 0, {})
     return [evaluation.MEASURES[name](of) for name in ("likelihood", "activity", "mmd")]
 
 
@@ -70,27 +70,27 @@ VAE_CALLS: dict[str, Callable[[Any, Any], object]] = {
     ),
     "Scene": lambda m, g: Scene(m, g, DATA),
     "draw_state": lambda m, g: evaluation.draw_state(Scene(m, g, DATA), torch.zeros(2)),
-    "Subject": subject,
+    "EvaluationContext": subject,
     "calibrate": lambda m, g: evaluation.calibrate(m, g, 5, 9),
     "calibrate_fits": lambda m, g: evaluation.calibrate_fits(m, lambda _: g, X[:2], simulations=1, draws=9),
     "draw_codes": lambda m, g: evaluation.draw_codes(g, X, 1, 0),
     "draw_figures": None,  # type: ignore[dict-item]  # it writes files
     "generate": lambda m, g: (evaluation.generate(m, 4), evaluation.generate(m, 4, "means")),
     "importance_draws": lambda m, g: next(importance_draws(m, g, X, 2, 0)),
-    "latent_paths": lambda m, g: evaluation.latent_paths(m, torch.zeros(3, 2), torch.ones(3, 2)),
+    "interpolate_codes": lambda m, g: evaluation.interpolate_codes(m, torch.zeros(3, 2), torch.ones(3, 2)),
     "measure_activity": lambda m, g: evaluation.measure_activity(m, g, X, 3),
     "measure_ais": lambda m, g: evaluation.measure_ais(m, g, X, FAST),
     "measure_bdmc": lambda m, g: evaluation.measure_bdmc(m, g, 4, FAST),
     "measure_classifier": lambda m, g: evaluation.measure_classifier(m, g, X),
     "measure_gaps": lambda m, g: evaluation.measure_gaps(m, g, X[:4], steps=2, draws=5, tempering=FAST),
     "measure_generation": lambda m, g: evaluation.measure_generation(m, DATA, whiten(DATA), count=40),
-    "measure_held_out_codes": lambda m, g: evaluation.measure_held_out_codes(m, g, X, DATA.train),
+    "measure_prior_overfitting": lambda m, g: evaluation.measure_prior_overfitting(m, g, X, DATA.train),
     "measure_holes": lambda m, g: evaluation.measure_holes(m, g, DATA.train, X, draws=60, quantile=0.2),
     "measure_iwae": lambda m, g: evaluation.measure_iwae(m, g, X, (1, 30)),
     "measure_likelihoods": lambda m, g: measure_likelihoods(m, g, X, 30),
     "measure_memorization": lambda m, g: evaluation.measure_memorization(m, DATA, count=20),
     "measure_mmd": lambda m, g: evaluation.measure_mmd(m, g, X),
-    "measure_paths": lambda m, g: evaluation.measure_paths(m, g, X[:3], X[3:6], steps=3),
+    "measure_interpolation": lambda m, g: evaluation.measure_interpolation(m, g, X[:3], X[3:6], steps=3),
     "measure_surgery": lambda m, g: measure_surgery(m, g, X),
     "plot_holes": lambda m, g: evaluation.plot_holes(m, g, X),
     "plot_latent": lambda m, g: evaluation.plot_latent(m, g, DATA),
@@ -103,8 +103,8 @@ VAE_CALLS: dict[str, Callable[[Any, Any], object]] = {
     "refine": lambda m, g: refine(m, g, X[:4], steps=2),
     "run_nuts": lambda m, g: evaluation.run_nuts(m, X[:1], draws=4, warmup=2, chains=1, max_tree_depth=2),
     "to_arviz": lambda m, g: evaluation.to_arviz(m, g, X[:3], 30),
-    "weigh": lambda m, g: evaluation.weigh(m, g, X[:2], draws=30),
-    "weigh_each": lambda m, g: evaluation.weigh_each(m, g, X[:2], 30),
+    "importance_sample": lambda m, g: evaluation.importance_sample(m, g, X[:2], draws=30),
+    "importance_sample_each": lambda m, g: evaluation.importance_sample_each(m, g, X[:2], 30),
     "VAE.generate": lambda m, g: m.generate(3),
 }
 FLOW_CALLS: dict[str, tuple[Dataset, Callable[[Any], object]]] = {
@@ -171,7 +171,7 @@ def test_no_public_function_is_forgotten() -> None:
     assert found <= {*VAE_CALLS, *FLOW_CALLS}
 
 
-def noisy_pair() -> Pair:
+def noisy_pair() -> ModelGuide:
     """A pair whose networks normalize over the batch and drop half of their units in training."""
     model, guide = vae()
 
@@ -183,7 +183,7 @@ def noisy_pair() -> Pair:
     with torch.no_grad():
         guide.head.log_scale.weight.zero_()
         guide.head.log_scale.bias.fill_(-12.0)  # a code is all but a point, so that noise explains no difference
-    return Pair(model, guide)
+    return ModelGuide(model, guide)
 
 
 def test_a_datum_is_measured_alike_in_any_company() -> None:

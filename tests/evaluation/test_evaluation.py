@@ -30,16 +30,16 @@ from flowvae.evaluation import (
     to_arviz,
     write_metrics,
 )
-from flowvae.evaluation import weights as weights_module
-from flowvae.evaluation.likelihood import khat_metrics
+from flowvae.evaluation.likelihood import importance_weights as weights_module
+from flowvae.evaluation.likelihood.elbo_and_nll import khat_metrics
+from flowvae.experiments.run import ModelGuide
 from flowvae.models import LinearGaussian
 from flowvae.networks import MLP
-from flowvae.run import Pair
 
 SMALL = Experiment(latent=3, encoder=MLP((16,)), decoder=MLP((16,)), prior=MAF(2, (8,)))
 
 
-def small() -> tuple[Pair, Dataset]:
+def small() -> tuple[ModelGuide, Dataset]:
     data = Digits().load(0)
     return SMALL.build(data), data
 

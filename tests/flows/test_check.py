@@ -20,16 +20,16 @@ from flowvae import (
     FlowDecoder,
     FlowGuide,
     FlowvaeError,
-    Inference,
     Inverse,
     RealNVP,
-    families,
+    Training,
     register_flow,
 )
-from flowvae.errors import EstimatedDensityWarning
-from flowvae.families import check_own_flow
+from flowvae.core.errors import EstimatedDensityWarning
+from flowvae.experiments import families
+from flowvae.experiments.families import check_own_flow
+from flowvae.experiments.stages import SecondStage
 from flowvae.flows import BPF, Cost, FlowSpec, Planar, Residual, check_flow
-from flowvae.second_stage import SecondStage
 
 
 class Slopes(Transform):
@@ -169,7 +169,7 @@ def test_a_wrong_flow_trains_nothing_and_leaves_no_directory(tmp_path: Path, mon
     for table in ("FLOWS", "PRIORS", "GUIDES", "ANY_FLOW"):
         monkeypatch.setattr(families, table, dict(getattr(families, table)))
     for table in ("FLOWS", "ANY_FLOW"):
-        monkeypatch.setattr(f"flowvae.plain.{table}", getattr(families, table))
+        monkeypatch.setattr(f"flowvae.experiments.serialization.{table}", getattr(families, table))
 
     @register_flow("wrong")
     @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def test_a_wrong_flow_trains_nothing_and_leaves_no_directory(tmp_path: Path, mon
         def transform(self, features: int, context: int = 0) -> LazyTransform:
             return Own(ZeroLogDet).transform(features, context)
 
-    plain = Experiment(latent=2, inference=Inference(epochs=1, device="cpu"))
+    plain = Experiment(latent=2, inference=Training(epochs=1, device="cpu"))
     after = replace(plain, prior=Wrong(), second_stage=SecondStage(MAF()))  # its first stage has the wrong flow
     for wrong in (
         replace(plain, prior=Wrong()),

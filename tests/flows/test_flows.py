@@ -19,14 +19,14 @@ from torch.distributions import Distribution, Transform
 from zuko.distributions import DiagNormal
 from zuko.lazy import Flow, LazyTransform, UnconditionalDistribution
 
-from flowvae.errors import FlowvaeError
-from flowvae.experiment import Experiment
-from flowvae.families import FLOWS
+from flowvae.core.errors import FlowvaeError
+from flowvae.core.seeds import seeded
+from flowvae.experiments.experiment import Experiment
+from flowvae.experiments.families import FLOWS
 from flowvae.flows import BPF, CNF, IAF, FlowSpec, Inverse
-from flowvae.flows.nice import NICE
+from flowvae.flows.coupling.nice import NICE
 from flowvae.flows.spec import Cost, NetworkFlowSpec
 from flowvae.guides import FlowGuide
-from flowvae.seeds import seeded
 
 
 def inner(flow: FlowSpec) -> FlowSpec:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from helpers import disturb
 
-from flowvae.errors import FlowvaeError
-from flowvae.experiment import Experiment
+from flowvae.core.errors import FlowvaeError
+from flowvae.experiments.experiment import Experiment
 from flowvae.flows import BPF, CNF, GF, IAF, MAF, NAF, NICE, NSF, SOSPF, UNAF, CouplingNSF, FlowSpec, RealNVP
-from flowvae.flows.iaf import GatedTransform
+from flowvae.flows.autoregressive.iaf import GatedTransform
 from flowvae.guides import FlowGuide
 
 BISECTED = [NAF(), UNAF(), SOSPF(), GF()]

@@ -12,12 +12,12 @@ from helpers import disturb
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, kl_divergence
 
-from flowvae.errors import SlowDirectionWarning
+from flowvae.core.errors import SlowDirectionWarning
 from flowvae.evaluation import measure_likelihoods
-from flowvae.families import GUIDES
+from flowvae.experiments.families import GUIDES
 from flowvae.flows import IAF, Householder
 from flowvae.guides import AmortizedGuide, FlowGuide, FullRank, Gaussian, GuideSpec
-from flowvae.guides.local import even_noise, push
+from flowvae.guides.local_parameters import push, sobol_normal
 from flowvae.inference import log_joint
 from flowvae.models import LinearGaussian
 
@@ -142,7 +142,7 @@ def test_the_gap_of_a_gaussian_guide_in_closed_form(spec: GuideSpec, reaches: st
 def test_one_affine_autoregressive_layer_reaches_the_evidence() -> None:
     model, x = oracle(8)
     head = head_of(FlowGuide(IAF(transforms=1, hidden_features=(16,)), conditioned=False), 3, 7)
-    noise = even_noise(128, 3, 0, x)
+    noise = sobol_normal(128, 3, 0, x)
 
     def loss() -> Tensor:
         z, log_q = push(head(x), noise)

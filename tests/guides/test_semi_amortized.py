@@ -13,8 +13,8 @@ from pyro.infer import Predictive, Trace_ELBO
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from flowvae import Experiment, FlowvaeError, Inference, SemiAmortized, load
-from flowvae.errors import ImproperDensityWarning
+from flowvae import Experiment, FlowvaeError, SemiAmortized, Training, load
+from flowvae.core.errors import ImproperDensityWarning
 from flowvae.evaluation import measure_likelihoods
 from flowvae.flows import CNF, IAF, SOSPF, Inverse, Linear
 from flowvae.guides import AmortizedGuide, FlowGuide, GuideSpec, SemiAmortizedGuide
@@ -26,7 +26,7 @@ TINY = Experiment(
     latent=2,
     encoder=MLP((8,)),
     decoder=MLP((8,)),
-    inference=Inference(epochs=2, device="cpu", checkpoint_seconds=0.0),
+    inference=Training(epochs=2, device="cpu", checkpoint_seconds=0.0),
     guide=SemiAmortized(steps=2),
 )
 

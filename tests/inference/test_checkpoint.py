@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowvae.errors import FlowvaeError
-from flowvae.files import atomic_write
+from flowvae.core.errors import FlowvaeError
+from flowvae.core.files import atomic_write
 from flowvae.inference import load_checkpoint, save_checkpoint
 
 

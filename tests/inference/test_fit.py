@@ -16,8 +16,10 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import AdamW
 from torch import Tensor, nn
 
-from flowvae import MAF, Digits, Experiment, FlowvaeError, Inference
+from flowvae import MAF, Digits, Experiment, FlowvaeError, Training
+from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset
+from flowvae.experiments.run import ModelGuide
 from flowvae.inference import (
     Fitted,
     JointAdam,
@@ -29,10 +31,8 @@ from flowvae.inference import (
     weigh_latent,
 )
 from flowvae.networks import MLP, declare_parameters
-from flowvae.run import Pair
-from flowvae.seeds import derive, seeded
 
-FAST = Inference(epochs=3, batch_size=100, clip=None, checkpoint_seconds=0.0, device="cpu")
+FAST = Training(epochs=3, batch_size=100, clip=None, checkpoint_seconds=0.0, device="cpu")
 SMALL = Experiment(latent=3, encoder=MLP((16,)), decoder=MLP((16,)), prior=MAF(2, (8,)), inference=FAST)
 
 
@@ -41,7 +41,7 @@ def data() -> Dataset:
     return replace(whole, train=whole.train[:350], valid=whole.valid[:50], labels=None)
 
 
-def train(settings: Inference, seed: int = 0, checkpoint: Path | None = None) -> tuple[Pair, Fitted]:
+def train(settings: Training, seed: int = 0, checkpoint: Path | None = None) -> tuple[ModelGuide, Fitted]:
     digits = data()
     vae = SMALL.build(digits)
     fitted = fit(
@@ -324,7 +324,7 @@ def test_tempering_follows_rezende_and_mohamed() -> None:
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(FlowvaeError, match=message):
-        Inference(**settings)  # type: ignore[arg-type]
+        Training(**settings)  # type: ignore[arg-type]
 
 
 def test_a_tempering_longer_than_the_training_is_refused() -> None:

@@ -12,26 +12,26 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from flowvae import Digits, Experiment, FlowvaeError, Inference, Mixture, Pinwheel
-from flowvae.data.likelihoods import Gaussian
-from flowvae.errors import DamagedError
+from flowvae import Digits, Experiment, FlowvaeError, Mixture, Pinwheel, Training
+from flowvae.core.errors import DamagedError
+from flowvae.core.seeds import derive
+from flowvae.data.likelihoods import GaussianLikelihood
+from flowvae.experiments.run import ModelGuide
+from flowvae.experiments.stages import freeze_except_prior
 from flowvae.guides import AmortizedGuide
 from flowvae.guides.gaussian import BASES
 from flowvae.inference import TrainingStopped, best_weights, fit, load_checkpoint, save_checkpoint
 from flowvae.inference.not_finite import cause_at_start
 from flowvae.models import VAE
 from flowvae.networks import MLP, declare_parameters
-from flowvae.run import Pair
-from flowvae.second_stage import held
-from flowvae.seeds import derive
 
-ONCE = Inference(epochs=1, batch_size=20, clip=None, device="cpu", validation_draws=2)
+ONCE = Training(epochs=1, batch_size=20, clip=None, device="cpu", validation_draws=2)
 SMALL = Experiment(latent=2, encoder=MLP((8,)), decoder=MLP((8,)))
 DIGITS = Digits().load(0)
 X = DIGITS.train[:60]
 
 
-def trained(settings: Inference, x: Tensor = X) -> tuple[Pair, float]:
+def trained(settings: Training, x: Tensor = X) -> tuple[ModelGuide, float]:
     pair = SMALL.build(DIGITS)
     history = fit(*pair, x, x, settings, progress=False).history
     return pair, float(history["train_elbo"].iloc[-1])
@@ -77,7 +77,7 @@ def test_every_datum_has_the_same_weight_in_an_epoch(size: int, steps: int) -> N
     assert len(model.gradients) == steps
 
 
-def layered() -> Pair:
+def layered() -> ModelGuide:
     """Normalization and dropout in both networks."""
 
     def network(inputs: int, outputs: int) -> nn.Sequential:
@@ -87,7 +87,7 @@ def layered() -> Pair:
     torch.manual_seed(3)
     model, guide = SMALL.build(DIGITS)
     model.decoder, guide.encoder = network(2, 64), network(64, 8)
-    return Pair(model, guide)
+    return ModelGuide(model, guide)
 
 
 def test_a_batch_of_one_row_before_batch_normalization_is_refused_in_one_line() -> None:
@@ -110,12 +110,12 @@ class _Modes:
 def test_steps_train_and_validations_evaluate(particles: int) -> None:
     pair = layered()
     pair.guide.encoder[1].eval()  # kept as it is on purpose
-    free, held = _Modes(pair.model.decoder[2]), _Modes(pair.guide.encoder[1])
+    free, frozen = _Modes(pair.model.decoder[2]), _Modes(pair.guide.encoder[1])
     before = [module.training for part in pair for module in part.modules()]
     kept = pair.guide.encoder[1].running_mean.clone()
     fit(*pair, X, X[:30], replace(ONCE, epochs=2, particles=particles, compile="none"), progress=False)
     assert free.seen == {(True, True), (False, False)}
-    assert held.seen == {(True, False), (False, False)}
+    assert frozen.seen == {(True, False), (False, False)}
     assert [module.training for part in pair for module in part.modules()] == before
     assert torch.equal(pair.guide.encoder[1].running_mean, kept)
     # three steps an epoch, each once whatever the particles; validation adds none
@@ -128,7 +128,7 @@ def test_what_a_second_stage_holds_keeps_its_statistics() -> None:
     networks = [model.decoder, guide.encoder]
     before = [value.clone() for network in networks for value in network.state_dict().values()]
     prior = [parameter.clone() for parameter in model.prior.parameters()]
-    with held((model, guide)):
+    with freeze_except_prior((model, guide)):
         fit(model, guide, X, X, replace(ONCE, epochs=2), progress=False)
     after = [value for network in networks for value in network.state_dict().values()]
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
@@ -173,7 +173,7 @@ PLANE = Pinwheel(train=100, valid=20, test=20).load(0)
 def stopped(train: Tensor, noise: float | None = None, **settings: float) -> str:
     pair = Experiment(latent=2, encoder=MLP((8,)), decoder=MLP((8,)), data=Pinwheel()).build(PLANE)
     if noise is not None:
-        pair.model.likelihood = Gaussian(0.5).build(PLANE.train)
+        pair.model.likelihood = GaussianLikelihood(0.5).build(PLANE.train)
         pair.model.likelihood.log_scale.copy_(math.log(noise) - pair.model.likelihood.unit.log())
     with pytest.raises(TrainingStopped) as caught:
         fit(*pair, train, PLANE.valid, replace(ONCE, **{"batch_size": 100, **settings}), progress=False)

@@ -15,12 +15,12 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from flowvae.errors import FlowvaeError, SlowDirectionWarning
+from flowvae.core.errors import FlowvaeError, SlowDirectionWarning
 from flowvae.evaluation import measure_likelihoods
-from flowvae.families import GUIDES
+from flowvae.experiments.families import GUIDES
 from flowvae.flows import IAF, CouplingNSF, Inverse, Linear, Residual, Sylvester
 from flowvae.guides import AmortizedGuide, FlowGuide, FullRank, Gaussian, GuideSpec
-from flowvae.guides.local import even_noise, push
+from flowvae.guides.local_parameters import push, sobol_normal
 from flowvae.inference import log_joint, refine
 from flowvae.inference.refinement import individual
 from flowvae.models import LinearGaussian
@@ -129,7 +129,7 @@ def test_every_family_starts_at_the_amortized_guide_and_improves(name: str, cond
     guide = amortized(spec)
     disturb(guide, 0.1)
     features = guide.encoder(x)
-    noise = even_noise(4, 3, 0, x)
+    noise = sobol_normal(4, 3, 0, x)
     for one, other in zip(
         push(guide.head(features), noise), push(individual(guide.head, *guide.local(x))(features), noise), strict=True
     ):

@@ -16,7 +16,7 @@ import flowvae.guides
 import flowvae.inference
 import flowvae.models
 import flowvae.networks
-from flowvae.errors import FlowvaeError
+from flowvae.core.errors import FlowvaeError
 from flowvae.flows import IAF
 
 PACKAGES = (flowvae.data, flowvae.flows, flowvae.guides, flowvae.inference, flowvae.models, flowvae.networks)
@@ -26,7 +26,7 @@ NEEDED = {"flow": IAF()}  # settings without a default
 def specs() -> Iterator[type]:
     """Every public dataclass of settings."""
     for package in PACKAGES:
-        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             for name, kind in vars(importlib.import_module(module.name)).items():
                 public = not name.startswith("_") and isinstance(kind, type) and kind.__module__ == module.name
                 if public and is_dataclass(kind) and kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]

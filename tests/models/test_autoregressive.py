@@ -17,21 +17,21 @@ from pyro.optim import Adam
 from scipy.stats import chi2, kstest
 from torch import Tensor
 
-from flowvae import Digits, FlowvaeError, Inference
-from flowvae.data import Bernoulli, Binomial, Dataset, Gaussian, LikelihoodSpec
+from flowvae import Digits, FlowvaeError, Training
+from flowvae.data import BernoulliLikelihood, BinomialLikelihood, Dataset, GaussianLikelihood, LikelihoodSpec
 from flowvae.evaluation import flow_metrics, measure_flow
 from flowvae.guides import NoGuide
 from flowvae.inference import fit
 from flowvae.models import (
     Autoregressive,
+    AutoregressiveBernoulli,
+    AutoregressiveCategorical,
+    AutoregressiveGaussianMixture,
+    AutoregressiveLikelihoodSpec,
+    AutoregressiveLogisticMixture,
     AutoregressiveModel,
-    BernoulliHead,
-    CategoricalHead,
     DiscretizedLogisticMixture,
-    GaussianMixtureHead,
-    HeadSpec,
-    LogisticMixtureHead,
-    default_head,
+    default_autoregressive_likelihood,
 )
 from flowvae.networks import MADE, CausalSpec, PixelCNN, WaveNet
 
@@ -41,13 +41,13 @@ NETWORKS: dict[str, CausalSpec] = {
     "pixelcnn": PixelCNN(channels=6, layers=3),
     "masked": PixelCNN("masked", channels=6, layers=3),
 }
-HEADS: dict[str, tuple[HeadSpec, LikelihoodSpec]] = {
-    "bernoulli": (BernoulliHead(), Bernoulli()),
-    "categorical-bits": (CategoricalHead(), Bernoulli()),
-    "categorical": (CategoricalHead(), Binomial(4)),
-    "logistics": (LogisticMixtureHead(3), Binomial(4)),
-    "one-logistic": (LogisticMixtureHead(1), Binomial(4)),
-    "gaussians": (GaussianMixtureHead(3), Gaussian()),
+HEADS: dict[str, tuple[AutoregressiveLikelihoodSpec, LikelihoodSpec]] = {
+    "bernoulli": (AutoregressiveBernoulli(), BernoulliLikelihood()),
+    "categorical-bits": (AutoregressiveCategorical(), BernoulliLikelihood()),
+    "categorical": (AutoregressiveCategorical(), BinomialLikelihood(4)),
+    "logistics": (AutoregressiveLogisticMixture(3), BinomialLikelihood(4)),
+    "one-logistic": (AutoregressiveLogisticMixture(1), BinomialLikelihood(4)),
+    "gaussians": (AutoregressiveGaussianMixture(3), GaussianLikelihood()),
 }
 DISCRETE = {name: pair for name, pair in HEADS.items() if pair[1].discrete}
 each_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
@@ -56,7 +56,7 @@ each_discrete = pytest.mark.parametrize(("head", "likelihood"), DISCRETE.values(
 
 
 def levels(likelihood: LikelihoodSpec) -> int:
-    return likelihood.total + 1 if isinstance(likelihood, Binomial) else 2
+    return likelihood.total + 1 if isinstance(likelihood, BinomialLikelihood) else 2
 
 
 def dataset(likelihood: LikelihoodSpec, shape: tuple[int, int] = (1, 3), rows: int = 60) -> Dataset:
@@ -72,7 +72,7 @@ def dataset(likelihood: LikelihoodSpec, shape: tuple[int, int] = (1, 3), rows: i
 
 def build(
     network: CausalSpec,
-    head: HeadSpec,
+    head: AutoregressiveLikelihoodSpec,
     likelihood: LikelihoodSpec,
     context: int = 0,
     shape: tuple[int, int] = (1, 3),
@@ -137,7 +137,7 @@ def test_discretized_logistics_are_a_pyro_distribution() -> None:
 
 @pytest.mark.usefixtures("float64")
 @each_discrete
-def test_a_head_sums_to_one_over_its_support(head: HeadSpec, likelihood: LikelihoodSpec) -> None:
+def test_a_head_sums_to_one_over_its_support(head: AutoregressiveLikelihoodSpec, likelihood: LikelihoodSpec) -> None:
     built = head.build(likelihood, dataset(likelihood).train)
     conditional = built(3 * torch.randn(7, 3, built.parameters_each))
     assert conditional.batch_shape == (7, 3)
@@ -148,7 +148,7 @@ def test_a_head_sums_to_one_over_its_support(head: HeadSpec, likelihood: Likelih
 @pytest.mark.usefixtures("float64")
 def test_a_gaussian_mixture_integrates_to_one() -> None:
     train = torch.tensor([[3.0, -100.0], [5.0, 300.0], [7.0, 100.0]])
-    head = GaussianMixtureHead(3).build(Gaussian(), train)
+    head = AutoregressiveGaussianMixture(3).build(GaussianLikelihood(), train)
     conditional = head(torch.randn(2, head.parameters_each))
     grid = head.center + head.unit * torch.linspace(-40, 40, 200_001).unsqueeze(-1)
     mass = torch.trapezoid(conditional.log_prob(grid).exp(), grid, dim=0)
@@ -158,7 +158,9 @@ def test_a_gaussian_mixture_integrates_to_one() -> None:
 @pytest.mark.usefixtures("float64")
 @each_network
 @each_discrete
-def test_the_joint_sums_to_one(network: CausalSpec, head: HeadSpec, likelihood: LikelihoodSpec) -> None:
+def test_the_joint_sums_to_one(
+    network: CausalSpec, head: AutoregressiveLikelihoodSpec, likelihood: LikelihoodSpec
+) -> None:
     model = build(network, head, likelihood, context=2)
     x = states(likelihood)
     for context in torch.randn(2, 2):
@@ -169,7 +171,7 @@ def test_the_joint_sums_to_one(network: CausalSpec, head: HeadSpec, likelihood: 
 @each_network
 @each_discrete
 def test_ancestral_samples_agree_with_the_exact_joint(
-    network: CausalSpec, head: HeadSpec, likelihood: LikelihoodSpec
+    network: CausalSpec, head: AutoregressiveLikelihoodSpec, likelihood: LikelihoodSpec
 ) -> None:
     model = build(network, head, likelihood, scale=0.2)
     x = states(likelihood)
@@ -195,7 +197,7 @@ def test_ancestral_samples_agree_with_the_exact_joint(
 
 def test_ancestral_samples_of_real_data_agree_with_the_density() -> None:
     """The probability integral transform of each value, given those before it, is uniform."""
-    model = build(MADE((24,)), GaussianMixtureHead(2), Gaussian())
+    model = build(MADE((24,)), AutoregressiveGaussianMixture(2), GaussianLikelihood())
     torch.manual_seed(2)
     x = model.sample(4000, progress=False)
     with torch.no_grad():
@@ -208,7 +210,9 @@ def test_ancestral_samples_of_real_data_agree_with_the_density() -> None:
 
 @each_network
 @each_head
-def test_log_prob_is_that_of_pyros_trace(network: CausalSpec, head: HeadSpec, likelihood: LikelihoodSpec) -> None:
+def test_log_prob_is_that_of_pyros_trace(
+    network: CausalSpec, head: AutoregressiveLikelihoodSpec, likelihood: LikelihoodSpec
+) -> None:
     model, x = build(network, head, likelihood), dataset(likelihood).test
     trace = poutine.trace(model).get_trace(x)
     trace.compute_log_prob()
@@ -222,14 +226,19 @@ def test_log_prob_is_that_of_pyros_trace(network: CausalSpec, head: HeadSpec, li
 
 @pytest.mark.parametrize("vectorized", [False, True])
 def test_the_elbo_without_a_latent_is_the_exact_likelihood(vectorized: bool) -> None:
-    model, x = build(MADE((8,)), CategoricalHead(), Binomial(4)), dataset(Binomial(4)).train
+    model, x = (
+        build(MADE((8,)), AutoregressiveCategorical(), BinomialLikelihood(4)),
+        dataset(BinomialLikelihood(4)).train,
+    )
     elbo = Trace_ELBO(num_particles=3, max_plate_nesting=1, vectorize_particles=vectorized)
     assert elbo.loss(model, NoGuide(), x) == pytest.approx(-model.log_prob(x).sum().item(), rel=1e-5)
 
 
 @each_network
 @each_head
-def test_every_parameter_gets_a_gradient(network: CausalSpec, head: HeadSpec, likelihood: LikelihoodSpec) -> None:
+def test_every_parameter_gets_a_gradient(
+    network: CausalSpec, head: AutoregressiveLikelihoodSpec, likelihood: LikelihoodSpec
+) -> None:
     model = build(network, head, likelihood, shape=(3, 4))
     Trace_ELBO().loss_and_grads(model, NoGuide(), dataset(likelihood, (3, 4)).train)
     for name, parameter in model.named_parameters():
@@ -254,11 +263,11 @@ def test_plain_svi_lowers_the_loss(network: CausalSpec) -> None:
 def test_maximum_likelihood_reaches_the_entropy_of_the_data() -> None:
     """With enough freedom the best model is the empirical distribution, whose NLL is its entropy."""
     counts = torch.tensor([9, 1, 4, 6, 2, 12, 3, 3])
-    x = states(Bernoulli()).repeat_interleave(counts, dim=0)
+    x = states(BernoulliLikelihood()).repeat_interleave(counts, dim=0)
     frequencies = counts / counts.sum()
     entropy = -(frequencies * frequencies.log()).sum().item()
-    model = Autoregressive(MADE((32,))).build(Dataset(x, x, x, Bernoulli(), "toy", "none", "all"))
-    settings = Inference(epochs=150, batch_size=len(x), learning_rate=3e-2, patience=150, device="cpu")
+    model = Autoregressive(MADE((32,))).build(Dataset(x, x, x, BernoulliLikelihood(), "toy", "none", "all"))
+    settings = Training(epochs=150, batch_size=len(x), learning_rate=3e-2, patience=150, device="cpu")
     fitted = fit(model, NoGuide(), x, x, settings, progress=False)
     nll = -fitted.history["valid_elbo"].max()
     assert nll > entropy - 1e-5  # no distribution codes the data in less
@@ -266,10 +275,10 @@ def test_maximum_likelihood_reaches_the_entropy_of_the_data() -> None:
 
 
 @each_head
-def test_fit_trains_it_and_keeps_the_best(head: HeadSpec, likelihood: LikelihoodSpec) -> None:
+def test_fit_trains_it_and_keeps_the_best(head: AutoregressiveLikelihoodSpec, likelihood: LikelihoodSpec) -> None:
     data = dataset(likelihood)
     model, guide = Autoregressive(MADE((8,)), head).build(data), NoGuide()
-    settings = Inference(epochs=3, batch_size=20, learning_rate=1e-2, validation_draws=1, device="cpu")
+    settings = Training(epochs=3, batch_size=20, learning_rate=1e-2, validation_draws=1, device="cpu")
     fitted = fit(model, guide, data.train, data.valid, settings, progress=False)
     # the validation ELBO is the exact likelihood, whatever the number of draws
     exact = model.log_prob(data.valid).mean().item()
@@ -280,17 +289,19 @@ def test_fit_trains_it_and_keeps_the_best(head: HeadSpec, likelihood: Likelihood
 
 
 def test_predictive_and_render_model_work() -> None:
-    model = build(MADE((8,)), CategoricalHead(), Binomial(4))
+    model = build(MADE((8,)), AutoregressiveCategorical(), BinomialLikelihood(4))
     assert Predictive(model, num_samples=3)(None, 5)["x"].shape == (3, 5, 3)
     assert Predictive(model, num_samples=3, parallel=True)(None, 5)["x"].shape == (3, 5, 3)
     assert "x" in pyro.render_model(model, model_args=(None, 4)).source
-    model = build(MADE((8,)), CategoricalHead(), Binomial(4), context=2)
+    model = build(MADE((8,)), AutoregressiveCategorical(), BinomialLikelihood(4), context=2)
     assert model(None, 5, torch.randn(5, 2)).shape == (5, 3)
 
 
 @each_network
 @each_head
-def test_the_context_changes_the_output(network: CausalSpec, head: HeadSpec, likelihood: LikelihoodSpec) -> None:
+def test_the_context_changes_the_output(
+    network: CausalSpec, head: AutoregressiveLikelihoodSpec, likelihood: LikelihoodSpec
+) -> None:
     model, x = build(network, head, likelihood, context=2), dataset(likelihood).test
     context = torch.randn(len(x), 2)
     values = model.log_prob(x, context)
@@ -303,8 +314,8 @@ def test_the_context_changes_the_output(network: CausalSpec, head: HeadSpec, lik
 
 def test_a_context_may_be_a_latent_of_another_site() -> None:
     """What a decoder will do: a code drawn in the same plate is the context of the pixels."""
-    model = build(MADE((8,)), CategoricalHead(), Binomial(4), context=2)
-    x = dataset(Binomial(4)).test
+    model = build(MADE((8,)), AutoregressiveCategorical(), BinomialLikelihood(4), context=2)
+    x = dataset(BinomialLikelihood(4)).test
 
     def pair(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -319,7 +330,7 @@ def test_a_context_may_be_a_latent_of_another_site() -> None:
 
 
 def test_sampling_takes_one_pass_a_value_and_shows_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build(MADE((8,)), CategoricalHead(), Binomial(4))
+    model = build(MADE((8,)), AutoregressiveCategorical(), BinomialLikelihood(4))
     passes = []
     model.network.register_forward_hook(lambda *_: passes.append(1))
     bars = []
@@ -328,7 +339,7 @@ def test_sampling_takes_one_pass_a_value_and_shows_its_progress(monkeypatch: pyt
         bars.append((len(places), disable))
         return places
 
-    monkeypatch.setattr("flowvae.models.product_rule.tqdm", bar)
+    monkeypatch.setattr("flowvae.models.likelihoods.autoregressive_distribution.tqdm", bar)
     torch.manual_seed(7)
     quiet = model.sample(5, progress=False)
     torch.manual_seed(7)
@@ -338,7 +349,7 @@ def test_sampling_takes_one_pass_a_value_and_shows_its_progress(monkeypatch: pyt
 
 
 def test_its_likelihood_is_exact_and_has_units_and_a_standard_error() -> None:
-    model, data = build(MADE((8,)), CategoricalHead(), Binomial(4)), dataset(Binomial(4))
+    model, data = build(MADE((8,)), AutoregressiveCategorical(), BinomialLikelihood(4)), dataset(BinomialLikelihood(4))
     result = measure_flow(model, NoGuide(), data.test)
     assert result.draws == 0
     bound, bits = flow_metrics(result, 3, True, "test", data.identity.as_dict())
@@ -351,14 +362,14 @@ def test_its_likelihood_is_exact_and_has_units_and_a_standard_error() -> None:
 
 
 def test_every_likelihood_has_a_head() -> None:
-    assert default_head(Bernoulli()) == BernoulliHead()
-    assert default_head(Binomial(3)) == LogisticMixtureHead()
-    assert default_head(Gaussian()) == GaussianMixtureHead()
-    model = Autoregressive(head=CategoricalHead()).build(Digits().load(0))
+    assert default_autoregressive_likelihood(BernoulliLikelihood()) == AutoregressiveBernoulli()
+    assert default_autoregressive_likelihood(BinomialLikelihood(3)) == AutoregressiveLogisticMixture()
+    assert default_autoregressive_likelihood(GaussianLikelihood()) == AutoregressiveGaussianMixture()
+    model = Autoregressive(head=AutoregressiveCategorical()).build(Digits().load(0))
     assert model.head.parameters_each == 17
 
 
-COUNTS = dataset(Binomial(4))
+COUNTS = dataset(BinomialLikelihood(4))
 
 
 @pytest.mark.parametrize(
@@ -373,21 +384,21 @@ COUNTS = dataset(Binomial(4))
         (lambda m: m.log_prob(torch.zeros(2, 3), torch.zeros(2, 1)), "takes none"),
         (lambda m: AutoregressiveModel(MADE().network(3, 4), m.head), "parameters = 5"),
         (
-            lambda m: Autoregressive(head=BernoulliHead()).build(COUNTS),
-            r"binomial:4 data.*Use LogisticMixtureHead",
+            lambda m: Autoregressive(head=AutoregressiveBernoulli()).build(COUNTS),
+            r"binomial:4 data.*Use AutoregressiveLogisticMixture",
         ),
-        (lambda m: Autoregressive(head=GaussianMixtureHead()).build(COUNTS), "for Gaussian data"),
-        (lambda m: LogisticMixtureHead(0), r"LogisticMixtureHead\.components = 0"),
+        (lambda m: Autoregressive(head=AutoregressiveGaussianMixture()).build(COUNTS), "for GaussianLikelihood data"),
+        (lambda m: AutoregressiveLogisticMixture(0), r"AutoregressiveLogisticMixture\.components = 0"),
         (lambda m: Autoregressive(PixelCNN()).build(replace(COUNTS, image_shape=None)), "needs images"),
     ],
 )
 def test_mistakes_are_named(make: object, message: str) -> None:
-    model = build(MADE((8,)), CategoricalHead(), Binomial(4))
+    model = build(MADE((8,)), AutoregressiveCategorical(), BinomialLikelihood(4))
     with pytest.raises(FlowvaeError, match=message):
         make(model)  # type: ignore[operator]
 
 
 def test_contexts_of_another_number_are_refused() -> None:
-    model = build(MADE((8,)), CategoricalHead(), Binomial(4), context=2)
+    model = build(MADE((8,)), AutoregressiveCategorical(), BinomialLikelihood(4), context=2)
     with pytest.raises(FlowvaeError, match=r"\(3, 2\) for size = 4"):
         model.sample(4, torch.zeros(3, 2), progress=False)

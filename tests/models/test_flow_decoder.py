@@ -22,12 +22,12 @@ from flowvae import (
     Experiment,
     FlowvaeError,
     Gaussian,
-    Inference,
     RealNVP,
     SlowDirectionWarning,
+    Training,
 )
-from flowvae.cli import main
-from flowvae.data import Bernoulli
+from flowvae.cli.command import main
+from flowvae.data import BernoulliLikelihood
 from flowvae.flows import GF, FlowSpec, to_pyro
 from flowvae.models import FlowDecoder
 from flowvae.networks import MLP
@@ -46,7 +46,7 @@ def elbo(model: nn.Module, guide: Callable[[Tensor], Tensor], x: Tensor, value: 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("flow", [CouplingNSF(2, (8,)), RealNVP(2, (8,)), IAF(1, (8,)), MAF(1, (8,))])
-@pytest.mark.filterwarnings("ignore::flowvae.errors.SlowDirectionWarning")
+@pytest.mark.filterwarnings("ignore::flowvae.core.errors.SlowDirectionWarning")
 def test_identity_of_chen_et_al_sample_by_sample(flow: FlowSpec) -> None:
     data = Experiment().data.load(0)
     prior = Experiment(latent=3, encoder=G, decoder=G, prior=flow)
@@ -95,13 +95,13 @@ def test_it_starts_as_the_decoder_without_the_flow() -> None:
 def test_yaml_and_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
-    monkeypatch.setattr("flowvae.experiment.draw_figures", lambda *_: None)  # they take seconds
+    monkeypatch.setattr("flowvae.experiments.experiment.draw_figures", lambda *_: None)  # they take seconds
     np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 2, (60, 5)))
     experiment = Experiment(
         latent=2,
         decoder=FlowDecoder(RealNVP(1, (8,)), G),
-        inference=Inference(epochs=1, device="cpu"),
-        data=Arrays(tmp_path / "x.npy", Bernoulli()),
+        inference=Training(epochs=1, device="cpu"),
+        data=Arrays(tmp_path / "x.npy", BernoulliLikelihood()),
     )
     experiment.to_yaml(tmp_path / "e.yaml")
     assert Experiment.from_yaml(tmp_path / "e.yaml") == experiment

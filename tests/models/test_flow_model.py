@@ -17,12 +17,12 @@ from torch.distributions import AffineTransform
 from zuko.lazy import LazyTransform
 from zuko.transforms import ComposedTransform, LULinearTransform
 
+from flowvae.core.errors import FlowvaeError, SlowDirectionWarning
 from flowvae.data import Digits, Moons
-from flowvae.errors import FlowvaeError, SlowDirectionWarning
 from flowvae.evaluation import FlowLikelihoods, flow_metrics, measure_flow
 from flowvae.flows import MAF, NAF, NSF, FlowSpec, Glow, RealNVP
 from flowvae.guides import FlowNoise, NoGuide, UniformNoise
-from flowvae.inference import Inference, fit
+from flowvae.inference import Training, fit
 from flowvae.models import DequantizedFlow, FlowModel
 
 TOTAL = 2  # counts 0, 1, 2 in two dimensions: nine data, whose probabilities can be summed
@@ -146,7 +146,7 @@ def test_variational_dequantization_closes_the_gap_of_the_uniform_one() -> None:
 def test_a_density_in_the_plane_integrates_to_one(flow: FlowSpec) -> None:
     data = Moons(train=500, valid=100, test=10).load(0)
     model = FlowModel(flow.transform(2), 2)
-    fit(model, NoGuide(), data.train, data.valid, Inference(epochs=3, device="cpu"), progress=False)
+    fit(model, NoGuide(), data.train, data.valid, Training(epochs=3, device="cpu"), progress=False)
     side = torch.linspace(-6, 7, 651)
     with torch.no_grad():
         density = model.flow().log_prob(torch.cartesian_prod(side, side)).double().exp()
@@ -189,7 +189,7 @@ class Affine(LazyTransform):
 def test_fit_with_no_guide_measures_the_exact_likelihood() -> None:
     data = Moons(train=500, valid=200, test=10).load(0)
     model = FlowModel(NSF().transform(2), 2)
-    settings = Inference(epochs=3, particles=2, device="cpu")
+    settings = Training(epochs=3, particles=2, device="cpu")
     fitted = fit(model, NoGuide(), data.train, data.valid, settings, progress=False)
     exact = model.flow().log_prob(data.valid).mean().item()
     assert math.isclose(fitted.history["valid_elbo"][fitted.best_epoch], exact, abs_tol=1e-4)

@@ -19,12 +19,12 @@ from zuko.distributions import NormalizingFlow
 
 from flowvae import Digits, Experiment, FlowGuide, FlowvaeError, FullRank, Gaussian, Inverse, Mixture
 from flowvae.data import Dataset, parse_likelihood
-from flowvae.families import GUIDES, PRIORS
+from flowvae.experiments.families import GUIDES, PRIORS
+from flowvae.experiments.run import ModelGuide
 from flowvae.flows import MAF, to_pyro
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE, StandardNormal
 from flowvae.networks import MLP
-from flowvae.run import Pair
 
 SMALL = Experiment(latent=3, encoder=MLP((16,)), decoder=MLP((16,)))
 
@@ -33,7 +33,7 @@ def digits() -> Dataset:
     return Digits().load(0)
 
 
-def build(experiment: Experiment, data: Dataset) -> Pair:
+def build(experiment: Experiment, data: Dataset) -> ModelGuide:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a family in its slow direction is not what is tested here
         return experiment.build(data)

@@ -35,7 +35,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flowvae import MAF, Experiment, Inference, Pinwheel
-from flowvae.explorer import explore
+from flowvae.explorer.explorer import explore
 from flowvae.networks import MLP
 
 experiment = Experiment(

@@ -1,0 +1,1 @@
+"""What every room rests on: errors, files, seeds, and the names of parts."""

@@ -1,0 +1,275 @@
+"""Errors that a user can fix, and the checks of settings that raise them."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+import sys
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "MOST_LAYERS",
+    "DamagedError",
+    "EstimatedDensityWarning",
+    "FlowvaeError",
+    "ImproperDensityWarning",
+    "OtherDeviceWarning",
+    "SlowDirectionWarning",
+    "UnfinishedRunWarning",
+    "check_bool",
+    "check_choice",
+    "check_int",
+    "check_int_value",
+    "check_number",
+    "check_widths",
+    "nearest",
+    "one_line",
+    "plain_number",
+    "shown",
+    "shown_path",
+]
+
+
+WIDEST = 100  # characters of a value that a message repeats
+LARGEST_WHOLE = 2**63 - 1  # that torch can count with
+LARGEST_NUMBER = sys.float_info.max
+MOST_LAYERS = 1000  # of a network, and transforms of a flow
+MOST_NAMES = 60  # that a message lists
+
+
+class FlowvaeError(ValueError):
+    """A mistake in settings, data or files; its text names the value, the rule and the remedy."""
+
+    def __str__(self) -> str:
+        # Pyro's handlers append the shapes of all sites of a trace, over many lines
+        return super().__str__().partition("\nTrace Shapes:")[0]
+
+
+class DamagedError(FlowvaeError):
+    """A file of a run that was written whole and is not so any more."""
+
+
+class SlowDirectionWarning(UserWarning):
+    """A flow is used in the direction in which it costs many network passes."""
+
+
+class ImproperDensityWarning(UserWarning):
+    """A flow is used as a density on all of R^D, where it loses mass."""
+
+
+class EstimatedDensityWarning(UserWarning):
+    """A flow's log-densities are random estimates, from which importance-weighted figures come out wrong."""
+
+
+class UnfinishedRunWarning(UserWarning):
+    """A run is used before its training has ended."""
+
+
+class OtherDeviceWarning(UserWarning):
+    """A run is opened on another device than it was trained on."""
+
+
+class _Short(reprlib.Repr):
+    """Repr of bounded length, computed in bounded time: a nested list of a gigabyte is not walked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother, self.maxlong = 3, 60, 60, 40
+
+    def repr_int(self, x: int, level: int) -> str:
+        bits = x.bit_length()
+        return super().repr_int(x, level) if bits < 4096 else f"<a whole number of {bits} bits>"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
+        if isinstance(shape, tuple) and dtype is not None and shape:
+            return f"<{type(x).__name__} of shape {tuple(shape)}, {dtype}>"
+        if is_dataclass(x) and not isinstance(x, type):
+            if level <= 0:
+                return f"{type(x).__name__}(...)"
+            inside = (f"{f.name}={self.repr1(getattr(x, f.name), level - 1)}" for f in fields(x))
+            return f"{type(x).__name__}({', '.join(inside)})"
+        try:
+            return super().repr_instance(x, level)
+        except Exception:  # somebody's own __repr__
+            return f"<{type(x).__name__}>"
+
+
+_SHORT = _Short()
+
+
+def shown(value: object, width: int = WIDEST) -> str:
+    """A value as an error message repeats it: its repr on one line, cut to `width`; shape and type of an array.
+
+    >>> shown([[0] * 1000] * 1000, width=40)
+    '[[0, 0, 0, 0, 0, 0, ...], [0, 0, 0, 0...'
+    """
+    text = repr(value[:width]) if type(value) is str else _SHORT.repr(value)
+    return one_line(text, width) if "\n" in text else _cut(text, width)
+
+
+def shown_path(path: object) -> str:
+    """A path as an error message repeats it: its last part is its name, so it is cut later than other values."""
+    return shown(str(path), 3 * WIDEST)
+
+
+def one_line(text: object, width: int = 3 * WIDEST) -> str:
+    r"""Somebody else's message on one line, cut to `width` characters.
+
+    >>> one_line(ValueError("no\n   such thing"))
+    'no such thing'
+    """
+    return _cut(" ".join(str(text).split()), width)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def plain_number(value: Any) -> Any:
+    """A scalar of NumPy as the plain number, boolean or text that it is; anything else as it is.
+
+    >>> plain_number(np.int64(8)), plain_number(np.float64(0.5)), plain_number(np.bool_(True))
+    (8, 0.5, True)
+    """
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, np.floating):
+        return float(value)
+    return str(value) if isinstance(value, np.str_) else value
+
+
+def check_int_value(label: str, value: object, least: int = 1, most: int | None = None) -> None:
+    """Check that a value is a whole number, not below `least` and not above `most`.
+
+    Raises:
+        FlowvaeError: if it is not.
+    """
+    value = plain_number(value)
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= (most or LARGEST_WHOLE):
+        return
+    rule = f"{least} to {most}" if most is not None else f"{least} or more"
+    large = ", and below 2**63" if isinstance(value, int) and value > LARGEST_WHOLE and most is None else ""
+    raise FlowvaeError(f"{label} = {shown(value)}: must be a whole number, {rule}{large}.")
+
+
+def check_int(owner: object, name: str, least: int = 1, most: int | None = None) -> None:
+    """Check that a setting is a whole number, not below `least` and not above `most`.
+
+    Raises:
+        FlowvaeError: if it is not.
+    """
+    check_int_value(f"{_label(owner)}.{name}", _setting(owner, name), least, most)
+
+
+def check_bool(owner: object, name: str) -> None:
+    """Check that a setting is true or false.
+
+    Raises:
+        FlowvaeError: if it is not.
+    """
+    value = _setting(owner, name)
+    if not isinstance(value, bool):
+        raise FlowvaeError(f"{_label(owner)}.{name} = {shown(value)}: must be true or false.")
+
+
+def check_number(
+    owner: object, name: str, above: float = 0.0, optional: bool = False, least: float | None = None
+) -> None:
+    """Check that a setting is a finite number greater than `above`, or not below `least` (or None, where `optional`).
+
+    Raises:
+        FlowvaeError: if it is not.
+    """
+    value = _setting(owner, name)
+    if optional and value is None:
+        return
+    real = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+    if not real or not (value > above if least is None else value >= least):
+        rule = f"above {above:g}" if least is None else f"{least:g} or more"
+        none = ", or none" if optional else ""
+        raise FlowvaeError(f"{_label(owner)}.{name} = {shown(value)}: must be a number {rule}{none}.{_unquoted(value)}")
+
+
+def check_widths(owner: object, name: str) -> None:
+    """Check that a setting is a tuple of layer widths, each 1 or more, and at least one of them.
+
+    A list (as YAML gives it) becomes a tuple.
+
+    Raises:
+        FlowvaeError: if it is neither, or has more than 1000 layers.
+    """
+    value = getattr(owner, name)
+    if isinstance(value, list | tuple):
+        value = tuple(plain_number(v) for v in value)
+        object.__setattr__(owner, name, value)
+    widths = isinstance(value, tuple) and all(type(v) is int and 1 <= v <= LARGEST_WHOLE for v in value)
+    if not widths or not 1 <= len(value) <= MOST_LAYERS:
+        many = f", {MOST_LAYERS} at most; these are {len(value)}" if widths and value else ""
+        raise FlowvaeError(
+            f"{_label(owner)}.{name} = {shown(value)}: must be one or more layer widths, such as (64, 64){many}."
+        )
+
+
+def check_choice(owner: object, name: str, choices: Iterable[str]) -> None:
+    """Check that a setting is one of the given words.
+
+    Raises:
+        FlowvaeError: if it is not; names the nearest.
+    """
+    value, known = _setting(owner, name), list(choices)
+    if not isinstance(value, str) or value not in known:
+        raise FlowvaeError(f"{_label(owner)}.{name} = {shown(value)}: {nearest(value, known)}")
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """Say which of the known words was probably meant, and list them, the first 60.
+
+    >>> nearest("mfa", ["maf", "nsf"])
+    'did you mean maf? Known: maf, nsf.'
+    """
+    names = sorted(known)
+    by_lower = {name.lower(): name for name in names}
+    text = word[:WIDEST] if isinstance(word, str) else shown(word)
+    close = get_close_matches(text.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"did you mean {_name(by_lower[close[0]])}? " if close else ""
+    rest = f", and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{hint}Known: {', '.join(map(_name, names[:MOST_NAMES])) or 'none'}{rest}."
+
+
+def _name(name: str) -> str:
+    """A known word as it is, unless it is one of a damaged or hostile file."""
+    return name if len(name) <= WIDEST and name.isprintable() else shown(name)
+
+
+def _setting(owner: object, name: str) -> Any:
+    """A setting's value; a scalar of NumPy is stored as the plain number that it is."""
+    value = getattr(owner, name)
+    if (plain := plain_number(value)) is not value:
+        object.__setattr__(owner, name, plain)
+    return plain
+
+
+def _unquoted(value: object) -> str:
+    """What to write in YAML for a number that it took for text, such as 1e-3."""
+    try:
+        if not isinstance(value, str) or not math.isfinite(float(value)):
+            return ""
+    except ValueError:
+        return ""
+    mantissa, _, exponent = value.strip().lower().partition("e")
+    if not exponent:
+        return f" It is text: write {mantissa} without quotes."
+    point = "" if "." in mantissa else ".0"
+    return f" YAML takes it for text: write {mantissa}{point}e{int(exponent):+d} there."
+
+
+def _label(owner: object) -> str:
+    return type(owner).__name__

@@ -1,0 +1,34 @@
+"""How a script ends: one line for what its user can fix, and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from flowvae.core.errors import FlowvaeError, one_line, shown_path
+
+__all__ = ["line_of", "run_script"]
+
+
+def line_of(error: object) -> str:
+    r"""A message on one line: names of files may hold line breaks and what a terminal takes for commands.
+
+    >>> line_of(FileNotFoundError(2, "No such file or directory", "runs/a\nb"))
+    "'runs/a\\nb': No such file or directory"
+    """
+    if isinstance(error, OSError):
+        where = f"{shown_path(error.filename)}: " if error.filename is not None else ""
+        error = f"{where}{error.strerror or one_line(error)}"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(error))
+
+
+def run_script(main: Callable[[], int]) -> NoReturn:
+    """Run the main function of a module as the whole program; what its user can fix ends it with one line."""
+    try:
+        sys.exit(main())
+    except (FlowvaeError, OSError) as error:
+        sys.exit(line_of(error))
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,224 @@
+"""The directory of a run: its path, its lock, and what may be deleted in it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from errno import ENOLCK, ENOSYS, EOPNOTSUPP
+from pathlib import Path
+
+from filelock import FileLock
+
+from flowvae.core.errors import DamagedError, FlowvaeError
+from flowvae.core.files import temporary_name
+
+__all__ = [
+    "CHECKPOINT",
+    "ERROR",
+    "HISTORY",
+    "METRICS",
+    "SETTINGS",
+    "check_files",
+    "copy_run",
+    "delete_leftovers",
+    "delete_run",
+    "figure_file",
+    "foreign",
+    "holds_run",
+    "is_empty",
+    "locked",
+    "make_directory",
+    "writing",
+]
+
+SETTINGS, CHECKPOINT, HISTORY, METRICS = "experiment.yaml", "checkpoint.safetensors", "history.csv", "metrics.json"
+STAGES = ("first-stage", "prior-fit")
+ERROR = "error.txt"  # of a cell of a grid
+LOCK = ".lock"
+FILES = (ERROR, "samples.png", METRICS, HISTORY, CHECKPOINT, SETTINGS, LOCK)
+FIGURES = (
+    *("samples", "reconstructions", "latent", "history"),
+    *("khat", "bounds", "gaps", "holes", "activity", "calibration", "fid", "memorization", "paths", "traversals"),
+)
+# In this order a run is deleted: what is left after every step is a run that can go on, or nothing.
+_ORDER = (METRICS, HISTORY, CHECKPOINT, *STAGES, SETTINGS)
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]+\.tmp")
+
+
+@contextmanager
+def locked(file: Path, wait: float = -1) -> Iterator[None]:
+    """Hold a lock file; the operating system releases it when the process ends, in whatever way.
+
+    Args:
+        file: the lock file, which stays.
+        wait: seconds to wait for another process or thread that holds it; negative: without end.
+
+    Raises:
+        TimeoutError: if it is still held by another then.
+        OSError: if it cannot be written.
+    """
+    # one a process: whoever holds it may again
+    lock = FileLock(file.parent.resolve() / file.name, is_singleton=True, fallback_to_soft=False)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock.acquire(timeout=wait))
+        except OSError as error:
+            # a marker in place of the lock would outlive a killed process, and block the directory
+            if isinstance(error, TimeoutError) or error.errno not in (ENOSYS, ENOLCK, EOPNOTSUPP):
+                raise
+            warnings.warn(
+                f"{file.parent}: no file locks there ({error.strerror}); let one process at a time write to it.",
+                stacklevel=2,
+            )
+        yield
+
+
+@contextmanager
+def writing(directory: Path, wait: float = 1.0) -> Iterator[None]:
+    """Be the only writer to the directory of a run, which is made if it is not there. Reading takes no lock.
+
+    Args:
+        directory: of the run.
+        wait: seconds to wait for another writer.
+
+    Raises:
+        FlowvaeError: if another process writes to it all the while, or it cannot be written.
+    """
+    make_directory(directory)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(directory / LOCK, wait))
+        except TimeoutError:
+            raise FlowvaeError(
+                f"{directory}: another process is writing to it; wait until that has ended, or name another directory."
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise FlowvaeError(f"{directory}: cannot be written ({reason}); name another place.") from None
+        yield
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory, and those around it, where they are not there.
+
+    Raises:
+        FlowvaeError: if it cannot be made.
+    """
+    if directory.is_symlink() and not directory.exists():
+        raise FlowvaeError(f"{directory}: is a link to {directory.readlink()}, which does not exist; make that first.")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FlowvaeError(f"{directory}: is a file; name a directory.") from None
+    except OSError as error:
+        raise FlowvaeError(f"{directory}: cannot be written ({error.strerror}); name another place.") from None
+
+
+def figure_file(directory: Path, title: str) -> Path:
+    """The file of a figure of a run.
+
+    Raises:
+        ValueError: for a title that is not in `FIGURES`, whose file would be taken for somebody else's.
+    """
+    if title not in FIGURES:
+        raise ValueError(f"figure {title!r}: add it to FIGURES of flowvae.experiments.directory")
+    return directory / "figures" / f"{title}.png"
+
+
+def foreign(directory: Path) -> Iterator[Path]:
+    """What lies in the directory of a run, or in its folders, and has no name that a run writes."""
+    for path in sorted(directory.iterdir()):
+        if path.is_symlink() or not path.is_dir():
+            if path.name not in FILES and not _is_temporary(path):
+                yield path
+        elif path.name in STAGES or _is_temporary(path):
+            yield from foreign(path)
+        elif path.name == "figures":
+            own = {f"{title}.png" for title in FIGURES}
+            yield from (file for file in path.iterdir() if file.name not in own and not _is_temporary(file))
+        else:
+            yield path
+
+
+def check_files(directory: Path) -> None:
+    """Refuse links and directories in the place of the files of a run, which could not be written again.
+
+    Raises:
+        DamagedError: if there is one.
+    """
+    for file in (directory / name for name in (SETTINGS, CHECKPOINT, HISTORY, METRICS)):
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise DamagedError(f"{file}: is not a regular file; put the file itself in its place.")
+
+
+def is_empty(directory: Path) -> bool:
+    """Whether there is nothing in a directory but what a killed process or a failed cell has left."""
+    return all(path.name in (LOCK, ERROR) or _is_temporary(path) for path in directory.iterdir()) and not any(
+        foreign(directory)
+    )
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether there is a run in a directory, finished or not, and nothing else."""
+    return any((directory / name).is_file() for name in (SETTINGS, CHECKPOINT)) and not any(foreign(directory))
+
+
+def delete_run(directory: Path) -> None:
+    """Delete the files of a run one by one, its settings last; directory and lock stay.
+
+    If it is interrupted, what is left can go on as a run or be deleted again.
+    """
+
+    def rank(path: Path) -> int:
+        return _ORDER.index(path.name) if path.name in _ORDER else -1
+
+    for path in sorted(directory.iterdir(), key=rank):
+        if path.name != LOCK:
+            _delete(path)
+
+
+def delete_leftovers(directory: Path) -> None:
+    """Delete the temporary files that a killed process has left in the directory of a run, whose lock is held."""
+    for path in list(directory.iterdir()):
+        if _is_temporary(path) and not path.name.startswith(".samples.png."):  # which is drawn without the lock
+            _delete(path)
+
+
+def copy_run(source: Path, target: Path) -> None:
+    """Copy the files of a run into a directory that is not there yet; it takes its name when it is complete."""
+    copying = target.with_name(temporary_name(target.name))
+    try:
+        _copy(source, copying)
+        copying.rename(target)
+    finally:
+        if copying.exists():
+            _delete(copying)
+
+
+def _delete(path: Path) -> None:
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    delete_run(path)
+    (path / LOCK).unlink(missing_ok=True)
+    path.rmdir()
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.mkdir()
+    others = {*foreign(source), source / LOCK}
+    for path in sorted(source.iterdir()):
+        if path not in others and not _is_temporary(path):
+            if path.is_dir():
+                _copy(path, target / path.name)
+            else:
+                shutil.copyfile(path, target / path.name)
+
+
+def _is_temporary(path: Path) -> bool:
+    named = _TEMPORARY.fullmatch(path.name)
+    own = {*FILES, *STAGES, *(f"{title}.png" for title in FIGURES)}
+    return named is not None and named[1] in own

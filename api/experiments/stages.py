@@ -1,0 +1,114 @@
+"""What happens to the prior after the VAE has been trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from torch import nn
+
+from flowvae.core.errors import FlowvaeError, check_bool, shown
+from flowvae.experiments.serialization import build_spec, from_plain
+from flowvae.inference import Training
+from flowvae.models import VAE, PriorSpec, StandardNormal, check_prior
+from flowvae.networks import eval_mode
+
+__all__ = ["SecondStage", "freeze_except_prior", "load_stage_weights"]
+
+
+@dataclass(frozen=True)
+class SecondStage:
+    """Another prior, fitted to the aggregated posterior q̄ of a trained VAE whose encoder and decoder stay as they are.
+
+    Every batch draws fresh codes z ~ q(z | x). With all else frozen, the ELBO is log p(z) and a constant, so the
+    training that fits a VAE fits this prior by maximum likelihood, and stops by codes of the validation data:
+    ELBO_2 − ELBO_1 = E_q̄[log p_2 − log p_1] = KL(q̄‖p_1) − KL(q̄‖p_2).
+
+    Args:
+        prior: the second p(z). N(0, I) has nothing to fit, so it needs `fine_tune`.
+        inference: how to train it.
+        fine_tune: whether encoder, decoder and prior are trained together afterwards, with the same settings: three
+            stages in all. With N(0, I) they are two, and the second trains the VAE on: the control for a longer
+            training.
+
+    References:
+        Dai & Wipf (2019), "Diagnosing and Enhancing VAE Models".
+    """
+
+    prior: PriorSpec
+    inference: Training = field(default_factory=Training)
+    fine_tune: bool = False
+
+    def __post_init__(self) -> None:
+        check_prior("SecondStage.prior", self.prior)
+        check_bool(self, "fine_tune")
+        if not self.fits_prior and not self.fine_tune:
+            raise FlowvaeError(
+                "SecondStage.prior = StandardNormal(): has nothing to fit; use Mixture() or a flow, or fine_tune=True "
+                "to train the VAE on."
+            )
+        if not isinstance(self.inference, Training):
+            raise FlowvaeError(f"SecondStage.inference = {shown(self.inference)}: must be an Inference object.")
+
+    @property
+    def fits_prior(self) -> bool:
+        """Whether the prior has anything to fit."""
+        return not isinstance(self.prior, StandardNormal)
+
+    @property
+    def before(self) -> SecondStage | None:
+        """The fit of the prior that comes before fine-tuning; none, if the VAE itself comes before."""
+        return replace(self, fine_tune=False) if self.fine_tune and self.fits_prior else None
+
+    @property
+    def follows(self) -> str:
+        """Name of the directory that keeps the stage before: of the VAE, or of the fit of the prior."""
+        return "prior-fit" if self.before else "first-stage"
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> SecondStage:
+        """A second stage from plain dictionaries.
+
+        Raises:
+            FlowvaeError: for unknown families or settings.
+        """
+        if not isinstance(plain, dict):
+            raise FlowvaeError(f"second_stage: {shown(plain)}; must be settings by name: {', '.join(_names(cls))}.")
+        settings = dict(plain)
+        if "prior" in settings:
+            settings["prior"] = from_plain("prior", settings["prior"])
+        if "inference" in settings:
+            settings["inference"] = from_plain("second_stage.inference", settings["inference"])
+        stage: SecondStage = build_spec("second_stage", cls, settings)
+        return stage
+
+
+def load_stage_weights(pair: tuple[VAE, nn.Module], earlier: tuple[VAE, nn.Module], prior: bool) -> None:
+    """Copy the weights of an earlier stage into a model and guide; those of the prior only if asked to."""
+    (model, guide), (earlier_model, earlier_guide) = pair, earlier
+    guide.load_state_dict(earlier_guide.state_dict())
+    weights = earlier_model.state_dict()
+    taken = {name: value for name, value in weights.items() if prior or not name.startswith("prior.")}
+    model.load_state_dict(model.state_dict() | taken)
+
+
+@contextmanager
+def freeze_except_prior(pair: tuple[VAE, nn.Module]) -> Iterator[None]:
+    """Inside the block only the prior of the pair can be trained; all else is in evaluation mode."""
+    model, guide = pair
+    of_prior = set(model.prior.parameters())
+    trained = [p for part in (model, guide) for p in part.parameters() if p.requires_grad and p not in of_prior]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        with eval_mode(model.decoder, model.likelihood, guide):
+            yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _names(cls: type[SecondStage]) -> list[str]:
+    return [f.name for f in fields(cls)]

@@ -1,0 +1,1 @@
+"""The engine of comparisons: grid, statistics, report."""

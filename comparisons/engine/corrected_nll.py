@@ -1,0 +1,106 @@
+"""The NLL by draws of the guide, corrected by annealed importance sampling (AIS) where both have judged the same data.
+
+A guide that fits badly makes the NLL by K draws too high, and not by as much in every arm. AIS is nearer to the truth
+and too expensive for all test data. So K draws judge all of them, and what they give too much on the few data of the
+measure `gaps` is taken off. For an answer whose cells have that measure:
+
+    python -m flowvae.comparisons.engine.corrected_nll runs/questions/prior-flows-sprites-hour
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+import tyro
+from tqdm.auto import tqdm
+
+from flowvae.comparisons import QUESTIONS
+from flowvae.comparisons.engine.names import check_name, inside
+from flowvae.comparisons.engine.statistics import paired_differences
+from flowvae.core.errors import FlowvaeError, one_line
+from flowvae.core.files import as_path
+from flowvae.core.script import run_script
+from flowvae.evaluation import measure_likelihoods
+from flowvae.experiments.experiment import load
+
+__all__ = ["corrected_nll"]
+
+
+def corrected_nll(place: str | Path) -> pd.DataFrame:
+    """One row a run of an answer: arm, seed, and in nats per datum nll, too_much and corrected = nll − too_much.
+
+    Args:
+        place: directory of the answer; its cells lie beside it.
+
+    Raises:
+        FlowvaeError: for a directory without an answer or its cells, a damaged answer, or cells without the measure
+            `gaps`.
+    """
+    place = _place(place)
+    cells = place.parent / "cells"
+    rows = []
+    for _, cell in tqdm(list(_table(place).iterrows()), disable=None):
+        run = load(inside(cells, cells / check_name("cell", cell["cell"])))
+        nll, ais = run.metric("nll"), run.metric("nll_ais")
+        model, guide = run.pair
+        few = run.data.test[: ais.protocol["rows"]].to(next(guide.parameters()).device)
+        draws, seed = nll.protocol["draws"], nll.protocol["seed"]
+        by_draws = -measure_likelihoods(model, guide, few, draws, seed, progress=False).log_evidence.double().mean()
+        too_much = by_draws.item() - ais.value
+        rows.append({"arm": cell["arm"], "seed": cell["seed"], "nll": nll.value, "too_much": too_much})
+    return pd.DataFrame(rows).assign(corrected=lambda table: table["nll"] - table["too_much"])
+
+
+def _place(directory: str | Path) -> Path:
+    place = as_path(directory)
+    if not (place / "answer.json").is_file():
+        raise FlowvaeError(f"{place}: no answer in it; name a directory that flowvae compare wrote.")
+    return place
+
+
+def _table(place: Path) -> pd.DataFrame:
+    """Arm, seed and cell of every run of an answer."""
+    try:
+        return pd.read_csv(place / "table.csv", dtype={"arm": str, "cell": str})[["arm", "seed", "cell"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise FlowvaeError(f"{place / 'table.csv'}: damaged ({one_line(error)}); run the comparison again.") from None
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Print means over seeds and paired differences of the corrected NLL.
+
+    Args:
+        answer: directory of an answer.
+    """
+
+    answer: tyro.conf.Positional[Path]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line."""
+    args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.engine.corrected_nll")
+    torch.set_num_threads(1)
+    place = _place(args.answer)
+    try:
+        protocol = json.loads((place / "answer.json").read_text(encoding="utf-8"))
+        pairs = QUESTIONS[protocol["question"]].contrasts(protocol["arms"])
+        about = (
+            f"{protocol['data']}, {protocol['split']}, seeds {protocol['seeds']}, K = {protocol['draws']}; nats per "
+            "datum"
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FlowvaeError(f"{place / 'answer.json'}: damaged ({one_line(error)}); run the comparison again.") from None
+    table = corrected_nll(place)
+    print(table.drop(columns="seed").groupby("arm", sort=False).mean().round(2).to_string())
+    print(paired_differences(table, pairs, "corrected").round(3).to_string(index=False))
+    print(about)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,105 @@
+"""Figures of a question: paired differences, and a measure against a setting that was varied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from flowvae.comparisons.engine.question import Question
+from flowvae.comparisons.engine.statistics import LEAST_SEEDS, LEVEL, MARGIN
+from flowvae.evaluation.figures.drawing import BLUE
+
+__all__ = ["plot_curves", "plot_differences"]
+
+STYLES = ((BLUE, "o", "-"), ("#b8860b", "s", "--"), ("#7a7a7a", "^", ":"), ("#7b2d43", "D", "-."))
+STYLES += (("#2f6b4f", "v", (0, (5, 1))), ("#000000", "x", (0, (1, 1))))  # type: ignore[assignment]
+
+
+def plot_curves(
+    table: pd.DataFrame,
+    lines: Mapping[str, Sequence[tuple[float, str]]],
+    measure: str,
+    setting: str,
+    label: str,
+    log: bool = False,
+) -> Figure:
+    """Means over seeds as lines, and every seed as a dot.
+
+    Args:
+        table: one row a run.
+        lines: by name, the points of a line: (value of the setting, arm).
+        measure: column of the table.
+        setting: label of the horizontal axis.
+        label: of the vertical axis, with its unit.
+        log: whether the horizontal axis is logarithmic.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    ax = figure.add_subplot()
+    for (name, points), (color, marker, style) in zip(lines.items(), STYLES, strict=False):
+        found = [(value, table.loc[table["arm"] == arm, measure]) for value, arm in points]
+        found = [(value, runs) for value, runs in found if len(runs)]
+        for value, runs in found:
+            ax.plot([value] * len(runs), runs, marker, color=color, markersize=3, alpha=0.4, markeredgewidth=0.5)
+        means = [runs.mean() for _, runs in found]
+        ax.plot(
+            [value for value, _ in found], means, marker=marker, linestyle=style, color=color, markersize=6, label=name
+        )
+    if log:
+        ax.set_xscale("log")
+    values = sorted({value for points in lines.values() for value, _ in points})
+    ax.set_xticks(values, [f"{value:g}" for value in values], minor=False)
+    ax.minorticks_off()
+    ax.set(xlabel=setting, ylabel=label)
+    if len(lines) > 1:
+        ax.legend()
+    return figure
+
+
+def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Question, split: str = "test") -> Figure:
+    """Every pair's mean difference, its 95 % t interval where there are seeds enough, and every seed as a dot.
+
+    Args:
+        table: one row a run.
+        differences: of the primary measure.
+        question: whose they are.
+        split: of which data the measure is.
+    """
+    count = len(differences)
+    figure = Figure(figsize=(8, 1.4 + 0.32 * count), layout="constrained")
+    ax = figure.add_subplot()
+    values = table.pivot(index="seed", columns="arm", values=question.measure)
+    for place, (_, row) in enumerate(differences.iterrows()):
+        found = row["p_holm"] < LEVEL
+        seeds = (values[row["arm"]] - values[row["against"]]).dropna()
+        ax.plot(seeds, [place] * len(seeds), "o", color="#9a9a9a", markersize=4, markeredgewidth=0, zorder=1)
+        ax.plot((row["low"], row["high"]), (place, place), color=BLUE, linewidth=2, zorder=2)  # NaN draws nothing
+        face = BLUE if found else "white"
+        ax.plot(row["difference"], place, "s", color=BLUE, markerfacecolor=face, markersize=7, zorder=3)
+    ax.axvline(0, color="black", linewidth=0.8)
+    labels = [f"{row['arm']} − {row['against']}" for _, row in differences.iterrows()]
+    ax.set_yticks(range(count), labels)
+    ax.invert_yaxis()
+    better = "negative" if question.lower_is_better else "positive"
+    # one seed that went astray must not squeeze all the others, but every mean is shown; an arrow says what is cut
+    ends = differences[["low", "high"]].abs().fillna(0)  # a pair that was not tested has none
+    reach = 1.3 * max(*ends.quantile(0.9), differences["difference"].abs().max(), MARGIN)
+    reach = max(reach, 1.05 * ends[ends < 2 * reach].max().max())
+    left, right = max(-reach, ax.get_xlim()[0]), min(reach, ax.get_xlim()[1])
+    ax.set_xlim(left, right)
+    for place, (low, high) in enumerate(differences[["low", "high"]].to_numpy()):
+        for cut, edge, marker in ((low < left, left, "<"), (high > right, right, ">")):
+            if cut:
+                ax.plot(edge, place, marker, color=BLUE, markersize=8, clip_on=False, zorder=4)
+    ax.set_xlabel(f"difference in {split} {question.measure.upper()}, {question.unit} ({better}: better)")
+    seeds = int(differences["seeds"].min())
+    shown = "mean and 95 % t interval" if seeds >= LEAST_SEEDS else "mean"
+    tested = "filled: p < 0.05 after Holm" if seeds >= LEAST_SEEDS else f"not tested: fewer than {LEAST_SEEDS} seeds"
+    figure.suptitle(
+        f"{question.asks}\n{shown} over {seeds} seeds, grey: each seed, {tested}",
+        fontsize=9,
+        x=0.01,
+        horizontalalignment="left",
+    )
+    return figure

@@ -1,0 +1,1 @@
+"""Studies beside the questions: densities, models of data, reference posteriors."""

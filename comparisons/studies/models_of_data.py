@@ -1,0 +1,181 @@
+"""The three members of the family tree on the same digits: how long a code each needs for an image.
+
+Autoregressive models and flows over pixels know log p(x), exactly or up to the noise that makes counts
+continuous; a VAE knows a bound. The primary measure is bits/dim of the discrete test images. What theory
+predicts: autoregressive models and flows with as many passes as pixels are flexible and slow to sample, a
+flow pays for treating counts as continuous, and models that know which pixels are neighbours need fewer data.
+
+    python -m flowvae.comparisons.studies.models_of_data --out runs/models-of-data
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+import tyro
+from torch import nn
+
+from flowvae.core.errors import FlowvaeError, nearest, shown
+from flowvae.core.files import as_path, write_table
+from flowvae.core.script import run_script
+from flowvae.core.seeds import derive, seeded
+from flowvae.data import BinomialLikelihood, Dataset, Digits
+from flowvae.evaluation import flow_metrics, measure_flow, plot_flow_samples, plot_interpolation, write_figure
+from flowvae.experiments.directory import make_directory
+from flowvae.flows import MAF, NSF, FlowSpec, Glow, RealNVP, Residual, initialize_from_data
+from flowvae.guides import FlowNoise, NoGuide, UniformNoise
+from flowvae.inference import Training, fit
+from flowvae.models import Autoregressive, AutoregressiveModel, DequantizedFlow
+from flowvae.networks import MADE, MLP, CausalSpec, PixelCNN, WaveNet
+
+__all__ = ["ARMS", "measure_arm"]
+
+Pair = tuple[nn.Module, nn.Module]
+
+# settings were chosen on validation images
+CONVOLUTIONS = Training(epochs=200, learning_rate=2e-3, patience=10, validation_draws=1)
+MASKED = Training(epochs=200, patience=15, validation_draws=1)
+FLOWS = Training(epochs=300, batch_size=64, weight_decay=0.1, patience=30, validation_draws=4)
+RESIDUAL = Training(epochs=60, batch_size=64, learning_rate=3e-3, patience=30, validation_draws=1)
+GLOW = Training(epochs=130, batch_size=64, learning_rate=2e-3, patience=30, validation_draws=4)
+
+
+def _autoregressive(network: CausalSpec) -> Callable[[Dataset], Pair]:
+    return lambda data: (Autoregressive(network).build(data), NoGuide())
+
+
+def _flow(flow: FlowSpec, alpha: float, noise: FlowSpec | None = None) -> Callable[[Dataset], Pair]:
+    def build(data: Dataset) -> Pair:
+        model = DequantizedFlow(flow.transform(data.features), data.features, _total(data), alpha)
+        if isinstance(flow, Glow):
+            initialize_from_data(model.flow.transform, data.train + torch.rand_like(data.train))
+        if noise is None:
+            return model, UniformNoise()
+        trunk, width = MLP((64,)).trunk(data.features)
+        return model, FlowNoise(trunk, noise, data.features, width)
+
+    return build
+
+
+def _total(data: Dataset) -> int:
+    if not isinstance(data.likelihood, BinomialLikelihood):
+        raise FlowvaeError(f"{data.name}: {data.likelihood} is not binomial; these models are of counts.")
+    return data.likelihood.total
+
+
+MAF_64 = MAF(transforms=5, hidden_features=(128,))
+CHECKERS = RealNVP(transforms=4, hidden_features=(64,), mask="checkerboard")
+
+ARMS: dict[str, tuple[Callable[[Dataset], Pair], Training]] = {
+    "MADE": (_autoregressive(MADE()), MASKED),
+    "WaveNet": (_autoregressive(WaveNet()), CONVOLUTIONS),
+    "PixelCNN masked": (_autoregressive(PixelCNN(kind="masked")), CONVOLUTIONS),
+    "PixelCNN two-stack": (_autoregressive(PixelCNN()), CONVOLUTIONS),
+    "MAF": (_flow(MAF_64, 0.0), FLOWS),
+    "MAF, variational noise": (_flow(MAF_64, 0.0, noise=CHECKERS), FLOWS),
+    "NSF": (_flow(NSF(transforms=2, hidden_features=(64,)), 0.01), FLOWS),
+    "RealNVP checkerboard": (_flow(RealNVP(8, (64,), mask="checkerboard"), 0.001), FLOWS),
+    "Residual": (_flow(Residual(transforms=4, hidden_features=(128,), exact_up_to=64), 0.01), RESIDUAL),
+    "Glow": (_flow(Glow(rotate=True), 0.01), GLOW),
+}
+
+
+def measure_arm(
+    name: str, seed: int, draws: int = 100, settings: Training | None = None, figures: Path | None = None
+) -> dict[str, object]:
+    """Train one arm with one seed and measure it on the test images.
+
+    Args:
+        name: of the arm.
+        seed: decides split, initial weights, order of batches and noise.
+        draws: K, for arms with dequantization noise.
+        settings: training, in place of the arm's own.
+        figures: folder for pictures of what a flow generates, and of the way between two images through its base.
+
+    Returns:
+        One row: parameters, epochs, seconds per epoch and of 64 samples, bits/dim with standard error over
+        images, K (0: exact).
+
+    Raises:
+        FlowvaeError: for an unknown arm.
+    """
+    if name not in ARMS:
+        raise FlowvaeError(f"arm {shown(name)}: {nearest(name, ARMS)}")
+    build, own = ARMS[name]
+    data = Digits().load(seed)
+    with seeded(derive(seed, "model of data")):
+        model, guide = build(data)
+    fitted = fit(model, guide, data.train, data.valid, settings or own, seed=seed, progress=sys.stderr.isatty())
+    device = next(model.parameters()).device
+    result = measure_flow(model, guide, data.test.to(device), draws, seed)
+    metrics = {m.name: m for m in flow_metrics(result, data.features, True, "test", {})}
+    if figures is not None and isinstance(model, DequantizedFlow):
+        model.cpu()
+        file = name.lower().replace(",", "").replace(" ", "-")
+        write_figure(plot_flow_samples(model, data, seed=seed), figures / f"{file}-samples.png")
+        write_figure(plot_interpolation(model, data, seed=seed), figures / f"{file}-interpolation.png")
+        model.to(device)
+    started = time.perf_counter()
+    _sample(model)
+    return {
+        "arm": name,
+        "seed": seed,
+        "parameters": sum(p.numel() for part in (model, guide) for p in part.parameters()),
+        "epochs": len(fitted.history),
+        "seconds_per_epoch": fitted.history["seconds"].median(),
+        "seconds_64_samples": time.perf_counter() - started,
+        "bits_per_dim": metrics["bits_per_dim"].value,
+        "se": metrics["bits_per_dim"].se,
+        "bits_per_dim_bound": metrics["bits_per_dim_bound"].value,
+        "draws": result.draws,
+    }
+
+
+def _sample(model: nn.Module) -> None:
+    if isinstance(model, DequantizedFlow):
+        model.generate(64)
+    elif isinstance(model, AutoregressiveModel):
+        model.sample(64, progress=False)
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Compare models of digits by bits/dim.
+
+    Args:
+        out: directory of the table, and of pictures of the first seed.
+        arms: which arms; all by default.
+        seeds: how many seeds.
+    """
+
+    out: Path
+    arms: tuple[str, ...] = tuple(ARMS)
+    seeds: int = 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the comparison from the command line; every row is printed when it is there."""
+    args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.studies.models_of_data")
+    torch.set_num_threads(1)
+    out = as_path(args.out)
+    make_directory(out)
+    rows = []
+    for name in args.arms:
+        for seed in range(args.seeds):
+            rows.append(measure_arm(name, seed, figures=None if seed else out))
+            print(rows[-1], file=sys.stderr)
+    table = pd.DataFrame(rows)
+    write_table(out / "models_of_data.csv", table)
+    print(table.to_string(index=False, float_format="%.3f"))
+    print("bits/dim of 270 test digits, ± se over images; draws 0: exact, else a bound by that many draws of the noise")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

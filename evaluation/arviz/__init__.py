@@ -1,0 +1,1 @@
+"""ArviZ: export, and the differences between its versions."""

@@ -1,0 +1,1 @@
+"""Calibration of guides, reference posteriors and predictive draws."""

@@ -1,0 +1,134 @@
+"""The bound against its number of samples, and what it loses to the guide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from flowvae.core.errors import FlowvaeError
+from flowvae.evaluation.likelihood.ais import AIS
+from flowvae.evaluation.likelihood.elbo_and_nll import BAD_K, bad_k
+from flowvae.evaluation.likelihood.gaps import Gaps
+from flowvae.evaluation.likelihood.iwae import IWAE
+from flowvae.evaluation.metric import mean_se
+
+__all__ = ["plot_bounds", "plot_gaps"]
+
+
+def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None, title: str = "") -> Figure:
+    """L_K over K, mean over the data in nats, against AIS as a band and the exact value as a line.
+
+    Bars and band are ± 1.96 standard errors of Monte Carlo alone: all is measured on the same data, so their own
+    spread says nothing about a difference. The dashed curve is what the weights themselves predict, L_S + V/(2S)
+    − V/(2K), drawn where K is above 4 times the mean V.
+
+    Args:
+        iwae: what `measure_iwae` gave.
+        ais: what `measure_ais` gave on the same data.
+        exact: log p(x) of each datum, shape (N,), where it is known.
+        title: says which data, model and guide.
+
+    Raises:
+        FlowvaeError: if they are not of the same number of data.
+    """
+    data = len(iwae.variance)
+    for name, other in (("ais", None if ais is None else ais.acceptance), ("exact", exact)):
+        if other is not None and len(other) != data:
+            raise FlowvaeError(f"{name}: {len(other)} data, iwae: {data}; measure both on the same data.")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    ax = figure.add_subplot()
+    ax.errorbar(
+        iwae.samples,
+        iwae.bound.mean(1),
+        1.96 * iwae.standard_error.square().sum(1).sqrt() / data,
+        fmt="o-",
+        color="black",
+        capsize=3,
+        label="importance-weighted bound",
+    )
+    variance = iwae.variance.mean().item()
+    if iwae.samples[-1] > 8 * variance:  # or there is hardly a curve to see
+        numbers = torch.logspace(0, math.log10(iwae.samples[-1]), 100)
+        numbers = numbers[numbers > 4 * variance]
+        limit = iwae.bound[-1].mean().item() + variance / (2 * iwae.samples[-1])
+        ax.plot(numbers, limit - variance / (2 * numbers), "--", color="0.45", label="bias predicted by the weights")
+    if ais is not None:
+        middle = ais.log_evidence.mean().item()
+        error = 1.96 * ais.standard_error.square().sum().sqrt().item() / data
+        ax.axhspan(middle - error, middle + error, color="0.8", zorder=0)
+        ax.axhline(middle, color="0.55", linestyle="-.", zorder=0, label=f"AIS, {ais.settings.chains} chains")
+    if exact is not None:
+        ax.axhline(exact.double().mean().item(), color="black", linestyle=":", label="exact")
+    bad = bad_k(iwae.pareto_k)
+    tails = [] if bad is None else [f"k̂ > {BAD_K} for {bad.mean():.0%}"]
+    effective = iwae.effective_draws.mean().item()
+    ax.set(
+        xscale="log",
+        xlabel="K, importance samples a datum",
+        ylabel=f"mean over {data} data, nats",
+        title=f"{title}\n" * bool(title) + ", ".join([f"effective draws {effective:.0f} of {iwae.draws}", *tails]),
+    )
+    ax.legend(frameon=False, loc="best")
+    return figure
+
+
+def plot_gaps(gaps: Mapping[str, Gaps]) -> Figure:
+    """Log p(x) = ELBO + amortization gap + approximation gap, one bar a guide, means over the data in nats.
+
+    Each part is written into its bar with 1.96 standard errors over the data.
+
+    Args:
+        gaps: what `measure_gaps` gave, by the name of the model or guide.
+
+    Raises:
+        FlowvaeError: if there is none.
+    """
+    if not gaps:
+        raise FlowvaeError("gaps: none given; measure_gaps makes one for a fitted pair.")
+    figure = Figure(figsize=(2.8 + 1.3 * len(gaps), 4.4), layout="constrained")
+    ax = figure.add_subplot()
+    parts = (("amortization gap", "0.35", ""), ("approximation gap", "0.85", "//"))
+    for place, result in enumerate(gaps.values()):
+        bottom = result.elbo.mean().item()
+        for (name, shade, hatch), values in zip(parts, (result.amortization, result.approximation), strict=True):
+            height, se = mean_se(values)
+            spread = "" if se is None else f" ± {1.96 * se:.2f}"
+            ax.bar(
+                place,
+                height,
+                0.55,
+                bottom,
+                color=shade,
+                hatch=hatch,
+                edgecolor="black",
+                label=name if place == 0 else None,
+            )
+            middle = bottom + height / 2
+            ax.annotate(
+                f"{height:.2f}{spread}",
+                (place, middle),
+                ha="center",
+                va="center",
+                bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"},
+            )
+            bottom += height
+        ax.annotate(f"log p(x) ≈ {bottom:.2f}", (place, bottom), (0, 6), textcoords="offset points", ha="center")
+        ax.annotate(
+            f"ELBO {result.elbo.mean():.2f}",
+            (place, result.elbo.mean().item()),
+            (0, -14),
+            textcoords="offset points",
+            ha="center",
+        )
+    ax.set_xticks(range(len(gaps)), list(gaps))
+    lowest = min(result.elbo.mean().item() for result in gaps.values())
+    highest = max(result.evidence.log_evidence.mean().item() for result in gaps.values())
+    room = 0.15 * (highest - lowest) + 0.1
+    ax.set(xlim=(-0.6, len(gaps) - 0.4), ylim=(lowest - room, highest + room))
+    ax.set(ylabel="nats per datum", title="where the bound loses")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

@@ -1,0 +1,91 @@
+"""Figures of generated data: their nearest training data, and how FID depends on the number of data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from flowvae.data import Dataset
+from flowvae.evaluation.figures.drawing import BLUE, GREY, RED
+from flowvae.evaluation.figures.images import show_images
+from flowvae.evaluation.samples.generation import expected_fid
+from flowvae.evaluation.samples.memorization import Memorization
+
+__all__ = ["plot_fid_bias", "plot_memorization"]
+
+PAIRS = 12  # of generated and training images
+
+
+def plot_memorization(result: Memorization, data: Dataset) -> Figure:
+    """Distances to train of generated and of held-out data; the nearest pairs, if the data are images.
+
+    Args:
+        result: what `measure_memorization` gave.
+        data: the data that it was measured on.
+    """
+    figure = Figure(figsize=(9, 4.4) if data.image_shape else (6, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.9, 1)) if data.image_shape else (figure.add_subplot(), None)
+    largest = float(torch.cat((result.generated, result.held_out)).max())
+    bins = np.linspace(0, largest or 1, 41).tolist()
+    left.hist(result.held_out.numpy(), bins=bins, color=GREY, label="held-out data")
+    left.hist(result.generated.numpy(), bins=bins, histtype="step", color=BLUE, linewidth=1.6, label="generated data")
+    share, error = result.nearer
+    left.set(
+        title=f"z = {result.z:.1f}; the generated one is the nearer of {share:.0%} ± {error:.0%} of pairs",
+        xlabel=f"distance to the nearest training datum, {result.components} principal components, units of x",
+        ylabel=f"data of {len(result.generated)} each",
+    )
+    left.title.set_fontsize(9)
+    left.legend(frameon=False)
+    if right is not None:
+        nearest = result.generated.argsort()[:PAIRS]
+        pairs = torch.stack((result.samples[nearest], data.train[result.neighbours[nearest]].cpu()), 1)
+        show_images(right, pairs, data, f"nearest {result.of}, each left of its training image", row=6, size=9)
+    return figure
+
+
+def plot_fid_bias(tables: Mapping[str, pd.DataFrame], covariance: Tensor | None = None) -> Figure:
+    """FID against 1/n: a figure at one n says little, for even equal laws are far from 0 at small n.
+
+    To first order FID is its value at n = ∞ plus a constant over n. The lines are fitted so, by least squares weighted
+    with 1/variance, and meet the axis at that value (Chong & Forsyth 2020, "Effectively Unbiased FID and Inception
+    Score").
+
+    Args:
+        tables: what is compared → what `fid_at_sizes` gave, with two sizes or more.
+        covariance: Σ of the features, (d, d), for the line that `expected_fid` gives for equal Gaussian laws.
+    """
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    ax = figure.add_subplot()
+    looks = (("o", "-", BLUE), ("s", "--", RED), ("^", "-.", "#333333"))
+    farthest = 1.05 * max(float((1 / table["n"]).max()) for table in tables.values())
+    for (name, table), (marker, line, colour) in zip(tables.items(), looks, strict=False):
+        found = table.groupby("n")["fid"].agg(["mean", "std"])
+        inverse = 1 / found.index.to_numpy(dtype=float)
+        # where n is all there is, there is hardly a spread: no point may outweigh the others without bound
+        spread = np.maximum(found["std"], found["std"].max() / 10)
+        slope, limit = np.polyfit(inverse, found["mean"], 1, w=1 / spread)
+        ax.errorbar(inverse, found["mean"], found["std"], fmt=marker, color=colour, capsize=3, linestyle="none")
+        reach = np.array([0, farthest])
+        ax.plot(reach, limit + slope * reach, line, color=colour, linewidth=1.2, label=f"{name}: {limit:.2f} at n = ∞")
+    if covariance is not None:
+        reach = np.array([0, farthest])
+        ax.plot(reach, expected_fid(covariance, 1) * reach, ":", color="black", label="equal Gaussian laws, theory")
+    ax.set(
+        xlabel="1 / n,  n data of each",
+        ylabel="FID, variances of a feature",
+        title="bars: standard deviation over the random parts",
+        xlim=(0, farthest),
+        ylim=(0, None),
+    )
+    ax.title.set_fontsize(9)
+    above = ax.secondary_xaxis("top")
+    sizes = sorted({int(n) for table in tables.values() for n in table["n"]})
+    above.set_xticks([1 / n for n in sizes], [f"n = {n}" for n in sizes], fontsize=7)
+    ax.legend(frameon=False, fontsize=8)
+    return figure

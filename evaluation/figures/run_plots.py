@@ -1,0 +1,251 @@
+"""Figures of a fitted pair that one would rather look at than read about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from flowvae.core.errors import FlowvaeError
+from flowvae.core.files import as_path, atomic_write
+from flowvae.core.seeds import derive, seeded
+from flowvae.data import Dataset
+from flowvae.evaluation.figures.drawing import BLUE, RED, on_grid
+from flowvae.evaluation.figures.images import show_images
+from flowvae.evaluation.latent.principal_plane import axis_label, principal_plane
+from flowvae.guides import AmortizedGuide
+from flowvae.models import VAE
+from flowvae.networks import in_eval_mode
+
+__all__ = [
+    "draw_figures",
+    "plot_history",
+    "plot_latent",
+    "plot_priors",
+    "plot_reconstructions",
+    "plot_samples",
+    "write_figure",
+]
+
+IMAGES = 64  # in a grid, 8 a row
+POINTS = 2000  # in a cloud
+NODES = 161  # of a density, a side
+
+
+def draw_figures(
+    model: VAE, guide: AmortizedGuide, data: Dataset, history: pd.DataFrame, directory: Path, seed: int = 0
+) -> list[Path]:
+    """Write every figure that suits the data as PNG: samples, reconstructions, latent, history.
+
+    Returns:
+        The files.
+    """
+    directory = as_path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "samples": plot_samples(model, data, seed),
+        "reconstructions": plot_reconstructions(model, guide, data, seed),
+        "latent": plot_latent(model, guide, data, seed),
+        "history": plot_history(history),
+    }
+    paths = []
+    for name, figure in figures.items():
+        paths.append(directory / f"{name}.png")
+        write_figure(figure, paths[-1])
+    return paths
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all; its folder is made if it is not there."""
+    path = as_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+@torch.no_grad()
+@in_eval_mode
+def plot_samples(model: VAE, data: Dataset, seed: int = 0) -> Figure:
+    """Test data beside what the model generates; two columns against each other where data are not images."""
+    if data.image_shape:
+        with seeded(derive(seed, "samples")):
+            _, generated = model.generate(IMAGES)
+        figure = Figure(figsize=(9, 4.8), layout="constrained")
+        show_images(figure.add_subplot(1, 2, 1), data.test[:IMAGES], data, f"{data.name}: test images")
+        show_images(figure.add_subplot(1, 2, 2), generated, data, "generated: mean of x for z from the prior")
+        return figure
+    with seeded(derive(seed, "samples")):
+        generated = model.decode(model.prior().sample((min(POINTS, len(data.test)),))).sample()
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    centre = data.test.mean(0)
+    plane = principal_plane((data.test - centre).numpy(force=True))
+    first = None
+    for place, (x, title) in enumerate(
+        ((data.test[:POINTS], f"{data.name}: test data"), (generated, "generated")), start=1
+    ):
+        ax = figure.add_subplot(1, 2, place, sharex=first, sharey=first)
+        first = first or ax
+        points = (x.cpu() - centre.cpu()).numpy(force=True)
+        points = plane.transform(points) if plane else points
+        ax.scatter(points[:, 0], points[:, -1], s=4, alpha=0.5, color=BLUE, linewidths=0)
+        ax.set(title=title, xlabel=axis_label("x", 1, plane), ylabel=axis_label("x", min(2, data.features), plane))
+    return figure
+
+
+@torch.no_grad()
+@in_eval_mode
+def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0) -> Figure:
+    """Test data above their reconstructions E[x | z], z drawn from the guide."""
+    x = data.test[:16].to(next(model.parameters()).device)
+    with seeded(derive(seed, "reconstructions")):
+        rebuilt = model.mean(guide.posterior(x).sample())
+    if data.image_shape:
+        figure = Figure(figsize=(9, 2.2), layout="constrained")
+        show_images(
+            figure.add_subplot(),
+            torch.cat((x, rebuilt)),
+            data,
+            "test images (above), reconstructions (below)",
+            row=16,
+        )
+        return figure
+    x, rebuilt = data.original(x), data.original(rebuilt)
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    ax = figure.add_subplot()
+    for row in range(min(4, len(x))):
+        colour = f"C{row}"
+        ax.plot(x[row].numpy(force=True), "o", color=colour, markersize=4, label="datum" if row == 0 else None)
+        ax.plot(rebuilt[row].numpy(force=True), "-", color=colour, label="reconstruction" if row == 0 else None)
+    ax.set(title=f"{data.name}: four test data and their reconstructions", xlabel="column of x", ylabel="value")
+    ax.legend(frameon=False)
+    return figure
+
+
+@torch.no_grad()
+@in_eval_mode
+def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0) -> Figure:
+    """The prior beside the aggregated posterior: density contours of a 2-D latent, else principal components.
+
+    The aggregated posterior is the guide's draws for test data, one a datum, coloured by label where there
+    are labels.
+    """
+    x = data.test[:POINTS].to(next(model.parameters()).device)
+    with seeded(derive(seed, "latent")):
+        codes = guide.posterior(x).sample().numpy(force=True)
+        drawn = model.prior().sample((max(len(codes), 1000),)).numpy(force=True)
+    latent = codes.shape[1]
+    plane = principal_plane(np.concatenate((codes, drawn)))
+    if plane:
+        codes, drawn = plane.transform(codes), plane.transform(drawn)
+    if latent == 1:
+        return _plot_line(codes[:, 0], drawn[:, 0])
+    figure = Figure(figsize=(9, 4.9), layout="constrained")
+    left = figure.add_subplot(1, 2, 1)
+    right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
+    reach = 1.08 * np.abs(np.concatenate((codes, drawn))).max()
+    if latent == 2:
+        for ax in (left, right):
+            _contours(ax, model, reach)
+    left.scatter(drawn[:, 0], drawn[:, 1], s=4, alpha=0.4, color="#555555", linewidths=0)
+    colours = _colours(data, len(codes))
+    cloud = right.scatter(codes[:, 0], codes[:, 1], s=5, alpha=0.8, linewidths=0, **colours)
+    if "c" in colours:
+        right.legend(*cloud.legend_elements(), frameon=False, fontsize=7, loc="upper right", title="label")
+    contours = ", contours of the prior's density" if latent == 2 else ""
+    left.set(title=f"prior p(z): draws{contours}")
+    right.set(title=f"aggregated posterior: codes of test data{contours and ', same contours'}")
+    for ax in (left, right):
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        ax.set(xlabel=axis_label("z", 1, plane), ylabel=axis_label("z", 2, plane))
+        ax.title.set_fontsize(9)
+    return figure
+
+
+@torch.no_grad()
+@in_eval_mode
+def plot_priors(pairs: Mapping[str, tuple[VAE, AmortizedGuide]], data: Dataset, seed: int = 0) -> Figure:
+    """The densities of several 2-D priors side by side, each above its own aggregated posterior.
+
+    Raises:
+        FlowvaeError: if a latent is not 2-D.
+    """
+    figure = Figure(figsize=(2.9 * len(pairs), 5.9), layout="constrained")
+    for place, (title, (model, guide)) in enumerate(pairs.items(), start=1):
+        x = data.test[:POINTS].to(next(model.parameters()).device)
+        with seeded(derive(seed, "latent")):
+            codes = guide.posterior(x).sample().numpy(force=True)
+        if codes.shape[1] != 2:
+            raise FlowvaeError(f"latent = {codes.shape[1]}: densities are drawn of a 2-D latent; use plot_latent.")
+        reach = 1.05 * np.quantile(np.abs(codes), 0.999)
+        above, below = figure.add_subplot(2, len(pairs), place), figure.add_subplot(2, len(pairs), len(pairs) + place)
+        _, density = _density(model, reach)
+        # the root makes tails visible that a linear scale hides
+        above.imshow(np.sqrt(density), extent=(-reach, reach, -reach, reach), origin="lower", cmap="Greys")
+        below.scatter(codes[:, 0], codes[:, 1], s=3, alpha=0.7, linewidths=0, **_colours(data, len(codes)))
+        above.set(title=f"{title}: density of the prior", ylabel="$z_2$")
+        below.set(title="codes of test data", xlabel="$z_1$", ylabel="$z_2$")
+        for ax in (above, below):
+            ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+            ax.title.set_fontsize(9)
+    return figure
+
+
+def plot_history(history: pd.DataFrame) -> Figure:
+    """Training and validation ELBO over the epochs, with a KL weight the weighted one; the kept epoch is marked."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    ax = figure.add_subplot()
+    ax.plot(history["epoch"], history["train_elbo"], label="train", color="#8a8a8a", linestyle="--")
+    ax.plot(history["epoch"], history["valid_elbo"], label="validation", color=BLUE)
+    for _, best in history[history["kept"]].iterrows():
+        ax.plot(
+            best["epoch"],
+            best["valid_elbo"],
+            "o",
+            color=RED,
+            label=f"best: {best['valid_elbo']:.2f} nats at epoch {best['epoch']:.0f}",
+        )
+    low = np.nanquantile(history[["train_elbo", "valid_elbo"]].to_numpy(), 0.05)
+    high = np.nanmax(history[["train_elbo", "valid_elbo"]].to_numpy())
+    margin = 0.08 * (high - low) + 1e-3
+    weight = history["weight"].iloc[-1]
+    label = "ELBO, nats per datum" if weight == 1 else f"ELBO with {weight:g} KL, nats per datum"
+    ax.set(xlabel="epoch", ylabel=label, ylim=(low - margin, high + margin), title="training")
+    ax.legend(frameon=False)
+    return figure
+
+
+def _plot_line(codes: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> Figure:
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    ax = figure.add_subplot()
+    bins = np.linspace(min(codes.min(), drawn.min()), max(codes.max(), drawn.max()), 60).tolist()
+    ax.hist(drawn, bins=bins, density=True, alpha=0.4, color="#555555", label="prior p(z)")
+    ax.hist(codes, bins=bins, density=True, histtype="step", color=BLUE, label="aggregated posterior")
+    ax.set(xlabel="z", ylabel="density", title="prior and aggregated posterior")
+    ax.legend(frameon=False)
+    return figure
+
+
+def _colours(data: Dataset, count: int) -> dict[str, Any]:
+    """By label, where there are at most ten labels."""
+    labels = (data.labels or {}).get("test")
+    if labels is None or len(labels.unique()) > 10:
+        return {"color": BLUE}
+    _, number = labels.unique(return_inverse=True)
+    return {"c": number[:count].numpy(force=True), "cmap": "tab10", "vmin": 0, "vmax": 9}
+
+
+def _density(model: VAE, reach: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Nodes of a side, and the density of the prior on their grid."""
+    side = torch.linspace(-reach, reach, NODES, device=next(model.parameters()).device)
+    return side.numpy(force=True), np.exp(on_grid(model.prior().log_prob, side, side))
+
+
+def _contours(ax: Axes, model: VAE, reach: float) -> None:
+    side, density = _density(model, reach)
+    ax.contour(side, side, density, levels=density.max() * np.geomspace(0.01, 0.9, 7), cmap="Greys_r", linewidths=0.7)

@@ -1,0 +1,1 @@
+"""Measures of the latent space: aggregated posterior, holes, activity, interpolation."""

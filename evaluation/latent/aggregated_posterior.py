@@ -1,0 +1,254 @@
+"""The aggregated posterior q̄(z) = (1/N) Σ_n q(z | x_n) of a data set: its log-density, draws and cost."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyro
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from flowvae.core.errors import FlowvaeError, SlowDirectionWarning
+from flowvae.core.memory import check_memory
+from flowvae.core.seeds import derive, seeded
+from flowvae.evaluation.likelihood.importance_weights import ROWS, check_data
+from flowvae.networks import eval_mode, in_eval_mode
+
+__all__ = [
+    "CHUNK",
+    "PATIENCE",
+    "AggregatedPosterior",
+    "ForeignCost",
+    "WithPosterior",
+    "WithPrior",
+    "code_densities",
+    "draw_codes",
+    "log_prior",
+]
+
+CHUNK = 2**16  # densities in memory at a time
+PATIENCE = 60.0  # seconds from which the cost of a measure is worth a warning
+DATA = 256  # data whose posteriors are held at a time
+
+
+class WithPrior(Protocol):
+    """A model that knows its prior, such as `VAE`."""
+
+    def prior(self) -> Any:
+        """p(z), a distribution with event shape (latent,)."""
+
+
+class WithPosterior(Protocol):
+    """A guide that can be asked about foreign codes, such as `AmortizedGuide`."""
+
+    def posterior(self, x: Tensor) -> Any:
+        """q(z | x) for data (N, D), batch shape (N,) and event shape (latent,)."""
+
+
+@torch.no_grad()
+@in_eval_mode
+def draw_codes(guide: WithPosterior, x: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Codes z ~ q(z | x_n), shape (S, N, latent), and their own log q(z | x_n) in nats, shape (S, N).
+
+    Random numbers belong to a block of data, so the first data are drawn the same among others.
+
+    Raises:
+        FlowvaeError: for fewer than one draw or more than fit into memory, or data of another shape or type.
+    """
+    check_data(guide, x)
+    if draws < 1:
+        raise FlowvaeError(f"draws = {draws}: must be 1 or more.")
+    codes, densities = [], []
+    for number, block in enumerate(x.split(ROWS)):
+        with seeded(derive(seed, "codes", number)), pyro.validation_enabled(False):
+            posterior = guide.posterior(block)
+            check_memory(f"draws = {draws}", draws * len(x) * posterior.event_shape.numel() * x.itemsize, "use fewer")
+            codes.append(posterior.sample((draws,)))
+            densities.append(posterior.log_prob(codes[-1]))
+    return torch.cat(codes, 1), torch.cat(densities, 1)
+
+
+@dataclass(frozen=True)
+class ForeignCost:
+    """What it costs to score codes under the posteriors of other data.
+
+    Args:
+        densities: how many, codes times data.
+        passes: how often the busiest layer of the guide runs for one of them; 1 is cheap, an IAF needs one a
+            dimension.
+        seconds: about how long all of them take, from a trial.
+    """
+
+    densities: int
+    passes: int
+    seconds: float
+
+
+class AggregatedPosterior:
+    """The mixture of the posteriors of N data with equal weights: log-densities of any code, and draws.
+
+    Its log-density sums over all N posteriors; memory stays bounded, and up to rounding the result does not
+    depend on the chunk size. A guide that is slow in this direction says so before it starts.
+
+    Args:
+        guide: with `posterior(x)`.
+        x: data, shape (N, D).
+        chunk: densities in memory at a time.
+        patience: seconds of estimated work from which `log_prob` warns; math.inf for never.
+        progress: whether to show a progress bar.
+
+    Raises:
+        FlowvaeError: for no data, data of another shape or type, or a chunk below 1.
+
+    References:
+        Makhzani et al. (2016), "Adversarial Autoencoders"; Hoffman & Johnson (2016), "ELBO surgery".
+    """
+
+    def __init__(
+        self,
+        guide: WithPosterior,
+        x: Tensor,
+        chunk: int = CHUNK,
+        patience: float = PATIENCE,
+        progress: bool = False,
+    ) -> None:
+        check_data(guide, x)
+        if chunk < 1:
+            raise FlowvaeError(f"chunk = {chunk}: must be 1 or more densities in memory at a time.")
+        self.guide = guide
+        self.x = x
+        self.chunk = chunk
+        self.patience = patience
+        self.progress = progress
+
+    @torch.no_grad()
+    def log_prob(self, z: Tensor, without: Tensor | None = None) -> Tensor:
+        """Log q̄(z) in nats of codes (M, latent), shape (M,), float64.
+
+        Args:
+            z: the codes.
+            without: for each code the number of a datum that is left out of its mixture, shape (M,); for codes
+                of these same data, whose own posteriors would flatter them.
+
+        Raises:
+            FlowvaeError: if the only datum is left out.
+        """
+        terms = len(self.x) - (without is not None)
+        if terms < 1:
+            raise FlowvaeError("x has one datum and it is left out: leave-one-out needs 2 data or more.")
+        self._warn_if_slow(len(z))
+        rows = min(DATA, self.chunk)
+        size = max(1, self.chunk // rows)
+        total = torch.full((len(z),), -math.inf, dtype=torch.float64, device=z.device)
+        with (
+            tqdm(
+                total=len(z) * len(self.x),
+                desc="aggregated posterior",
+                unit="density",
+                unit_scale=True,
+                disable=None if self.progress else True,
+            ) as bar,
+            eval_mode(self.guide),
+            pyro.validation_enabled(False),
+        ):
+            for first in range(0, len(self.x), rows):
+                block = self.x[first : first + rows]
+                posterior = self.guide.posterior(block)
+                number = torch.arange(first, first + len(block), device=z.device)
+                for start in range(0, len(z), size):
+                    part = slice(start, start + size)
+                    density = _foreign(posterior, z[part], len(block))
+                    if without is not None:
+                        density = density.masked_fill(without[part].unsqueeze(1) == number, -math.inf)
+                    total[part] = torch.logaddexp(total[part], density.logsumexp(1))
+                    bar.update(density.numel())
+        return total - math.log(terms)
+
+    def sample(self, size: int, seed: int) -> Tensor:
+        """Independent codes z ~ q̄, shape (size, latent): a datum at random, then a draw of its posterior."""
+        generator = torch.Generator().manual_seed(derive(seed, "data"))
+        chosen = torch.randint(len(self.x), (size,), generator=generator)
+        return draw_codes(self.guide, self.x[chosen.to(self.x.device)], 1, derive(seed, "mixture"))[0][0]
+
+    @torch.no_grad()
+    def cost(self, codes: int) -> ForeignCost:
+        """What `log_prob` of so many codes will cost, from a trial of one chunk at most."""
+        block = self.x[: min(DATA, self.chunk)]
+        trial = min(codes, max(1, self.chunk // len(block)))
+        z = self.sample(trial, 0)
+        layers = self.guide.modules() if isinstance(self.guide, nn.Module) else ()
+        calls: dict[nn.Module, int] = {}
+
+        def count(layer: nn.Module, *_: Any) -> None:
+            calls[layer] = calls.get(layer, 0) + 1
+
+        hooks = [layer.register_forward_hook(count) for layer in layers if not list(layer.children())]
+        try:
+            with eval_mode(self.guide), pyro.validation_enabled(False):
+                posterior = self.guide.posterior(block)
+                began = time.perf_counter()
+                _foreign(posterior, z, len(block)).sum().item()  # item: an accelerator has finished only then
+                seconds = time.perf_counter() - began
+        finally:
+            for hook in hooks:
+                hook.remove()
+        densities = codes * len(self.x)
+        return ForeignCost(densities, max(calls.values(), default=1), seconds * densities / (trial * len(block)))
+
+    def _warn_if_slow(self, codes: int) -> None:
+        if codes * len(self.x) <= self.chunk or self.patience == math.inf:
+            return
+        cost = self.cost(codes)
+        if cost.seconds > self.patience:
+            warnings.warn(
+                f"{codes} codes under the posteriors of {len(self.x)} data: {cost.densities:.2g} foreign densities, "
+                f"{cost.passes} passes of the guide's networks for each, about {cost.seconds:.0f} s. Fewer data or "
+                "draws make it shorter; patience=math.inf silences this.",
+                SlowDirectionWarning,
+                stacklevel=3,
+            )
+
+
+@torch.no_grad()
+def code_densities(
+    model: WithPrior,
+    guide: WithPosterior,
+    x: Tensor,
+    draws: int,
+    seed: int,
+    progress: bool,
+    chunk: int,
+    patience: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of S codes of each of N data: log q(z | x_n), log q̄(z) without x_n, and log p(z) in nats, each (S, N), float64.
+
+    Raises:
+        FlowvaeError: for fewer than two data or one draw.
+    """
+    if len(x) < 2:
+        raise FlowvaeError(f"x has {len(x)} data: leave-one-out needs 2 or more.")
+    codes, log_own = draw_codes(guide, x, draws, seed)
+    aggregated = AggregatedPosterior(guide, x, chunk, patience, progress)
+    own = torch.arange(len(x), device=x.device).repeat(draws)
+    log_others = aggregated.log_prob(codes.flatten(0, 1), without=own).reshape(log_own.shape)
+    return log_own.double(), log_others, log_prior(model, codes)
+
+
+@torch.no_grad()
+@in_eval_mode
+def log_prior(model: WithPrior, codes: Tensor) -> Tensor:
+    """Log p(z) in nats of codes (S, N, latent), shape (S, N), float64."""
+    prior = model.prior()
+    parts = [prior.log_prob(part) for part in codes.flatten(0, 1).split(4096)]
+    return torch.cat(parts).double().reshape(codes.shape[:2])
+
+
+def _foreign(posterior: Any, z: Tensor, data: int) -> Tensor:
+    """Log q(z_m | x_n) of codes (M, latent) under the posteriors of a block of data, shape (M, data), float64."""
+    # a copy for every datum: some flows do not broadcast a code over contexts, and then score it wrongly in silence
+    return posterior.log_prob(z.unsqueeze(1).repeat(1, data, 1)).double()

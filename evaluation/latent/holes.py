@@ -1,0 +1,163 @@
+"""Holes of a prior: places that it likes and where no datum has its code."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from flowvae.core.errors import FlowvaeError
+from flowvae.core.memory import check_memory
+from flowvae.core.seeds import derive, seeded
+from flowvae.evaluation.latent.aggregated_posterior import (
+    CHUNK,
+    PATIENCE,
+    AggregatedPosterior,
+    WithPosterior,
+    WithPrior,
+    draw_codes,
+)
+from flowvae.evaluation.latent.base_space import has_base, to_base
+from flowvae.evaluation.metric import Metric
+from flowvae.networks import in_eval_mode
+
+__all__ = ["QUANTILE", "Holes", "measure_holes", "reference_codes"]
+
+QUANTILE = 0.05  # of log q̄ at its own codes, below which a place is a hole
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Log q̄ in nats of draws from q̄ and of draws from the prior, shape (draws,) each.
+
+    A density is not the same number in another space, so the place where q̄ is low depends on the space. In
+    the base space u = T⁻¹z, where the prior is N(0, I), the figures of different priors compare like with like.
+
+    Args:
+        codes: log q̄(z) for z ~ q̄, or for codes of held-out data.
+        prior: log q̄(z) for z ~ p.
+        base_codes: log-density of the same codes in the base space; None where the prior has none.
+        base_prior: the same of the prior's draws.
+        quantile: of `codes`, below which a place is a hole.
+        held_out: whether `codes` are those of held-out data.
+    """
+
+    codes: Tensor
+    prior: Tensor
+    base_codes: Tensor | None
+    base_prior: Tensor | None
+    quantile: float
+    held_out: bool = False
+
+    @property
+    def threshold(self) -> float:
+        """The log q̄(z) in nats below which z lies in a hole."""
+        return self.codes.quantile(self.quantile).item()
+
+    @property
+    def mass(self) -> tuple[float, float]:
+        """Share of the prior's mass in holes and its standard error; exactly `quantile` if p = q̄."""
+        return _mass(self.codes, self.prior, self.quantile)
+
+    @property
+    def base_mass(self) -> tuple[float, float] | None:
+        """The same, of the densities in the base space; None where the prior has none."""
+        if self.base_codes is None or self.base_prior is None:
+            return None
+        return _mass(self.base_codes, self.base_prior, self.quantile)
+
+    def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
+        """`hole_mass`, and `hole_mass_base` where the prior has a base space; `held_out_hole_mass` and so on."""
+        protocol = {**protocol, "draws": len(self.prior), "codes": len(self.codes), "quantile": self.quantile}
+        name = "held_out_hole_mass" if self.held_out else "hole_mass"
+        figures = {name: self.mass, f"{name}_base": self.base_mass}
+        unit = "share of the prior's mass"
+        return [Metric(name, *figure, unit, split, protocol) for name, figure in figures.items() if figure]
+
+
+@torch.no_grad()
+@in_eval_mode
+def measure_holes(
+    model: WithPrior,
+    guide: WithPosterior,
+    x: Tensor,
+    held_out: Tensor | None = None,
+    draws: int = 2000,
+    quantile: float = QUANTILE,
+    seed: int = 0,
+    progress: bool = False,
+    chunk: int = CHUNK,
+    patience: float = PATIENCE,
+) -> Holes:
+    """The prior's mass where log q̄(z) is below its own 5 % quantile.
+
+    It needs the whole q̄: of a part of the data it is narrower, and the prior seems to have more holes. Even all
+    data can be a part: where I_q(x; z) is near log N, q̄ is N islands that hardly overlap, and nearly all of any prior
+    lies between them. Codes of held-out data lie there as well, so a threshold from them asks the fairer question,
+    whether the prior's draws are farther off than new codes are; if the prior is the population's q̄, their mass is
+    the quantile at any N.
+
+    Args:
+        model: with `prior()`.
+        guide: with `posterior(x)`.
+        x: data, shape (N, D); q̄ is theirs.
+        held_out: data whose codes, one a datum, set the threshold, shape (M, D); None: draws of q̄ itself do.
+        draws: from the prior, and as many from q̄; N densities are computed for each.
+        quantile: between 0 and ½.
+        seed: of the draws.
+        progress: whether to show a progress bar.
+        chunk: densities in memory at a time; the result does not depend on it.
+        patience: seconds of estimated work from which a warning states the cost.
+
+    Raises:
+        FlowvaeError: for another quantile, or so few draws that fewer than ten lie below it.
+
+    References:
+        Rezende & Viola (2018), "Taming VAEs", for holes; Bauer & Mnih (2019), "Resampled Priors".
+    """
+    if not 0 < quantile < 0.5:
+        raise FlowvaeError(f"quantile = {quantile}: must lie between 0 and 0.5, such as 0.05.")
+    for name, count in (("draws", draws), ("held-out data", draws if held_out is None else len(held_out))):
+        if count * quantile < 10:
+            needed = math.ceil(10 / quantile)
+            raise FlowvaeError(f"{name} = {count}: the {quantile:.0%} quantile needs {needed} or more.")
+    aggregated = AggregatedPosterior(guide, x, chunk, patience, progress)
+    prior = model.prior()
+    check_memory(f"draws = {draws}", draws * prior.event_shape.numel() * x.itemsize, "use fewer")
+    with seeded(derive(seed, "prior")):
+        drawn = prior.sample((draws,))
+    codes = reference_codes(aggregated, held_out, draws, seed)
+    count = len(codes)
+    both = torch.cat((codes, drawn))
+    density = aggregated.log_prob(both)
+    if not has_base(prior):
+        return Holes(density[:count], density[count:], None, None, quantile, held_out is not None)
+    u = to_base(prior, both)
+    # the volume changes by p(z)/N(u) on the way to the base
+    base = density - (prior.log_prob(both) - Normal(0.0, 1.0).log_prob(u).sum(-1)).double()
+    return Holes(density[:count], density[count:], base[:count], base[count:], quantile, held_out is not None)
+
+
+def reference_codes(aggregated: AggregatedPosterior, held_out: Tensor | None, draws: int, seed: int) -> Tensor:
+    """The codes whose log q̄ says what is low, (n, latent): of held-out data, one a datum, or draws of q̄."""
+    if held_out is None:
+        return aggregated.sample(draws, derive(seed, "codes"))
+    return draw_codes(aggregated.guide, held_out, 1, derive(seed, "codes"))[0][0]
+
+
+def _mass(codes: Tensor, prior: Tensor, quantile: float) -> tuple[float, float]:
+    """Share of `prior` below the quantile of `codes`, and its standard error from both samples.
+
+    The quantile's own error moves the share by the slope dF_p/dF_q̄ there, which is read from the two quantiles
+    at half and at three halves of it.
+    """
+    levels = torch.tensor([0.5, 1.0, 1.5], dtype=codes.dtype, device=codes.device) * quantile
+    low, share, high = ((prior < edge).double().mean().item() for edge in codes.quantile(levels))
+    slope = (high - low) / quantile
+    counted = share * (1 - share) / len(prior)
+    moved = slope**2 * quantile * (1 - quantile) / len(codes)
+    return share, math.sqrt(counted + moved)

@@ -1,0 +1,1 @@
+"""Likelihood measures: importance weights, bounds, annealed importance sampling."""

@@ -1,0 +1,139 @@
+"""What a measured number carries with it, and the file that keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from flowvae.core.errors import DamagedError, FlowvaeError, one_line
+from flowvae.core.files import atomic_write
+
+__all__ = ["Metric", "mean_metric", "mean_se", "merge_metrics", "read_metrics", "write_metrics"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured number.
+
+    Args:
+        name: what was measured.
+        value: the number.
+        se: its standard error over the data of the split; None where it has none.
+        unit: "nats per datum", "bits/dim", "draws", ….
+        split: the data it was measured on.
+        protocol: identity of the data, draws, seed.
+        caution: why the number is not to be trusted; None where nothing speaks against it.
+
+    Raises:
+        FlowvaeError: for a value or a standard error that is not finite.
+    """
+
+    name: str
+    value: float
+    se: float | None
+    unit: str
+    split: str
+    protocol: dict[str, Any]
+    caution: str | None = None
+
+    def __post_init__(self) -> None:
+        for kind, number in (("value", self.value), ("standard error", self.se)):
+            if number is not None and not math.isfinite(number):
+                raise FlowvaeError(
+                    f"{self.name} ({self.split}): its {kind} is {number}, so it is not stored; look for extreme values "
+                    "in the data, and for NaN in the weights."
+                )
+
+    def __str__(self) -> str:
+        # two digits of the standard error, or of a small value that has none; never more than four after the point
+        size = abs(self.value) if self.se is None else self.se
+        digits = 2 if size >= 0.1 or size == 0 else min(4, 1 - math.floor(math.log10(size)))
+        spread = "" if self.se is None else f" ± {self.se:.{digits}f}"
+        caution = "" if self.caution is None else f"; {self.caution}"
+        return f"{self.name}: {self.value:.{digits}f}{spread} {self.unit} ({self.split}){caution}"
+
+
+def mean_se(values: Tensor) -> tuple[float, float | None]:
+    """The mean of independent values, shape (N,), and its standard error; None of one value."""
+    values = values.double()
+    se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
+    return values.mean().item(), se
+
+
+def mean_metric(
+    name: str, values: Tensor, unit: str, split: str, protocol: dict[str, Any], caution: str | None = None
+) -> Metric:
+    """The mean of one value a datum, shape (N,), with its standard error over the data.
+
+    Raises:
+        FlowvaeError: for a value that is not finite; names its datum.
+    """
+    bad = ~values.isfinite()
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise FlowvaeError(
+            f"{name}: {values[row].item():g} for datum {row} of {split} ({int(bad.sum())} of {len(values)} are not "
+            "finite), so it has no mean; look for extreme values in that datum, and for NaN in the weights."
+        )
+    return Metric(name, *mean_se(values), unit, split, protocol, caution)
+
+
+def write_metrics(path: Path, metrics: list[Metric], weights: str = "") -> None:
+    """Write them as a JSON list, each with a checksum of the whole list.
+
+    Args:
+        path: the file.
+        metrics: what it is to hold.
+        weights: checksum of the checkpoint whose weights were measured.
+    """
+    entries = [asdict(metric) for metric in metrics]
+    digest = _digest(entries, weights)
+    text = json.dumps([{**entry, "sha256": digest} for entry in entries], indent=2, allow_nan=False)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def merge_metrics(path: Path, new: list[Metric], weights: str = "") -> None:
+    """Put metrics into the file, in place of those of the same name and split; one process at a time may do so.
+
+    Raises:
+        DamagedError: if the file holds something else, or measures of other weights.
+    """
+    if not new:
+        return
+    measured = {(metric.name, metric.split) for metric in new}
+    kept = [m for m in read_metrics(path, weights) if (m.name, m.split) not in measured] if path.exists() else []
+    write_metrics(path, kept + new, weights)
+
+
+def read_metrics(path: Path, weights: str = "") -> list[Metric]:
+    """Read what `write_metrics` wrote.
+
+    Raises:
+        DamagedError: if the file holds something else, has been edited, or holds measures of other weights.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        digests = {entry.pop("sha256", None) for entry in entries}
+        metrics = [Metric(**entry) for entry in entries]
+        reason = "" if digests == {_digest(entries, weights)} else "it does not match its checksum"
+        if digests == {None}:
+            reason = "it has no checksum, as those of earlier versions"
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+    if reason:
+        raise DamagedError(
+            f"{path}: not what was measured of this run ({reason}); delete it and evaluate the run again."
+        )
+    return metrics
+
+
+def _digest(entries: list[dict[str, Any]], weights: str) -> str:
+    """SHA-256 of the measures as JSON, which keeps every digit, and of the checksum of the weights."""
+    return hashlib.sha256(f"{weights}\n{json.dumps(entries)}".encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Layers that flows are made of."""

@@ -1,0 +1,1 @@
+"""Planar, radial and Sylvester flows."""

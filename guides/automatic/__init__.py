@@ -1,0 +1,1 @@
+"""Guides for any Pyro model."""

@@ -1,0 +1,354 @@
+"""A flow guide for any Pyro model with continuous latent variables."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Delta, TorchDistribution
+from pyro.distributions.transforms import LowerCholeskyAffine
+from pyro.infer.autoguide import AutoContinuous, init_to_median
+from torch import Tensor, nn
+from torch.distributions import Transform
+from zuko.lazy import Flow, LazyComposedTransform, LazyTransform
+
+from flowvae.core.errors import FlowvaeError, check_choice, check_int, check_number
+from flowvae.core.seeds import derive, seeded
+from flowvae.flows.pyro_adapter import to_pyro
+from flowvae.flows.spec import FlowSpec, standard_normal, warn_if_slow
+from flowvae.guides.automatic.constrained import Constrain, Part, constrain, run_until
+from flowvae.guides.automatic.masks import check_sites
+from flowvae.guides.automatic.prototype import read_prototype
+from flowvae.guides.automatic.supports import bijection, is_fixed, support_of
+from flowvae.guides.flow import check_posterior
+from flowvae.networks import declare_parameters
+
+__all__ = ["AutoFlow"]
+
+BLOCK = 1000  # draws that quantiles keep in memory at a time, with what the flow needs for them
+
+
+class AutoFlow(AutoContinuous):
+    r"""u ~ N(0, I), v = T(u), z = loc + L v: a flow guide over all latent variables of a model, unconstrained.
+
+    The flow T acts in standardized space, where its networks and the box of its splines have their right scale; the
+    learned affine layer after it carries location, scale and (with a full L) correlation of the posterior. T starts
+    as the identity, so the guide starts as N(loc, init_scale² I), like Pyro's `AutoMultivariateNormal`, and with
+    `affine="full"` it contains that guide whatever the flow is.
+
+    Constrained variables are mapped by the bijections of torch and Pyro; `supports.py` lists them.
+    One that depends on other latent variables, as in `b ~ Uniform(0, a)`, is that of the draw at hand: the model runs
+    inside the guide up to the last site whose support has bounds.
+
+    The guide is set up when it first runs: call it once, with the model's arguments, before `load_state_dict` or
+    before its parameters are handed to an optimizer. Its parameters stay in the module; Pyro's parameter store is
+    not used, so that two guides cannot train each other's parameters.
+
+    Train it with `Trace_ELBO`: `TraceMeanField_ELBO` drops the log-densities of Delta sites, and with them the Jacobian
+    of the constraints, of this guide as of Pyro's autoguides.
+
+    Args:
+        model: a Pyro model whose latent variables are continuous and two numbers or more together.
+        flow: the family T, cheap in its *generative* direction, such as `IAF` or `CouplingNSF`.
+        init_loc_fn: gives the location at the start, site by site, as in Pyro's autoguides.
+        init_scale: standard deviation at the start, of every unconstrained latent number.
+        affine: "full" (L lower triangular) or "diagonal".
+        draws: draws behind `median` and `quantiles`.
+
+    Raises:
+        FlowvaeError: at once, if the flow cannot be a posterior or a setting is out of range; at the first run, if
+            the model has too few latent numbers for the flow, a latent without a bijection from the reals, or one in a
+            plate that takes a part of its data.
+
+    References:
+        Kucukelbir et al. (2017), "Automatic Differentiation Variational Inference"; Rezende & Mohamed (2015).
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        flow: FlowSpec,
+        init_loc_fn: Callable[..., Any] = init_to_median,
+        init_scale: float = 0.1,
+        affine: str = "full",
+        draws: int = 10_000,
+    ) -> None:
+        super().__init__(model)
+        self._model = (model,)  # AutoContinuous wraps it; here `read_prototype` does, which may need another start
+        self.init_loc_fn = init_loc_fn
+        self.flow, self.init_scale, self.affine, self.draws = flow, init_scale, affine, draws
+        check_posterior(self, flow)
+        check_number(self, "init_scale")
+        check_choice(self, "affine", ("full", "diagonal"))
+        check_int(self, "draws")
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """The model.
+
+        Raises:
+            FlowvaeError: for a guide that was pickled without it.
+        """
+        if self._model is None:
+            raise FlowvaeError(
+                "this AutoFlow was pickled without its model, which pickle cannot store: make AutoFlow(model, flow), "
+                "call it once, and give it the state_dict of this one."
+            )
+        return self._model[0]
+
+    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            self.prototype_trace = read_prototype(self.model, self.init_loc_fn, args, kwargs)
+            if self.master is not None:
+                self.master()._check_prototype(self.prototype_trace)
+            check_sites(self.model, args, kwargs, nodes=self.prototype_trace.nodes)
+            self._build(self._lay_out(args, kwargs))
+        except BaseException:
+            self.prototype_trace = None  # or it would count as set up
+            raise
+
+    def _lay_out(self, args: Any, kwargs: Any) -> Tensor:
+        """Give every site its place in the unconstrained vector; returns the start, shape (D,)."""
+        self._unconstrained_shapes, self._cond_indep_stacks, self._prototype_frames = {}, {}, {}
+        self._transforms: dict[str, Transform] = {}  # onto supports that stay the same
+        self._last: str | None = None  # the last site with another kind of support
+        parts = []
+        for name, site in self.prototype_trace.iter_stochastic_nodes():
+            transform = bijection(name, site["fn"])
+            free = transform.inv(site["value"])
+            self._unconstrained_shapes[name] = free.shape
+            self._cond_indep_stacks[name] = site["cond_indep_stack"]
+            self._prototype_frames.update({frame.name: frame for frame in site["cond_indep_stack"]})
+            if is_fixed(support_of(site["fn"])):
+                self._transforms[name] = transform
+            else:
+                self._last = name
+            parts.append(free.reshape(-1))
+        loc = torch.cat(parts) if parts else torch.zeros(0)
+        self.latent_dim = len(loc)
+        if self._last is not None:
+            first, second = (self._parts(loc, args, kwargs) for _ in range(2))
+            for name, part in first.items():
+                if not torch.equal(part.value, second[name].value):
+                    raise FlowvaeError(
+                        f"site {name!r}: its support depends on something random that this guide does not draw, such "
+                        "as a hidden site. Sample a variable on a support that stays the same, such as Uniform(0, 1), "
+                        "and use pyro.deterministic for what is computed from it."
+                    )
+        return loc
+
+    def _build(self, loc: Tensor) -> None:
+        size = self.latent_dim
+        if not size:
+            raise FlowvaeError("AutoFlow over a model without latent numbers: there is nothing to fit a guide to.")
+        if size < self.flow.least_features:
+            raise FlowvaeError(
+                f"AutoFlow over a model with {size} unconstrained latent number(s): {type(self.flow).__name__} lets "
+                f"dimensions depend on one another and needs {self.flow.least_features} or more. Use "
+                "pyro.infer.autoguide.AutoNormal."
+            )
+        warn_if_slow(self.flow, size, "as a guide")
+        affine = AffineLayer(size, full=self.affine == "full")
+        posterior = Flow(LazyComposedTransform(affine, self.flow.transform(size)), standard_normal(size))
+        posterior.to(loc)  # the model's dtype and device
+        affine.restart(loc, self.init_scale * torch.eye(size, dtype=loc.dtype, device=loc.device))
+        self.add_module("posterior", posterior)
+
+    @property
+    def affine_layer(self) -> AffineLayer:
+        """The learned affine layer.
+
+        Raises:
+            FlowvaeError: before the guide has run for the first time.
+        """
+        return self._posterior().transform.transforms[0]
+
+    def get_posterior(self, *args: Any, **kwargs: Any) -> TorchDistribution:
+        """The distribution over the unconstrained vector, event shape (D,); the arguments change nothing.
+
+        A draw remembers its own density, so an IAF is cheap here.
+        """
+        module = self._posterior()
+        declare_parameters(self._pyro_name, module)
+        return to_pyro(module())
+
+    def _posterior(self) -> Any:
+        # past PyroModule's attribute access, which would put the parameters into the global store
+        module = self._modules.get("posterior")
+        if module is None:
+            raise FlowvaeError(
+                "AutoFlow has not been set up: call the guide once, with the model's arguments, before this."
+            )
+        return module
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Torch's, for a guide that has been set up.
+
+        Raises:
+            FlowvaeError: before the guide has run for the first time.
+        """
+        self._posterior()
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Draw every latent site; returns the values by site."""
+        if self.prototype_trace is None:
+            self._setup_prototype(*args, **kwargs)
+        parts = self._parts(self.sample_latent(*args, **kwargs), args, kwargs)
+        plates = self._create_plates(*args, **kwargs)
+        drawn = {}
+        for name, part in parts.items():
+            log_density = 0.0 if poutine.get_mask() is False else -part.log_det
+            fn = Delta(part.value, log_density=log_density, event_dim=self._event_dim(name))
+            with ExitStack() as stack:
+                for frame in self._cond_indep_stacks[name]:
+                    stack.enter_context(plates[frame.name])
+                drawn[name] = pyro.sample(name, fn)
+        return drawn
+
+    def _parts(self, latent: Tensor, args: Any, kwargs: Any) -> dict[str, Part]:
+        """The sites' values for unconstrained vectors, shape (..., D), draws to the left of all plates."""
+        free = {site["name"]: value for site, value in self._unpack_latent(latent)}
+        parts: dict[str, Part] = {}
+        if self._last is not None:
+            parts = run_until(self.model, Constrain(free, self.prototype_trace.nodes, self._last), args, kwargs)
+        for name, value in free.items():
+            if name not in parts:
+                if name not in self._transforms:
+                    raise FlowvaeError(
+                        f"site {name!r}: not in this run of the model; a guide needs the same sites always."
+                    )
+                parts[name] = constrain(value, self._transforms[name], self._event_dim(name))
+        return {name: parts[name] for name in free}
+
+    def _event_dim(self, name: str) -> int:
+        return int(self.prototype_trace.nodes[name]["fn"].event_dim)
+
+    @torch.no_grad()
+    def quantiles(self, quantiles: list[float] | Tensor, *args: Any, seed: int = 0, **kwargs: Any) -> dict[str, Tensor]:
+        """Quantiles of every entry of every latent variable, by site, shape (quantiles, *site).
+
+        They are those of `draws` draws in the constrained space, entry by entry.
+        """
+        posterior = self.get_posterior(*args, **kwargs)
+        with seeded(derive(seed, "quantiles")):
+            latent = torch.cat([posterior.sample((min(BLOCK, self.draws - n),)) for n in range(0, self.draws, BLOCK)])
+            values = self.constrain(latent, *args, **kwargs)
+        wanted = torch.as_tensor(quantiles, dtype=latent.dtype, device=latent.device)
+        return {name: _quantiles(value, wanted) for name, value in values.items()}
+
+    def median(self, *args: Any, seed: int = 0, **kwargs: Any) -> dict[str, Tensor]:
+        """The median of every entry of every latent variable, by site; see `quantiles`."""
+        return {name: value[0] for name, value in self.quantiles([0.5], *args, seed=seed, **kwargs).items()}
+
+    def constrain(self, latent: Tensor, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The latent variables by site, shape (S, *site), of unconstrained vectors (S, D).
+
+        Args:
+            latent: the vectors.
+            args: the model's arguments, on which supports may depend; none: those of the guide's first run.
+            kwargs: its keyword arguments.
+        """
+        self._posterior()  # set up?
+        if self._last is None:
+            return self._constrained(latent, args, kwargs)
+        if not args and not kwargs:
+            first = self.prototype_trace.nodes["_INPUT"]
+            args, kwargs = first["args"], first["kwargs"]
+        few = [self._constrained(row, args, kwargs) for row in latent[:3].split(1)]
+        try:
+            together = self._constrained(latent, args, kwargs)
+            if all(torch.allclose(together[name][n], one[name][0]) for n, one in enumerate(few) for name in one):
+                return together
+        except (RuntimeError, ValueError, TypeError):  # the model takes one draw at a time
+            pass
+        alone = [self._constrained(row, args, kwargs) for row in latent.split(1)]
+        return {name: torch.cat([one[name] for one in alone]) for name in alone[0]}
+
+    def _constrained(self, latent: Tensor, args: Any, kwargs: Any) -> dict[str, Tensor]:
+        sites = dict(self.prototype_trace.iter_stochastic_nodes())
+        plates = max(len(site["fn"].batch_shape) for site in sites.values())
+        spread = latent.reshape(len(latent), *(1,) * plates, latent.shape[-1])
+        if len(latent) == 1:
+            spread = latent[0]  # as the model runs by itself
+        parts = self._parts(spread, args, kwargs)
+        return {name: part.value.reshape(len(latent), *sites[name]["value"].shape) for name, part in parts.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # not AutoGuide's, which takes the model away from the guide that is being copied
+        state = {**self.__dict__, "master": None}
+        try:
+            pickle.dumps(self._model)
+        except Exception:  # functions inside functions cannot be pickled, and a guide draws without its model
+            state["_model"] = None
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AutoFlow:
+        """A guide with parameters of its own, of the same model."""
+        memo[id(self._model)] = self._model
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__setstate__(copy.deepcopy({**self.__dict__, "master": None}, memo))
+        return copied
+
+
+def _quantiles(value: Tensor, wanted: Tensor) -> Tensor:
+    """Quantiles over the first dimension, a few columns at a time: torch has a limit."""
+    if not value.numel():
+        return value.new_empty(len(wanted), *value.shape[1:])
+    columns = value.reshape(len(value), -1).split(max(1, 10**7 // len(value)), dim=1)
+    return torch.cat([each.quantile(wanted, dim=0) for each in columns], 1).reshape(len(wanted), *value.shape[1:])
+
+
+class AffineLayer(LazyTransform):
+    r"""The *normalizing* direction z → v of z = c + S (m + diag(eˢ) (I + N) v): m, s, N learned; c, S fixed.
+
+    S and c are the units in which the layer learns. Where a posterior's scales differ by orders of magnitude, or its
+    variables are nearly collinear, steps of one size suit all of them only in units of the posterior itself:
+    `restart` takes them from a Gaussian approximation.
+
+    Args:
+        features: D.
+        full: whether N, strictly lower triangular, is learned; it is zero otherwise.
+    """
+
+    def __init__(self, features: int, full: bool = True) -> None:
+        super().__init__()
+        self.center: Tensor
+        self.unit: Tensor
+        self.register_buffer("center", torch.zeros(features))
+        self.register_buffer("unit", torch.eye(features))
+        self.shift = nn.Parameter(torch.zeros(features))
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.lower = nn.Parameter(torch.zeros(features * (features - 1) // 2)) if full else None
+
+    @torch.no_grad()
+    def restart(self, loc: Tensor, scale_tril: Tensor) -> None:
+        """Start at N(loc, scale_tril scale_trilᵀ) and learn in its units; shapes (D,) and (D, D)."""
+        if self.lower is None:
+            scale_tril = scale_tril.square().sum(-1).sqrt().diag_embed()
+        else:
+            self.lower.zero_()
+        self.center.copy_(loc)
+        self.unit.copy_(scale_tril)
+        self.shift.zero_()
+        self.log_scale.zero_()
+
+    def loc_and_scale(self) -> tuple[Tensor, Tensor]:
+        """Where v = 0 goes, shape (D,), and the lower triangular L, shape (D, D)."""
+        scale = self.log_scale.exp()
+        tril = scale.diag_embed()
+        if self.lower is not None:
+            row, column = torch.tril_indices(len(scale), len(scale), offset=-1, device=scale.device)
+            # relative to the row's scale, so that a step means the same at every scale
+            tril = tril.index_put((row, column), self.lower * scale[row])
+        return self.center + self.unit @ self.shift, self.unit @ tril
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        """The transform; a context changes nothing."""
+        return LowerCholeskyAffine(*self.loc_and_scale()).inv

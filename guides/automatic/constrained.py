@@ -1,0 +1,85 @@
+"""The latent variables of a model from an unconstrained vector, each on the support that it has in this very run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from pyro import poutine
+from pyro.distributions.util import sum_rightmost
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import Transform
+
+from flowvae.core.errors import FlowvaeError, shown
+from flowvae.guides.automatic.supports import bijection, same_kind, support_of
+
+__all__ = ["Constrain", "Part", "constrain", "run_until"]
+
+
+class Part(NamedTuple):
+    """The value of one site, and log |d value / d unconstrained value|, of the site's batch shape."""
+
+    value: Tensor
+    log_det: Tensor
+
+
+def constrain(free: Tensor, transform: Transform, event_dim: int) -> Part:
+    """Map the unconstrained value of a site with `event_dim` event dimensions onto its support."""
+    value = transform(free)
+    log_det = transform.log_abs_det_jacobian(free, value)
+    return Part(value, sum_rightmost(log_det, log_det.dim() - value.dim() + event_dim))
+
+
+class Constrain(Messenger):
+    """Gives latent sites values on the supports that they have where the model meets them.
+
+    A support may depend on latent variables before it, as in `b ~ Uniform(0, a)`. They are the values given here, so
+    that the support is that of this run, draw by draw.
+
+    Args:
+        free: unconstrained values by site; draws to the left of all plates.
+        prototype: the sites as they were when the guide was set up.
+        last: the site after which a run ends early; none: it goes on to the model's end.
+    """
+
+    def __init__(self, free: Mapping[str, Tensor], prototype: Mapping[str, Any], last: str | None = None) -> None:
+        super().__init__()
+        self.free, self.prototype, self.last = free, prototype, last
+        self.parts: dict[str, Part] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name, fn = msg["name"], msg["fn"]
+        if name not in self.free or msg["is_observed"]:
+            return
+        before = self.prototype[name]["fn"]
+        if fn.event_shape != before.event_shape or not same_kind(support_of(fn), support_of(before)):
+            raise FlowvaeError(
+                f"site {name!r} has changed between runs of the model, from {_description(before)} to "
+                f"{_description(fn)}; only the bounds of a support may change. Sample a variable that stays the same "
+                "and use pyro.deterministic for what is computed from it."
+            )
+        self.parts[name] = part = constrain(self.free[name], bijection(name, fn), fn.event_dim)
+        msg["value"] = part.value
+        if name == self.last:
+            raise _Enough
+
+
+def _description(fn: Any) -> str:
+    return f"{type(fn).__name__} of event shape {tuple(fn.event_shape)} on {shown(support_of(fn))}"
+
+
+class _Enough(BaseException):  # no Exception, which a model's own handlers might catch
+    """All sites that are wanted have their values."""
+
+
+def run_until(
+    model: Callable[..., Any], messenger: Constrain, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Part]:
+    """Run a model, unseen by other handlers, up to the messenger's last site; returns the parts by site."""
+    try:
+        with poutine.block():
+            messenger(model)(*args, **kwargs)
+    except _Enough:
+        pass
+    return messenger.parts

@@ -1,0 +1,131 @@
+"""The latent sites of a model at the start of a guide, from one run of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import init_to_mean, init_to_median, init_to_sample, init_to_uniform
+from pyro.infer.autoguide.guides import prototype_hide_fn
+from pyro.infer.autoguide.initialization import InitMessenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from flowvae.core.errors import FlowvaeError, shown
+from flowvae.guides.automatic.supports import bijection, support_of
+
+__all__ = ["check_plates", "read_prototype"]
+
+BY_CHANCE = (init_to_median, init_to_mean, init_to_sample, init_to_uniform)  # starts that prior draws decide
+
+
+def read_prototype(
+    model: Callable[..., Any], init_loc_fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """A trace of a model's latent sites, each at its start.
+
+    Prior draws may be so extreme that the model cannot run there, such as a scale that underflows to zero. Where they
+    decide the start, it then is the middle of the unconstrained space.
+
+    Args:
+        model: Pyro model.
+        init_loc_fn: one of Pyro's, such as `init_to_median`.
+        args: the model's arguments.
+        kwargs: its keyword arguments.
+
+    Raises:
+        FlowvaeError: for a latent site that a flow guide cannot draw, or a start outside of its support.
+    """
+    try:
+        trace = _trace(model, init_loc_fn, args, kwargs)
+        if init_loc_fn not in BY_CHANCE or _is_possible(model, trace, args, kwargs):
+            return trace
+    except FlowvaeError:
+        raise
+    except ValueError:
+        if init_loc_fn not in BY_CHANCE:
+            raise
+    return _trace(model, _middle, args, kwargs)
+
+
+def _is_possible(model: Callable[..., Any], start: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the model's log-density has a finite gradient at the start."""
+    values = {name: site["value"].detach().clone().requires_grad_() for name, site in start.iter_stochastic_nodes()}
+    with poutine.block(), torch.enable_grad(), pyro.validation_enabled(False):
+        trace = poutine.trace(poutine.condition(model, data=values)).get_trace(*args, **kwargs)
+        total = torch.as_tensor(trace.log_prob_sum())
+        if not total.requires_grad:
+            return True
+        gradients = torch.autograd.grad(total, list(values.values()), allow_unused=True)
+    return all(gradient is None or bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+@torch.no_grad()
+def _trace(
+    model: Callable[..., Any], init_loc_fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    latents = poutine.block(_Start(init_loc_fn)(model), prototype_hide_fn)
+    trace = poutine.block(poutine.trace(latents).get_trace)(*args, **kwargs)
+    for name, site in trace.iter_stochastic_nodes():
+        check_plates(name, site["cond_indep_stack"])
+    return trace
+
+
+class _Start(InitMessenger):
+    """Gives latent sites their start, and refuses those that a flow cannot draw."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["value"] is not None or site_is_subsample(msg):
+            return
+        name = msg["name"]
+        transform = bijection(name, msg["fn"])
+        try:
+            super()._pyro_sample(msg)
+        except NotImplementedError:  # a distribution without a sampler
+            msg["value"] = _middle(msg)
+        start: Any = msg["value"]
+        support = support_of(msg["fn"])
+        if not (support.check(start).all() and transform.inv(start).isfinite().all()):
+            if self.init_fn not in BY_CHANCE and self.init_fn is not _middle:
+                raise FlowvaeError(
+                    f"site {name!r}: its start {shown(start.tolist())} is outside of its support {shown(support)}, or "
+                    "at its edge; give another init_loc_fn."
+                )
+            msg["value"] = _middle(msg)
+
+
+def _middle(site: Any) -> Tensor:
+    """The image of zero."""
+    fn = site["fn"]
+    try:
+        like = fn.sample()
+    except NotImplementedError:
+        like = torch.zeros(())
+    transform = bijection(site["name"], fn)
+    return transform(like.new_zeros(transform.inverse_shape(fn.shape())))
+
+
+def check_plates(name: str, plates: Any) -> None:
+    """Refuse a latent site in a plate that a guide over one vector of fixed length cannot follow.
+
+    Args:
+        name: of the site.
+        plates: its `cond_indep_stack`.
+
+    Raises:
+        FlowvaeError: for a plate that is a loop, or takes a part of its data.
+    """
+    for frame in plates:
+        if not frame.vectorized:
+            raise FlowvaeError(
+                f"site {name!r}: in the loop of plate {frame.name!r}; write `with pyro.plate(...)` instead of `for`."
+            )
+        if frame.full_size not in (None, frame.size):
+            raise FlowvaeError(
+                f"site {name!r}: local to plate {frame.name!r}, which takes {frame.size} of {frame.full_size} data, so "
+                f"that the guide would have latent numbers for {frame.size} data only. Give the plate no "
+                "subsample_size, or use pyro.infer.autoguide.AutoNormal or an amortized guide for this site."
+            )

@@ -1,0 +1,1 @@
+"""Captured programs of model and guide."""

@@ -1,0 +1,235 @@
+"""The ELBO as a captured program: Pyro's model and guide at the price of their tensor operations."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.distributions.util import is_identically_zero
+from pyro.infer.trace_elbo import _compute_log_r
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from flowvae.core.errors import check_choice
+from flowvae.core.seeds import random_state_kept
+from flowvae.inference.compile.capture import EagerWarning, Program
+from flowvae.inference.compile.dependency_tracker import DependencyTracker
+from flowvae.inference.compile.recorder import TracingError
+from flowvae.inference.optim import FiniteTraceELBO, NonFiniteError
+
+__all__ = ["MODES", "CompiledTrace_ELBO"]
+
+MODES = ("capture", "inductor")
+MOST = 32  # programs of one model and guide
+PROOFS = 2  # runs of a program beside Pyro's
+
+
+class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name its ELBOs)
+    """`Trace_ELBO` that runs model and guide once, keeps the tensor operations, and repeats only these.
+
+        SVI(model, guide, optim, loss=CompiledTrace_ELBO())
+
+    Loss and gradients are Trace_ELBO's to rounding, with the same random numbers from the same seed; gradients,
+    parameters and optimizers are the same objects. A program is captured for every shape of the arguments, every
+    value of arguments that are no tensors, and every state of the modules (training or evaluation, which parameters
+    are trained, device). These may change from step to step: the values of tensor arguments, parameters and buffers,
+    the weights of `weigh_latent` and `temper`, and random numbers. Anything else that Python code reads stays what
+    it was when captured.
+
+    The first two runs of a program are compared with Pyro's own. A loss that cannot be captured, because its
+    operations depend on values, or that differs, is from then on computed by `Trace_ELBO`, and one `EagerWarning`
+    names the cause. Validation happens in the first run of a program, as far as Pyro's is switched on.
+
+    Args:
+        compile: "capture", or "inductor" to have the program compiled too, which takes a C++ compiler and seconds to
+            minutes, and falls back to "capture" with an `EagerWarning`.
+        settings: those of `Trace_ELBO`.
+
+    Raises:
+        FlowvaeError: for another `compile`.
+    """
+
+    def __init__(self, *, compile: str = "capture", **settings: Any) -> None:  # noqa: A002
+        super().__init__(**settings)
+        self.compile = compile
+        check_choice(self, "compile", MODES)
+        self._programs: dict[Any, list[Program]] = {}
+        self._eager: set[Any] = set()  # pairs that cannot be captured
+        self._warned: set[str] = set()
+
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """The loss in nats, without gradients."""
+        found = self._run(model, guide, args, kwargs, gradients=False)
+        if found is None:
+            return float(super().loss(model, guide, *args, **kwargs))
+        return found[0].item()
+
+    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """The loss in nats, with gradients added to those of the parameters.
+
+        Raises:
+            NonFiniteError: if the loss is not finite.
+        """
+        found = self._run(model, guide, args, kwargs, gradients=True)
+        if found is None:
+            return super().loss_and_grads(model, guide, *args, **kwargs)
+        loss, leaves, gradients = found
+        value = loss.item()
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the loss is {value}")
+        grown: list[tuple[Tensor, Tensor]] = []
+        for leaf, gradient in zip(leaves, gradients, strict=True):
+            if leaf.grad is None:
+                leaf.grad = gradient
+            else:
+                grown.append((leaf.grad, gradient))
+        if grown:
+            torch._foreach_add_(*map(list, zip(*grown, strict=True)))
+        return value
+
+    def _run(
+        self, model: Any, guide: Any, args: Any, kwargs: Any, gradients: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]] | None:
+        """Loss, leaves and their gradients by a program; None if there can be none."""
+        for handler in _PYRO_STACK:
+            if not isinstance(handler, TraceMessenger) or not handler.param_only:
+                name = type(handler).__name__
+                self._warn(f"{name} is active around the loss; let it wrap the model or the guide instead")
+                return None
+        flat, spec = pytree.tree_flatten((args, kwargs))
+        arguments = [value for value in flat if isinstance(value, Tensor)]
+        key = (model, guide, gradients, self.num_particles, self.vectorize_particles, _ambient(), _kinds(flat), spec)
+        try:
+            programs = self._programs.setdefault(key, [])
+        except TypeError as error:
+            self._warn(f"an argument cannot tell one program from another: {error}")
+            return None
+        if (model, guide) in self._eager:
+            return None
+        if self.vectorize_particles and self.max_plate_nesting == float("inf"):
+            self._guess_max_plate_nesting(model, guide, args, kwargs)  # draws random numbers, as it does in Pyro
+        program = next((program for program in programs if program.fits()), None)
+        if program is None or program.proofs < PROOFS:
+
+            def terms(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
+                given = iter(tensors)
+                values = [next(given) if isinstance(value, Tensor) else value for value in flat]
+                return self._terms(model, guide, *pytree.tree_unflatten(values, spec))
+
+            try:
+                program = self._proved(program, terms, arguments, gradients, (model, guide))
+            except TracingError as error:
+                self._eager.add((model, guide))
+                self._warn(str(error))
+                return None
+            if program not in programs:
+                programs.append(program)
+        for handler in _PYRO_STACK:  # traces of parameters, such as SVI's
+            for site in program.sites:
+                handler._postprocess_message(site.copy())
+        return program(arguments)
+
+    def _proved(
+        self,
+        program: Program | None,
+        terms: Callable[[list[Tensor]], tuple[Tensor, Tensor]],
+        arguments: list[Tensor],
+        gradients: bool,
+        pair: tuple[Any, Any],
+    ) -> Program:
+        """The program, captured if there is none, after a run that agrees with Pyro's own; random state is kept."""
+        if any(value.requires_grad and not value.is_leaf for value in arguments):
+            raise TracingError("an argument requires a gradient and was computed from others")
+        with random_state_kept():
+            with DependencyTracker() as watch:
+                loss, surrogate = terms(arguments)
+            leaves = [*watch.leaves(), *(value for value in arguments if value.requires_grad)] if gradients else []
+            grads: list[Tensor | None] = []
+            if leaves and surrogate.requires_grad:
+                grads = list(torch.autograd.grad(surrogate, leaves, allow_unused=True))
+            watch.undo()
+        if program is None:
+            made = [one for key, found in self._programs.items() if key[:2] == pair for one in found]
+            if len(made) >= MOST:
+                raise TracingError(f"{MOST} programs were captured; give what changes as tensors of equal shapes")
+            with random_state_kept():
+                program = Program(terms, watch, arguments, gradients, self.compile == "inductor")
+                watch.undo()
+        with random_state_kept():
+            try:
+                again, grown, found = program(arguments)
+            except Exception as error:
+                raise TracingError(f"the program does not run: {type(error).__name__}: {error}") from error
+            watch.undo()
+        expected = {id(leaf): grad for leaf, grad in zip(leaves, grads, strict=False) if grad is not None}
+        if expected.keys() != {id(leaf) for leaf in grown} or not _close(
+            [loss.detach(), *(expected[id(leaf)] for leaf in grown)], [again, *found]
+        ):
+            raise TracingError(
+                f"it gives another loss ({again.item():.6g} in place of {loss.item():.6g}) or other gradients: "
+                "something changes that is neither a tensor argument, a parameter, a buffer, a weight of annealing "
+                "nor drawn by torch"
+            )
+        program.proofs += 1
+        return program
+
+    def _terms(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Loss, and the surrogate loss whose gradient estimates the loss's, as `Trace_ELBO` defines them."""
+        loss: Any = 0.0
+        surrogate: Any = 0.0
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            elbo: Any = model_trace.log_prob_sum()
+            of_particle = elbo
+            log_r: Any = None
+            for site in guide_trace.nodes.values():
+                if site["type"] != "sample":
+                    continue
+                _, score_function, entropy = site["score_parts"]
+                elbo = elbo - site["log_prob_sum"]
+                if not is_identically_zero(entropy):
+                    of_particle = of_particle - entropy.sum()
+                if not is_identically_zero(score_function):
+                    log_r = _compute_log_r(model_trace, guide_trace) if log_r is None else log_r
+                    of_particle = of_particle + (log_r.sum_to(site["cond_indep_stack"]) * score_function).sum()
+            loss, surrogate = loss - elbo / self.num_particles, surrogate - of_particle / self.num_particles
+        return torch.as_tensor(loss), torch.as_tensor(surrogate)
+
+    def _warn(self, cause: str) -> None:
+        if cause not in self._warned:
+            self._warned.add(cause)
+            warnings.warn(f"computed by Trace_ELBO, not compiled: {cause}.", EagerWarning, stacklevel=5)
+
+
+def _kinds(flat: list[Any]) -> tuple[Any, ...]:
+    """What of the arguments a program is made for: all but the values of tensors."""
+    return tuple(
+        (value.shape, value.dtype, value.device, value.requires_grad)
+        if isinstance(value, Tensor)
+        else (type(value), value)
+        for value in flat
+    )
+
+
+def _ambient() -> tuple[Any, ...]:
+    """The settings of torch that operations depend on."""
+    return (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        *((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")),
+    )
+
+
+def _close(ones: list[Tensor], others: list[Tensor]) -> bool:
+    """Whether two losses, and two gradients as a whole, are equal to the rounding of a long sum."""
+    for one, other in ((ones[:1], others[:1]), (ones[1:], others[1:])):
+        size = sum(float(value.double().square().sum()) for value in one) ** 0.5
+        error = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(one, other, strict=True)) ** 0.5
+        tolerance = torch.finfo(ones[0].dtype).eps ** 0.5
+        if not error <= tolerance * max(1.0, size) and math.isfinite(size):
+            return False
+    return True

@@ -1,0 +1,170 @@
+"""A record of tensor operations while they happen, as a graph that can be run again."""
+
+from __future__ import annotations
+
+import operator
+import traceback
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["Recorder", "TracingError", "storage"]
+
+# their results depend on the shape of the tensor that they are given, and not on its values
+SHAPED = {f"aten::{name}" for name in ("full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like")}
+
+
+class TracingError(Exception):
+    """A loss is no fixed program of tensor operations; the text says why not."""
+
+
+class Recorder(TorchDispatchMode):
+    """Write down every tensor operation while it happens.
+
+    What depends on nothing that changes is *fixed*: such values may decide what Python does, and are computed once.
+
+    Args:
+        inputs: tensors whose values change.
+        fixed: tensors whose values do not.
+    """
+
+    def __init__(self, inputs: list[Tensor], fixed: list[Tensor]) -> None:
+        super().__init__()
+        self.graph = Graph()
+        self.root = nn.Module()
+        # by identity: a tensor that is gone is forgotten, because another one may get its identity. Nothing is kept
+        # alive for the record's sake, which would hold every intermediate value of a step in memory at once
+        self.nodes: dict[int, Node] = {}
+        self.references: dict[int, weakref.ref[Tensor]] = {}
+        self.fixed: dict[Node, Tensor] = {}
+        self.mutated: set[int] = set()
+        self.views: dict[int, dict[Any, Node]] = {}  # by the memory that they show
+        self.outer = list(inputs)
+        for n, value in enumerate(inputs):
+            self._know(value, self.graph.placeholder(f"i{n}"))
+        for value in fixed:
+            self.fixed[self._constant(value)] = value
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        if func is torch.ops.aten.lift_fresh.default and id(given[0]) not in self.nodes:
+            # a literal; a copy of it, because what follows may write into it
+            func, args, kwargs = torch.ops.aten.clone.default, (given[0],), {}
+            self.fixed[self._constant(given[0])] = given[0]
+        fixed = func._schema.name in SHAPED or all(self._is_fixed(value) for value in given)
+        fixed = fixed and torch.Tag.nondeterministic_seeded not in func.tags
+        if not fixed:
+            self._refuse(func, args)
+        out = func(*args, **kwargs)
+        memory = {storage(value) for value in given}
+        for value in pytree.tree_leaves(out):
+            if isinstance(value, Tensor) and storage(value) not in memory:  # new, so what was there is gone
+                self.views.pop(storage(value), None)
+                self.mutated.discard(storage(value))
+        if isinstance(out, Tensor) and not func._schema.is_mutable and storage(out) in memory:
+            for value in given:
+                self._views(value).setdefault(_geometry(value), self._node(value))
+            if (same := self._views(out).get(_geometry(out))) is not None:
+                self._know(out, same)  # detached, transposed twice, viewed as what it is
+                return out
+        node = self.graph.call_function(func, *pytree.tree_map_only(Tensor, self._node, (args, kwargs)))
+        if func._schema.is_mutable:
+            fixed = False
+            for value, argument in zip(args, func._schema.arguments, strict=False):
+                if argument.is_write and isinstance(value, Tensor):
+                    self.mutated.add(storage(value))
+        several = isinstance(out, tuple | list)
+        for n, value in enumerate(out if several else (out,)):
+            if isinstance(value, Tensor):
+                one = self.graph.call_function(operator.getitem, (node, n)) if several else node
+                self._know(value, one)
+                if storage(value) in memory and not func._schema.is_mutable:
+                    self._views(value)[_geometry(value)] = one
+                if fixed:
+                    self.fixed[one] = value
+        return out
+
+    def _know(self, value: Tensor, node: Node) -> None:
+        """The tensor is what the node gives, as long as it lives."""
+        key = id(value)
+        self.nodes[key] = node
+        self.references[key] = weakref.ref(value, lambda _: self._forget(key))
+
+    def _forget(self, key: int) -> None:
+        self.nodes.pop(key, None)
+        self.references.pop(key, None)
+
+    def _views(self, value: Tensor) -> dict[Any, Node]:
+        return self.views.setdefault(storage(value), {})
+
+    def _constant(self, value: Tensor) -> Node:
+        name = f"c{len(self.outer)}"
+        self.outer.append(value)
+        setattr(self.root, name, value)
+        node = self.graph.get_attr(name)
+        self._know(value, node)
+        return node
+
+    def _node(self, value: Tensor) -> Node:
+        if id(value) in self.nodes:
+            return self.nodes[id(value)]
+        if value.requires_grad:
+            raise TracingError(
+                "a tensor that requires a gradient is neither an argument nor a parameter of a module that is called "
+                f"or of Pyro's store ({_place()})"
+            )
+        return self._constant(value)
+
+    def _is_fixed(self, value: Tensor) -> bool:
+        return self.nodes.get(id(value)) in self.fixed and storage(value) not in self.mutated
+
+    def lasting(self) -> list[Tensor]:
+        """Tensors that outlive a run of the program."""
+        return [*self.outer, *self.fixed.values()]
+
+    def _refuse(self, func: Any, args: Any) -> None:
+        shape = torch.Tag.dynamic_output_shape in func.tags
+        if func is torch.ops.aten.index.Tensor:  # by numbers, or by a fixed mask, it is harmless
+            chosen = [index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)]
+            shape = not all(map(self._is_fixed, chosen))
+        if shape or torch.Tag.data_dependent_output in func.tags:
+            what = "a shape" if shape else "what Python does next"
+            raise TracingError(f"{what} depends on the value of a tensor ({func} at {_place()})")
+
+    def program(self, outputs: list[Tensor]) -> GraphModule:
+        """What was recorded, without what has no effect on the outputs and with fixed values for what is fixed."""
+        results = [self._node(value) for value in outputs]
+        self.graph.output(results)
+        for node, value in self.fixed.items():
+            if node.op == "call_function" and node not in results and self._is_fixed(value):
+                with self.graph.inserting_before(node):
+                    setattr(self.root, f"f_{node.name}", value)
+                    node.replace_all_uses_with(self.graph.get_attr(f"f_{node.name}"))
+        self.graph.eliminate_dead_code()
+        return GraphModule(self.root, self.graph)
+
+
+def storage(value: Tensor) -> int:
+    """Where a tensor's numbers lie; the zeros that autograd has not written anywhere are a place of their own."""
+    return id(value) if value._is_zerotensor() else value.untyped_storage().data_ptr()
+
+
+def _geometry(value: Tensor) -> tuple[Any, ...]:
+    """Which numbers in memory it shows, and how."""
+    shown = value.storage_offset(), value.shape, value.stride(), value.dtype, value.is_conj(), value.is_neg()
+    return storage(value) or id(value), *shown
+
+
+def _place() -> str:
+    """The line of the model's code, or of a library of distributions, that is running."""
+    frames = traceback.extract_stack()[:-1]
+    own = [frame for frame in frames if frame.filename != __file__ and "/torch/" not in frame.filename]
+    path = Path(own[-1].filename)
+    return f"{path.parent.name}/{path.name}:{own[-1].lineno}"

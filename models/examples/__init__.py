@@ -1,0 +1,1 @@
+"""Small Pyro models with known posteriors."""

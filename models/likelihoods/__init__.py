@@ -1,0 +1,1 @@
+"""Likelihoods: distributions over data that a network parametrizes."""

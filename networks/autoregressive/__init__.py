@@ -1,0 +1,1 @@
+"""Autoregressive networks: MADE, WaveNet and PixelCNN."""

@@ -1,0 +1,72 @@
+"""MADE: an autoencoder whose weights are masked until it is autoregressive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from zuko.nn import MaskedLinear
+
+from flowvae.core.errors import check_widths
+from flowvae.networks.autoregressive.causal import CausalNetwork, CausalSpec
+
+__all__ = ["MADE"]
+
+
+@dataclass(frozen=True)
+class MADE(CausalSpec):
+    """A multilayer perceptron in which every unit has a degree, and sees no unit of a higher one.
+
+    The context has degree 0 and x_j degree j (counted from 1), a hidden unit a degree m up to D − 1, and the
+    parameters of x_i degree i − 1; a weight is kept where degree(to) ≥ degree(from). Degrees are spread
+    evenly over a layer. A layer narrower than D − 1 lacks some of them, so that some outputs lose their last
+    predecessors in it; the direct connections from input to output (section 4.2 of the paper) keep these,
+    linearly.
+
+    Args:
+        hidden_features: widths of the hidden layers; D or more lose nothing.
+
+    References:
+        Germain et al. (2015), "MADE: masked autoencoder for distribution estimation".
+    """
+
+    title: ClassVar[str] = "masked autoencoder"
+    paper: ClassVar[str] = "Germain et al. 2015"
+
+    hidden_features: tuple[int, ...] = (256,)
+
+    def __post_init__(self) -> None:
+        check_widths(self, "hidden_features")
+
+    def network(
+        self, features: int, parameters: int, context: int = 0, image_shape: tuple[int, int] | None = None
+    ) -> CausalNetwork:
+        return _MADE(self, features, parameters, context)
+
+
+class _MADE(CausalNetwork):
+    def __init__(self, spec: MADE, features: int, parameters: int, context: int) -> None:
+        super().__init__(features, parameters, context)
+        inputs = torch.cat((torch.arange(1, features + 1), torch.zeros(context, dtype=torch.long)))
+        outputs = torch.arange(features).repeat_interleave(parameters)
+        # without a context a unit of degree 0 would see nothing
+        least = min(0 if context else 1, features - 1)
+        hidden = [torch.linspace(least, features - 1, width).round().long() for width in spec.hidden_features]
+        layers: list[nn.Module] = []
+        for before, after in pairwise((inputs, *hidden)):
+            layers += [_masked(before, after), nn.ReLU()]
+        self.hidden = nn.Sequential(*layers)
+        self.output = _masked(hidden[-1], outputs)
+        self.direct = _masked(inputs, outputs, bias=False)
+
+    def rows(self, x: Tensor, context: Tensor | None) -> Tensor:
+        inputs = x if context is None else torch.cat((x, context), dim=-1)
+        return self.output(self.hidden(inputs)) + self.direct(inputs)
+
+
+def _masked(before: Tensor, after: Tensor, bias: bool = True) -> MaskedLinear:
+    """A linear layer between units of these degrees."""
+    return MaskedLinear(after[:, None] >= before, bias=bias)

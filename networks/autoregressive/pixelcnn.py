@@ -1,0 +1,170 @@
+"""PixelCNN: masked convolutions over images, in one stack with a blind spot or in two without."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flowvae.core.errors import MOST_LAYERS, FlowvaeError, check_choice, check_int
+from flowvae.networks.autoregressive.causal import CausalNetwork, CausalSpec, gated
+
+__all__ = ["MaskedConv2d", "PixelCNN"]
+
+
+@dataclass(frozen=True)
+class PixelCNN(CausalSpec):
+    """Convolutions over the pixels above, and over those to the left in the same row.
+
+    `"masked"` is one stack of k×k kernels whose weights at and after the pixel are zero. A step of a kernel
+    that goes up a row goes at most h = ⌊k/2⌋ columns to the right, so the pixel d rows above and more than
+    h·d columns to the right is never seen, however many layers there are: the blind spot. `"two-stack"` has
+    a vertical stack over all pixels above, which needs no mask, and a horizontal stack over those to the
+    left, which reads the vertical one; a pixel sees every earlier one up to h·layers columns to the right,
+    and 1 + h·layers rows above or columns to the left. Fewer layers make a local decoder, as VLAE wants it.
+
+    Both kinds have gated activations and residual connections, so that they differ in the blind spot alone
+    (the first PixelCNN had ReLU), and a learned vector for each place, as in `WaveNet`.
+
+    Args:
+        kind: "two-stack" or "masked".
+        channels: width of every layer.
+        layers: gated layers (of each stack), after the first linear one.
+        kernel: k, an odd number.
+
+    References:
+        van den Oord et al. (2016), "Pixel recurrent neural networks" (masked).
+        van den Oord et al. (2016), "Conditional image generation with PixelCNN decoders" (two-stack).
+    """
+
+    title: ClassVar[str] = "masked 2-D convolutions"
+    paper: ClassVar[str] = "van den Oord et al. 2016"
+
+    kind: Literal["two-stack", "masked"] = "two-stack"
+    channels: int = 32
+    layers: int = 7
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        check_choice(self, "kind", ("two-stack", "masked"))
+        for name in ("channels", "kernel"):
+            check_int(self, name)
+        check_int(self, "layers", most=MOST_LAYERS)
+        if self.kernel % 2 == 0 or self.kernel < 3:
+            raise FlowvaeError(f"PixelCNN.kernel = {self.kernel}: must be odd, 3 or more, to have a middle.")
+
+    def network(
+        self, features: int, parameters: int, context: int = 0, image_shape: tuple[int, int] | None = None
+    ) -> CausalNetwork:
+        if image_shape is None or image_shape[0] * image_shape[1] != features:
+            raise FlowvaeError(
+                f"PixelCNN: image_shape = {image_shape} for data of {features} columns; it needs images, "
+                "height · width = columns. For other data use MADE or WaveNet."
+            )
+        kind = _TwoStack if self.kind == "two-stack" else _Masked
+        return kind(self, features, parameters, context, image_shape)
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A convolution that sees only earlier pixels in raster order, and with `own` the pixel itself too.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        kernel: odd size.
+        own: False is mask A of the paper (for data), True mask B (for features, which exclude the pixel already).
+    """
+
+    mask: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, own: bool) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
+        middle = kernel // 2
+        mask = torch.ones(kernel, kernel)
+        mask[middle, middle + own :] = 0
+        mask[middle + 1 :] = 0
+        self.register_buffer("mask", mask)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self._conv_forward(h, self.weight * self.mask, self.bias)
+
+
+class _Images(CausalNetwork):
+    """Rows to images, and features to parameters."""
+
+    def __init__(
+        self, spec: PixelCNN, features: int, parameters: int, context: int, image_shape: tuple[int, int]
+    ) -> None:
+        super().__init__(features, parameters, context)
+        self.image_shape = image_shape
+        self.layers = spec.layers
+        channels = spec.channels
+        self.place = nn.Parameter(torch.zeros(channels, *image_shape))
+        self.contexts = nn.ModuleList(
+            nn.Linear(context, 2 * channels, bias=False) for _ in range(self.layers if context else 0)
+        )
+        self.output = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, parameters, 1)
+        )
+
+    def rows(self, x: Tensor, context: Tensor | None) -> Tensor:
+        shifts: list[Any] = [layer(context)[:, :, None, None] for layer in self.contexts]
+        h = self.stacks(x.reshape(-1, 1, *self.image_shape), shifts or [0.0] * self.layers)
+        return self.output(h).flatten(2).transpose(1, 2)
+
+    @abstractmethod
+    def stacks(self, image: Tensor, shifts: list[Any]) -> Tensor:
+        """Features (N, channels, H, W) of images (N, 1, H, W); the context shifts the gates of each layer."""
+
+
+class _Masked(_Images):
+    def __init__(
+        self, spec: PixelCNN, features: int, parameters: int, context: int, image_shape: tuple[int, int]
+    ) -> None:
+        super().__init__(spec, features, parameters, context, image_shape)
+        channels = spec.channels
+        self.input = MaskedConv2d(1, channels, spec.kernel, own=False)
+        self.convolutions = nn.ModuleList(
+            MaskedConv2d(channels, 2 * channels, spec.kernel, own=True) for _ in range(spec.layers)
+        )
+        self.residuals = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(spec.layers))
+
+    def stacks(self, image: Tensor, shifts: list[Any]) -> Tensor:
+        h = self.input(image) + self.place
+        for convolution, residual, shift in zip(self.convolutions, self.residuals, shifts, strict=True):
+            h = h + residual(gated(convolution(h) + shift))
+        return h
+
+
+class _TwoStack(_Images):
+    def __init__(
+        self, spec: PixelCNN, features: int, parameters: int, context: int, image_shape: tuple[int, int]
+    ) -> None:
+        super().__init__(spec, features, parameters, context, image_shape)
+        channels, self.reach = spec.channels, spec.kernel // 2
+        up, left = (self.reach + 1, spec.kernel), (1, self.reach + 1)
+
+        def each(inputs: int, kernel: int | tuple[int, int]) -> nn.ModuleList:
+            return nn.ModuleList(nn.Conv2d(inputs, 2 * channels, kernel) for _ in range(spec.layers))
+
+        self.above = nn.Conv2d(1, channels, 1)
+        self.before = nn.Conv2d(1, channels, 1)
+        self.vertical, self.horizontal, self.across = each(channels, up), each(channels, left), each(2 * channels, 1)
+        self.residuals = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(spec.layers))
+
+    def stacks(self, image: Tensor, shifts: list[Any]) -> Tensor:
+        # a shift by one row (column) makes the first layer causal, and padding on one side all others
+        v = self.above(F.pad(image[:, :, :-1], (0, 0, 1, 0))) + self.place
+        h = self.before(F.pad(image[..., :-1], (1, 0))) + self.place
+        for vertical, horizontal, across, residual, shift in zip(
+            self.vertical, self.horizontal, self.across, self.residuals, shifts, strict=True
+        ):
+            rows = vertical(F.pad(v, (self.reach, self.reach, self.reach, 0)))
+            columns = horizontal(F.pad(h, (self.reach, 0)))
+            h = h + residual(gated(columns + across(rows) + shift))
+            v = v + gated(rows + shift)
+        return h

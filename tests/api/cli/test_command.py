@@ -1,0 +1,260 @@
+"""The command line: what a user types, and what is said back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowvae import IAF, MAF, NSF, Experiment, FlowGuide, Inverse
+from flowvae.cli.command import main
+from flowvae.cli.commands import Compare
+from flowvae.cli.words import arrange
+from flowvae.comparisons import PRESETS, QUESTIONS
+
+QUICK = ["--inference.epochs", "2", "--draws", "5", "--inference.device", "cpu"]
+
+
+def run(*words: str) -> int:
+    return main([*words])
+
+
+def test_the_line_of_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    words = ["--latent", "3", "prior:maf", "--prior.transforms", "5", "guide:iaf", *QUICK]
+    assert run("train", "--out", out, *words) == 0
+    experiment = Experiment.from_yaml(Path(out) / "experiment.yaml")
+    assert experiment.prior == MAF(transforms=5)
+    assert experiment.guide == FlowGuide(IAF())
+    assert experiment.latent == 3
+    printed = capsys.readouterr().out
+    assert "nll:" in printed
+    assert "nats per datum (test)" in printed
+
+
+def test_a_users_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("mine.npz", train=np.random.default_rng(0).integers(0, 2, (100, 6)))
+    line = (
+        "train --out runs/mine --latent 16 --inference.epochs 5 "
+        "data:arrays --data.path mine.npz --data.likelihood bernoulli prior:nsf guide:iaf"
+    )
+    assert run(*line.split(), "--draws", "5") == 0
+    experiment = Experiment.from_yaml("runs/mine/experiment.yaml")
+    assert experiment.prior == NSF()
+    assert str(experiment.data.likelihood) == "bernoulli"  # type: ignore[attr-defined]
+    assert experiment.inference.epochs == 5
+
+
+def test_a_config_is_a_base_for_changes(tmp_path: Path) -> None:
+    base = tmp_path / "base.yaml"
+    Experiment(latent=3, prior=MAF(transforms=2), guide=FlowGuide(Inverse(NSF(bins=3)))).to_yaml(base)
+    out = tmp_path / "run"
+    assert run("train", "--config", str(base), "--out", str(out), "--prior.transforms", "1", *QUICK) == 0
+    experiment = Experiment.from_yaml(out / "experiment.yaml")
+    assert experiment.prior == MAF(transforms=1)
+    assert experiment.guide == FlowGuide(Inverse(NSF(bins=3)))
+    assert experiment.latent == 3
+
+
+def test_evaluate_and_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    run("train", "--out", out, "--latent", "2", *QUICK)
+    capsys.readouterr()
+    assert run("evaluate", out, "--split", "valid", "--draws", "7") == 0
+    assert "nats per datum (valid)" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert {m["protocol"]["draws"] for m in metrics if m["split"] == "valid"} == {7}
+    assert run("sample", out) == 0
+    assert (tmp_path / "run" / "samples.png").is_file()
+    target = tmp_path / "draws.npz"
+    assert run("sample", out, "--out", str(target), "--count", "5", "--seed", "3") == 0
+    with np.load(target) as drawn:
+        assert drawn["z"].shape == (5, 2)
+        assert drawn["x"].shape == (5, 64)
+        assert set(np.unique(drawn["x"])) <= set(range(17))
+        first = drawn["x"]
+    run("sample", out, "--out", str(target), "--count", "5", "--seed", "3")
+    with np.load(target) as drawn:
+        np.testing.assert_array_equal(drawn["x"], first)
+    assert run("sample", out, "--out", "draws.txt") == 2
+    assert run("sample", out, "--count", "0") == 2
+
+
+def test_resume_on_the_command_line(tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    run("train", "--out", out, "--latent", "2", "prior:maf", *QUICK)
+    assert run("train", "--out", out, "--resume") == 0
+    assert run("train", "--out", out, "--latent", "2", "prior:maf", *QUICK) == 2
+    assert run("train", "--out", out, "--latent", "2", "prior:maf", "--overwrite", *QUICK) == 0
+
+
+def test_list_as_text_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("list") == 0
+    assert "Papamakarios" in capsys.readouterr().out
+    assert run("list", "--json", "--latent", "32") == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["maf"]["sample"] == 64
+    assert run("list", "--latent", "0") == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train --out r prior:mfa", "did you mean maf"),
+        ("train --out r guide:gausian", "did you mean gaussian"),
+        ("train --out r prior:planar", "cannot be a prior: the density of a value that it did not draw"),
+        ("train --out r guide:naf", "cannot be a posterior: its draws come from a bisection"),
+        ("train --out r prior:maf --prior.bins 3", "it is a setting of nsf"),
+        ("train --out r --latent 1 prior:maf", "latent = 1"),
+        ("train --out r --latent 0", "latent = 0"),
+        ("train --out r --config none.yaml", "none.yaml: no such file"),
+        ("train --out r --resume", "experiment.yaml: no such file"),
+        ("train --out r data:arrays --data.path none.npz --data.likelihood bernoulli", "no such file"),
+        ("train --out r --draws 0", "draws = 0"),
+        ("evaluate nowhere", "no such file"),
+        ("trian", "did you mean train"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    line: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*line.split()) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert not Path("r").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train --out r --latent eight",
+        "train --out r --nonsense 3",
+        "train",
+        "evaluate",
+        "train --out r data:arrays",
+    ],
+)
+def test_what_tyro_refuses_exits_with_two(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as info:
+        run(*line.split())
+    assert info.value.code == 2
+    assert not Path("r").exists()
+
+
+def test_a_setting_out_of_range_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as info:
+        run("train", "--out", "r", "--inference.kl-warmup", "500")
+    assert info.value.code == 2
+    assert "kl_warmup = 500" in capsys.readouterr().err
+
+
+def test_a_likelihood_is_checked_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "train --out r data:arrays --data.path x.npz --data.likelihood bernouli"
+    try:
+        status = run(*line.split())
+    except SystemExit as exit_:
+        status = exit_.code  # type: ignore[assignment]
+    assert status == 2
+
+
+def test_settings_find_their_part_in_any_order() -> None:
+    base = Experiment(prior=NSF())
+    words = ["--guide.base", "full-rank", "--prior.bins", "3", "guide:iaf", "--latent", "4"]
+    expected = ["--latent", "4", "prior:nsf", "--prior.bins", "3", "guide:iaf", "--guide.base", "full-rank"]
+    assert arrange(words, base) == expected
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    assert "evaluate" in capsys.readouterr().out
+    assert run("--version") == 0
+    for words in (["train", "--help"], ["train", "prior:maf", "--help"], ["sample", "-h"]):
+        with pytest.raises(SystemExit) as info:
+            main(words)
+        assert info.value.code == 0
+    assert "layer" in capsys.readouterr().out
+
+
+def test_help_names_every_question() -> None:
+    assert all(name in (Compare.__doc__ or "") for name in QUESTIONS)
+
+
+def test_numbers_stand_in_for_those_of_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def note(question: object, data: str, preset: object, *_: object, **__: object) -> None:
+        asked.append(preset)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flowvae.cli.command.answer", note)
+    run("compare", "holes", "--preset", "hour")
+    run("compare", "holes", "--preset", "hour", "--seeds", "3", "--draws", "7")
+    run("compare", "holes", "--preset", "cluster", "--epochs", "9")
+    assert asked == ["hour", replace(PRESETS["hour"], seeds=3, draws=7), replace(PRESETS["cluster"], epochs=9)]
+    assert run("compare", "holes", "--seeds", "1") == 2
+
+
+def test_what_is_said_after_an_interruption_leads_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    out, second = str(tmp_path / "run"), str(tmp_path / "second")
+    train = ["train", "--out", out, "--latent", "2", *QUICK]
+    fit = ["fit-prior", out, "--out", second, *QUICK]
+    for words, going_on in ((train, [*train, "--resume"]), (fit, ["train", "--resume", "--out", second, *QUICK[2:]])):
+        with monkeypatch.context() as patch:
+            patch.setattr("flowvae.experiments.run.Run.evaluate", interrupt)
+            assert run(*words) == 130
+        assert "--resume" in capsys.readouterr().err
+        assert run(*going_on) == 0
+    monkeypatch.setattr("flowvae.experiments.run.Run.evaluate", interrupt)
+    assert run("evaluate", out) == 130
+    assert "metrics.json" in capsys.readouterr().err
+    monkeypatch.setattr("flowvae.cli.command.answer", interrupt)
+    assert run("compare", "capacity", "--out", out) == 130
+    assert "same command" in capsys.readouterr().err
+    monkeypatch.setattr("flowvae.cli.command.table", interrupt)
+    assert run("list") == 130
+    assert capsys.readouterr().err == "flowvae: interrupted.\n"
+
+
+def test_a_reader_that_has_enough_ends_the_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as head does
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert run("list", "--json") == 141
+    monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
+def test_an_interruption_of_the_imports_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "pyro.py").write_text("raise KeyboardInterrupt")  # the first that takes long
+    package = Path(sys.modules["flowvae"].__path__[0]).parent
+    code = "import sys; sys.argv = ['bin/flowvae', 'list']; import flowvae.cli.command"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{package}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (found.returncode, found.stderr) == (130, "flowvae: interrupted.\n")

@@ -1,0 +1,145 @@
+"""Compiled draws are those of Pyro, from the same random numbers, and what cannot be compiled says so."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+from flowvae import IAF, MAF, NSF, Digits, Experiment, FlowGuide, FlowvaeError, Mixture, SemiAmortized
+from flowvae.cli.command import main
+from flowvae.evaluation import importance_draws, measure_iwae, measure_likelihoods
+from flowvae.experiments.run import ModelGuide
+from flowvae.inference import EagerWarning, Replay, Training
+from flowvae.networks import MLP
+
+BASE = Experiment(latent=3, encoder=MLP((8,)), decoder=MLP((8,)), inference=Training(epochs=1, device="cpu"))
+PARTS = {
+    "normal": BASE,
+    "mixture": replace(BASE, prior=Mixture(3)),
+    "maf": replace(BASE, prior=MAF(2, (8,))),
+    "nsf-iaf": replace(BASE, prior=NSF(2, (8,)), guide=FlowGuide(IAF(2, (8,)))),
+    "semi-amortized": replace(BASE, guide=SemiAmortized(steps=2)),
+}
+X = Digits().load(0).test[:130]  # two blocks and two data
+
+
+def built(experiment: Experiment) -> ModelGuide:
+    """The pair, away from where it begins."""
+    pair = experiment.build(Digits().load(0))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in [p for part in pair for p in part.parameters()]:
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return pair
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_captured_draws_are_the_draws(name: str) -> None:
+    pair = built(PARTS[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        captured = list(importance_draws(*pair, X, 600, seed=3, compile="capture"))
+    plain = list(importance_draws(*pair, X, 600, seed=3))
+    assert [len(block.log_weight[0]) for block in captured] == [64, 64, 2]
+    for ours, theirs in zip(captured, plain, strict=True):
+        for part in ("code", "log_likelihood", "log_prior", "log_guide"):
+            torch.testing.assert_close(getattr(ours, part), getattr(theirs, part), rtol=1e-4, atol=1e-3)
+
+
+def test_a_program_is_captured_once_and_used() -> None:
+    """The model's Python runs while a program is captured, for parts that are no whole ones, and never else."""
+    pair = built(BASE)
+    calls: list[int] = []
+
+    def model(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return pair.model(x)
+
+    list(importance_draws(model, pair.guide, X[:128], 1100, seed=0, compile="capture"))
+    # capture and its control; one draw of the first block alone; then 100 draws of each of the two blocks
+    assert calls == [64, 64] + [64] + 2 * [64]
+
+
+def test_what_cannot_be_captured_is_computed_with_a_warning() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0).to_event(1))
+            scale = 2.0 if z.mean() > 0 else 1.0
+            pyro.sample("x", dist.Normal(z * scale, 1.0).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 1.0).to_event(1))
+
+    x = torch.linspace(-1, 1, 64).unsqueeze(-1)
+    with pytest.warns(EagerWarning, match="depends on the value") as warned:
+        ours = measure_likelihoods(model, guide, x, 500, compile="capture")
+    assert len(warned) == 1
+    torch.testing.assert_close(ours.log_evidence, measure_likelihoods(model, guide, x, 500).log_evidence)
+
+
+def test_a_function_that_is_no_program_of_its_argument_is_called() -> None:
+    """What Python counts from call to call would stand still in a program."""
+    calls = itertools.count()
+    replay = Replay(lambda x: x + next(calls), "capture")
+    x = torch.zeros(3)
+    with pytest.warns(EagerWarning, match="gives other values than the function"):
+        first = replay(x)
+    later = replay(x)
+    assert (later - first == 1).all()
+
+
+@pytest.mark.parametrize("draws", [0, 1.5, True, "10", None], ids=str)
+def test_draws_are_a_whole_number(draws: object) -> None:
+    pair = built(BASE)
+    with pytest.raises(FlowvaeError, match=r"draws = "):
+        measure_likelihoods(*pair, X, draws)  # type: ignore[arg-type]
+    with pytest.raises(FlowvaeError, match=r"draws = "):
+        next(importance_draws(*pair, X, draws, seed=0))  # type: ignore[arg-type]
+
+
+def test_a_replay_follows_its_parameters_and_draws_anew() -> None:
+    layer = torch.nn.Linear(2, 2)
+    replay = Replay(lambda x: layer(x) + torch.randn(4, 2), "capture")
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    for seed in range(3):
+        with torch.no_grad():
+            layer.weight.add_(1.0)
+        values = []
+        for function in (replay, replay.function):
+            torch.manual_seed(seed)
+            values.append(function(x).detach())
+        torch.testing.assert_close(*values)
+    assert replay.program is not None
+    wider = torch.randn(7, 2, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(RuntimeError, match="size"):  # the function's own, whose noise has four rows
+        replay(wider)
+
+
+@pytest.mark.skipif("FLOWVAE_INDUCTOR" not in os.environ, reason="needs a C++ compiler and half a minute")
+def test_inductor_gives_the_same_bound() -> None:
+    pair = built(PARTS["maf"])
+    compiled = measure_iwae(*pair, X[:64], (1, 200), compile="inductor")
+    plain = measure_iwae(*pair, X[:64], (1, 200))
+    torch.testing.assert_close(compiled.bound, plain.bound, rtol=1e-4, atol=1e-3)
+
+
+def test_another_word_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = BASE.run(tmp_path / "run", draws=10, figures=False, progress=False)
+    with pytest.raises(FlowvaeError, match=r"compile = 'inductr': did you mean inductor"):
+        run.evaluate(compile="inductr")
+    with pytest.raises(FlowvaeError, match=r"compile = 'jit'"):
+        next(importance_draws(*run.pair, X, 10, seed=0, compile="jit"))
+    before = run.metric("nll").value
+    assert main(["evaluate", str(run.directory), "--draws", "10", "--compile", "capture"]) == 0
+    assert "nll" in capsys.readouterr().out
+    assert run.metric("nll").value == pytest.approx(before, rel=1e-5)
