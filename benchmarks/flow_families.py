@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from zuko.lazy import LazyTransform
 
+from flowvae.core.registry import families
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Pinwheel
-from flowvae.experiments.families import FLOWS
 from flowvae.flows import FlowSpec
 
 FEATURES = 4
@@ -89,7 +89,7 @@ def errors(names: list[str]) -> pd.DataFrame:
     """One row a family and state."""
     rows = []
     for name in names:
-        flow = FLOWS[name]()
+        flow = families("flow")[name].default
         for state, transform in states(flow).items():
             row: dict[str, object] = {"family": name, "state": state, "log det": log_determinant(transform)}
             for dtype in (torch.float32, torch.float64):
@@ -117,7 +117,7 @@ def costs(names: list[str]) -> pd.DataFrame:
     for name in names:
         row: dict[str, object] = {"family": name}
         for features in (8, 32, 64):
-            flow = FLOWS[name]()
+            flow = families("flow")[name].default
             distribution = flow.build(features)()
             z: Tensor = torch.randn(256, features)
             with torch.no_grad():
@@ -134,5 +134,6 @@ def costs(names: list[str]) -> pd.DataFrame:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    table = {"errors": errors, "costs": costs}[sys.argv[1]](sys.argv[2:] or [*FLOWS])
+    names = sys.argv[2:] or [name for name, family in families("flow").items() if not family.default.wraps]
+    table = {"errors": errors, "costs": costs}[sys.argv[1]](names)
     print(table.to_string(index=False, float_format="%.1e"))

@@ -56,16 +56,15 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Size, nn
 from training_step import SIZES, batches, layers, machine, step_of_fit, svi_of_fit
 
 from flowvae.core.seeds import derive, seeded
-from flowvae.data.likelihoods import BinomialLikelihood
 from flowvae.evaluation.likelihood.iwae import measure_iwae
 from flowvae.flows import MAF, NSF
 from flowvae.guides import AmortizedGuide, Gaussian
 from flowvae.inference import Training, fit
-from flowvae.models import VAE
+from flowvae.models import VAE, BinomialLikelihood
 from flowvae.networks import Standardize
 
 DATA, WIDTH, HIDDEN, BINS, AT_HAND = 64, 128, 32, 4, 250
@@ -124,7 +123,8 @@ def pair(point: Point) -> tuple[VAE, AmortizedGuide]:
     """Model and guide of a point."""
     flow = {"maf": MAF, "nsf": NSF}[point.prior](transforms=point.transforms, hidden_features=(HIDDEN,))
     with seeded(derive(0, "networks")):
-        likelihood = BinomialLikelihood(16).build(torch.zeros(1, DATA))
+        counts = BinomialLikelihood(16)
+        likelihood = counts.build(Size((DATA,)), counts.units(torch.zeros(1, DATA)))
         encoder = nn.Sequential(Standardize(likelihood.center, likelihood.unit), *layers(DATA, WIDTH, False))
         decoder = nn.Sequential(*layers(point.latent, WIDTH, False), nn.Linear(WIDTH, DATA))
         model = VAE(flow.build(point.latent), decoder, likelihood)

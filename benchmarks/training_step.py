@@ -42,15 +42,14 @@ import torch
 import zuko
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.infer import SVI, JitTrace_ELBO, Trace_ELBO
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from flowvae.core.seeds import derive, seeded
-from flowvae.data.likelihoods import BernoulliLikelihood, BinomialLikelihood
 from flowvae.flows import IAF, MAF, NSF
 from flowvae.guides import AmortizedGuide, FlowGuide, Gaussian
 from flowvae.inference import JointAdam, Training
-from flowvae.inference.fit import _svi
-from flowvae.models import VAE, StandardNormal
+from flowvae.inference.objectives.annealed_elbo import AnnealedELBO
+from flowvae.models import VAE, BernoulliLikelihood, BinomialLikelihood, StandardNormal
 from flowvae.networks import Standardize
 
 LEARNING_RATE = 1e-3
@@ -136,7 +135,8 @@ def layers(inputs: int, width: int, gated: bool) -> list[nn.Module]:
 def build(size: dict[str, Any], prior: str, guide: str) -> tuple[VAE, AmortizedGuide]:
     """The same networks for every arm, from the same seed."""
     with seeded(derive(0, "networks")):
-        likelihood = size["likelihood"].build(torch.zeros(1, size["data"]))
+        spec, shape = size["likelihood"], Size((size["data"],))
+        likelihood = spec.build(shape, spec.units(torch.zeros(1, *shape)))
         hidden = layers(size["data"], size["width"], size["gated"])
         encoder = nn.Sequential(Standardize(likelihood.center, likelihood.unit), *hidden)
         decoder = nn.Sequential(
@@ -230,7 +230,7 @@ def svi_of_fit(model: VAE, guide: AmortizedGuide, settings: Training) -> SVI:
     """What `fit` steps with."""
     pair = nn.ModuleDict({"model": model, "guide": guide})
     optim = JointAdam(pair.named_parameters(), LEARNING_RATE, settings.clip)
-    return _svi(model, guide, optim, settings, 1, settings.batch_size)[0]
+    return AnnealedELBO(model, guide, optim, settings, settings.batch_size, steps=1).svi
 
 
 def step_of_fit(svi: SVI) -> Callable[[Tensor], float]:

@@ -1,22 +1,29 @@
-"""Data in memory: three checked splits with an identity that goes into every figure."""
+"""Three checked splits of data, with an identity that goes into every figure."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
-from flowvae.core.errors import FlowvaeError, plain_number, shown
-from flowvae.data.likelihoods import LikelihoodSpec, parse_likelihood
+from flowvae.core.errors import FlowvaeError, shown
+from flowvae.core.parts import LikelihoodSpec, as_likelihood
+from flowvae.core.registry import Spec
+from flowvae.data.access import Flattened, blocks
+from flowvae.data.batch import Batch, Source
+from flowvae.data.checks import check_shapes_agree, check_values
+from flowvae.data.labels import is_text, number_names
 
-__all__ = ["SPLITS", "DataIdentity", "DataSpec", "Dataset", "check_columns_agree", "check_values"]
+__all__ = ["SPLITS", "DataIdentity", "DataSpec", "Dataset"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -29,7 +36,7 @@ class DataIdentity:
         name: name of the data set.
         preprocessing: what was done to the original values.
         split: how train, valid and test came about, with their sizes.
-        sha256: of the three splits as they were used, and of their offset, 16 digits.
+        sha256: of the three splits as they were used, their conditions and their offset, 16 digits.
     """
 
     name: str
@@ -44,91 +51,93 @@ class DataIdentity:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits of shape (N, D), all of float32 or all of float64, checked.
+    """Three splits of data (N, *shape), all of float32 or all of float64, checked.
+
+    The event shape is (D,), (C, L) or (C, H, W). Data points of shape (C, H, W) with one or three channels are drawn as
+    images.
 
     Args:
-        train: what is fitted.
-        valid: what stops the training and chooses settings.
-        test: what is reported.
-        likelihood: what the numbers are, as an object or in its text form.
+        train: fitted; a tensor, or a `Source` where the data do not fit into memory.
+        valid: stops the training and chooses settings.
+        test: reported.
+        likelihood: what the numbers are, as an object or in its text form, such as "binomial:16".
         name: name of the data set.
         preprocessing: what was done to the original values.
         split: how the splits came about.
-        labels: class labels by split, shape (N,), for colours in figures only.
-        image_shape: (height, width), where the D numbers are an image.
-        log_evidence: exact log p(x) in nats of data (N, D), where the data come from a known model.
-        factors: what a simulated datum was made from, by split, shape (N, number of factors).
-        offset: what was subtracted from the columns of the original data, float64 of shape (D,).
+        labels: class labels by split, shape (N,), for colours in figures: numbers, or names, which are numbered in
+            sorted order. Any of the splits may have them.
+        classes: names of the classes that the labels number.
+        conditions: what a conditional model is given, by split, shape (N, C), of the type of the data.
+        log_evidence: exact log p(x) in nats of data (N, *shape), where the data come from a known model.
+        factors: what a simulated data point was made from, by split, shape (N, number of factors).
+        offset: what was subtracted from the original data, float64 of the event shape.
 
     Raises:
         FlowvaeError: for an empty split, other shapes or types, NaN or infinities, values outside the support or whose
             density cannot be computed in their type.
     """
 
-    train: Tensor
-    valid: Tensor
-    test: Tensor
+    train: Tensor | Source
+    valid: Tensor | Source
+    test: Tensor | Source
     likelihood: LikelihoodSpec
     name: str
     preprocessing: str
     split: str
     labels: dict[str, Tensor] | None = None
-    image_shape: tuple[int, int] | None = None
     log_evidence: Callable[[Tensor], Tensor] | None = None
     factors: dict[str, Tensor] | None = None
     offset: Tensor | None = None
+    conditions: dict[str, Tensor] | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for text in ("name", "preprocessing", "split"):
             value = getattr(self, text)
             if not isinstance(value, str) or len(value.splitlines()) > 1:
                 raise FlowvaeError(f"Dataset.{text} = {shown(value)}: must be one line of text.")
-        if isinstance(self.likelihood, str):
-            object.__setattr__(self, "likelihood", parse_likelihood(self.likelihood))
-        if not isinstance(self.likelihood, LikelihoodSpec):
-            raise FlowvaeError(
-                f"{self.name}: likelihood = {shown(self.likelihood)}; must be Bernoulli(), Binomial(total), Gaussian() "
-                "or their text form."
-            )
+        object.__setattr__(self, "likelihood", as_likelihood(f"{self.name}: likelihood", self.likelihood))
         for split in SPLITS:
             self._check(split, getattr(self, split))
-        check_columns_agree(self.name, {split: getattr(self, split) for split in SPLITS})
-        self._check_image_shape()
+        check_shapes_agree(self.name, {split: getattr(self, split) for split in SPLITS})
+        self._read_labels()
         self._check_by_split("labels", self.labels, dims=1)
         self._check_by_split("factors", self.factors, dims=2)
+        self._check_by_split("conditions", self.conditions, dims=2)
+        self._check_classes()
+        self._check_conditions()
         if self.log_evidence is not None and not callable(self.log_evidence):
             raise FlowvaeError(
-                f"{self.name}: log_evidence = {shown(self.log_evidence)}; must be a function of data (N, D), or None."
+                f"{self.name}: log_evidence = {shown(self.log_evidence)}; must be a function of data (N, *shape), or "
+                "None."
             )
         if self.offset is not None and not (
             isinstance(self.offset, Tensor)
-            and self.offset.shape == (self.features,)
+            and self.offset.shape == self.shape
             and self.offset.dtype == torch.float64
             and self.offset.isfinite().all()
         ):
             raise FlowvaeError(
-                f"{self.name}: offset = {shown(self.offset)}; must be {self.features} finite numbers of float64, one a "
-                "column, or None."
+                f"{self.name}: offset = {shown(self.offset)}; must be finite numbers of float64 of shape "
+                f"{tuple(self.shape)}, or None."
             )
         self.likelihood.check(self.name, {split: getattr(self, split) for split in SPLITS})
 
-    def _check_image_shape(self) -> None:
-        shape: Any = self.image_shape
-        if shape is None:
+    def _read_labels(self) -> None:
+        """Labels as tensors: arrays are converted, names are numbered."""
+        labels: Any = self.labels
+        if not isinstance(labels, dict):
             return
-        if isinstance(shape, list | tuple | torch.Size):
-            shape = tuple(plain_number(side) for side in shape)
-            object.__setattr__(self, "image_shape", shape)
-        if not isinstance(shape, tuple) or len(shape) != 2 or any(type(side) is not int or side < 1 for side in shape):
-            raise FlowvaeError(f"{self.name}: image_shape = {shown(shape)}; must be (height, width), or None.")
-        if math.prod(shape) != self.features:
-            raise FlowvaeError(
-                f"{self.name}: image_shape = {shape} for {self.features} columns; height times width must be their "
-                "number."
-            )
+        if labels and all(is_text(values) for values in labels.values()):
+            labels, classes = number_names(labels)
+            object.__setattr__(self, "classes", classes)
+        for split, values in labels.items():
+            if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+                labels = {**labels, split: torch.from_numpy(values)}
+        object.__setattr__(self, "labels", labels)
 
     def _check_by_split(self, what: str, parts: Any, dims: int) -> None:
-        """Labels or factors: real numbers by split, one row a datum."""
+        """Labels, factors or conditions: real numbers by split, one row a data point."""
         if parts is None:
             return
         if not isinstance(parts, dict) or not set(parts) <= set(SPLITS):
@@ -145,44 +154,116 @@ class Dataset:
                 or not values.isfinite().all()
             ):
                 given = shown(values)
-                shape = f"({rows},)" if dims == 1 else f"({rows}, number of factors)"
+                shape = f"({rows},)" if dims == 1 else f"({rows}, number of {what})"
                 raise FlowvaeError(
                     f"{self.name}: {what} of {split}: {given}; must be a tensor of finite numbers of shape {shape}."
                 )
 
-    def _check(self, split: str, x: Tensor) -> None:
+    def _check_classes(self) -> None:
+        names: Any = self.classes
+        if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+            raise FlowvaeError(f"{self.name}: classes = {shown(names)}; must be a tuple of names.")
+        for split, values in (self.labels or {}).items() if names else ():
+            wrong = (values != values.round()) | (values < 0) | (values >= len(names))
+            if wrong.any():
+                raise FlowvaeError(
+                    f"{self.name}: labels of {split}: {values[wrong][0].item():g} with {len(names)} classes; must be "
+                    f"whole numbers from 0 to {len(names) - 1}."
+                )
+
+    def _check_conditions(self) -> None:
+        if self.conditions is None:
+            return
+        if missing := [split for split in SPLITS if split not in self.conditions]:
+            raise FlowvaeError(f"{self.name}: conditions lack {missing[0]}; every split needs them.")
+        widths = {split: values.shape[1] for split, values in self.conditions.items()}
+        kinds = {values.dtype for values in self.conditions.values()}
+        if len(set(widths.values())) > 1 or 0 in widths.values() or kinds != {self.train.dtype}:
+            found = ", ".join(f"{split} {widths[split]} of {self.conditions[split].dtype}" for split in SPLITS)
+            raise FlowvaeError(
+                f"{self.name}: conditions: {found}; must be as many numbers in every split, one or more, of "
+                f"{self.train.dtype} as the data."
+            )
+
+    def _check(self, split: str, x: Any) -> None:
         where = f"{self.name}, {split}"
-        if not isinstance(x, Tensor) or x.layout != torch.strided or x.is_meta:
-            raise FlowvaeError(f"{where}: {shown(x)}; must be a dense tensor with values, such as torch.as_tensor(x).")
-        if x.ndim != 2:
-            raise FlowvaeError(f"{where}: shape {tuple(x.shape)}; must be (N, D), one row a datum.")
+        if isinstance(x, Tensor):
+            if x.layout != torch.strided or x.is_meta:
+                raise FlowvaeError(f"{where}: {shown(x)}; must be a dense tensor with values.")
+        elif not isinstance(x, Source):
+            raise FlowvaeError(f"{where}: {shown(x)}; must be a dense tensor, such as torch.as_tensor(x), or a Source.")
+        if not 2 <= len(x.shape) <= 4:
+            raise FlowvaeError(
+                f"{where}: shape {tuple(x.shape)}; must be (N, D), (N, C, L) or (N, C, H, W), the data points along "
+                "the first axis."
+            )
         if x.dtype != self.train.dtype or x.dtype not in (torch.float32, torch.float64):
             raise FlowvaeError(
                 f"{where}: {x.dtype}; all splits must be of one floating-point type, the networks' (float32, unless "
                 "torch.set_default_dtype made it float64). Subtract large offsets before .float() rounds them."
             )
-        if not x.numel():
+        if not math.prod(x.shape):
             raise FlowvaeError(f"{where}: empty, shape {tuple(x.shape)}; every split needs data.")
         check_values(where, x, self.likelihood)
 
     @property
-    def features(self) -> int:
-        """The number D of values of a datum."""
-        return self.train.shape[1]
-
-    def original(self, x: Tensor) -> Tensor:
-        """Data (..., D) in the units of the file: float64 where columns had an offset, else as they are."""
-        return x if self.offset is None else x.double() + self.offset.to(x.device)
+    def shape(self) -> Size:
+        """The event shape, that of a data point."""
+        return Size(self.train.shape[1:])
 
     @property
+    def features(self) -> int:
+        """The number of values of a data point."""
+        return math.prod(self.shape)
+
+    @property
+    def class_count(self) -> int:
+        """How many classes the labels number.
+
+        Raises:
+            FlowvaeError: for data without labels, or with labels that do not number classes.
+        """
+        if not self.labels:
+            raise FlowvaeError(f"{self.name}: has no labels; give them by split, Dataset.labels.")
+        values = torch.cat([split.double() for split in self.labels.values()])
+        if ((values < 0) | (values != values.round())).any():
+            raise FlowvaeError(f"{self.name}: labels such as {values.min().item():g}; classes must be numbered from 0.")
+        return len(self.classes) or int(values.max()) + 1
+
+    def batch(self, split: str) -> Batch:
+        """The data points of a split with their conditions."""
+        return Batch(getattr(self, split), None if self.conditions is None else self.conditions[split])
+
+    def original(self, x: Tensor) -> Tensor:
+        """Data (..., *shape) in the original units: float64 where an offset was subtracted, else as they are."""
+        return x if self.offset is None else x.double() + self.offset.to(x.device)
+
+    def flat(self) -> Dataset:
+        """The same data as rows (N, D), for models of vectors."""
+        if len(self.shape) == 1:
+            return self
+        log_evidence, shape = self.log_evidence, self.shape
+        return replace(
+            self,
+            train=_flat(self.train),
+            valid=_flat(self.valid),
+            test=_flat(self.test),
+            preprocessing=f"{self.preprocessing}; flattened from {' × '.join(map(str, shape))}",
+            log_evidence=None if log_evidence is None else lambda x: log_evidence(x.unflatten(-1, shape)),
+            offset=None if self.offset is None else self.offset.flatten(),
+        )
+
+    @cached_property
     def identity(self) -> DataIdentity:
         """What a figure says about the data it was measured on."""
         digest = hashlib.sha256()
-        for split in SPLITS:
-            x: Tensor = getattr(self, split)
+        kind = "<f8" if self.train.dtype == torch.float64 else "<f4"
+        parts = [getattr(self, split) for split in SPLITS]
+        parts += [] if self.conditions is None else [self.conditions[split] for split in SPLITS]
+        for x in parts:
             digest.update(str(tuple(x.shape)).encode())
-            kind = "<f8" if x.dtype == torch.float64 else "<f4"
-            digest.update(np.ascontiguousarray(x.numpy(force=True), dtype=kind).tobytes())
+            for block in blocks(x):
+                digest.update(np.ascontiguousarray(block.numpy(force=True), dtype=kind).tobytes())
         if self.offset is not None:
             digest.update(self.offset.numpy(force=True).astype("<f8").tobytes())
         sizes = ", ".join(f"{split} {len(getattr(self, split))}" for split in SPLITS)
@@ -190,7 +271,7 @@ class Dataset:
         return DataIdentity(self.name, held, f"{self.split}: {sizes}", digest.hexdigest()[:16])
 
 
-class DataSpec(ABC):
+class DataSpec(Spec, ABC, kind="data"):
     """Settings of a data set."""
 
     @abstractmethod
@@ -201,51 +282,36 @@ class DataSpec(ABC):
             FlowvaeError: if files are missing or data are not what the likelihood needs.
         """
 
-    @property
-    def features(self) -> int:
-        """The number D of values of a datum; counted on the data, where their kind alone does not tell."""
-        return self.load(0).features
+    def given(self, value: Any) -> DataSpec:
+        """The data of a run where they are given again: the same spec, which may lie elsewhere.
 
-
-def check_values(where: str, x: Tensor, likelihood: LikelihoodSpec) -> None:
-    """Refuse NaN, infinities and values outside the support, in rows (N, D); names the first one and its place.
-
-    Raises:
-        FlowvaeError: for such a value.
-    """
-    _report(where, x, ~torch.isfinite(x), "finite numbers", "Leave these rows out, or fill in what is missing.")
-    bad = likelihood.violations(x)
-    _report(where, x, bad, f"{likelihood.support} ({likelihood})", _what_they_are(x) if bad.any() else "")
-
-
-def check_columns_agree(name: str, splits: Mapping[str, Any]) -> None:
-    """Refuse splits (N, D) that differ in D.
-
-    Raises:
-        FlowvaeError: with their numbers of columns.
-    """
-    widths = {split: x.shape[1] for split, x in splits.items()}
-    if len(set(widths.values())) > 1:
-        raise FlowvaeError(f"{name}: the splits have different numbers of columns: {widths}.")
-
-
-def _report(where: str, x: Tensor, bad: Tensor, rule: str, remedy: str) -> None:
-    if bad.any():
-        row, column = (int(i) for i in bad.nonzero()[0])
-        count = int(bad.sum())
+        Raises:
+            FlowvaeError: for anything else.
+        """
+        if type(value) is type(self) and value.paths.keys() == self.paths.keys():
+            moved = replace(value, **self.paths)  # type: ignore[type-var]
+            if moved == self:
+                return value
         raise FlowvaeError(
-            f"{where}: value {x[row, column].item():g} at row {row}, column {column} "
-            f"({count} such value{'s' * (count > 1)}); must be {rule}. {remedy}"
+            f"data = {shown(value)}: are not those of the training, which loads {shown(self)} itself; leave data out."
         )
 
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Settings that are paths, which belong to one machine."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if isinstance(value, Path)}
 
-def _what_they_are(x: Tensor) -> str:
-    """Which likelihood values (N, D) that are outside the support might have meant."""
-    low, high = x.min().item(), x.max().item()
-    if high > 1 and ((x == 0) | (x == high)).all():
-        return f"All are 0 or {high:g}: divide by {high:g} for bernoulli."
-    if low >= 0 and (x == x.round()).all():
-        return f"Counts are binomial:TOTAL, with a TOTAL of {high:g} or more here."
-    if low >= 0 and high <= 1:
-        return "Shades from 0 to 1 become bits by a threshold, such as x > 0.5; as they are, they are gaussian."
-    return "Real numbers are gaussian."
+    @property
+    def shape(self) -> Size:
+        """The event shape; read off the data, where the settings alone do not tell."""
+        return self.load(0).shape
+
+    @property
+    def features(self) -> int:
+        """The number of values of a data point."""
+        return math.prod(self.shape)
+
+
+def _flat(x: Tensor | Source) -> Tensor | Source:
+    return x.flatten(1) if isinstance(x, Tensor) else Flattened(x)

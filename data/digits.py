@@ -6,27 +6,28 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Size
 
+from flowvae.core.parts import parse_likelihood
 from flowvae.data.dataset import Dataset, DataSpec
-from flowvae.data.likelihoods import BinomialLikelihood
 
 __all__ = ["Digits"]
 
 
 @dataclass(frozen=True)
-class Digits(DataSpec):
+class Digits(DataSpec, name="digits"):
     """8×8 digits with grey levels 0..16 as binomial counts; 1257 train, 270 valid, 270 test.
 
-    The images come in writers' order, so they are shuffled, stratified by label. The test images are the
-    same for every seed: whatever was chosen on the validation images of any seed has never seen them. The
-    seed divides the others into train and valid.
+    Data points are images of shape (1, 8, 8). They come in writers' order, so they are shuffled,
+    stratified by label. The test images are the same for every seed: whatever was chosen on the validation images of
+    any seed has never seen them. The seed divides the others into train and valid.
     """
 
     title: ClassVar[str] = "scikit-learn digits, 8×8 grey levels, 1797 images"
 
     @property
-    def features(self) -> int:
-        return 64
+    def shape(self) -> Size:
+        return Size((1, 8, 8))
 
     def load(self, seed: int) -> Dataset:
         # here and not above: scikit-learn takes a second to import, and most of the program needs nothing of it
@@ -34,7 +35,7 @@ class Digits(DataSpec):
         from sklearn.model_selection import train_test_split
 
         images, labels = load_digits(return_X_y=True)
-        x = torch.tensor(images, dtype=torch.get_default_dtype())
+        x = torch.tensor(images, dtype=torch.get_default_dtype()).reshape(-1, *self.shape)
         y = torch.tensor(labels)
         rest, test = train_test_split(range(len(x)), test_size=270, stratify=y, random_state=0)
         train, valid = train_test_split(rest, test_size=270, stratify=y[rest], random_state=seed)
@@ -42,10 +43,9 @@ class Digits(DataSpec):
             x[train],
             x[valid],
             x[test],
-            likelihood=BinomialLikelihood(total=16),
+            likelihood=parse_likelihood("binomial:16"),
             name="digits",
             preprocessing="none (grey levels 0..16 as counts)",
             split=f"stratified by label, test fixed, valid by seed {seed}",
             labels={"train": y[train], "valid": y[valid], "test": y[test]},
-            image_shape=(8, 8),
         )

@@ -1,4 +1,4 @@
-"""Reference posteriors of posteriordb: data, and draws that stand for the truth."""
+"""Reference posteriors of posteriordb: data and reference draws."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Reference:
 
     Args:
         name: in posteriordb, "data-model".
-        data: what the model observes, by posteriordb's names.
-        draws: constrained parameters, each (chains, draws, ...), by the names of the sites of our model.
+        data: observed data, by posteriordb's names.
+        draws: constrained parameters, each (chains, draws, ...), by the names of the sites of flowvae's model.
     """
 
     name: str
@@ -42,13 +42,13 @@ class Reference:
 
 
 def load_reference(folder: Path | str, name: str) -> Reference:
-    """A reference posterior from `folder/NAME.data.json` and `folder/NAME.npz`.
+    """Load a reference posterior from `folder/NAME.data.json` and `folder/NAME.npz`.
 
-    The archive has an array (chains, draws) for each number: "mu", or "beta[1]", "beta[2]" and so on, which become
+    The archive has an array (chains, draws) for each scalar: "mu", or "beta[1]", "beta[2]" and so on, which become
     one array (chains, draws, D) named "beta".
 
     Args:
-        folder: where the two files lie.
+        folder: folder of the two files.
         name: one of REFERENCES.
 
     References:
@@ -63,9 +63,9 @@ def load_reference(folder: Path | str, name: str) -> Reference:
     data_path, draws_path = folder / f"{name}.data.json", folder / f"{name}.npz"
     for path in (data_path, draws_path):
         if not path.is_file():
-            there = sorted(known for known in REFERENCES if (folder / f"{known}.npz").is_file())
+            found = sorted(known for known in REFERENCES if (folder / f"{known}.npz").is_file())
             raise FlowvaeError(
-                f"{shown_path(path)}: no such file. References in that folder: {', '.join(there) or 'none'}. "
+                f"{shown_path(path)}: no such file. References in that folder: {', '.join(found) or 'none'}. "
                 f"Put {data_path.name} (the data) and {draws_path.name} (the draws) of posteriordb there."
             )
     rule = "a reference must be an .npz archive and a JSON file of data by name."
@@ -80,14 +80,14 @@ def load_reference(folder: Path | str, name: str) -> Reference:
 
 
 def _gather(path: Path, columns: dict[str, NDArray[np.float64]], parameter: str) -> NDArray[np.float64]:
-    """The draws of one parameter: a column of its own, or a column for each of its elements."""
+    """Collect the draws of one parameter, from a single array or from one array for each of its elements."""
     count = sum(re.fullmatch(rf"{parameter}\[\d+\]", key) is not None for key in columns)
     keys = [f"{parameter}[{i}]" for i in range(1, count + 1)] or [parameter]
     shapes = {columns[key].shape for key in keys if key in columns and columns[key].dtype.kind in "biuf"}
     if not columns.keys() >= set(keys) or len(shapes) != 1 or len(next(iter(shapes))) != 2:
         raise FlowvaeError(
             f"{shown_path(path)}: arrays {shown(', '.join(sorted(columns)))}; must have {parameter}, or "
-            f"{parameter}[1], {parameter}[2] and so on, all of one shape (chains, draws) and numbers."
+            f"{parameter}[1], {parameter}[2] and so on, all numeric and of one shape (chains, draws)."
         )
     arrays = [np.asarray(columns[key], dtype=np.float64) for key in keys]
     return np.stack(arrays, -1) if count else arrays[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
+from flowvae.data.access import blocks
+from flowvae.data.batch import Source
+from flowvae.data.places import column, place
 
 __all__ = ["LARGEST", "SMALLEST", "check_outliers", "column_offsets", "column_units"]
 
 LARGEST, SMALLEST = 1e15, 1e-15  # squares of such numbers, and of a thousandth of them, are float32 numbers
 FARTHEST = 1e12  # standard deviations of train that held-out data may lie away from its mean
 FINEST = 1e-6  # of a standard deviation: what a float32 network still tells apart
+SAMPLE = 10_001  # data points of a source from which medians are taken
 
 
 def _narrowest(spread: Any, scale: float | None) -> Any:
@@ -25,18 +29,19 @@ def _narrowest(spread: Any, scale: float | None) -> Any:
 
 
 def column_offsets(train: NDArray[Any], scale: float | None, shared: bool, kind: type) -> NDArray[np.float64]:
-    """What to subtract from each column before a cast, shape (D,): its median where the cast would lose digits.
+    """What to subtract from each value before a cast, the event shape: its median where the cast would lose digits.
 
     A cast moves a number x by up to ε/2 |x|. Where that is more than a hundredth of the width that the density
-    resolves, the column is measured from its median. A shift has the Jacobian one: densities of the original data are
-    those of the shifted ones.
+    resolves, the values are measured from their median. A shift has the Jacobian one: densities of the original data
+    are those of the shifted ones.
 
     Args:
-        train: data (N, D), finite, in a type that holds them.
+        train: data (N, *shape), finite, in a type that holds them.
         scale: of the Gaussian noise; None: learned.
         shared: whether all columns have one unit.
         kind: NumPy's type that the data are cast to.
     """
+    shape, train = train.shape[1:], train.reshape(len(train), -1)
     offsets = np.zeros(train.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
         moved = np.abs(train).max(0) * np.finfo(kind).eps / 2
@@ -46,18 +51,20 @@ def column_offsets(train: NDArray[Any], scale: float | None, shared: bool, kind:
         far &= (train != train[0]).any(0)  # a constant column has no spread, and is refused as it is
     middle = len(train) // 2
     offsets[far] = np.partition(train[:, far], middle, axis=0)[middle]
-    return offsets
+    return offsets.reshape(shape)
 
 
-def column_units(where: str, train: Tensor, scale: float | None, shared: bool = False) -> tuple[Tensor, Tensor]:
-    """Mean and unit of each column, shape (D,), that networks and a Gaussian density work in.
+def column_units(
+    where: str, train: Tensor | Source, scale: float | None, shared: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Mean and unit of each value of a data point, the event shape, that networks and a Gaussian density work in.
 
     The unit is the standard deviation, or the noise scale where that is larger: what varies less than the noise is no
     signal, and a rare value must not become a huge input. Where the scale is learned, that of a constant column is 0.
 
     Args:
         where: what names the data in messages.
-        train: finite data (N, D).
+        train: finite data (N, *shape).
         scale: of the Gaussian noise; None: learned.
         shared: whether all columns have one unit, the root of the mean of their variances.
 
@@ -67,72 +74,121 @@ def column_units(where: str, train: Tensor, scale: float | None, shared: bool = 
     """
     if len(train) < 2:
         raise FlowvaeError(f"{where} has 1 row: gaussian takes its units from the spread of train; give 2 or more.")
-    low, high = train.amin(0), train.amax(0)
+    shape = train.shape[1:]
+    low, high, mean, spread = _moments(train)
     largest, constant = torch.maximum(-low, high), low == high
-    column = int(largest.argmax())
-    if largest[column] > LARGEST:
+    worst = int(largest.argmax())
+    if largest[worst] > LARGEST:
         raise FlowvaeError(
-            f"{where}: column {column} reaches {largest[column]:g}; gaussian squares numbers, which must be "
+            f"{where}: {column(worst, shape)} reaches {largest[worst]:g}; gaussian squares numbers, which must be "
             f"{LARGEST:g} at most. Remove outliers, or give the column in larger units."
         )
-    unit = torch.where(constant, 0.0, train.std(0))
+    unit = torch.where(constant, 0.0, spread)
     if shared:
         unit = torch.full_like(unit, unit.square().mean().sqrt().item())
     if scale is not None:
         unit = unit.clamp_min(scale)
     small = (unit < SMALLEST) & ~constant
     if small.any():
-        column = int(small.nonzero()[0])
+        worst = int(small.nonzero()[0])
         raise FlowvaeError(
-            f"{where}: column {column} has the standard deviation {unit[column]:g}; gaussian squares it, so it must be "
-            f"{SMALLEST:g} at least. Give the column in smaller units."
+            f"{where}: {column(worst, shape)} has the standard deviation {unit[worst]:g}; gaussian squares it, so it "
+            f"must be {SMALLEST:g} at least. Give the column in smaller units."
         )
     rounding = largest * torch.finfo(train.dtype).eps / 2
     lost = (rounding > 0.1 * _narrowest(unit, scale)) & (unit > 0)
     if lost.any():
-        column = int(lost.nonzero()[0])
-        against = f"its standard deviation {unit[column]:g}" if scale is None else f"the noise scale {scale:g}"
+        worst = int(lost.nonzero()[0])
+        against = f"its standard deviation {unit[worst]:g}" if scale is None else f"the noise scale {scale:g}"
         raise FlowvaeError(
-            f"{where}: column {column} reaches {largest[column]:g}, where {str(train.dtype).removeprefix('torch.')} "
-            f"rounds by up to {rounding[column]:.2g}: too coarse for {against}. Subtract an offset in float64 before "
-            "the cast, as Arrays does" + ("." if scale is None else ", or name a larger scale.")
+            f"{where}: {column(worst, shape)} reaches {largest[worst]:g}, where "
+            f"{str(train.dtype).removeprefix('torch.')} rounds by up to {rounding[worst]:.2g}: too coarse for "
+            f"{against}. Subtract an offset in float64 before the cast, as Arrays does"
+            + ("." if scale is None else ", or name a larger scale.")
         )
-    return train.mean(0), unit
+    return mean.reshape(shape), unit.reshape(shape)
 
 
 def check_outliers(
-    name: str, splits: Mapping[str, Tensor], center: Tensor, unit: Tensor, scale: float | None = None
+    name: str, splits: Mapping[str, Tensor | Source], center: Tensor, unit: Tensor, scale: float | None = None
 ) -> None:
     """Refuse data that networks, which see (x − center) / unit in float32, cannot tell apart or make infinite.
 
     Args:
         name: of the data, for messages.
-        splits: finite data (N, D) by the name of the split; "train" and possibly others.
-        center: mean of each column of train.
-        unit: of each column, as `column_units` gives it; 0: a constant column, in which held-out data may lie anywhere.
+        splits: finite data (N, *shape) by the name of the split; "train" and possibly others.
+        center: mean of each value of train, the event shape.
+        unit: of each value, as `column_units` gives it; 0: a constant column, in which held-out data may lie anywhere.
         scale: of the Gaussian noise, beside which a hundredth of it makes no difference; None: learned.
 
     Raises:
         FlowvaeError: for outliers beside which most other values of a column are one, or held-out data far outside.
     """
+    shape, center, unit = unit.shape, center.flatten(), unit.flatten()
     train = splits["train"]
-    distance = (train - train.median(0).values).abs()
-    different = distance > 0.01 * (scale or 0.0)
-    merged = (different & (distance < FINEST * unit)).sum(0) > different.sum(0) / 2
-    if merged.any():
-        column = int(merged.nonzero()[0])
-        row = int(distance[:, column].argmax())
+    middle = _median(train)
+    merged, different = (torch.zeros_like(unit, dtype=torch.long) for _ in range(2))
+    for x in _flat_blocks(train):
+        distance = (x - middle).abs()
+        apart = distance > 0.01 * (scale or 0.0)
+        different += apart.sum(0)
+        merged += (apart & (distance < FINEST * unit)).sum(0)
+    crowded = merged > different / 2
+    if crowded.any():
+        worst = int(crowded.nonzero()[0])
+        value, row = _farthest(train, worst, middle[worst])
         raise FlowvaeError(
-            f"{name}, train: column {column} has outliers such as {train[row, column]:g} at row {row}, which make its "
-            f"standard deviation {unit[column]:g}: most other values are then the same number. Remove the outliers, or "
+            f"{name}, train: {column(worst, shape)} has outliers such as {value:g} at row {row}, which make its "
+            f"standard deviation {unit[worst]:g}: most other values are then the same number. Remove the outliers, or "
             "transform the column, such as by a logarithm."
         )
-    for split, x in splits.items():
-        far = ((x - center).abs() > FARTHEST * unit) & (unit > 0)
-        if far.any():
-            row, column = far.nonzero()[0].tolist()
-            raise FlowvaeError(
-                f"{name}, {split}: value {x[row, column]:g} at row {row}, column {column}; train has the mean "
-                f"{center[column]:g} and the standard deviation {unit[column]:g} there, and its density would not be "
-                "finite. Remove the row, or correct the value."
-            )
+    for split, data in splits.items():
+        start = 0
+        for x in _flat_blocks(data):
+            far = ((x - center).abs() > FARTHEST * unit) & (unit > 0)
+            if far.any():
+                row, worst = far.nonzero()[0].tolist()
+                index = tuple(int(i) for i in np.unravel_index(worst, shape))
+                raise FlowvaeError(
+                    f"{name}, {split}: value {x[row, worst]:g} at {place(start + row, index)}; train has the mean "
+                    f"{center[worst]:g} and the standard deviation {unit[worst]:g} there, and its density would not be "
+                    "finite. Remove the row, or correct the value."
+                )
+            start += len(x)
+
+
+def _flat_blocks(x: Tensor | Source) -> Iterator[Tensor]:
+    for block in blocks(x):
+        yield block.flatten(1)
+
+
+def _moments(train: Tensor | Source) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Smallest and largest value, mean and standard deviation of each column, (D,) each."""
+    if isinstance(train, Tensor):
+        x = train.flatten(1)
+        return x.amin(0), x.amax(0), x.mean(0), x.std(0)
+    count, low, high, mean, square = 0, *(torch.zeros(()),) * 2, *(torch.zeros((), dtype=torch.float64),) * 2
+    for x in _flat_blocks(train):  # moments of two parts together, after Chan, Golub & LeVeque (1983)
+        exact = x.double()
+        own = exact.mean(0)
+        share = len(x) / (count + len(x))
+        square = square + (exact - own).square().sum(0) + (own - mean).square() * count * share
+        mean = mean + share * (own - mean)
+        low = torch.minimum(low, x.amin(0)) if count else x.amin(0)
+        high = torch.maximum(high, x.amax(0)) if count else x.amax(0)
+        count += len(x)
+    return low, high, mean.to(train.dtype), (square / (count - 1)).sqrt().to(train.dtype)
+
+
+def _median(train: Tensor | Source) -> Tensor:
+    """The median of each column, (D,); of a source, that of evenly spaced data points."""
+    if not isinstance(train, Tensor):
+        train = train[torch.arange(0, len(train), max(1, len(train) // SAMPLE))]
+    return train.flatten(1).median(0).values
+
+
+def _farthest(train: Tensor | Source, index: int, middle: Tensor) -> tuple[float, int]:
+    """The value of a column that lies farthest from its median, and its row."""
+    values = torch.cat([x[:, index] for x in _flat_blocks(train)])
+    row = int((values - middle).abs().argmax())
+    return values[row].item(), row

@@ -9,13 +9,14 @@ import zipfile
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from flowvae.core.errors import FlowvaeError, shown, shown_path
 from flowvae.core.memory import check_memory
 
-__all__ = ["data_path", "read_arrays"]
+__all__ = ["check_regular_file", "data_path", "map_array", "read_arrays"]
 
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # an archive, and one without members
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -61,6 +62,56 @@ def read_arrays(where: str, path: Path, remedy: str, single: str | None = None) 
     Raises:
         FlowvaeError: for anything that is not a regular file of plain arrays, undamaged and smaller than memory.
     """
+    length = check_regular_file(where, path, remedy)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise FlowvaeError(f"{where}: cannot be opened ({error.strerror}); allow reading, or copy it.") from None
+    try:
+        with file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of NumPy, about headers that Python 2 wrote
+            return _arrays(file, length, single)
+    except FlowvaeError as error:
+        reason = str(error).rstrip(".")
+    except MemoryError:
+        reason = "larger than what is free of the memory"
+    except Exception:  # damaged bytes raise nearly every type: zlib.error, KeyError, NotImplementedError, SyntaxError
+        reason = "damaged, or written by another program" if length else "empty"
+    raise FlowvaeError(f"{where}: not a readable .npz or .npy of plain numbers ({reason}); {remedy}")
+
+
+def map_array(where: str, path: Path, remedy: str) -> NDArray[Any]:
+    """The array of a `.npy`, memory-mapped: nothing of it is read yet.
+
+    Args:
+        where: what names the path in messages.
+        path: the file.
+        remedy: how to write or find the right one.
+
+    Raises:
+        FlowvaeError: for anything that is not a regular file of one plain array.
+    """
+    length = check_regular_file(where, path, remedy)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of NumPy, about headers that Python 2 wrote
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(array, np.memmap):
+            return array
+        reason = "an archive, which cannot be mapped; data:arrays reads one"
+    except OSError as error:
+        reason = error.strerror or "damaged"
+    except Exception:  # see above
+        reason = "damaged, or of Python objects" if length else "empty"
+    raise FlowvaeError(f"{where}: not a .npy of plain numbers ({reason}); {remedy}")
+
+
+def check_regular_file(where: str, path: Path, remedy: str) -> int:
+    """The length of a file in bytes.
+
+    Raises:
+        FlowvaeError: for anything else than a regular file.
+    """
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -72,21 +123,7 @@ def read_arrays(where: str, path: Path, remedy: str, single: str | None = None) 
         raise FlowvaeError(f"{where}: is a directory; name the file in it.")
     if not stat.S_ISREG(status.st_mode):
         raise FlowvaeError(f"{where}: is a pipe, a device or a socket; {remedy}")
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise FlowvaeError(f"{where}: cannot be opened ({error.strerror}); allow reading, or copy it.") from None
-    try:
-        with file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of NumPy, about headers that Python 2 wrote
-            return _arrays(file, status.st_size, single)
-    except FlowvaeError as error:
-        reason = str(error).rstrip(".")
-    except MemoryError:
-        reason = "larger than what is free of the memory"
-    except Exception:  # damaged bytes raise nearly every type: zlib.error, KeyError, NotImplementedError, SyntaxError
-        reason = "damaged, or written by another program" if status.st_size else "empty"
-    raise FlowvaeError(f"{where}: not a readable .npz or .npy of plain numbers ({reason}); {remedy}")
+    return status.st_size
 
 
 def _arrays(file: IO[bytes], length: int, single: str | None) -> dict[str, NDArray[Any]]:

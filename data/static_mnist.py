@@ -1,4 +1,4 @@
-"""MNIST as Larochelle binarized it once for all: 28×28 bits, from a file of the user's."""
+"""MNIST as Larochelle binarized it: 28×28 bits, from a user's file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Size, Tensor
 
 from flowvae.core.errors import FlowvaeError, shown, shown_path
+from flowvae.core.parts import parse_likelihood
 from flowvae.data.dataset import Dataset, DataSpec
-from flowvae.data.likelihoods import BernoulliLikelihood
 from flowvae.data.reading import data_path, read_arrays
 
 __all__ = ["StaticMNIST"]
@@ -23,8 +23,8 @@ FILE = "static_mnist_train_valid.npz"
 
 
 @dataclass(frozen=True)
-class StaticMNIST(DataSpec):
-    """Fixed-binarized MNIST: 50,000 training and 10,000 validation images of 784 bits.
+class StaticMNIST(DataSpec, name="static-mnist"):
+    """Fixed-binarized MNIST: 50,000 training and 10,000 validation images of shape (1, 28, 28).
 
     The file is a `.npz` with arrays `train` and `valid`, and `test` if you have it: shape (N, 98), uint8, each row the
     784 bits of an image as `numpy.packbits` packs them. Without `test`, the validation images are reported as well:
@@ -46,8 +46,8 @@ class StaticMNIST(DataSpec):
         object.__setattr__(self, "path", data_path("data.path", self.path, f"the path of a .npz, such as {FILE}"))
 
     @property
-    def features(self) -> int:
-        return SIDE * SIDE
+    def shape(self) -> Size:
+        return Size((1, SIDE, SIDE))
 
     def load(self, seed: int) -> Dataset:
         arrays = _read(self.path)
@@ -59,11 +59,10 @@ class StaticMNIST(DataSpec):
             bits["train"],
             bits["valid"],
             bits.get("test", bits["valid"]),
-            likelihood=BernoulliLikelihood(),
+            likelihood=parse_likelihood("bernoulli"),
             name="static-mnist",
             preprocessing="binarized once, fixed (Larochelle)",
             split=split,
-            image_shape=(SIDE, SIDE),
         )
 
 
@@ -83,4 +82,5 @@ def _unpack(path: Path, name: str, packed: NDArray[Any]) -> Tensor:
             f"{shown_path(path)}, {name}: shape {packed.shape} of {shown(packed.dtype)}; must be "
             f"(N, {SIDE * SIDE // 8}) of uint8, 784 bits a row as numpy.packbits packs them."
         )
-    return torch.from_numpy(np.unpackbits(packed, axis=1)).to(torch.get_default_dtype())
+    bits = torch.from_numpy(np.unpackbits(packed, axis=1)).to(torch.get_default_dtype())
+    return bits.reshape(-1, 1, SIDE, SIDE)

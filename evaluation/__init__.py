@@ -5,6 +5,7 @@ from flowvae.evaluation.arviz.versions import pareto_k, psis
 from flowvae.evaluation.calibration.calibration import Calibration, calibrate, calibrate_fits, ecdf_band
 from flowvae.evaluation.calibration.nuts import compare_to_reference, run_nuts
 from flowvae.evaluation.calibration.predictive import predict
+from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.effort import Effort
 from flowvae.evaluation.figures.bound_plots import plot_bounds, plot_gaps
 from flowvae.evaluation.figures.diagnostic_plots import plot_calibration, plot_khat
@@ -17,7 +18,7 @@ from flowvae.evaluation.figures.flow_plots import (
     plot_steps,
 )
 from flowvae.evaluation.figures.generation_plots import plot_fid_bias, plot_memorization
-from flowvae.evaluation.figures.images import image_grid, image_shape, show_images
+from flowvae.evaluation.figures.images import check_images, image_grid, is_image, show_images
 from flowvae.evaluation.figures.interpolation_plots import plot_paths, plot_traversals
 from flowvae.evaluation.figures.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.figures.posterior_plots import plot_funnel
@@ -56,7 +57,7 @@ from flowvae.evaluation.likelihood.importance_weights import COMPILE, Draws, imp
 from flowvae.evaluation.likelihood.iwae import IWAE, measure_iwae
 from flowvae.evaluation.likelihood.loo import LeaveOneOut, loo
 from flowvae.evaluation.metric import Metric, merge_metrics, read_metrics, write_metrics
-from flowvae.evaluation.registry import MEASURES, OF_HELD_OUT_DATA, EvaluationContext, MeasureResult, check_measures
+from flowvae.evaluation.registry import MEASURES, check_measures, figures_of_measures, held_out_measures, measure
 from flowvae.evaluation.samples.feature_distances import compare_features, frechet_distance, kernel_distance, prdc
 from flowvae.evaluation.samples.features import Classifier, Features, load_features, train_features, whiten
 from flowvae.evaluation.samples.generation import Generation, expected_fid, fid_at_sizes, measure_generation
@@ -70,7 +71,6 @@ __all__ = [
     "IWAE",
     "MEASURES",
     "MMD",
-    "OF_HELD_OUT_DATA",
     "Activity",
     "AggregatedPosterior",
     "AnnealedHMC",
@@ -100,6 +100,7 @@ __all__ = [
     "Surgery",
     "calibrate",
     "calibrate_fits",
+    "check_images",
     "check_measures",
     "compare_features",
     "compare_to_reference",
@@ -109,24 +110,27 @@ __all__ = [
     "ecdf_band",
     "expected_fid",
     "fid_at_sizes",
+    "figures_of_measures",
     "flow_metrics",
     "frechet_distance",
     "from_base",
     "generate",
     "has_base",
+    "held_out_measures",
     "image_grid",
-    "image_shape",
     "importance_draws",
     "importance_sample",
     "importance_sample_each",
     "importance_sample_to_arviz",
     "interpolate",
     "interpolate_codes",
+    "is_image",
     "kernel_distance",
     "likelihood_metrics",
     "load_features",
     "log_mean",
     "loo",
+    "measure",
     "measure_activity",
     "measure_ais",
     "measure_bdmc",

@@ -1,4 +1,4 @@
-"""How much work goes into measures that treat every data point on its own."""
+"""Computational effort of the measures that work on each data point separately."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Effort:
     """Size of the measures that refine guides or run chains: IWAE bound, gaps, BDMC.
 
     Args:
-        rows: data points that they are taken on, the first ones of the split.
-        refinement: Adam steps that refine the guide for each data point.
-        tempering: settings of annealed importance sampling; use 500 temperatures or more for a headline.
+        rows: number of data points, the first ones of the split.
+        refinement: Adam steps of the guide's refinement for each data point.
+        tempering: settings of annealed importance sampling; use 500 temperatures or more for a result that you publish.
     """
 
     rows: int = 64
@@ -30,5 +30,5 @@ class Effort:
         check_int(self, "refinement")
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as plain values, for a protocol."""
+        """The settings as plain values, for the protocol of a metric."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""What a measured number carries with it, and the file that keeps it."""
+"""Metrics: measured numbers with standard error, unit, split and protocol, and the JSON file that stores them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Metric:
     Args:
         name: what was measured.
         value: the number.
-        se: its standard error over the data of the split; None where it has none.
+        se: its standard error over the data of the split; None if it has none.
         unit: "nats per datum", "bits/dim", "draws", ….
         split: the data it was measured on.
         protocol: identity of the data, draws, seed.
-        caution: why the number is not to be trusted; None where nothing speaks against it.
+        caution: why the number is unreliable; None if it passes its diagnostics.
 
     Raises:
         FlowvaeError: for a value or a standard error that is not finite.
@@ -47,11 +47,11 @@ class Metric:
             if number is not None and not math.isfinite(number):
                 raise FlowvaeError(
                     f"{self.name} ({self.split}): its {kind} is {number}, so it is not stored; look for extreme values "
-                    "in the data, and for NaN in the weights."
+                    "in the data and for NaN in the weights."
                 )
 
     def __str__(self) -> str:
-        # two digits of the standard error, or of a small value that has none; never more than four after the point
+        # two digits of the standard error, or of a small value without one; at most four after the point
         size = abs(self.value) if self.se is None else self.se
         digits = 2 if size >= 0.1 or size == 0 else min(4, 1 - math.floor(math.log10(size)))
         spread = "" if self.se is None else f" ± {self.se:.{digits}f}"
@@ -60,7 +60,7 @@ class Metric:
 
 
 def mean_se(values: Tensor) -> tuple[float, float | None]:
-    """The mean of independent values, shape (N,), and its standard error; None of one value."""
+    """The mean of independent values, shape (N,), and its standard error; None for a single value."""
     values = values.double()
     se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
     return values.mean().item(), se
@@ -69,27 +69,27 @@ def mean_se(values: Tensor) -> tuple[float, float | None]:
 def mean_metric(
     name: str, values: Tensor, unit: str, split: str, protocol: dict[str, Any], caution: str | None = None
 ) -> Metric:
-    """The mean of one value a datum, shape (N,), with its standard error over the data.
+    """The mean of one value per data point, shape (N,), with its standard error over the data.
 
     Raises:
-        FlowvaeError: for a value that is not finite; names its datum.
+        FlowvaeError: for a value that is not finite; names its data point.
     """
     bad = ~values.isfinite()
     if bad.any():
         row = int(bad.nonzero()[0])
         raise FlowvaeError(
-            f"{name}: {values[row].item():g} for datum {row} of {split} ({int(bad.sum())} of {len(values)} are not "
-            "finite), so it has no mean; look for extreme values in that datum, and for NaN in the weights."
+            f"{name}: {values[row].item():g} for data point {row} of {split} ({int(bad.sum())} of {len(values)} are "
+            "not finite), so it has no mean; look for extreme values in this data point and for NaN in the weights."
         )
     return Metric(name, *mean_se(values), unit, split, protocol, caution)
 
 
 def write_metrics(path: Path, metrics: list[Metric], weights: str = "") -> None:
-    """Write them as a JSON list, each with a checksum of the whole list.
+    """Write metrics as a JSON list, each with a checksum of the whole list.
 
     Args:
         path: the file.
-        metrics: what it is to hold.
+        metrics: its new contents.
         weights: checksum of the checkpoint whose weights were measured.
     """
     entries = [asdict(metric) for metric in metrics]
@@ -100,10 +100,10 @@ def write_metrics(path: Path, metrics: list[Metric], weights: str = "") -> None:
 
 
 def merge_metrics(path: Path, new: list[Metric], weights: str = "") -> None:
-    """Put metrics into the file, in place of those of the same name and split; one process at a time may do so.
+    """Add metrics to a file, replacing those of the same name and split; only one process may write at a time.
 
     Raises:
-        DamagedError: if the file holds something else, or measures of other weights.
+        DamagedError: if the file is not a list of metrics, or holds metrics of other weights.
     """
     if not new:
         return
@@ -113,10 +113,10 @@ def merge_metrics(path: Path, new: list[Metric], weights: str = "") -> None:
 
 
 def read_metrics(path: Path, weights: str = "") -> list[Metric]:
-    """Read what `write_metrics` wrote.
+    """Read metrics written by `write_metrics`.
 
     Raises:
-        DamagedError: if the file holds something else, has been edited, or holds measures of other weights.
+        DamagedError: if the file is not a list of metrics, was edited, or holds metrics of other weights.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
@@ -129,11 +129,11 @@ def read_metrics(path: Path, weights: str = "") -> list[Metric]:
         reason = f"{type(error).__name__}: {one_line(error)}"
     if reason:
         raise DamagedError(
-            f"{path}: not what was measured of this run ({reason}); delete it and evaluate the run again."
+            f"{path}: does not hold the metrics of this run ({reason}); delete it and evaluate the run again."
         )
     return metrics
 
 
 def _digest(entries: list[dict[str, Any]], weights: str) -> str:
-    """SHA-256 of the measures as JSON, which keeps every digit, and of the checksum of the weights."""
+    """SHA-256 of the metrics as JSON, which keeps every digit, and of the checksum of the weights."""
     return hashlib.sha256(f"{weights}\n{json.dumps(entries)}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Progress bars that first say how long a measure takes, if that is long."""
+"""Progress bars that estimate the duration of long measures."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tqdm.auto import tqdm
 
 __all__ = ["LONG", "Bar"]
 
-LONG = 30.0  # seconds from which the time is said
-TRIAL = 2.0  # seconds of work after the first unit, from which the whole time is estimated
-SLOW = 5.0  # seconds of the first unit that are estimate enough; less may be spent on what happens only once
+LONG = 30.0  # seconds above which the estimate is printed
+TRIAL = 2.0  # seconds of work after the first unit, on which the estimate is based
+SLOW = 5.0  # seconds of the first unit that suffice for an estimate; a shorter one may be mostly one-time setup
 
 
 class Bar(tqdm):  # type: ignore[type-arg]
-    """A tqdm bar. If the work takes more than 30 s, one line on stderr says so soon after it began.
+    """A tqdm bar that prints one line on stderr, soon after the start, if the work takes more than 30 s.
 
-    The line is also printed where no bar is shown, as in a log file.
+    The line is also printed where no bar is visible, such as in a log file.
 
     Args:
         total: units of work.
-        desc: what is done.
-        unit: of the work.
+        desc: description of the work.
+        unit: name of a unit.
         progress: whether to show the bar and the line.
     """
 

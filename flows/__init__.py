@@ -1,27 +1,28 @@
-"""Normalizing flows, one family a file, each a frozen spec over zuko.
+"""Normalizing flows: frozen specs that build zuko transforms, one family per file.
 
 | name | directions |
 | --- | --- |
-| `MAF` | one pass to score, D passes to sample: a prior |
-| `IAF` | its inverse: a guide |
+| `MAF` | one pass per density, D passes per sample: a prior |
+| `IAF` | the inverse of `MAF`: a guide |
 | `NSF` | `MAF` with splines |
-| `CouplingNSF` | splines, cheap both ways |
-| `RealNVP` | affine coupling, cheap both ways |
-| `NICE` | additive coupling and a diagonal scale, cheap both ways |
+| `CouplingNSF` | splines, cheap in both directions |
+| `RealNVP` | affine coupling, cheap in both directions |
+| `NICE` | additive coupling and a diagonal scale, cheap in both directions |
 | `BPF` | `MAF` with Bernstein polynomials |
-| `CNF` | a neural ODE, as dear one way as the other |
-| `NAF`, `UNAF`, `SOSPF`, `GF` | priors only, not normalized beyond a box |
-| `Glow` | an image flow, cheap both ways: a model of data |
-| `Residual` | a contraction added; cheap to score, a fixed point to sample: a prior |
+| `CNF` | a neural ODE, equally expensive in both directions |
+| `NAF`, `UNAF`, `SOSPF`, `GF` | priors only, not normalized outside a box |
+| `Glow` | an image flow, cheap in both directions: a model of data |
+| `Residual` | identity plus a contraction; cheap density, samples by a fixed-point iteration: a prior |
 | `Linear` | triangular factors: a full-covariance Gaussian |
-| `Radial` | towards a point or away from it, cheap both ways |
-| `Planar`, `Sylvester` | along one direction, along several; root-finding to score: guides |
+| `Radial` | contraction or expansion around a point, cheap in both directions |
+| `Planar`, `Sylvester` | movement along one direction or several; density by root-finding: guides |
 | `Householder` | reflections: a guide |
 | `Inverse` | the inverse of any of them |
-| `ActNorm`, `Permutation` | layers to go between others |
-| `InverseCDFTransform` | any distribution on the line, and N(0, 1): the universal flow in one dimension |
+| `ActNorm`, `Permutation` | layers for use between others |
+| `InverseCDFTransform` | maps any distribution on the real line to N(0, 1): the universal flow in one dimension |
 """
 
+from flowvae.core.parts import Cost
 from flowvae.flows.autoregressive.bpf import BPF
 from flowvae.flows.autoregressive.iaf import IAF
 from flowvae.flows.autoregressive.maf import MAF
@@ -44,7 +45,7 @@ from flowvae.flows.planar.radial import Radial
 from flowvae.flows.planar.sylvester import Sylvester
 from flowvae.flows.pyro_adapter import PyroFlow, to_pyro
 from flowvae.flows.residual.residual import Residual
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.flows.spec import FlowSpec
 
 __all__ = [
     "BPF",

@@ -9,7 +9,8 @@ import tyro
 from zuko.lazy import LazyTransform
 
 from flowvae.core.errors import FlowvaeError, shown
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.core.parts import Cost
+from flowvae.flows.spec import FlowSpec
 
 __all__ = ["Inverse"]
 
@@ -17,11 +18,11 @@ Family = TypeVar("Family", bound=FlowSpec)
 
 
 @dataclass(frozen=True)
-class Inverse(FlowSpec, Generic[Family]):
-    """A flow with its two directions exchanged: what was cheap to score is now cheap to sample.
+class Inverse(FlowSpec, Generic[Family], wraps="flow", prefix="inverse-"):
+    """A flow with its directions exchanged: the inverse of a flow with a cheap density is cheap to sample.
 
     Args:
-        flow: the family to turn round.
+        flow: the family to invert.
 
     >>> from flowvae.flows import MAF
     >>> Inverse(MAF(transforms=3)).cost(features=8)
@@ -36,14 +37,16 @@ class Inverse(FlowSpec, Generic[Family]):
     def __post_init__(self) -> None:
         if not isinstance(self.flow, FlowSpec):
             raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: must be a flow, such as MAF().")
-        if self.flow.turned:
-            raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: its inverse is {self.flow.turned}; use that.")
+        if self.flow.inverse_name:
+            raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: its inverse is {self.flow.inverse_name}; use that.")
+        if self.flow.shaped:
+            raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: {self.flow.why_not}; its inverse has no use there.")
         if isinstance(self.flow, Inverse):
             raise FlowvaeError(f"Inverse.flow = {shown(self.flow)}: its inverse is the flow itself; use that.")
         if not self.flow.proper:
             raise FlowvaeError(
-                f"Inverse.flow = {shown(self.flow)}: cannot be inverted: it is not a bijection of all of R^D, which "
-                "the inverse of a flow must start from. Use one that is normalized, such as MAF(), NSF() or BPF()."
+                f"Inverse.flow = {shown(self.flow)}: cannot be inverted: it is not a bijection of all of R^D. "
+                "Use one that is normalized, such as MAF(), NSF() or BPF()."
             )
 
     @property
@@ -52,20 +55,20 @@ class Inverse(FlowSpec, Generic[Family]):
 
     @property
     def twice_differentiable(self) -> bool:  # type: ignore[override]
-        """As the flow inside."""
+        """As of the inverted flow."""
         return self.flow.twice_differentiable
 
     @property
     def roles(self) -> tuple[str, ...]:  # type: ignore[override]
-        """What the family may be: what restricts a direction of the flow inside restricts the other one here."""
+        """The roles of the inverted flow, with prior and posterior exchanged."""
         exchanged = {"prior": "posterior", "posterior": "prior"}
         return tuple(role for role, other in exchanged.items() if other in self.flow.roles)
 
     @property
     def why_not(self) -> str:  # type: ignore[override]
-        """Why the family has no other role."""
+        """The reason why the family has no other role."""
         inner = type(self.flow).__name__
-        return self.flow.why_not and f"it draws in the direction in which {inner} scores, and {self.flow.why_not}"
+        return self.flow.why_not and f"it draws in the direction of {inner}'s densities, and {self.flow.why_not}"
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         return self.flow.transform(features, context).inv

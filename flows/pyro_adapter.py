@@ -1,4 +1,4 @@
-"""The one place where zuko meets Pyro."""
+"""Adapter from zuko's distributions to Pyro's."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ __all__ = ["PyroFlow", "to_pyro"]
 
 
 class PyroFlow(TorchDistribution):
-    """A zuko distribution over R^D as a full Pyro distribution.
+    """A zuko distribution over vectors, or over arrays of real numbers, as a full Pyro distribution.
 
     It works where Pyro's own distributions do: `Predictive`, `.mask`, `.expand`, `.to_event`, NUTS,
-    autoguides. A draw remembers its own log-density, because an inverse autoregressive flow knows that for
-    free and would need D passes to find it again. One draw is remembered at a time, by a weak reference, and
-    its density is given back only if it has the gradient that is asked for.
+    autoguides. The log-density of the last draw is cached, because an inverse autoregressive flow computes it
+    along with the draw and would need D passes to recompute it. The draw is kept by a weak reference, and the
+    cached log-density is used only if it has a gradient or none is needed.
 
     Args:
-        base: the distribution to wrap, with batch shape B and event shape (D,).
+        base: the distribution to wrap, with batch shape B and event shape (D,), or one of more axes.
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own declaration)
-    support = constraints.real_vector
 
     def __init__(self, base: Distribution, validate_args: bool | None = None) -> None:
         self.flow = base
         self._drawn: tuple[weakref.ref[Tensor], int, Tensor] | None = None
         super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, len(self.event_shape))
 
     @property
     def has_rsample(self) -> bool:
@@ -55,7 +58,7 @@ class PyroFlow(TorchDistribution):
         else:
             value = self.flow.rsample(shape)
             log_prob = self.flow.log_prob(value)
-        # a tensor of inference mode counts no changes, so that it cannot be known again
+        # an inference tensor has no version counter, so that later changes would go unnoticed
         self._drawn = None if value.is_inference() else (weakref.ref(value), value._version, log_prob)
         return value, log_prob
 
@@ -63,7 +66,7 @@ class PyroFlow(TorchDistribution):
         """Log-density in nats of values of shape (..., D), shape (...)."""
         if self._drawn is not None:
             drawn, version, log_prob = self._drawn
-            # the same tensor object, unchanged since, and with a gradient wherever one may be asked for
+            # the same tensor object, unchanged since, and with a gradient if one may be needed
             usable = log_prob.requires_grad or not torch.is_grad_enabled()
             if drawn() is value and value._version == version and usable:
                 return log_prob
@@ -72,16 +75,16 @@ class PyroFlow(TorchDistribution):
         return self.flow.log_prob(value)
 
     def __getstate__(self) -> dict[str, Any]:
-        # a copy has not drawn anything; weak references can be neither copied nor pickled
+        # a copy starts without a cached draw; weak references can be neither copied nor pickled
         return {**self.__dict__, "_drawn": None}
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> PyroFlow:
-        """The same distribution with its batch shape expanded."""
+        """Expand the batch shape."""
         return PyroFlow(self.flow.expand(Size(batch_shape)), validate_args=self._validate_args)
 
 
 def to_pyro(distribution: Distribution) -> TorchDistributionMixin:
-    """A torch or zuko distribution as a Pyro one; a Pyro one as it is."""
+    """Convert a torch or zuko distribution to a Pyro one; return a Pyro one unchanged."""
     if isinstance(distribution, TorchDistributionMixin):
         return distribution
     return PyroFlow(distribution)

@@ -1,9 +1,10 @@
-"""What every flow family is: a frozen spec that builds a zuko lazy transform."""
+"""Base classes of flow families, and helpers to build them."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -14,9 +15,9 @@ from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.lazy import Flow, LazyComposedTransform, LazyDistribution, LazyTransform, UnconditionalDistribution
 
 from flowvae.core.errors import MOST_LAYERS, FlowvaeError, SlowDirectionWarning, check_int, check_widths
+from flowvae.core.parts import Cost, PriorSpec
 
 __all__ = [
-    "Cost",
     "FlowSpec",
     "NetworkFlowSpec",
     "standard_normal",
@@ -25,52 +26,34 @@ __all__ = [
     "with_affine_front",
 ]
 
-SLOW = 3  # times the cost of the other direction, from which a warning is worth its noise
+SLOW = 3  # ratio of the costs of the two directions above which there is a warning
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a flow costs, counted in passes through its networks.
-
-    A family without networks says in its docstring what it counts as a pass.
-
-    Args:
-        density: log-density of a given z, the *normalizing* direction z → u. A prior pays this in training.
-        sample: one draw, the *generative* direction u → z. A prior pays this when the model generates.
-        sample_and_density: a draw with its own log-density. A guide pays this in training.
-    """
-
-    density: int
-    sample: int
-    sample_and_density: int
-
-
-@dataclass(frozen=True)
-class FlowSpec(ABC):
-    """A family of flows with its settings; building it gives a zuko lazy transform.
+class FlowSpec(PriorSpec, kind="flow"):
+    """Settings of a flow; `transform` builds a zuko lazy transform.
 
     The transform's call is the *normalizing* direction z → u, which is zuko's convention; its inverse is the
-    *generative* direction u → z. Every family that can starts as the identity (`starts_as_identity`), so that a VAE
+    *generative* direction u → z. Where possible, a flow starts as the identity (`starts_as_identity`), so that a VAE
     whose prior or guide is a flow starts as the same VAE without it.
     """
 
-    title: ClassVar[str]
-    paper: ClassVar[str]
     roles: ClassVar[tuple[str, ...]] = ("prior", "posterior")
-    why_not: ClassVar[str] = ""  # why the family has no other role
-    turned: ClassVar[str] = ""  # the family that its inverse is, where that has a name of its own
-    proper: ClassVar[bool] = True  # whether it is a normalized density on all of R^D, whatever its parameters
+    why_not: ClassVar[str] = ""  # the reason why the family has no other role
+    inverse_name: ClassVar[str] = ""  # the family of the inverse, if it is a named one
     least_features: ClassVar[int] = 2
-    twice_differentiable: ClassVar[bool] = True  # whether gradients of its gradients can be had
+
+    def refuses(self, kind: str) -> str:
+        return self.why_not if kind == "prior" and "prior" not in self.roles else ""
 
     @property
     def starts_as_identity(self) -> bool:
-        """Whether the untrained flow is the identity: true of all families but those that cannot be."""
+        """Whether the untrained flow is the identity."""
         return True
 
     @abstractmethod
     def transform(self, features: int, context: int = 0) -> LazyTransform:
-        """The lazy transform over R^features, conditioned on a context of that many numbers (0: on nothing).
+        """Build the lazy transform over R^features, given a context of size `context` (0: none).
 
         Raises:
             FlowvaeError: if the family cannot act on so few features.
@@ -78,14 +61,15 @@ class FlowSpec(ABC):
 
     @abstractmethod
     def cost(self, features: int) -> Cost:
-        """Network passes that each direction costs at this latent size."""
+        """Network passes of each direction at this latent size."""
 
     def build(self, features: int, context: int = 0) -> LazyDistribution:
-        """The flow as a distribution over R^features with base N(0, I), shape (..., features)."""
-        return Flow(self.transform(features, context), standard_normal(features))
+        """Build the flow as a distribution over R^features with base N(0, I), shape (..., features)."""
+        size = features if isinstance(features, int) else math.prod(features)
+        return Flow(self.transform(features, context), standard_normal(size))
 
     def check_features(self, features: int) -> None:
-        """Refuse a latent size on which this family is not what its name says."""
+        """Raise an error for a latent size that is too small for this family."""
         if features < self.least_features:
             raise FlowvaeError(
                 f"latent = {features} with {type(self).__name__}: it lets dimensions depend on one another "
@@ -96,13 +80,13 @@ class FlowSpec(ABC):
 
 @dataclass(frozen=True)
 class NetworkFlowSpec(FlowSpec):
-    """A flow that stacks transforms whose parameters come from masked or plain multilayer perceptrons.
+    """A stack of transforms whose parameters come from masked or plain multilayer perceptrons.
 
-    The defaults are small: they were chosen on validation digits, where a thousand codes train a prior. Where
-    data are plenty, three transforms of (64, 64) or more are common.
+    The defaults are small: they were chosen on the validation digits, where a thousand codes train a prior. With
+    more data, three transforms of (64, 64) or more are common.
 
     Args:
-        transforms: how many transforms are stacked.
+        transforms: number of transforms.
         hidden_features: widths of the hidden layers of each transform's network.
     """
 
@@ -119,37 +103,37 @@ class _HasCost(Protocol):
 
 
 def warn_if_slow(family: _HasCost, features: int, use: Literal["as a prior", "as a guide", "in a decoder"]) -> None:
-    """Warn where the training pays for the dear direction of a family, and the other one is much cheaper.
+    """Warn if training uses the expensive direction of a family and the other one is much cheaper.
 
     The warning points at the caller of the function that calls this one.
     """
     cost = family.cost(features)
-    what, passes, turned = {
+    what, passes, inverted = {
         "as a prior": ("the density of a code", cost.density, cost.sample),
         "as a guide": ("a draw with its density", cost.sample_and_density, cost.density),
         "in a decoder": ("a draw", cost.sample, cost.density),
     }[use]
-    if passes > SLOW * max(turned, 1):
+    if passes > SLOW * max(inverted, 1):
         name = type(family).__name__
-        inside = getattr(family, "flow", None) if name == "Inverse" else None  # a class of a file that imports this one
-        other = type(inside).__name__ if inside else getattr(family, "turned", "") or f"Inverse({name}(...))"
+        inside = getattr(family, "flow", None) if name == "Inverse" else None  # its file imports this one
+        other = type(inside).__name__ if inside else getattr(family, "inverse_name", "") or f"Inverse({name}(...))"
         warnings.warn(
             f"{name} {use}: {what} costs {passes} network passes at latent {features}; inverted, {other}, it costs "
-            f"{turned}.",
+            f"{inverted}.",
             SlowDirectionWarning,
             stacklevel=3,
         )
 
 
 def standard_normal(features: int) -> LazyDistribution:
-    """N(0, I) over R^features, as buffers: it moves with the module and is not trained."""
+    """N(0, I) over R^features, with buffers as parameters: moved with the module and not trained."""
     return UnconditionalDistribution(DiagNormal, loc=torch.zeros(features), scale=torch.ones(features), buffer=True)
 
 
 def with_affine_front(transform: LazyTransform, features: int, context: int) -> LazyTransform:
-    """A learned shift and scale of every dimension before the transform, for flows that act on a box only.
+    """Prepend a learned shift and scale of every dimension, for transforms that act on a box only.
 
-    With a context they are a function of it.
+    With a context, shift and scale are functions of it.
     """
     front = start_as_identity(ElementWiseTransform(features, context))
     return LazyComposedTransform(front, transform)

@@ -5,13 +5,14 @@ r"""Pyro guides.
 | `Gaussian` | independent dimensions |
 | `FullRank` | full covariance |
 | `FlowGuide` | either of them pushed through any flow, static or conditioned on x |
-| `SemiAmortized` | a Gaussian that climbs the ELBO of its datum, from where the encoder puts it |
+| `SemiAmortized` | a Gaussian, refined by gradient steps on the ELBO of each data point |
 | `AutoFlow` | any flow over all latent variables of any Pyro model |
-| `NoGuide` | nothing: for models without a latent, whose ELBO is log p(x) |
+| `NoGuide` | empty: for models without latent variables, whose ELBO is log p(x) |
 | `UniformNoise`, `FlowNoise` | the noise that makes counts continuous, for flows as models of data |
 """
 
-from flowvae.guides.amortized import AmortizedGuide, GuideSpec
+from flowvae.core.parts import GuideSpec
+from flowvae.guides.amortized import AmortizedGuide
 from flowvae.guides.automatic.auto_flow import AutoFlow
 from flowvae.guides.dequantization import FlowNoise, UniformNoise
 from flowvae.guides.flow import FlowGuide

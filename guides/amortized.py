@@ -1,96 +1,90 @@
-"""A guide that reads the datum: encoder features in, distribution over the code out."""
+"""Amortized guides: encoder features in, distribution over the code out."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
-
 import pyro
+import torch
 from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
+from flowvae.core.errors import FlowvaeError
+from flowvae.core.parts import Condition
 from flowvae.flows.pyro_adapter import to_pyro
-from flowvae.flows.spec import Cost
 from flowvae.guides.local_parameters import local_parameters
-from flowvae.networks import check_columns, check_rows, columns_of, declare_parameters
+from flowvae.networks import Reference, check_data, declare_parameters, fold, input_shape
 
-__all__ = ["AmortizedGuide", "GuideSpec", "LogJoint"]
-
-LogJoint = Callable[[Tensor, Tensor], Tensor]  # data (N, D) and codes (S, N, latent) to log p(x, z), shape (S, N)
-
-
-@dataclass(frozen=True)
-class GuideSpec(ABC):
-    """Settings of a guide; building it gives q(z | h), h being the features of an encoder."""
-
-    title: ClassVar[str]
-    paper: ClassVar[str]
-
-    @abstractmethod
-    def build(self, features: int, context: int) -> LazyDistribution:
-        """A lazy distribution over R^features, conditioned on encoder features (..., context)."""
-
-    def guide(self, encoder: nn.Module, features: int, context: int, log_joint: LogJoint) -> AmortizedGuide:
-        """The guide with this head.
-
-        Args:
-            encoder: a network (..., D) → (..., context).
-            features: dimension of the code.
-            context: numbers that the encoder gives.
-            log_joint: of the model, for guides that look into it; most do not.
-        """
-        return AmortizedGuide(encoder, self.build(features, context))
-
-    @abstractmethod
-    def cost(self, features: int) -> Cost:
-        """Network passes after the encoder."""
+__all__ = ["AmortizedGuide"]
 
 
 class AmortizedGuide(nn.Module):
-    """z ~ q(z | encoder(x)), independently for every datum: site "z" in a plate "data".
+    """z ~ q(z given encoder(x)), independently for every data point: site "z" in a plate "data".
+
+    With a prior that has latent variables of its own, the guide is q(z given x) q(z2 given z).
 
     Args:
-        encoder: a network (..., D) → (..., context).
-        head: a lazy distribution over the code given the encoder's features.
+        encoder: a network (N, *event) → (N, *features), flattened for the head.
+        head: a lazy distribution over the code given the encoder's features (..., context).
+        condition: which of encoder and head read a condition; None: no condition.
+        name: name of the site.
     """
 
-    def __init__(self, encoder: nn.Module, head: LazyDistribution) -> None:
+    def __init__(
+        self, encoder: nn.Module, head: LazyDistribution, condition: Condition | None = None, name: str = "z"
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.condition = condition
+        self.name = name
+        self.prior: Reference | None = None  # to a prior with latent variables, which this guide covers too
 
-    def forward(self, x: Tensor, size: int | None = None) -> Tensor:
-        """The guide for data of shape (N, D); takes the model's arguments, as Pyro wants it.
+    def forward(self, x: Tensor, c: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Run the guide for data of shape (N, *event); takes the model's arguments, as Pyro requires.
 
         Raises:
             FlowvaeError: for data of another shape or type.
         """
         self.check(x)
         declare_parameters("guide", self)
-        posterior = self.posterior(x)
+        posterior = self.posterior(x, c)  # outside of the plate: it may run the model, which has the same plate
         with pyro.plate("data", len(x)):
-            return pyro.sample("z", posterior)
+            z: Tensor = pyro.sample(self.name, posterior)
+            if self.prior is not None:
+                self.prior().guide_statements(self.name, z, c)
+        return z
 
-    def check(self, x: Tensor) -> None:
-        """Refuse what are no data (N, D) for this guide.
+    def check(self, x: object) -> None:
+        """Check that x is a batch of data (N, *event) for this guide.
 
         Raises:
             FlowvaeError: for data of another shape or type.
         """
-        check_rows("x", x, columns_of(self.encoder), self.encoder)
+        check_data("x", x, input_shape(self.encoder), self.encoder)
 
-    def posterior(self, x: Tensor) -> pyro.distributions.TorchDistribution:
-        """q(z | x) for data of shape (..., D).
+    def posterior(self, x: Tensor, c: Tensor | None = None) -> pyro.distributions.TorchDistribution:
+        """Compute q(z given x) for data of shape (..., *event)."""
+        return to_pyro(self.head(self.features(x, c)))
 
-        Raises:
-            FlowvaeError: for another D or type.
-        """
-        check_columns("x", x, columns_of(self.encoder), self.encoder)
-        return to_pyro(self.head(self.encoder(x)))
+    def features(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """Compute the head's inputs (..., context): the encoder's features and, if the head reads it, the condition."""
+        shape = input_shape(self.encoder)
+        inner = x.ndim - 1 if shape is None else len(shape)
+        found = fold(self.encoder, x, inner, *self._given("encoder", c))
+        lead = x.ndim - inner
+        features = found if found.ndim == lead + 1 else found.flatten(lead)
+        for condition in self._given("guide", c):
+            features = torch.cat((features, condition.expand(*features.shape[:-1], -1)), -1)
+        return features
 
-    def local(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What q(z | x) is made of for data (N, D): the encoder's features (N, context) and `local_parameters`."""
-        features = self.encoder(x)
+    def _given(self, part: str, c: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the condition, if that part of the guide reads one."""
+        if self.condition is None or not getattr(self.condition, part):
+            return ()
+        if c is None:
+            raise FlowvaeError(f"c = None: the {part} is conditional; call guide(x, c), with c of shape (N, C).")
+        return (c,)
+
+    def local(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the head's inputs and its `local_parameters`, which determine q(z given x), for data (N, *event)."""
+        features = self.features(x, c)
         return features, local_parameters(self.head, features)

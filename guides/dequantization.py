@@ -1,4 +1,4 @@
-"""Guides for the noise that makes counts continuous: uniform, or a flow that reads the datum."""
+"""Guides for the noise that makes counts continuous: uniform, or a flow given the data point."""
 
 from __future__ import annotations
 
@@ -7,65 +7,68 @@ import math
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
-from torch.distributions import Transform, constraints
+from torch import Size, Tensor, nn
+from torch.distributions import ReshapeTransform, Transform, constraints
 from zuko.lazy import Flow, LazyComposedTransform, LazyDistribution, LazyTransform, UnconditionalTransform
 
 from flowvae.flows.pyro_adapter import to_pyro
 from flowvae.flows.spec import FlowSpec, standard_normal, warn_if_slow
 from flowvae.guides.flow import check_posterior
-from flowvae.networks import check_rows, columns_of, declare_parameters
+from flowvae.networks import check_data, declare_parameters, input_shape
 
 __all__ = ["FlowNoise", "UniformNoise"]
 
 
 class UniformNoise(nn.Module):
-    """u ~ U[0, 1)^D for every datum: site "noise" in a plate "data"; no parameters.
+    """u ~ U[0, 1)^D for every data point: site "noise" in a plate "data"; no parameters.
 
     References:
         Uria, Murray & Larochelle (2013), "RNADE"; Theis, van den Oord & Bethge (2016).
     """
 
     def forward(self, x: Tensor, size: int | None = None) -> Tensor:
-        """The guide for data of shape (N, D); takes the model's arguments, as Pyro wants it."""
-        with pyro.plate("data", len(check_rows("x", x))):
-            return pyro.sample("noise", dist.Uniform(torch.zeros_like(x), torch.ones_like(x)).to_event(1))
+        """Run the guide for data of shape (N, *shape); takes the model's arguments, as Pyro requires."""
+        with pyro.plate("data", len(check_data("x", x))):
+            return pyro.sample("noise", dist.Uniform(torch.zeros_like(x), torch.ones_like(x)).to_event(x.ndim - 1))
 
 
 class FlowNoise(nn.Module):
     """Variational dequantization: u = Φ(T(ε; h(x))), ε ~ N(0, I): site "noise" in a plate "data".
 
-    Φ is the distribution function of N(0, 1), so with T the identity, as flows start, u is uniform: the
-    training starts from uniform dequantization and can only shorten the code. (The paper has a sigmoid in Φ's place.)
+    Φ is the distribution function of N(0, 1). With T the identity, as flows start, u is uniform: training starts
+    from uniform dequantization and can only shorten the code. (The paper has a sigmoid in place of Φ.)
 
     Args:
-        encoder: a network (..., D) → (..., context).
+        encoder: a network (..., *shape) → (..., context).
         flow: the family T, cheap in its *generative* direction, such as `RealNVP` or `IAF`.
-        features: D.
-        context: numbers that the encoder gives.
+        shape: event shape of the data, of D values; or D itself, for (D,).
+        context: number of features that the encoder gives.
 
     References:
         Ho, Chen, Srinivas, Duan & Abbeel (2019), "Flow++", section 3.1.
     """
 
-    def __init__(self, encoder: nn.Module, flow: FlowSpec, features: int, context: int) -> None:
+    def __init__(self, encoder: nn.Module, flow: FlowSpec, shape: Size | int, context: int) -> None:
         super().__init__()
+        event = Size((shape,)) if isinstance(shape, int) else Size(shape)
+        features = math.prod(event)
         check_posterior(self, flow)
         warn_if_slow(flow, features, "as a guide")
         self.encoder = encoder
         onto_line: LazyTransform = UnconditionalTransform(_FromUnit)
-        transform = LazyComposedTransform(onto_line, flow.transform(features, context))
+        flatten = [UnconditionalTransform(ReshapeTransform, event, Size((features,)))] if len(event) > 1 else []
+        transform = LazyComposedTransform(*flatten, onto_line, flow.transform(features, context))
         self.head: LazyDistribution = Flow(transform, standard_normal(features))
 
     def forward(self, x: Tensor, size: int | None = None) -> Tensor:
-        """The guide for data of shape (N, D); takes the model's arguments, as Pyro wants it."""
-        check_rows("x", x, columns_of(self.encoder), self.encoder)
+        """Run the guide for data of shape (N, *shape); takes the model's arguments, as Pyro requires."""
+        check_data("x", x, input_shape(self.encoder), self.encoder)
         declare_parameters("guide", self)
         with pyro.plate("data", len(x)):
             return pyro.sample("noise", self.posterior(x))
 
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
-        """q(u | x) for data of shape (..., D)."""
+        """Compute q(u given x) for data of shape (..., *shape)."""
         return to_pyro(self.head(self.encoder(x)))
 
 
@@ -87,6 +90,6 @@ class _FromUnit(Transform):
 
 
 def _inside(u: Tensor) -> Tensor:
-    """Where Φ rounds to 0 or 1, the nearest float that is neither."""
+    """Clamp values that Φ has rounded to 0 or 1 to the inside of the interval."""
     edge = torch.finfo(u.dtype).eps
     return u.clamp(edge, 1 - edge)

@@ -12,8 +12,8 @@ from zuko.distributions import NormalizingFlow
 from zuko.lazy import LazyDistribution, LazyTransform
 
 from flowvae.core.errors import FlowvaeError, check_bool, check_choice, check_int, shown
-from flowvae.flows.spec import Cost, FlowSpec, warn_if_slow
-from flowvae.guides.amortized import GuideSpec
+from flowvae.core.parts import Cost, GuideSpec
+from flowvae.flows.spec import FlowSpec, warn_if_slow
 from flowvae.guides.gaussian import BASES
 
 __all__ = ["FlowGuide", "check_posterior"]
@@ -34,19 +34,18 @@ class _FlowHead(LazyDistribution):
 
 
 @dataclass(frozen=True)
-class FlowGuide(GuideSpec, Generic[Family]):
+class FlowGuide(GuideSpec, Generic[Family], wraps="flow"):
     """z_0 ~ Gaussian(x), z = T(z_0) or T(z_0; x): a flow on top of an amortized Gaussian.
 
-    The flow's *generative* direction makes the draws, so a family that is cheap in it belongs here: `IAF`,
-    the coupling flows, or `Inverse` of an autoregressive prior flow.
+    Draws take the flow's *generative* direction, so choose a family that is cheap in it: `IAF`, the coupling
+    flows, or `Inverse` of an autoregressive prior flow.
 
     Args:
         flow: the family with its settings.
-        base: the Gaussian underneath, "gaussian" (independent dimensions) or "full-rank".
+        base: the base distribution, "gaussian" (independent dimensions) or "full-rank".
         conditioned: whether the flow's own parameters depend on x. False is a *static* flow, the same for
-            every x, in which only the Gaussian underneath reads the datum; much public code is static without
-            saying so.
-        context: numbers of the encoder that a conditioned flow reads.
+            every x, where only the Gaussian base depends on x; much public code is static without saying so.
+        context: size of the context that a conditioned flow reads, computed from the encoder's features.
 
     References:
         Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows"; Kingma et al. (2016).
@@ -79,10 +78,10 @@ class FlowGuide(GuideSpec, Generic[Family]):
 
 
 def check_posterior(owner: object, flow: object) -> None:
-    """Refuse what is not a flow, and a family that cannot be a posterior.
+    """Check that an object is a flow of a family that can be a posterior.
 
     Raises:
-        FlowvaeError: with the family's own reason.
+        FlowvaeError: if it is not, with the reason of the family.
     """
     label = type(owner).__name__
     if not isinstance(flow, FlowSpec):

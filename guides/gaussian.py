@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
-from flowvae.flows.spec import Cost
-from flowvae.guides.amortized import GuideSpec
+from flowvae.core.parts import GuideSpec
 
 __all__ = ["BASES", "FullRank", "Gaussian"]
 
 
-LARGEST = 20.0  # of |log σ|: beyond it a datum far from the others would overflow, and no usual training comes near
+LARGEST = 20.0  # bound of |log σ|, far from usual values: beyond it, outlying data points would overflow
 
 
 class _GaussianHead(LazyDistribution):
@@ -29,7 +28,7 @@ class _GaussianHead(LazyDistribution):
         return dist.Normal(self.loc(c), self.scale(c)).to_event(1)
 
     def scale(self, c: Tensor | None) -> Tensor:
-        """σ, from e⁻²⁰ to e²⁰."""
+        """Compute σ, bounded to [e⁻²⁰, e²⁰]."""
         return self.log_scale(c).clamp(-LARGEST, LARGEST).exp()
 
 
@@ -51,7 +50,7 @@ class _FullRankHead(_GaussianHead):
 
 
 @dataclass(frozen=True)
-class Gaussian(GuideSpec):
+class Gaussian(GuideSpec, name="gaussian"):
     """q(z | x) = N(μ(x), diag σ²(x)), the guide of the original VAE."""
 
     title: ClassVar[str] = "Gaussian with independent dimensions"
@@ -60,12 +59,9 @@ class Gaussian(GuideSpec):
     def build(self, features: int, context: int) -> LazyDistribution:
         return _GaussianHead(features, context)
 
-    def cost(self, features: int) -> Cost:
-        return Cost(0, 0, 0)
-
 
 @dataclass(frozen=True)
-class FullRank(GuideSpec):
+class FullRank(GuideSpec, name="full-rank"):
     """q(z | x) = N(μ(x), L(x) L(x)ᵀ), L lower triangular; starts as `Gaussian`."""
 
     title: ClassVar[str] = "Gaussian with full covariance"
@@ -74,9 +70,6 @@ class FullRank(GuideSpec):
     def build(self, features: int, context: int) -> LazyDistribution:
         return _FullRankHead(features, context)
 
-    def cost(self, features: int) -> Cost:
-        return Cost(0, 0, 0)
 
-
-# by the names that guides with a Gaussian underneath give them
+# Gaussian bases of other guides, by name
 BASES: dict[str, type[GuideSpec]] = {"gaussian": Gaussian, "full-rank": FullRank}

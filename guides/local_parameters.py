@@ -1,8 +1,8 @@
-"""What a guide's head makes of one datum: parameters that can be taken out, changed and put back.
+"""Local parameters of a guide's head: reading and replacing them.
 
-While a head builds its distribution it has seen the datum and no code yet. So the outputs of the linear layers that
-run in it belong to the datum alone: location and scale of a Gaussian, the context or the parameters of a conditioned
-flow. They are the head's *local parameters*, the λ_n of stochastic variational inference.
+A head builds its distribution from the data point alone, before any code is drawn. The outputs of the linear layers
+that run in it therefore belong to one data point: location and scale of a Gaussian, the context or the parameters of
+a conditioned flow. They are the head's *local parameters*, the λ_n of stochastic variational inference.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ LINEAR = (nn.Linear, zuko.nn.Linear)
 
 
 def local_parameters(head: LazyDistribution, features: Tensor) -> dict[str, Tensor]:
-    """The local parameters, by the names of the layers that give them.
+    """Compute the local parameters of a head, by the names of their layers.
 
     Args:
         head: a guide's head.
-        features: of an encoder, shape (N, context).
+        features: features of an encoder, shape (N, context).
 
     Returns:
         Tensors of shape (N, ...), with gradients to head and features.
@@ -45,7 +45,7 @@ def local_parameters(head: LazyDistribution, features: Tensor) -> dict[str, Tens
 
 
 def distribution_at(head: LazyDistribution, features: Tensor, local: Mapping[str, Tensor]) -> Distribution:
-    """The head's distribution for features (N, context), with other values of its local parameters."""
+    """Build the head's distribution for features (N, context), with given values of its local parameters."""
 
     def replace(name: str, output: Tensor) -> Tensor:
         return local[name]
@@ -55,11 +55,11 @@ def distribution_at(head: LazyDistribution, features: Tensor, local: Mapping[str
 
 
 def push(q: Distribution, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Draws from q made of given noise ε ~ N(0, I), and their log-densities in nats.
+    """Draw from q with given noise ε ~ N(0, I); returns the draws and their log-densities in nats.
 
     Args:
         q: a Gaussian, or a Gaussian pushed through a flow, of batch shape (N,).
-        noise: shape (S, 1, D), the same for every datum, or (S, N, D).
+        noise: shape (S, 1, D), the same for every data point, or (S, N, D).
 
     Raises:
         FlowvaeError: for a distribution of another kind.
@@ -74,23 +74,23 @@ def push(q: Distribution, noise: Tensor) -> tuple[Tensor, Tensor]:
         z = q.base_dist.loc + q.base_dist.scale * noise
     else:
         raise FlowvaeError(
-            f"{type(q).__name__}: its draws cannot be made of given Gaussian noise; a guide with local parameters "
-            "is Gaussian, full-rank, or one of them pushed through a flow."
+            f"{type(q).__name__}: its draws cannot be computed from given Gaussian noise; use a guide that is "
+            "Gaussian, full-rank, or one of them pushed through a flow."
         )
     return z, q.log_prob(z)
 
 
 def sobol_normal(draws: int, features: int, seed: int, like: Tensor) -> Tensor:
-    """Noise for S = `draws` draws that fill the space evenly, shape (S, 1, D); each of them is N(0, I).
+    """Quasi-random noise for S = `draws` draws, shape (S, 1, D); each draw is N(0, I).
 
-    Sobol points, scrambled at random: averages over them are unbiased as those over independent draws are, with far
-    less variance, above all where S is a power of 2.
+    The noise comes from a randomly scrambled Sobol sequence. Averages over it are unbiased, as over independent
+    draws, with far less variance, above all if S is a power of 2.
 
     Args:
         draws: S.
         features: D.
-        seed: decides the scrambling.
-        like: gives device and dtype. The numbers are the same on every device.
+        seed: seed of the scrambling.
+        like: a tensor of the wanted device and dtype. The numbers are the same on every device.
 
     References:
         Buchholz, Wenzel & Mandt (2018), "Quasi-Monte Carlo Variational Inference".
@@ -102,7 +102,7 @@ def sobol_normal(draws: int, features: int, seed: int, like: Tensor) -> Tensor:
 
 @contextmanager
 def _outputs(head: nn.Module, hook: Callable[[str, Tensor], Tensor | None]) -> Iterator[None]:
-    """Show every linear layer's output to a function; what that returns, if anything, takes its place."""
+    """Call a function with the name and output of every linear layer; a tensor that it returns replaces the output."""
     handles = [
         module.register_forward_hook(lambda _module, _input, output, name=name: hook(name, output))
         for name, module in head.named_modules()

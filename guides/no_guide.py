@@ -1,4 +1,4 @@
-"""The guide of a model without latent variables: nothing."""
+"""The empty guide, for models without latent variables."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["NoGuide"]
 
 
 class NoGuide(nn.Module):
-    """No sites and no parameters: SVI with it is maximum likelihood.
+    """Guide without sites and parameters: SVI with it is maximum likelihood.
 
-    The ELBO of a model that has no latent variable is E_q[log p(x) − 0] = log p(x), so `Trace_ELBO`, `inference.fit`
-    and everything that takes a pair work unchanged, and what they call ELBO is the exact log-likelihood.
+    The ELBO of a model without latent variables is E_q[log p(x) − 0] = log p(x). `Trace_ELBO`, `inference.fit` and
+    all functions of a model and a guide work unchanged; their ELBO is the exact log-likelihood.
     """
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> None:
-        """Takes the model's arguments, as Pyro wants it."""
+        """Do nothing; takes the model's arguments, as Pyro requires."""

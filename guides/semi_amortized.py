@@ -1,32 +1,36 @@
-"""A guide that starts from the encoder's answer and improves it on the datum before it draws."""
+"""Semi-amortized guides: gradient steps on the ELBO of each data point, starting from the encoder's output."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
 from flowvae.core.errors import MOST_LAYERS, check_bool, check_choice, check_int, check_number
+from flowvae.core.parts import Condition, Cost, GuideSpec
+from flowvae.data.batch import Batch
 from flowvae.flows.pyro_adapter import to_pyro
-from flowvae.flows.spec import Cost
-from flowvae.guides.amortized import AmortizedGuide, GuideSpec, LogJoint
+from flowvae.guides.amortized import AmortizedGuide
 from flowvae.guides.gaussian import BASES
 from flowvae.guides.local_parameters import distribution_at, push, sobol_normal
 from flowvae.networks import eval_mode
 
-__all__ = ["SemiAmortized", "SemiAmortizedGuide"]
+__all__ = ["LogJoint", "SemiAmortized", "SemiAmortizedGuide"]
+
+LogJoint = Callable[[Batch, Tensor], Tensor]  # a batch of N and codes (S, N, D) to log p(x, z), shape (S, N)
 
 
 @dataclass(frozen=True)
-class SemiAmortized(GuideSpec):
-    """q(z | x) is a Gaussian whose parameters took some steps up the ELBO of x, from where the encoder put them.
+class SemiAmortized(GuideSpec, name="semi-amortized"):
+    """Gaussian q(z | x), refined by gradient steps on the ELBO of x, starting from the encoder's output.
 
-    λ_0 = encoder(x), λ_{t+1} = λ_t + α ∇_λ ELBO(x; λ_t), q(z | x) = q(z; λ_T), with λ the location, the log-scale
-    and, of a full-rank base, the lower triangle.
+    λ_0 = encoder(x), λ_{t+1} = λ_t + α ∇_λ ELBO(x; λ_t), q(z | x) = q(z; λ_T), where λ are the location, the
+    log-scale and, for a full-rank base, the lower triangle.
 
     A *pass* of `cost` is one step, which takes the decoder, its gradient and, when training at second order, the
     gradient of that.
@@ -35,19 +39,19 @@ class SemiAmortized(GuideSpec):
         base: "gaussian" (independent dimensions) or "full-rank".
         steps: T, in training and afterwards.
         learning_rate: α.
-        draws: from q a datum and step, evenly spread (`sobol_normal`). Their noise is drawn when the guide is built,
-            another one for each step, and is the same for all data and for ever: q(z | x) is a function of x alone.
-        clip: the largest norm that the gradient of a datum keeps; none: no clipping.
-        second_order: whether training differentiates through the steps, so that the encoder learns to start them and
-            the model feels what it does to them. False: the steps count as constants added to the encoder's answer,
-            which is faster.
+        draws: number of draws from q per data point and step, quasi-random (`sobol_normal`). The noise of each step is
+            drawn when the guide is built, and then fixed for all data points: q(z | x) is a function of x alone.
+        clip: maximum norm of the gradient of a data point; none: no clipping.
+        second_order: whether training backpropagates through the steps, to the encoder and the model. False: the steps
+            are constants added to the encoder's output, which is faster.
 
     References:
         Kim, Wiseman, Miller, Sontag & Rush (2018), "Semi-Amortized Variational Autoencoders".
     """
 
-    title: ClassVar[str] = "Gaussian that climbs the ELBO of its datum"
+    title: ClassVar[str] = "Gaussian refined by gradient steps on the ELBO"
     paper: ClassVar[str] = "Kim et al. 2018"
+    follows_model: ClassVar[bool] = True
 
     base: str = "gaussian"
     steps: int = 5
@@ -67,35 +71,42 @@ class SemiAmortized(GuideSpec):
     def build(self, features: int, context: int) -> LazyDistribution:
         return BASES[self.base]().build(features, context)
 
-    def guide(self, encoder: nn.Module, features: int, context: int, log_joint: LogJoint) -> AmortizedGuide:
-        return SemiAmortizedGuide(encoder, self.build(features, context), features, log_joint, self)
+    def improve(self, guide: Any, features: int, log_joint: LogJoint) -> Any:
+        return SemiAmortizedGuide(guide.encoder, guide.head, features, log_joint, self, guide.condition)
 
     def cost(self, features: int) -> Cost:
         return Cost(self.steps, self.steps, self.steps)
 
 
 class SemiAmortizedGuide(AmortizedGuide):
-    """The guide of `SemiAmortized`, for any head: of a flow too, where λ is what the head computes from x alone.
+    """The guide of `SemiAmortized` for any head, where λ are the head's `local_parameters`.
 
-    So of a static flow the Gaussian underneath climbs, of a conditioned one the flow's context (or the flow's
-    parameters themselves, where the family makes them of the context by one layer) does too; see `local_parameters`.
+    With a static flow, the steps change the Gaussian base. With a conditioned flow they also change the flow's context
+    (or the flow's parameters themselves, if the family computes them from the context by one layer).
 
     Args:
-        encoder: a network (..., D) → (..., context).
+        encoder: a network (N, *event) → (N, *features).
         head: a lazy distribution over the code given the encoder's features.
-        features: dimension of the code.
-        log_joint: takes data (N, D) and codes (S, N, latent), gives log p(x, z) in nats, shape (S, N). What is inside
-            it is no part of this guide: neither of its parameters nor of its state. A guide in evaluation mode runs
-            it in evaluation mode too.
-        settings: of the steps.
+        features: size of the code.
+        log_joint: function of a batch of N data points and codes (S, N, features), returning log p(x, z) in nats,
+            (S, N). The modules inside it are not part of this guide: neither of its parameters nor of its state. A
+            guide in evaluation mode runs them in evaluation mode too.
+        settings: settings of the steps.
+        condition: which of encoder and head read a condition; None: no condition.
     """
 
     noise: Tensor
 
     def __init__(
-        self, encoder: nn.Module, head: LazyDistribution, features: int, log_joint: LogJoint, settings: SemiAmortized
+        self,
+        encoder: nn.Module,
+        head: LazyDistribution,
+        features: int,
+        log_joint: LogJoint,
+        settings: SemiAmortized,
+        condition: Condition | None = None,
     ) -> None:
-        super().__init__(encoder, head)
+        super().__init__(encoder, head, condition)
         self.log_joint = log_joint
         self.settings = settings
         like = next(head.parameters())
@@ -103,40 +114,41 @@ class SemiAmortizedGuide(AmortizedGuide):
         noise = [sobol_normal(settings.draws, features, seed, like) for seed in seeds]
         self.register_buffer("noise", torch.stack(noise))
 
-    def posterior(self, x: Tensor) -> torch.distributions.Distribution:
-        """q(z | x) for data of shape (N, D), also where gradients are switched off."""
-        return to_pyro(distribution_at(self.head, *self.local(x)))
+    def posterior(self, x: Tensor, c: Tensor | None = None) -> torch.distributions.Distribution:
+        """Compute q(z given x) for data of shape (N, *event); also works with gradients disabled."""
+        return to_pyro(distribution_at(self.head, *self.local(x, c)))
 
-    def local(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Features and λ_T."""
+    def local(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute features and λ_T."""
         training = torch.is_grad_enabled()
-        features, local = super().local(x)
+        batch = Batch(x, c)
+        features, local = super().local(x, c)
         for noise in self.noise:
             with torch.enable_grad():
-                # outside of training the steps have no past to remember
+                # outside of training, each step needs no graph of the earlier ones
                 here = {name: value if training else value.detach() for name, value in local.items()}
                 here = {name: value if value.requires_grad else value.requires_grad_() for name, value in here.items()}
-                gradients = self._gradients(x, features, here, noise, training and self.settings.second_order)
+                gradients = self._gradients(batch, features, here, noise, training and self.settings.second_order)
             rate = self.settings.learning_rate
             local = {name: local[name] + rate * gradient for name, gradient in gradients.items()}
         return features, local
 
     def _gradients(
-        self, x: Tensor, features: Tensor, local: dict[str, Tensor], noise: Tensor, second_order: bool
+        self, batch: Batch, features: Tensor, local: dict[str, Tensor], noise: Tensor, second_order: bool
     ) -> dict[str, Tensor]:
-        """∇_λ of the ELBO of each datum, clipped datum by datum."""
+        """Compute ∇_λ of the ELBO of each data point, each clipped by its own norm."""
         z, log_q = push(distribution_at(self.head, features, local), noise)
         with nullcontext() if self.training else eval_mode(self.log_joint):
-            log_joint = self.log_joint(x, z)
-        elbo = (log_joint - log_q).mean(0).sum()  # a sum: the gradient of each datum is its own
+            log_joint = self.log_joint(batch, z)
+        elbo = (log_joint - log_q).mean(0).sum()  # a sum: each data point contributes to its own gradient only
         found = torch.autograd.grad(
             elbo, list(local.values()), create_graph=second_order, retain_graph=True, materialize_grads=True
         )
         if self.settings.clip is None:
             return dict(zip(local, found, strict=True))
-        # the norm over all that belongs to a datum; its own gradient is not finite at zero
+        # the norm over all parameters of a data point; `tiny` because its gradient is not finite at zero
         square = torch.cat([gradient.flatten(1) for gradient in found], dim=1).square().sum(1)
-        tiny = torch.finfo(x.dtype).tiny
+        tiny = torch.finfo(features.dtype).tiny
         factor = (self.settings.clip / (square + tiny).sqrt()).clamp_max(1)
         return {
             name: gradient * factor.reshape(-1, *[1] * (gradient.dim() - 1))

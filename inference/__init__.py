@@ -1,20 +1,28 @@
-"""Stochastic variational inference: the training loop, guides for any model, annealing as handlers, checkpoints."""
+"""Stochastic variational inference: the training loop, fits of guides, annealing handlers, checkpoints."""
 
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.checkpoint import checkpoint_digest, history_table, load_checkpoint, save_checkpoint
 from flowvae.inference.compile.capture import EagerWarning
 from flowvae.inference.compile.compiled import MODES, CompiledTrace_ELBO
 from flowvae.inference.compile.replay import Replay
-from flowvae.inference.fit import Fitted, Training, TrainingStopped, best_weights, choose_device, fit
+from flowvae.inference.fit import Callback, Fitted, fit
 from flowvae.inference.fit_autoguide import GuideFit, GuideSettings, fit_autoguide
 from flowvae.inference.log_density import log_joint
 from flowvae.inference.objectives.path_gradient import PathTraceELBO
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam
 from flowvae.inference.refinement import RefinedGuide, refine
+from flowvae.inference.schedules import Constant, Cosine, Plateau, ScheduleSpec, Step, WarmupCosine
+from flowvae.inference.stopping import TrainingStopped
+from flowvae.inference.trackers import TensorBoardTracker, Tracker
+from flowvae.inference.training import Training, choose_device
+from flowvae.inference.training_state import best_weights
 
 __all__ = [
     "MODES",
+    "Callback",
     "CompiledTrace_ELBO",
+    "Constant",
+    "Cosine",
     "EagerWarning",
     "FiniteTraceELBO",
     "Fitted",
@@ -22,11 +30,17 @@ __all__ = [
     "GuideSettings",
     "JointAdam",
     "PathTraceELBO",
+    "Plateau",
     "Ramp",
     "RefinedGuide",
     "Replay",
+    "ScheduleSpec",
+    "Step",
+    "TensorBoardTracker",
+    "Tracker",
     "Training",
     "TrainingStopped",
+    "WarmupCosine",
     "best_weights",
     "checkpoint_digest",
     "choose_device",

@@ -1,7 +1,7 @@
-"""Annealing as Pyro handlers: weights on log-densities that change while the training goes on.
+"""Annealing as Pyro handlers: weights on log-densities that change during training.
 
-KL warm-up and tempering are different objectives. Warm-up weighs the latent sites in model and guide alike,
-E_q[log p(x|z) + β (log p(z) − log q(z|x))]; tempering weighs the whole model and leaves the guide alone,
+KL warm-up and tempering are different objectives. Warm-up weights the latent sites in both model and guide,
+E_q[log p(x|z) + β (log p(z) − log q(z|x))]. Tempering weights the whole model but not the guide,
 E_q[β log p(x, z) − log q(z|x)], as in the free energy of Rezende & Mohamed (2015).
 """
 
@@ -18,7 +18,7 @@ __all__ = ["Ramp", "WeighSites", "current", "temper", "weigh_latent"]
 
 
 class Ramp:
-    """A weight that grows linearly from `start` to `end` over `steps` optimization steps; call it for its value.
+    """A weight that grows linearly from `start` to `end` over `steps` optimization steps; calling it returns its value.
 
     >>> ramp = Ramp(steps=10, start=0.0)
     >>> ramp.step = 5
@@ -39,11 +39,11 @@ class Ramp:
 
 
 class WeighSites(Messenger):
-    """Multiply the log-density of the chosen sample sites by a weight that is asked for at every run.
+    """Multiply the log-density of some sample sites by a weight, which is read again in every run.
 
     Args:
-        weight: gives the weight.
-        chosen: says whether a site, given as Pyro's message, is weighed.
+        weight: returns the weight.
+        chosen: whether to weight a site, given as Pyro's message.
     """
 
     def __init__(self, weight: Callable[[], float], chosen: Callable[[Any], bool]) -> None:
@@ -57,9 +57,9 @@ class WeighSites(Messenger):
 
 
 def current(number: Callable[[], float]) -> float | Tensor:
-    """What the number is now, asked for through a Pyro message of type "number".
+    """Read the current value of a number through a Pyro message of type "number".
 
-    A captured program knows by it that the number changes, and makes it an input.
+    The message tells a captured program that the number changes, so it becomes an input.
     """
     return effectful(number, type="number")()
 

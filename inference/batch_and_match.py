@@ -1,4 +1,4 @@
-"""A Gaussian approximation of any differentiable density, fitted by matching scores."""
+"""Batch and match: a Gaussian approximation of a differentiable density, fitted by matching scores."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from flowvae.guides.automatic.constrained import Constrain
 
 __all__ = ["batch_and_match", "maximize_smoothed", "plate_depth", "unconstrained_log_joint"]
 
-DRAWS = 64  # an iteration
+DRAWS = 64  # draws per iteration
 
 
 def batch_and_match(
     log_density: Callable[[Tensor], Tensor], loc: Tensor, scale_tril: Tensor, iterations: int = 100
 ) -> tuple[Tensor, Tensor]:
-    """Fit N(loc, Σ) to an unnormalized density by its scores, from a given start.
+    """Fit N(loc, Σ) to an unnormalized density by matching scores, from given initial values.
 
     Each iteration draws 64 z_b ~ q, computes the scores g_b = ∇ log p(z_b), and moves q to the closed-form minimum of
-    the mismatch between ∇ log q and g on the batch plus a proximity term KL(q_old ‖ q) / λ. It has no step size in
-    the units of z: scales that differ by orders of magnitude, or collinear variables, cost it nothing, and on a
-    Gaussian density it is exact after a few iterations. From a start that is many standard deviations away it creeps,
-    so `maximize_smoothed` first. λ = 64 D for the first half, then over 1, 2, 3, …, so that noise averages out.
+    the mismatch between ∇ log q and g on the batch plus a proximity term KL(q_old ‖ q) / λ. There is no step size in
+    the units of z, so scales that differ by orders of magnitude and collinear variables do not slow it down. On a
+    Gaussian density it is exact after a few iterations. From a start many standard deviations away it is slow, so run
+    `maximize_smoothed` first. λ is 64 D in the first half of the iterations and then 64 D over 1, 2, 3, …, so that
+    noise averages out.
 
     Draws at which the density or its score is not finite are left out of their batch.
 
     Args:
         log_density: log p up to a constant, (S, D) → (S,).
-        loc: start, shape (D,).
-        scale_tril: start, lower triangular, shape (D, D).
-        iterations: how many.
+        loc: initial mean, shape (D,).
+        scale_tril: initial Cholesky factor, lower triangular, shape (D, D).
+        iterations: number of iterations.
 
     Returns:
-        The mean (D,) and the Cholesky factor (D, D) of Σ; float64, as the matrix roots need.
+        The mean (D,) and the Cholesky factor (D, D) of Σ; float64, which the matrix roots need.
 
     References:
         Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei & Saul (2024), "Batch and match: black-box variational
@@ -56,15 +57,15 @@ def batch_and_match(
             (score,) = torch.autograd.grad(density.sum(), leaf)
         good = score.isfinite().all(-1) & density.isfinite()
         if good.sum() < 2:
-            covariance = covariance / 4  # the start reaches where there is no density: come closer
+            covariance = covariance / 4  # the start covers regions without density: shrink it
             continue
         z, score = z[good], score[good].double()
         weight = DRAWS * size / max(1, step - iterations // 2)
         share = weight / (1 + weight)
         z_mean, score_mean = z.mean(0), score.mean(0)
         v = covariance + weight * _covariance(z) + share * torch.outer(loc - z_mean, loc - z_mean)
-        # the positive solution of Σ U Σ + Σ = V for U = weight · cov(score) + share · score_mean score_meanᵀ: in the
-        # units of V's Cholesky factor, in which scores are of one size, for U itself would drown the soft directions
+        # the positive solution of Σ U Σ + Σ = V for U = weight · cov(score) + share · score_mean score_meanᵀ, in units
+        # of V's Cholesky factor, where scores are of similar size; with U itself rounding would hide soft directions
         lower = torch.linalg.cholesky(v)
         scaled = score @ lower
         scaled_mean = scaled.mean(0)
@@ -81,17 +82,17 @@ def batch_and_match(
 
 
 def maximize_smoothed(log_density: Callable[[Tensor], Tensor], loc: Tensor, scale: float, draws: int = 32) -> Tensor:
-    """The location that maximizes E log p(loc + scale ε) over a fixed set of ε ~ N(0, I), by L-BFGS; shape (D,).
+    """Maximize E log p(loc + scale ε) over loc for a fixed set of ε ~ N(0, I), by L-BFGS; returns loc, shape (D,).
 
-    The width keeps it off the infinite peaks that hierarchical models have, where a mode would be sought in vain.
+    The smoothing avoids the infinite peaks of hierarchical models, at which a search for the mode would fail.
     """
     noise = scale * torch.randn(draws, len(loc), dtype=loc.dtype, device=loc.device)
-    best = loc.to(torch.float64, copy=True).requires_grad_()  # steps may be too long for float32
+    best = loc.to(torch.float64, copy=True).requires_grad_()  # steps may overflow float32
     optim = torch.optim.LBFGS([best], max_iter=200, history_size=20, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         value = -log_density(best.to(loc.dtype) + noise).mean()
-        (best.grad,) = torch.autograd.grad(value, best)  # not backward(), which would leave gradients in the model
+        (best.grad,) = torch.autograd.grad(value, best)  # backward() would leave gradients in the model
         return value
 
     with torch.enable_grad():
@@ -108,7 +109,7 @@ def _covariance(x: Tensor) -> Tensor:
 def unconstrained_log_joint(
     model: Callable[..., Any], guide: AutoContinuous, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """Log p(x, z) plus the log-Jacobian of the constraints, as a function of the guide's unconstrained vector.
+    """Return log p(x, z) plus the log-Jacobian of the constraints, as a function of the guide's unconstrained vector.
 
     Args:
         model: the Pyro model of the guide; it must allow plates around it, as vectorized particles do.
@@ -121,7 +122,7 @@ def unconstrained_log_joint(
     """
     kwargs = kwargs or {}
     prototype = dict(guide.prototype_trace.iter_stochastic_nodes())
-    # at the guide's start: prior draws may be impossible further down the model
+    # at the guide's initial values; prior draws may have density zero at later sites
     start = {name: site["value"] for name, site in prototype.items()}
     depth = plate_depth(poutine.condition(model, data=start), *args, **kwargs)
 
@@ -144,7 +145,7 @@ def unconstrained_log_joint(
 
 
 def plate_depth(model: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
-    """How many batch dimensions the plates of a model take; a plate further to the left vectorizes all of it."""
+    """Number of plate dimensions of a model; a plate further to the left vectorizes the whole model."""
     trace = poutine.block(poutine.trace(model).get_trace)(*args, **kwargs)
     sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
     return max((-frame.dim for site in sites for frame in site["cond_indep_stack"] if frame.vectorized), default=0)

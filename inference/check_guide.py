@@ -1,4 +1,4 @@
-"""Whether a guide fits its model: the same latent sites, on the supports that the model gives them in every run."""
+"""Checks that a guide fits its model: the same latent sites, with the same supports in every run."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from flowvae.guides.automatic.supports import is_circular, is_fixed, same_set, s
 
 __all__ = ["NarrowGuideWarning", "check_guide", "check_same_sites", "check_supports", "warn_if_narrow"]
 
-RUNS = 5  # of the model, in which a support that depends on other latents shows
-DRAWS = 200  # of a latent, by which the part of its support that a guide leaves out shows
-LEFT_OUT = 0.01  # share of them; fewer may be at the edge by rounding
+RUNS = 5  # of the model, to detect supports that depend on other latents
+DRAWS = 200  # of a latent, to estimate the part of its support that a guide does not cover
+LEFT_OUT = 0.01  # share of the draws; a smaller one may be due to rounding at the boundary
 
 
 class NarrowGuideWarning(UserWarning):
-    """A guide draws from a part of a latent's support only, so that importance weights say nothing of the rest."""
+    """A guide covers only a part of a latent's support, so importance weights carry no information about the rest."""
 
 
 def check_guide(
     model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> None:
-    """Refuse a guide whose ELBO would be no bound: with other sites than the model, or on other supports.
+    """Check that a guide has the same sites and supports as the model, so that its ELBO is a bound.
 
     Args:
         model: Pyro model.
-        guide: its guide; an automatic one that has run.
+        guide: its guide; an automatic guide must have run once.
         args: arguments of both.
         kwargs: keyword arguments.
 
     Raises:
-        FlowvaeError: for a latent that the guide lacks, or a site that the model lacks; for an automatic guide of
-            Pyro's with local latents of a part of the data, circular latents, or supports that change.
+        FlowvaeError: for a latent that the guide lacks, or a site that the model lacks; for one of Pyro's automatic
+            guides with subsampled local latents, circular latents, or supports that change.
     """
     check_same_sites(model, guide, args, kwargs)
     for part in _prototypes(guide):
         for name, site in part.prototype_trace.iter_stochastic_nodes():
             if isinstance(part, AutoContinuous):  # one vector for all latents
                 check_plates(name, site["cond_indep_stack"])
-            if is_circular(site["fn"]) and not isinstance(part, AutoDelta):  # a point has no density
+            if is_circular(site["fn"]) and not isinstance(part, AutoDelta):  # a point estimate has no density
                 raise FlowvaeError(
-                    f"site {name!r}: {type(part).__name__} takes the circle for the real line, on which its density is "
-                    "not one. Use flowvae.guides.AutoFlow."
+                    f"site {name!r}: {type(part).__name__} treats the circle as the real line, on which its density "
+                    "is not normalized. Use flowvae.guides.AutoFlow."
                 )
     check_supports(model, guide, args, kwargs)
 
@@ -59,7 +59,7 @@ def check_guide(
 def check_same_sites(
     model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> None:
-    """Refuse a guide that has no site for a latent of the model, or a site that is no latent of the model.
+    """Check that model and guide have the same latent sites.
 
     Args:
         model: Pyro model.
@@ -68,7 +68,7 @@ def check_same_sites(
         kwargs: keyword arguments.
 
     Raises:
-        FlowvaeError: for such a site.
+        FlowvaeError: for a latent that the guide lacks, or a site of the guide that is not a latent of the model.
     """
     with poutine.block(), torch.no_grad(), pyro.validation_enabled(False):
         drawn = poutine.trace(guide).get_trace(*args, **kwargs)
@@ -79,7 +79,7 @@ def check_same_sites(
         if name not in given:
             discrete = getattr(site["fn"], "has_enumerate_support", False)
             how = "Sum it out in the model, or use pyro.infer.TraceEnum_ELBO" if discrete else "Add it to the guide"
-            raise FlowvaeError(f"the guide has no site for the latent {name!r}, so that no bound is right. {how}.")
+            raise FlowvaeError(f"the guide has no site for the latent {name!r}, so its ELBO is not a bound. {how}.")
     for name in given:
         if name not in latent:
             what = "is observed in the model" if name in met else "is not in the model"
@@ -92,16 +92,16 @@ def check_supports(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> None:
-    """Refuse supports that change from draw to draw, for those that take the support of one run for all of them.
+    """Check that supports are the same in every draw, for methods that keep the support of their first run.
 
     Args:
         model: Pyro model.
-        guide: one of Pyro's automatic guides that has run (any other passes); none: a sampler, such as NUTS.
+        guide: one of Pyro's automatic guides that has run (others always pass); None: a sampler, such as NUTS.
         args: arguments of both.
         kwargs: keyword arguments.
 
     Raises:
-        FlowvaeError: if there are any.
+        FlowvaeError: for a support that changes.
     """
     parts = _prototypes(guide)
     if guide is not None and not parts:
@@ -126,34 +126,34 @@ def check_supports(
         for name, support in before.items():
             if name not in sites or not same_set(support, support_of(sites[name]["fn"])):
                 raise FlowvaeError(
-                    f"site {name!r}: its support changes with other variables, and {who} takes the support of one run "
-                    "for all. Use flowvae.guides.AutoFlow, or sample a variable on a support that stays the same, such "
-                    "as Uniform(0, 1), and use pyro.deterministic for what is computed from it."
+                    f"site {name!r}: its support depends on other variables, but {who} keeps the support of one run. "
+                    "Use flowvae.guides.AutoFlow, or sample a variable on a fixed support, such as Uniform(0, 1), and "
+                    "compute the rest from it with pyro.deterministic."
                 )
 
 
 def warn_if_narrow(
     model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> None:
-    """Warn of a guide such as `LogNormal` for a latent that is `Normal` in the model.
+    """Warn of a guide with a smaller support than the model, such as `LogNormal` for a `Normal` latent.
 
-    An ELBO stays a bound there, but importance weights estimate the evidence of the guide's part alone, which no
-    diagnostic of the weights shows. It is right where the likelihood is zero elsewhere, so this is no error.
+    The ELBO is still a bound, but importance weights estimate the evidence of the covered part only, and no diagnostic
+    of the weights shows this. It is correct if the likelihood is zero elsewhere, so this is not an error.
     """
     with poutine.block(), torch.no_grad(), pyro.validation_enabled(False):
         drawn = poutine.trace(guide).get_trace(*args, **kwargs)
         met = _latent(poutine.trace(poutine.replay(model, trace=drawn)).get_trace(*args, **kwargs))
         for name, site in _latent(drawn).items():
-            if name not in met or is_circular(site["fn"]) or is_circular(met[name]["fn"]):  # a turn begins anywhere
+            if name not in met or is_circular(site["fn"]) or is_circular(met[name]["fn"]):  # any origin of an angle
                 continue
             try:
                 outside = ~support_of(site["fn"]).check(met[name]["fn"].sample((DRAWS,)))
-            except (NotImplementedError, RuntimeError, ValueError):  # no sampler, or no support
+            except (NotImplementedError, RuntimeError, ValueError):  # no sampler or no support
                 continue
             if (share := outside.double().mean().item()) > LEFT_OUT:
                 warnings.warn(
                     f"site {name!r}: {share:.0%} of the model's prior draws lie outside of the guide's support; the "
-                    "weights leave that part out, and the evidence is too low unless the likelihood is zero there.",
+                    "weights leave this part out, and the evidence is too low unless the likelihood is zero there.",
                     NarrowGuideWarning,
                     stacklevel=5,
                 )
@@ -166,12 +166,12 @@ def _latent(trace: Any) -> dict[str, Any]:
 def _has_bounds(fn: Any) -> bool:
     try:
         return not is_fixed(support_of(fn))
-    except NotImplementedError:  # it has none
+    except NotImplementedError:  # no support is defined
         return False
 
 
 def _prototypes(guide: Any) -> list[AutoGuide]:
-    """The automatic guides of Pyro's in a guide that take the supports of their first run for those of all."""
+    """Pyro's automatic guides within a guide, which keep the supports of their first run."""
     parts = guide.modules() if isinstance(guide, torch.nn.Module) else []
     return [
         part

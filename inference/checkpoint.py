@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, written atomically, that knows when it has been damaged."""
+"""Checkpoints: one safetensors file, written atomically, with a checksum that reveals damage."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from flowvae.core.files import atomic_write
 
 __all__ = ["checkpoint_digest", "history_table", "load_checkpoint", "save_checkpoint"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write tensors and JSON facts as one file; a crash keeps the earlier one.
+    """Write tensors and JSON facts as one file; a crash keeps the previous file.
 
     Args:
         path: the file.
@@ -39,14 +39,14 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_checkpoint` wrote, on the CPU.
+    """Read tensors and facts written by `save_checkpoint`, on the CPU.
 
     Returns:
         Tensors by name, and the facts; "sha256" among them is the checksum of both.
 
     Raises:
         DamagedError: if the file is truncated or altered.
-        FlowvaeError: if it is missing, or another version's.
+        FlowvaeError: if it is missing, or of another version.
     """
     with _opened(path) as file:
         metadata = file.metadata()
@@ -61,10 +61,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def checkpoint_digest(path: Path) -> str:
-    """The checksum that a checkpoint carries: it says which weights there are without reading them.
+    """Return the checksum in a checkpoint, which identifies its weights without reading them.
 
     Raises:
-        DamagedError: if the file is no checkpoint.
+        DamagedError: if the file is not a checkpoint.
         FlowvaeError: if it is missing.
     """
     with _opened(path) as file:
@@ -73,7 +73,7 @@ def checkpoint_digest(path: Path) -> str:
 
 
 def history_table(rows: list[dict[str, float]], best_epoch: int) -> pd.DataFrame:
-    """One row an epoch, and whether its weights were kept."""
+    """Table of the epochs, with a column for whether the weights were kept."""
     history = pd.DataFrame(rows)
     history["kept"] = history["epoch"] == best_epoch
     return history
@@ -82,8 +82,8 @@ def history_table(rows: list[dict[str, float]], best_epoch: int) -> pd.DataFrame
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise FlowvaeError(f"{path}: no such checkpoint; the run has not finished its first epoch, or is not here.")
-    path.open("rb").close()  # a file that may not be read is not damaged: what follows does not tell them apart
+        raise FlowvaeError(f"{path}: no such checkpoint; the run has not finished its first epoch or is elsewhere.")
+    path.open("rb").close()  # raises PermissionError, which safe_open reports as damage
     try:
         with safe_open(path, framework="pt") as file:
             yield file

@@ -1,8 +1,7 @@
-"""Fitting a guide to a Pyro model whose data stay the same from step to step."""
+"""Fitting a guide to a Pyro model with fixed data."""
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -22,27 +21,28 @@ from flowvae.guides.automatic.auto_flow import AutoFlow
 from flowvae.guides.automatic.masks import check_sites
 from flowvae.inference.batch_and_match import batch_and_match, maximize_smoothed, unconstrained_log_joint
 from flowvae.inference.check_guide import check_guide
-from flowvae.inference.fit import TrainingStopped
 from flowvae.inference.objectives.path_gradient import PathTraceELBO
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam, NonFiniteError
+from flowvae.inference.schedules import Cosine
+from flowvae.inference.stopping import TrainingStopped
 
 __all__ = ["GuideFit", "GuideSettings", "fit_autoguide"]
 
 
 @dataclass(frozen=True)
 class GuideSettings:
-    """How a guide is fitted.
+    """Settings of the fit of a guide.
 
     Args:
         steps: optimization steps.
-        learning_rate: Adam's step size at first; it falls to zero along a cosine, which stands in for averaging
-            the last iterates.
-        particles: draws a step.
-        clip: the largest norm of the whole gradient; none: no clipping.
-        path: whether gradients are path derivatives (`PathTraceELBO`) or those of `Trace_ELBO`.
-        units: iterations of `batch_and_match` before the first step, which give an `AutoFlow` its location and
-            the units in which it learns (other guides start where they start); 0: none.
-        vectorize: whether all draws of a step go through the model at once, which the model must allow.
+        learning_rate: Adam's initial step size; it decays to zero along a cosine, which replaces averaging of the last
+            iterates.
+        particles: draws per step.
+        clip: largest norm of the whole gradient; None: no clipping.
+        path: whether to use path derivatives (`PathTraceELBO`) instead of the gradients of `Trace_ELBO`.
+        units: iterations of `batch_and_match` before the first step, which initialize location and scale of an
+            `AutoFlow` (other guides keep their own initial values); 0: none.
+        vectorize: whether to run the model once for all draws of a step, which it must support.
     """
 
     steps: int = 1500
@@ -65,10 +65,10 @@ class GuideSettings:
 
 @dataclass(frozen=True)
 class GuideFit:
-    """What a fit leaves besides the fitted guide.
+    """The result of a fit besides the fitted guide.
 
     Args:
-        losses: negative ELBO of each step in nats, shape (steps,); noisy, from that step's draws.
+        losses: negative ELBO of each step in nats, shape (steps,); noisy estimates from the draws of the step.
         seconds: wall-clock time.
     """
 
@@ -86,24 +86,24 @@ def fit_autoguide(
     seed: int = 0,
     progress: bool = True,
 ) -> GuideFit:
-    """Maximize the ELBO of a guide by SVI: one Adam over model and guide, and a learning rate that falls to zero.
+    """Maximize the ELBO of a guide by SVI, with one Adam over model and guide and a decaying learning rate.
 
-    Two fits under one seed are the same, whatever was drawn before. A guide that has run already goes on from
-    where it is. Threads take turns. Pyro's own autoguides put their parameters into Pyro's global store under their
-    class's name: call `pyro.clear_param_store()` before each of them.
+    The result depends only on the seed and on the guide's current parameters, if it has run before. Threads take turns.
+    Pyro's own autoguides store their parameters in Pyro's global store under the name of their class, so call
+    `pyro.clear_param_store()` before each of them.
 
     Args:
-        model: any Pyro model; its parameters, if it is a module, are learned too.
+        model: any Pyro model; if it is a module, its parameters are learned too.
         guide: its guide, a module.
-        settings: how; none: the defaults.
+        settings: settings of the fit; None: the defaults.
         args: arguments of model and guide, the same at every step.
         kwargs: keyword arguments.
-        seed: decides the start and the noise.
+        seed: decides initial values and noise.
         progress: whether to show a progress bar.
 
     Raises:
-        TrainingStopped: if a loss or gradient is not finite, before it does harm.
-        FlowvaeError: for a guide whose ELBO would be no bound; see `flowvae.inference.check_guide`.
+        TrainingStopped: if a loss or gradient is not finite, before the step is taken.
+        FlowvaeError: for a guide whose ELBO is not a bound; see `flowvae.inference.check_guide`.
     """
     settings, kwargs = settings or GuideSettings(), kwargs or {}
     started = time.perf_counter()
@@ -112,7 +112,7 @@ def fit_autoguide(
     )
     with seeded(derive(seed, "start")):
         fresh = isinstance(guide, AutoGuide) and guide.prototype_trace is None
-        guide(*args, **kwargs)  # autoguides get their parameters here
+        guide(*args, **kwargs)  # autoguides create their parameters here
         with seeded(derive(seed, "check")):
             check_guide(model, guide, args, kwargs)
             check_sites(model, args, kwargs, guide, gradients=True)
@@ -126,22 +126,21 @@ def fit_autoguide(
                 loc = maximize_smoothed(log_joint, loc, guide.init_scale)
                 layer.restart(*batch_and_match(log_joint, loc, scale_tril, settings.units))
     pair = nn.ModuleDict({"guide": guide} | ({"model": model} if isinstance(model, nn.Module) else {}))
-    pair.zero_grad()  # what others left there is no part of the first step
+    pair.zero_grad()  # gradients from earlier work must not enter the first step
     optim = JointAdam(pair.named_parameters(), settings.learning_rate, settings.clip)
     svi = SVI(model, guide, optim, loss)
     losses = torch.empty(settings.steps, dtype=torch.float64)
     with seeded(derive(seed, "noise")), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Encountered NaN")  # FiniteTraceELBO raises instead
         for step in (bar := tqdm(range(settings.steps), unit="step", disable=None if progress else True)):
-            for group in optim.adam.param_groups:
-                group["lr"] = 0.5 * settings.learning_rate * (1 + math.cos(math.pi * step / settings.steps))
-            # Pyro's checks find a model's mistakes in its first step; after it they only cost time
+            optim.learning_rate = settings.learning_rate * Cosine().multiplier(step, settings.steps, [])
+            # Pyro's validation finds errors of a model in its first step; later it only costs time
             try:
                 with pyro.validation_enabled(step == 0):
                     losses[step] = svi.step(*args, **kwargs)
             except NonFiniteError as error:
                 raise TrainingStopped(
-                    f"step {step}: {error}; nothing was stepped, and the guide is as after the step before. Try a "
+                    f"step {step}: {error}; the step was not taken, and the guide is that of the step before. Try a "
                     "lower learning_rate, or another init_loc_fn or init_scale of the guide."
                 ) from None
             if step % 100 == 99:
@@ -151,5 +150,5 @@ def fit_autoguide(
 
 
 def _one_by_one(log_density: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The same function of (S, D), called for one row at a time."""
+    """Evaluate a function of (S, D) one row at a time."""
     return lambda z: torch.cat([log_density(row) for row in z.split(1)])

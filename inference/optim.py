@@ -1,4 +1,4 @@
-"""Adam over all parameters at once, behind Pyro's optimizer interface, and a loss that refuses to be NaN."""
+"""A joint Adam with Pyro's optimizer interface, and an ELBO that raises if it is not finite."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ __all__ = ["FiniteTraceELBO", "JointAdam", "NonFiniteError"]
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or a gradient is NaN or infinite; nothing has been stepped."""
+    """A loss or a gradient is NaN or infinite; the step was not taken."""
 
 
 class JointAdam(PyroOptim):
-    """One torch Adam for every parameter, with clipping by the norm of the whole gradient.
+    """One torch Adam for all parameters, with clipping by the norm of the whole gradient.
 
-    Pyro's own optimizers hold one torch optimizer a tensor, clip each tensor by itself, and spend most of a
-    small model's step on that.
+    Pyro's own optimizers use one torch optimizer per tensor and clip each tensor separately, which takes most of the
+    time of a step of a small model.
 
     Args:
         parameters: names and parameters, in a fixed order.
         learning_rate: Adam's step size.
-        clip: the largest norm that the gradient keeps; None: no clipping.
-        decay: gives the decoupled weight decay (Loshchilov & Hutter 2019) of a parameter, by its name.
+        clip: largest norm of the gradient; None: no clipping.
+        decay: function that returns the decoupled weight decay of a parameter.
+
+    References:
+        Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization".
     """
 
     def __init__(
@@ -38,13 +41,13 @@ class JointAdam(PyroOptim):
         parameters: Iterable[tuple[str, nn.Parameter]],
         learning_rate: float,
         clip: float | None = None,
-        decay: Callable[[str], float] = lambda name: 0.0,
+        decay: Callable[[nn.Parameter], float] = lambda parameter: 0.0,
     ) -> None:
         self.parameters = dict(parameters)
         self._own = set(self.parameters.values())
         groups: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in self.parameters.items():
-            groups.setdefault(decay(name), []).append(parameter)
+        for parameter in self.parameters.values():
+            groups.setdefault(decay(parameter), []).append(parameter)
         self.adam = torch.optim.AdamW(
             [{"params": params, "weight_decay": value} for value, params in groups.items()],
             lr=learning_rate,
@@ -58,12 +61,12 @@ class JointAdam(PyroOptim):
 
         Raises:
             NonFiniteError: before the step, if the gradient is not finite.
-            FlowvaeError: for a parameter that is none of its own.
+            FlowvaeError: for a parameter that belongs to neither module.
         """
         if foreign := [p for p in params if p not in self._own]:
             raise FlowvaeError(
-                f"a parameter of shape {tuple(foreign[0].shape)} belongs neither to the model nor to the guide as a "
-                "module, so it would never be trained; make it an nn.Parameter of one of them, or use pyro.optim and "
+                f"a parameter of shape {tuple(foreign[0].shape)} belongs neither to the model nor to the guide (as "
+                "modules), so it would not be trained; make it an nn.Parameter of one of them, or use pyro.optim and "
                 "your own SVI."
             )
         with_gradient = [p for p in self.parameters.values() if p.grad is not None]
@@ -72,9 +75,19 @@ class JointAdam(PyroOptim):
         length = norm.item()
         if not math.isfinite(length):
             raise NonFiniteError(f"the norm of the gradient is {length}")
-        if self.clip is not None and length > self.clip - 1e-5:  # the rounding that torch's clipping allows for
+        if self.clip is not None and length > self.clip - 1e-5:  # tolerance of torch's clipping
             torch.nn.utils.clip_grads_with_norm_(with_gradient, self.clip, norm)
         self.adam.step()
+
+    @property
+    def learning_rate(self) -> float:
+        """Adam's step size."""
+        return float(self.adam.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        for group in self.adam.param_groups:
+            group["lr"] = value
 
     def state(self) -> dict[str, Tensor]:
         """Adam's moments and step counts, by parameter and kind."""
@@ -82,7 +95,7 @@ class JointAdam(PyroOptim):
         return {f"{names[p]}/{kind}": value for p, kinds in self.adam.state.items() for kind, value in kinds.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` gave."""
+        """Continue from what `state` returned."""
         self.adam.state.clear()
         for key, value in state.items():
             name, _, kind = key.rpartition("/")
@@ -90,7 +103,7 @@ class JointAdam(PyroOptim):
 
 
 class FiniteTraceELBO(Trace_ELBO):
-    """`Trace_ELBO` that raises where Pyro's only warns and lets the optimizer step."""
+    """`Trace_ELBO` that raises if the loss is not finite, where Pyro only warns."""
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """The loss in nats, with gradients left in the parameters.

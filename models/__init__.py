@@ -1,6 +1,6 @@
-"""Pyro models: the VAE, flows and autoregressive models of data, other priors, and small models that teach.
+"""Pyro models: the VAE, flows and autoregressive models of data, priors, likelihoods, and small example models.
 
-Models that teach hold their data and are called without arguments, so that any Pyro guide fits them:
+Example models hold their data and are called without arguments, so that any Pyro guide works with them:
 `AutoNormal(EightSchools())`.
 """
 
@@ -26,8 +26,17 @@ from flowvae.models.likelihoods.autoregressive_likelihoods import (
     AutoregressiveLogisticMixture,
     default_autoregressive_likelihood,
 )
+from flowvae.models.likelihoods.bernoulli import BernoulliLikelihood
+from flowvae.models.likelihoods.binomial import BinomialLikelihood
+from flowvae.models.likelihoods.categorical import CategoricalLikelihood
 from flowvae.models.likelihoods.discretized import DiscretizedLogisticMixture
-from flowvae.models.priors.priors import Mixture, PriorSpec, StandardNormal, check_prior, warn_if_improper
+from flowvae.models.likelihoods.gaussian import GaussianLikelihood
+from flowvae.models.likelihoods.likelihood import Likelihood
+from flowvae.models.likelihoods.poisson import PoissonLikelihood
+from flowvae.models.priors.checks import check_prior, warn_if_improper
+from flowvae.models.priors.latent_variable import LatentVariablePrior
+from flowvae.models.priors.mixture import Mixture
+from flowvae.models.priors.standard_normal import StandardNormal
 from flowvae.models.vae import VAE
 
 __all__ = [
@@ -43,6 +52,9 @@ __all__ = [
     "AutoregressiveLogisticMixture",
     "AutoregressiveModel",
     "Banana",
+    "BernoulliLikelihood",
+    "BinomialLikelihood",
+    "CategoricalLikelihood",
     "DequantizedFlow",
     "DiscretizedLogisticMixture",
     "EightSchools",
@@ -50,12 +62,15 @@ __all__ = [
     "FlowModel",
     "Funnel",
     "Garch11",
+    "GaussianLikelihood",
+    "LatentVariablePrior",
+    "Likelihood",
     "LinearGaussian",
     "LinearRegression",
     "Mixture",
     "OrderedMixture",
     "OrderedNormal",
-    "PriorSpec",
+    "PoissonLikelihood",
     "StandardNormal",
     "check_prior",
     "default_autoregressive_likelihood",

@@ -1,4 +1,4 @@
-"""An autoregressive model of data as a Pyro model: no latent, an exact likelihood."""
+"""Autoregressive models of data as Pyro models, with an exact likelihood."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.data import Dataset
@@ -17,39 +17,43 @@ from flowvae.models.likelihoods.autoregressive_likelihoods import (
     AutoregressiveLikelihoodSpec,
     default_autoregressive_likelihood,
 )
-from flowvae.networks import MADE, CausalNetwork, CausalSpec, declare_parameters, in_eval_mode
+from flowvae.networks import MADE, CausalNetwork, CausalSpec, check_event_shape, declare_parameters, in_eval_mode
 
 __all__ = ["Autoregressive", "AutoregressiveModel"]
 
 
 class AutoregressiveModel(nn.Module):
-    """x ~ Π_i p(x_i | x_1, …, x_{i−1}), independently for every datum.
+    """x ~ Π_i p(x_i | x_1, …, x_{i−1}), independently for every data point, its values in raster order.
 
-    Its site is "x", of event shape (D,), in a plate "data". There is no latent, so the ELBO with an empty
-    guide is log p(x) itself, and SVI is maximum likelihood:
+    Its site is "x", of the event shape of the data, in a plate "data". There is no latent variable, so the ELBO with an
+    empty guide is log p(x) itself, and SVI is maximum likelihood:
 
-        fit(model, NoGuide(), data.train, data.valid, Inference(validation_draws=1))
+        fit(model, NoGuide(), data.train, data.valid, Training(validation_draws=1))
 
     Args:
         network: gives the parameters of all D conditionals in one pass.
         head: the family of the conditionals.
+        shape: event shape of the data.
 
     References:
         Germain et al. (2015); van den Oord et al. (2016); see the networks.
     """
 
-    def __init__(self, network: CausalNetwork, head: AutoregressiveLikelihood) -> None:
+    def __init__(self, network: CausalNetwork, head: AutoregressiveLikelihood, shape: Size) -> None:
         super().__init__()
         if network.parameters_each != head.parameters_each:
             raise FlowvaeError(
-                f"the network gives {network.parameters_each} parameters a value and the head takes "
+                f"the network gives {network.parameters_each} parameters per value and the head takes "
                 f"{head.parameters_each}; build the network with parameters = {head.parameters_each}."
             )
         self.network = network
         self.head = head
+        self.shape = Size(shape)
 
-    def forward(self, x: Tensor | None = None, size: int | None = None, context: Tensor | None = None) -> Tensor:
-        """The model: observes x of shape (N, D), or generates `size` new data; context (N, C) if it takes one.
+    def forward(self, x: Tensor | None = None, c: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Run the model: observe x of shape (N, *shape), or generate `size` new data points.
+
+        A conditional model takes c of shape (N, C).
 
         Raises:
             FlowvaeError: if neither is given, or x has another shape or values outside the support.
@@ -57,45 +61,45 @@ class AutoregressiveModel(nn.Module):
         if x is not None:
             self._check(x)
         declare_parameters("model", self)
-        with pyro.plate("data", batch_size(x, size, self, self.network.features)):
-            return pyro.sample("x", self.distribution(context), obs=x)
+        with pyro.plate("data", batch_size(x, size, self, self.shape, c)):
+            return pyro.sample("x", self.distribution(c), obs=x)
 
-    def distribution(self, context: Tensor | None = None) -> AutoregressiveDistribution:
-        """p(x | context), batch shape that of the context, event shape (D,)."""
-        return AutoregressiveDistribution(self.network, self.head, context)
+    def distribution(self, c: Tensor | None = None) -> AutoregressiveDistribution:
+        """Return p(x given c), with the batch shape of the condition and the event shape of the data."""
+        return AutoregressiveDistribution(self.network, self.head, self.shape, c)
 
-    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Exact log p(x) in nats, (..., D) → (...): a log-probability for counts, a log-density for real data.
+    def log_prob(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """Compute the exact log p(x) in nats, (..., *shape) → (...).
+
+        It is a log-probability for counts, and a log-density for real data.
 
         Raises:
             FlowvaeError: for another shape or values outside the support.
         """
         self._check(x)
-        return self.distribution(context).log_prob(x)
+        return self.distribution(c).log_prob(x)
 
     @in_eval_mode
-    def sample(self, size: int, context: Tensor | None = None, progress: bool = True) -> Tensor:
-        """New data (size, D) by ancestral sampling: D passes of the network, without a gradient.
+    def sample(self, size: int, c: Tensor | None = None, progress: bool = True) -> Tensor:
+        """Draw new data (size, *shape) by ancestral sampling: one network pass per value, without a gradient.
 
         Args:
-            size: how many.
-            context: shape (C,) for all or (size, C), if the model takes one.
+            size: number of data points.
+            c: condition of shape (C,) for all or (size, C), if the model takes one.
             progress: whether to show a progress bar.
 
         Raises:
-            FlowvaeError: for a size below 1, or contexts of another number.
+            FlowvaeError: for a size below 1, or another number of conditions.
         """
         if size < 1:
             raise FlowvaeError(f"size = {size}: must be 1 or more.")
-        if context is not None and context.ndim > 1 and context.shape[:-1] != (size,):
-            raise FlowvaeError(f"context: shape {tuple(context.shape)} for size = {size}; must be (C,) or ({size}, C).")
-        joint = self.distribution(context)
-        return joint.expand(torch.Size((size,))).sample(progress=progress)
+        if c is not None and c.ndim > 1 and c.shape[:-1] != (size,):
+            raise FlowvaeError(f"c: shape {tuple(c.shape)} for size = {size}; must be (C,) or ({size}, C).")
+        joint = self.distribution(c)
+        return joint.expand(Size((size,))).sample(progress=progress)
 
     def _check(self, x: Tensor) -> None:
-        features = self.network.features
-        if x.shape[-1:] != (features,):
-            raise FlowvaeError(f"x: shape {tuple(x.shape)}; must be (N, {features}), as the model was built.")
+        check_event_shape("x", x, self.shape)
         bad = self.head.likelihood.violations(x) | ~torch.isfinite(x)
         if bad.any():
             raise FlowvaeError(
@@ -110,18 +114,18 @@ class Autoregressive:
 
     Args:
         network: MADE, WaveNet or PixelCNN.
-        head: the family of the conditionals; none: the one that fits the data's likelihood.
+        head: the family of the conditionals; None: the one that fits the data's likelihood.
     """
 
     network: CausalSpec = field(default_factory=MADE)
     head: AutoregressiveLikelihoodSpec | None = None
 
     def build(self, data: Dataset, context: int = 0) -> AutoregressiveModel:
-        """The model of these data, given a context (..., C) if C is not zero.
+        """Build the model of a data set, given a condition of size `context` (0: none).
 
         Raises:
-            FlowvaeError: if the head is for other numbers, or the network needs images and the data are none.
+            FlowvaeError: if the head does not fit the data, or the network needs images and the data are not images.
         """
         head = (self.head or default_autoregressive_likelihood(data.likelihood)).build(data.likelihood, data.train)
-        network = self.network.network(data.features, head.parameters_each, context, data.image_shape)
-        return AutoregressiveModel(network, head)
+        network = self.network.build(data.shape, head.parameters_each, context)
+        return AutoregressiveModel(network, head, data.shape)

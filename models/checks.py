@@ -1,27 +1,27 @@
-"""The data of a model: those that it holds, checked once, and those that it observes or generates in a call."""
+"""Checks of a model's data: those that it holds, and those that it observes or generates in a call."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from flowvae.core.errors import FlowvaeError, one_line
-from flowvae.networks import check_rows
+from flowvae.networks import check_data
 
 __all__ = ["as_observations", "batch_size"]
 
 
 def as_observations(owner: object, name: str, values: Any, dims: int = 1, above: float = -float("inf")) -> Tensor:
-    """Data as a tensor of reals: a floating-point tensor keeps its dtype, anything else takes torch's default.
+    """Convert data to a floating-point tensor, which keeps its dtype; other data get torch's default dtype.
 
     Args:
         owner: the model, for the message.
-        name: of the data in that model.
+        name: name of the data in that model.
         values: a tensor, an array or a list.
-        dims: how many axes the data have.
-        above: all values are finite and greater than this.
+        dims: number of axes of the data.
+        above: all values must be finite and greater than this.
 
     Raises:
         FlowvaeError: for another number of axes, no values at all, or values out of range.
@@ -41,20 +41,28 @@ def as_observations(owner: object, name: str, values: Any, dims: int = 1, above:
     return data.detach()
 
 
-def batch_size(x: Tensor | None, size: int | None, model: nn.Module, columns: int | None = None) -> int:
-    """The number of data that a model observes or generates.
+def batch_size(
+    x: Tensor | None, size: int | None, model: nn.Module, shape: Size | int | None = None, c: Tensor | None = None
+) -> int:
+    """Determine the number of data points that a model observes or generates.
 
     Args:
-        x: data, shape (N, D), of the type of the model's parameters.
-        size: how many are generated, if there are no data.
+        x: data, shape (N, *shape), of the dtype of the model's parameters.
+        size: number of data points to generate, if there are no data.
         model: the model.
-        columns: D; None: any.
+        shape: event shape of the data; None: any.
+        c: condition, shape (N, C), which also determines the number.
 
     Raises:
-        FlowvaeError: if neither data nor a size are given, or for data of another shape or type.
+        FlowvaeError: if none of these is given, or for data of another shape or type.
     """
     if x is not None:
-        return len(check_rows("x", x, columns, model))
+        rows = len(check_data("x", x, shape, model))
+        if c is not None and len(c) != rows:
+            raise FlowvaeError(f"c: {len(c)} conditions for {rows} data points; give one condition for each.")
+        return rows
+    if c is not None:
+        return len(c)
     if size is None:
-        raise FlowvaeError("model(x=None, size=None): give data x to observe, or a size to generate.")
+        raise FlowvaeError("model(): give data x to observe, conditions c, or size, the number of points to generate.")
     return size

@@ -1,4 +1,4 @@
-"""A flow as the model of counts, made continuous by noise."""
+"""Flows as models of counts, made continuous by noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
-from torch import Tensor
+from torch import Size, Tensor
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
 from flowvae.core.errors import FlowvaeError, check_int_value
@@ -22,14 +22,14 @@ __all__ = ["DequantizedDensity", "DequantizedFlow"]
 
 
 class DequantizedDensity(TorchDistribution):
-    """Counts x next to a noise u: the density p_v(x + u) of a continuous v, event shape (D,).
+    """The density p_v(x + u) of a continuous v, as a function of counts x and noise u.
 
-    Over x and u ∈ [0, 1)^D together it is one distribution: x = ⌊v⌋, u = v − ⌊v⌋. Given u alone it is not
-    normalized over x, so it scores and does not sample.
+    Jointly over x and u ∈ [0, 1)^D it is one distribution: x = ⌊v⌋, u = v − ⌊v⌋. Given u alone it is not
+    normalized over x, so it has a log-density but no sampler.
 
     Args:
         continuous: the distribution of v.
-        noise: u, shape (..., D).
+        noise: u, shape (..., *event shape).
         total: the largest count.
     """
 
@@ -39,25 +39,26 @@ class DequantizedDensity(TorchDistribution):
         self.continuous = continuous
         self.noise = noise
         self.total = total
-        super().__init__(noise.shape[:-1], noise.shape[-1:], validate_args=False)
+        batch = noise.ndim - len(continuous.event_shape)
+        super().__init__(noise.shape[:batch], noise.shape[batch:], validate_args=False)
 
     @property
     def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.integer_interval(0, self.total), 1)
+        return constraints.independent(constraints.integer_interval(0, self.total), len(self.event_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log p_v(value + u) in nats; value of shape (..., D)."""
+        """Compute log p_v(value + u) in nats; value of shape (..., *event shape)."""
         return self.continuous.log_prob(value + self.noise)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> DequantizedDensity:
-        """The same with its batch shape expanded."""
-        return DequantizedDensity(self.continuous, self.noise.expand(*batch_shape, self.noise.shape[-1]), self.total)
+        """Expand the batch shape."""
+        return DequantizedDensity(self.continuous, self.noise.expand(*batch_shape, *self.event_shape), self.total)
 
 
 class DequantizedFlow(FlowModel):
-    """Counts x = ⌊v⌋ with v = T(u) a flow: sites "noise" and "x", of event shape (D,), in a plate "data".
+    """Counts x = ⌊v⌋ with v = T(u) a flow: sites "noise" and "x", of the event shape, in a plate "data".
 
-    The probability of a datum is an integral over its cell,
+    The probability of a data point is an integral over its cell,
 
         P(x) = ∫_{[0,1)^D} p_v(x + noise) d noise,
 
@@ -68,15 +69,15 @@ class DequantizedFlow(FlowModel):
       as K grows (Burda et al. 2016);
     - `UniformNoise` is the guide of uniform dequantization, `FlowNoise` that of variational dequantization.
 
-    Nothing else is approximate: the logit's Jacobian is in p_v. With alpha = 0 the P(x) of all count vectors
+    Nothing else is approximate; p_v includes the logit's Jacobian. With alpha = 0 the P(x) of all count vectors
     sum to 1. With alpha > 0 they sum to the mass that the flow gives to [0, total + 1)^D, which is below 1: bits/dim
-    are then a valid, and slightly too long, code length.
+    are then a valid but slightly too long code length.
 
     Args:
-        transform: a lazy transform in logit space whose call is the *normalizing* direction.
-        features: D.
+        transform: a lazy transform of rows (..., D) in logit space whose call is the *normalizing* direction.
+        shape: event shape of the data, of D values; or D itself, for (D,).
         total: the largest count.
-        alpha: of `Logit`.
+        alpha: setting of `Logit`.
 
     References:
         Theis, van den Oord & Bethge (2016), "A note on the evaluation of generative models"; Ho et al. (2019).
@@ -85,14 +86,14 @@ class DequantizedFlow(FlowModel):
         FlowvaeError: for a total below 1, an alpha outside [0, 0.5), or data that are not counts from 0 to total.
     """
 
-    def __init__(self, transform: LazyTransform, features: int, total: int, alpha: float = 0.05) -> None:
+    def __init__(self, transform: LazyTransform, shape: Size | int, total: int, alpha: float = 0.05) -> None:
         check_int_value("DequantizedFlow.total", total)
-        super().__init__(LazyComposedTransform(Logit(total, alpha), transform), features)
+        super().__init__(LazyComposedTransform(Logit(total, alpha), transform), shape)
         self.total = total
         self.alpha = alpha
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
-        """The model: observes counts x of shape (N, D), or generates `size` new data.
+        """Run the model: observe counts x of shape (N, *shape), or generate `size` new data points.
 
         Observing, the noise is a latent variable; generating, v is drawn and x = ⌊v⌋ follows from it.
 
@@ -100,20 +101,21 @@ class DequantizedFlow(FlowModel):
             FlowvaeError: if neither is given, or for data of another shape or type, or that are not counts.
         """
         declare_parameters("model", self)
-        with pyro.plate("data", batch_size(x, size, self, self.features)):
+        with pyro.plate("data", batch_size(x, size, self, self.shape)):
             continuous = to_pyro(self.flow())
             if x is None:
-                return pyro.deterministic("x", self._count(pyro.sample("v", continuous)), event_dim=1)
+                return pyro.deterministic("x", self._count(pyro.sample("v", continuous)), event_dim=len(self.shape))
             self._check(x)
-            noise = pyro.sample("noise", dist.Uniform(torch.zeros_like(x), torch.ones_like(x)).to_event(1))
+            uniform = dist.Uniform(torch.zeros_like(x), torch.ones_like(x)).to_event(len(self.shape))
+            noise = pyro.sample("noise", uniform)
             return pyro.sample("x", DequantizedDensity(continuous, noise, self.total), obs=x)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The base point u = T⁻¹(x + ½) of the middle of each cell, shape (..., D)."""
+        """Compute the base point u = T⁻¹(x + ½) of the middle of each cell, (..., *shape) → (..., D)."""
         return super().encode(x + 0.5)
 
     def decode(self, u: Tensor) -> Tensor:
-        """The counts that u stands for, shape (..., D)."""
+        """Compute the counts of the cell that contains T(u), (..., D) → (..., *shape)."""
         return self._count(super().decode(u))
 
     def _count(self, v: Tensor) -> Tensor:

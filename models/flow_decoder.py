@@ -1,60 +1,69 @@
-"""A flow inside the decoder: what a flow prior is, told the other way round."""
+"""A flow inside the decoder, the equivalent form g∘T of a flow prior."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from zuko.lazy import LazyTransform
 
 from flowvae.core.errors import FlowvaeError, shown
-from flowvae.flows import FlowSpec
+from flowvae.core.parts import NetworkSpec
+from flowvae.flows import CouplingNSF, FlowSpec
 from flowvae.flows.spec import warn_if_slow
-from flowvae.networks import MLP
+from flowvae.networks import MLP, as_network
 
 __all__ = ["FlowDecoder"]
 
 
 @dataclass(frozen=True)
-class FlowDecoder:
-    """g ∘ T: a flow in its generative direction u → z, then a network z → x.
+class FlowDecoder(NetworkSpec, name="flow-decoder"):
+    """g∘T: a flow in its generative direction u → z, then a network z → x.
 
-    With N(0, I) as prior of u this is the same generative model as the prior T_#N with the decoder g; what differs is
-    the guide, which is Gaussian in u and not in z (Chen et al. 2017). Every step of the training draws through T, so
-    a family that is cheap in this direction belongs here: coupling, or `Inverse` of an autoregressive flow.
+    With N(0, I) as prior of u this is the same generative model as the prior T_#N with the decoder g. Only the guide
+    differs: it is Gaussian in u and not in z (Chen et al. 2017). Every training step evaluates T, so choose a family
+    that is cheap in this direction: coupling, or `Inverse` of an autoregressive flow.
 
     Args:
-        flow: T.
-        mlp: g.
+        flow: T. It acts on flat codes; an image flow treats them as images of the shape `inputs`.
+        network: g, settings of a network or an `nn.Module`. It reads the condition, if there is one; T does not.
+
+    Raises:
+        FlowvaeError: for a flow whose draws have no gradient, or if `network` is not a network.
 
     References:
         Chen, Kingma, Salimans, Duan, Dhariwal, Schulman, Sutskever & Abbeel (2017), "Variational Lossy Autoencoder".
     """
 
-    flow: FlowSpec
-    mlp: MLP = field(default_factory=MLP)
+    flow: FlowSpec = field(default_factory=CouplingNSF)
+    network: NetworkSpec = field(default_factory=MLP)
 
     def __post_init__(self) -> None:
         if not isinstance(self.flow, FlowSpec):
             raise FlowvaeError(f"FlowDecoder.flow = {shown(self.flow)}: must be a flow, such as CouplingNSF().")
-        if "posterior" not in self.flow.roles:  # what a guide needs, a decoder needs: draws with a gradient
+        if "posterior" not in self.flow.roles:  # a decoder needs what a guide needs: draws with a gradient
             raise FlowvaeError(f"FlowDecoder.flow = {shown(self.flow)}: cannot be in a decoder: {self.flow.why_not}.")
-        if not isinstance(self.mlp, MLP):
-            raise FlowvaeError(f"FlowDecoder.mlp = {shown(self.mlp)}: must be an MLP object.")
+        object.__setattr__(self, "network", as_network("FlowDecoder.network", self.network))
 
-    def network(self, inputs: int, outputs: int) -> nn.Module:
-        """The decoder, (..., inputs) → (..., outputs)."""
-        warn_if_slow(self.flow, inputs, "in a decoder")
-        # the network first: from the same random numbers it starts as it would without the flow
-        network = self.mlp.network(inputs, outputs)
-        return _ThroughFlow(self.flow.transform(inputs), network)
+    def build(self, inputs: Size, outputs: Size | None = None, context: int = 0) -> nn.Module:
+        features = math.prod(inputs)
+        warn_if_slow(self.flow, features, "in a decoder")
+        # built first, so that its initial weights are the same with and without the flow
+        network = self.network.build(inputs, outputs, context)
+        transform = self.flow.transform(inputs if self.flow.shaped else features)  # type: ignore[arg-type]
+        return _ThroughFlow(transform, network, Size(inputs))
 
 
 class _ThroughFlow(nn.Module):
-    def __init__(self, transform: LazyTransform, network: nn.Module) -> None:
+    def __init__(self, transform: LazyTransform, network: nn.Module, inputs: Size) -> None:
         super().__init__()
         self.transform = transform
         self.network = network
+        self.inputs = inputs
 
-    def forward(self, u: Tensor) -> Tensor:
-        return self.network(self.transform().inv(u))
+    def forward(self, u: Tensor, *condition: Tensor) -> Tensor:
+        if len(self.inputs) == 1:
+            return self.network(self.transform().inv(u), *condition)
+        z = self.transform().inv(u.flatten(-len(self.inputs)))
+        return self.network(z.reshape(u.shape), *condition)

@@ -1,12 +1,14 @@
-"""A normalizing flow as the model of the data themselves."""
+"""Normalizing flows as models of data."""
 
 from __future__ import annotations
 
+import math
+
 import pyro
 import torch
-from torch import Tensor, nn
-from torch.distributions import Transform
-from zuko.lazy import Flow, LazyTransform
+from torch import Size, Tensor, nn
+from torch.distributions import ReshapeTransform, Transform
+from zuko.lazy import Flow, LazyComposedTransform, LazyTransform, UnconditionalTransform
 
 from flowvae.core.errors import FlowvaeError, shown
 from flowvae.flows.pyro_adapter import to_pyro
@@ -18,51 +20,54 @@ __all__ = ["FlowModel"]
 
 
 class FlowModel(nn.Module):
-    """x = T(u), u ~ N(0, I), independently for every datum: site "x", of event shape (D,), in a plate "data".
+    """x = T(u), u ~ N(0, I), independently for every data point: site "x", of the event shape, in a plate "data".
 
-    It has no latent variable. log p(x) = log N(T⁻¹(x)) + log|det ∂T⁻¹/∂x| is *exact*, in nats, and SVI with
-    `NoGuide` maximizes it: maximum likelihood. u is as large as x, for a bijection reduces nothing; it is
-    "latent" in name only.
+    There is no latent variable. log p(x) = log N(T⁻¹(x)) + log|det ∂T⁻¹/∂x| is *exact*, in nats, and SVI with
+    `NoGuide` maximizes it: maximum likelihood. u has as many values as x, since T is a bijection.
 
     Args:
-        transform: a lazy transform whose call is the *normalizing* direction x → u, such as a spec's
-            `transform(features)`.
-        features: D.
+        transform: a lazy transform of rows (..., D) whose call is the *normalizing* direction x → u, such as a spec's
+            `transform(D)`.
+        shape: event shape of the data, of D values, which are flattened before the transform; or D itself, for (D,).
 
     References:
         Papamakarios et al. (2021), "Normalizing Flows for Probabilistic Modeling and Inference".
     """
 
-    def __init__(self, transform: LazyTransform, features: int) -> None:
+    def __init__(self, transform: LazyTransform, shape: Size | int) -> None:
         super().__init__()
-        self.features = features
-        self.flow = Flow(transform, standard_normal(features))
+        self.shape = Size((shape,)) if isinstance(shape, int) else Size(shape)
+        self.features = math.prod(self.shape)
+        if len(self.shape) > 1:
+            flatten = UnconditionalTransform(ReshapeTransform, self.shape, Size((self.features,)))
+            transform = LazyComposedTransform(flatten, transform)
+        self.flow = Flow(transform, standard_normal(self.features))
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
-        """The model: observes x of shape (N, D), or generates `size` new data.
+        """Run the model: observe x of shape (N, *shape), or generate `size` new data points.
 
         Raises:
             FlowvaeError: if neither is given, or for data of another shape or type.
         """
         declare_parameters("model", self)
-        with pyro.plate("data", batch_size(x, size, self, self.features)):
+        with pyro.plate("data", batch_size(x, size, self, self.shape)):
             return pyro.sample("x", to_pyro(self.flow()), obs=x)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The base point u = T⁻¹(x) of each datum, shape (..., D)."""
+        """Compute the base point u = T⁻¹(x) of each data point, (..., *shape) → (..., D)."""
         return self._transform()(x)
 
     def decode(self, u: Tensor) -> Tensor:
-        """The datum x = T(u) of each base point, shape (..., D)."""
+        """Compute the data point x = T(u) of each base point, (..., D) → (..., *shape)."""
         return self._transform().inv(u)
 
     @torch.no_grad()
     @in_eval_mode
     def generate(self, size: int, temperature: float = 1.0) -> Tensor:
-        """New data (size, D), from u ~ N(0, temperature² I).
+        """Draw new data (size, *shape), from u ~ N(0, temperature² I).
 
-        Below 1 the draws stay nearer to the mode, in variety as in quality (Kingma & Dhariwal 2018); only at 1 are they
-        draws from the model.
+        A temperature below 1 gives draws nearer to the mode, of less variety and higher quality (Kingma & Dhariwal
+        2018); only a temperature of 1 gives draws from the model.
 
         Raises:
             FlowvaeError: for a temperature that is not a positive number.

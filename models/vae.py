@@ -5,71 +5,129 @@ from __future__ import annotations
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from zuko.lazy import LazyDistribution
 
-from flowvae.data.likelihoods import Likelihood
+from flowvae.core.errors import FlowvaeError
+from flowvae.core.parts import Condition
 from flowvae.flows.pyro_adapter import to_pyro
 from flowvae.models.checks import batch_size
-from flowvae.networks import check_rows, declare_parameters, in_eval_mode
+from flowvae.networks import check_data, declare_parameters, fold, in_eval_mode
 
 __all__ = ["VAE"]
 
 
 class VAE(nn.Module):
-    """z ~ p(z), x ~ p(x | decoder(z)), independently for every datum.
+    """z ~ p(z), x ~ p(x given decoder(z)), independently for every data point; or all of it given a condition c.
 
-    Its sites are "z", of event shape (latent,), and "x", of event shape (D,), in a plate "data".
+    Its sites are "z", of event shape (D,), and "x", of the event shape of the data, in a plate "data". A prior with
+    latent variables of its own has sites before "z".
 
     Args:
-        prior: a lazy distribution over the latent, such as a spec's `build(latent)`.
-        decoder: a network (..., latent) → (..., D).
-        likelihood: the distribution over x that the decoder's outputs parametrize.
+        prior: a lazy distribution over codes (..., D), such as a spec's `build(D)`.
+        decoder: a network (N, D) → (N, *parameter shape), or (N, *latent) → … where `latent` is a shape.
+        likelihood: the lazy distribution over x that the decoder's outputs parametrize.
+        condition: which parts read a condition; None: no condition.
+        latent: shape of a code for the decoder; None: flat.
+        names: names of the sites of code and data.
 
     References:
         Kingma & Welling (2014), "Auto-Encoding Variational Bayes".
     """
 
-    def __init__(self, prior: LazyDistribution, decoder: nn.Module, likelihood: Likelihood) -> None:
+    folds_draws = True  # several draws of a code are decoded independently of one another
+
+    def __init__(
+        self,
+        prior: LazyDistribution,
+        decoder: nn.Module,
+        likelihood: LazyDistribution,
+        condition: Condition | None = None,
+        latent: Size | None = None,
+        names: tuple[str, str] = ("z", "x"),
+    ) -> None:
         super().__init__()
         self.prior = prior
         self.decoder = decoder
         self.likelihood = likelihood
+        self.condition = condition
+        self.latent = latent
+        self.names = names
 
-    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
-        """The model: observes x of shape (N, D), or generates `size` new data.
+    @property
+    def latent_sites(self) -> tuple[str, ...]:
+        """Names of the latent sites, in the order in which they are drawn."""
+        above = getattr(self.prior, "latent_sites", None)
+        return (*(above(self.names[0]) if above else ()), self.names[0])
+
+    def forward(self, x: Tensor | None = None, c: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Run the model: observe x of shape (N, *event), or generate `size` new data points.
+
+        Args:
+            x: data.
+            c: condition, shape (N, C), for a conditional model.
+            size: number of data points to generate, if there are neither data nor conditions.
 
         Raises:
-            FlowvaeError: if neither is given, or for data of another shape or type.
+            FlowvaeError: if none of these is given, or for data of another shape or type.
         """
         declare_parameters("model", self)
-        with pyro.plate("data", batch_size(x, size, self)):
-            z = pyro.sample("z", to_pyro(self.prior()))
-            likelihood = self.decode(z)
-            if x is not None:
-                check_rows("x", x, likelihood.event_shape[-1])
-            return pyro.sample("x", likelihood, obs=x)
+        with pyro.plate("data", batch_size(x, size, self, c=c)):
+            return self.statements(x, c)
 
-    def decode(self, z: Tensor) -> dist.TorchDistribution:
-        """p(x | z) for codes of shape (..., latent)."""
-        return self.likelihood(self._decoded(z))
+    def statements(self, x: Tensor | None = None, c: Tensor | None = None) -> Tensor:
+        """Run the sample statements of the model, inside the plate."""
+        code, data = self.names
+        above = getattr(self.prior, "statements", None)
+        if above is not None:
+            z = above(code, *self._given("prior", c))
+        else:
+            z = pyro.sample(code, to_pyro(self.prior_given(c)))
+        likelihood = self.decode(z, c)
+        if x is not None:
+            check_data(data, x, likelihood.event_shape)
+        return pyro.sample(data, likelihood, obs=x)
 
-    def mean(self, z: Tensor) -> Tensor:
-        """E[x | z] for codes of shape (..., latent), shape (..., D): the picture that a code stands for."""
-        return self.likelihood.mean(self._decoded(z))
+    def prior_given(self, c: Tensor | None = None) -> torch.distributions.Distribution:
+        """Return p(z), or p(z given c) with the batch shape of the condition, if the prior reads it."""
+        return self.prior(*self._given("prior", c))
+
+    def decode(self, z: Tensor, c: Tensor | None = None) -> dist.TorchDistribution:
+        """Return p(x given z) for codes of shape (..., D)."""
+        return self.likelihood(self._decoded(z, c))
+
+    def mean(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Compute E[x given z] for codes of shape (..., D), shape (..., *event): the decoded data point."""
+        return self.likelihood.mean(self._decoded(z, c))
 
     @torch.no_grad()
     @in_eval_mode
-    def generate(self, size: int) -> tuple[Tensor, Tensor]:
-        """Codes (size, latent) from the prior, and E[x | z] for them, (size, D), in evaluation mode."""
-        z = self.prior().sample((size,))
-        return z, self.mean(z)
+    def generate(self, size: int | None = None, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Draw codes (size, D) from the prior, and compute E[x given z], (size, *event), in evaluation mode.
 
-    def _decoded(self, z: Tensor) -> Tensor:
-        """What the decoder gives for codes (..., latent), shape (..., D).
-
-        It sees them in one row each: with several draws a datum, a layer that takes its channels from the second
-        axis, such as batch normalization or a convolution, would mix draws and data.
+        Args:
+            size: number of codes; not needed with a condition.
+            c: condition (size, C), for a conditional model.
         """
-        rows = self.decoder(z.reshape(-1, z.shape[-1]))
-        return rows.reshape(*z.shape[:-1], rows.shape[-1])
+        prior = self.prior_given(c)
+        z = prior.sample() if prior.batch_shape else prior.sample(Size((batch_size(None, size, self, c=c),)))
+        return z, self.mean(z, c)
+
+    def _given(self, part: str, c: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the condition, if that part of the model reads one."""
+        if self.condition is None or not getattr(self.condition, part):
+            return ()
+        if c is None:
+            raise FlowvaeError(f"c = None: the {part} of this model is conditional; give c, shape (N, C).")
+        return (c,)
+
+    def _decoded(self, z: Tensor, c: Tensor | None) -> Tensor:
+        """Decode codes (..., D) to the parameters of the likelihood.
+
+        The leading axes are folded into one: with several draws per data point, a layer whose channels are the second
+        axis, such as batch normalization or a convolution, would otherwise mix draws and data points.
+        """
+        if self.latent is not None and len(self.latent) > 1:
+            z = z.reshape(*z.shape[:-1], *self.latent)
+        inner = 1 if self.latent is None else len(self.latent)
+        return fold(self.decoder, z, inner, *self._given("decoder", c))

@@ -1,26 +1,40 @@
-"""Networks: encoder trunks and decoders, autoregressive networks, and the way their parameters meet Pyro."""
+"""Networks: encoders and decoders, autoregressive networks, and their parameters in Pyro."""
 
 from flowvae.networks.autoregressive.causal import CausalNetwork, CausalSpec
 from flowvae.networks.autoregressive.made import MADE
 from flowvae.networks.autoregressive.pixelcnn import PixelCNN
 from flowvae.networks.autoregressive.wavenet import WaveNet
-from flowvae.networks.checks import check_columns, check_rows, columns_of
+from flowvae.networks.checks import check_data, check_event_shape, input_shape
+from flowvae.networks.conv import Conv, ImageNetworkSpec
 from flowvae.networks.eval_mode import eval_mode, in_eval_mode
-from flowvae.networks.mlp import MLP, Standardize
+from flowvae.networks.fold import check_network, fold
+from flowvae.networks.mlp import MLP, Standardize, Standardized
 from flowvae.networks.parameters import declare_parameters
+from flowvae.networks.reference import Reference
+from flowvae.networks.resnet import ResNet
+from flowvae.networks.wrap import Wrap, as_network
 
 __all__ = [
     "MADE",
     "MLP",
     "CausalNetwork",
     "CausalSpec",
+    "Conv",
+    "ImageNetworkSpec",
     "PixelCNN",
+    "Reference",
+    "ResNet",
     "Standardize",
+    "Standardized",
     "WaveNet",
-    "check_columns",
-    "check_rows",
-    "columns_of",
+    "Wrap",
+    "as_network",
+    "check_data",
+    "check_event_shape",
+    "check_network",
     "declare_parameters",
     "eval_mode",
+    "fold",
     "in_eval_mode",
+    "input_shape",
 ]

@@ -1,63 +1,83 @@
-"""The check of the data that a model, a guide or a measure is called with."""
+"""Checks of the data that a model, a guide or a measure is called with."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+import math
+
+from torch import Size, Tensor, nn
 
 from flowvae.core.errors import FlowvaeError, shown
 from flowvae.networks.mlp import Standardize
 
-__all__ = ["check_columns", "check_rows", "columns_of"]
+__all__ = ["check_data", "check_event_shape", "input_shape"]
 
 
-def check_rows(name: str, x: object, columns: int | None = None, module: nn.Module | None = None) -> Tensor:
-    """The data, if they are a floating-point tensor of shape (N, D) with N ≥ 1.
+def check_data(name: str, x: object, shape: Size | int | None = None, module: nn.Module | None = None) -> Tensor:
+    """Check that data are a floating-point tensor of shape (N, *shape) with N ≥ 1, and return them.
 
-    A single datum of shape (D,) would be taken for D data, and a column of shape (N, 1) is spread over all D.
+    Unchecked, one data point of shape (D,) would count as D data points, and a column of shape (N, 1) would be
+    broadcast to all D.
 
     Args:
-        name: of the data, for the message.
+        name: name of the data, for the message.
         x: the data.
-        columns: D; None: any.
-        module: what is called with them, whose parameters say the type; None: any floating-point type.
+        shape: event shape of the data, or D for (D,); None: any.
+        module: the module that takes the data, which must have the dtype of its parameters; None: any floating-point
+            type.
 
     Raises:
         FlowvaeError: for anything else.
     """
+    event = Size((shape,)) if isinstance(shape, int) else shape
+    wanted = "(N, *event shape)" if event is None else _wanted(event)
     if not isinstance(x, Tensor):
-        raise FlowvaeError(f"{name} = {shown(x)}: must be a tensor of shape (N, D); torch.as_tensor makes it.")
-    shape = tuple(x.shape)
-    if x.ndim != 2:
-        one = f"; {name}[None] makes a batch of one datum" if x.ndim == 1 else ""
-        raise FlowvaeError(f"{name}: shape {shape}; must be (N, {columns or 'D'}), one row a datum{one}.")
+        raise FlowvaeError(f"{name} = {shown(x)}: must be a tensor of shape {wanted}; use torch.as_tensor.")
+    if x.ndim < 2 or x.shape == event:
+        one = f"; {name}[None] makes a batch of one data point" if x.ndim and x.shape == (event or x.shape) else ""
+        raise FlowvaeError(f"{name}: shape {tuple(x.shape)}; must be {wanted}, the first axis for data points{one}.")
     if not len(x):
-        raise FlowvaeError(f"{name}: shape {shape}; there are no data in it.")
-    check_columns(name, x, columns, module)
+        raise FlowvaeError(f"{name}: shape {tuple(x.shape)}; must hold one data point or more.")
+    if event is not None and x.ndim != 1 + len(event):
+        same = math.prod(x.shape[1:]) == math.prod(event)
+        remedy = f"; use {name}.reshape(-1, {', '.join(map(str, event))})" if same else ""
+        raise FlowvaeError(f"{name}: shape {tuple(x.shape)}; must be {wanted}, as the model was built{remedy}.")
+    check_event_shape(name, x, event, module)
     return x
 
 
-def check_columns(name: str, x: Tensor, columns: int | None, module: nn.Module | None) -> None:
-    """The part of `check_rows` that holds for data of any shape (..., D).
+def check_event_shape(name: str, x: Tensor, shape: Size | int | None, module: nn.Module | None = None) -> None:
+    """Check event shape and dtype of data with any leading axes, (..., *shape), as in `check_data`.
 
     Raises:
-        FlowvaeError: for another number of columns, or another type.
+        FlowvaeError: for another event shape, or another type.
     """
-    if columns is not None and x.shape[-1:] != (columns,):
-        raise FlowvaeError(f"{name}: shape {tuple(x.shape)}; must be (N, {columns}), as the model was built.")
+    event = Size((shape,)) if isinstance(shape, int) else shape
+    if event is not None and x.shape[max(0, x.ndim - len(event)) :] != event:
+        raise FlowvaeError(f"{name}: shape {tuple(x.shape)}; must be {_wanted(event)}, as the model was built.")
     parameter = None if module is None else next(module.parameters(), None)
     if parameter is not None and x.dtype != parameter.dtype:
         wanted = parameter.dtype
-        raise FlowvaeError(f"{name}: {x.dtype}; must be {wanted}, as the parameters are; {name}.to({wanted}) does it.")
+        raise FlowvaeError(f"{name}: {x.dtype}; must be {wanted}, as the parameters are; use {name}.to({wanted}).")
     if not x.is_floating_point():
-        raise FlowvaeError(f"{name}: {x.dtype}; must be of a floating-point type; {name}.float() does it.")
+        raise FlowvaeError(f"{name}: {x.dtype}; must be of a floating-point type; use {name}.float().")
 
 
-def columns_of(network: nn.Module) -> int | None:
-    """The number D of columns that a network takes, where its first layer says so; else None."""
-    if isinstance(network, nn.Sequential) and len(network):
-        first, *others = network
-        scalar = isinstance(first, Standardize) and not first.center.ndim
-        return columns_of(nn.Sequential(*others) if scalar else first)
+def input_shape(network: nn.Module) -> Size | None:
+    """Find the event shape of a network's inputs, if known from the network or its first layer; else None.
+
+    Networks built by flowvae's specs have it as an attribute `inputs`.
+    """
+    shape = getattr(network, "inputs", None)
+    if isinstance(shape, Size):
+        return shape
+    if isinstance(network, nn.Sequential):
+        layers = (layer for layer in network if not (isinstance(layer, Standardize) and not layer.center.ndim))
+        first = next(layers, None)  # scalar units fit every shape
+        return None if first is None else input_shape(first)
     if isinstance(network, Standardize):
-        return len(network.center) if network.center.ndim else None
-    return network.in_features if isinstance(network, nn.Linear) else None
+        return network.center.shape if network.center.ndim else None
+    return Size((network.in_features,)) if isinstance(network, nn.Linear) else None
+
+
+def _wanted(event: Size) -> str:
+    return f"({', '.join(map(str, ('N', *event)))})"

@@ -1,4 +1,4 @@
-"""Evaluation mode for as long as something is measured."""
+"""Evaluation mode while a measure is computed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ T = TypeVar("T")
 
 @contextmanager
 def eval_mode(*parts: object) -> Iterator[None]:
-    """Evaluation mode for every module inside the parts; afterwards each module is in the mode that it had before.
+    """Set every module inside the parts to evaluation mode, and restore its previous mode afterwards.
 
-    In training mode dropout disturbs a measure, batch normalization makes a datum's density depend on the data beside
-    it, and what is measured moves the running statistics.
+    In training mode dropout adds noise to a measure, batch normalization makes the density of a data point depend on
+    the others in its batch, and test data change the running statistics.
 
     Args:
-        parts: modules; mappings, lists and tuples of them; bound methods and `functools.partial` objects, as Pyro's
-            handlers make them, are searched for modules. Of anything else nothing is changed: a plain function does
-            not say which modules it calls.
+        parts: modules; mappings, lists and tuples of them; bound methods and `functools.partial` objects, such as
+            Pyro's handlers make, which are searched for modules. Anything else is ignored: the modules that a plain
+            function calls are not known.
 
     >>> net = nn.Dropout()
     >>> with eval_mode(net):
@@ -36,7 +36,7 @@ def eval_mode(*parts: object) -> Iterator[None]:
     True
     """
     before = {module: module.training for part in parts for module in _modules(part)}
-    # the flag itself and not eval(), whose overrides may do more than train() could undo
+    # the flag itself: an overridden eval() may do more than train() undoes
     try:
         for module in before:
             module.training = False
@@ -47,7 +47,7 @@ def eval_mode(*parts: object) -> Iterator[None]:
 
 
 def in_eval_mode(function: Callable[P, T]) -> Callable[P, T]:
-    """The function with every module among its arguments in evaluation mode while it runs, see `eval_mode`."""
+    """Decorate a function to run with every module among its arguments in evaluation mode; see `eval_mode`."""
 
     @wraps(function)
     def measured(*args: P.args, **kwargs: P.kwargs) -> T:

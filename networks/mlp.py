@@ -1,20 +1,25 @@
-"""Multilayer perceptrons: the trunk of an encoder, and a decoder."""
+"""Multilayer perceptrons, and the standardization of their inputs."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from torch import Tensor, nn
+import torch
+from torch import Size, Tensor, nn
 
 from flowvae.core.errors import check_bool, check_widths
+from flowvae.core.parts import NetworkSpec
 
-__all__ = ["MLP", "Standardize"]
+__all__ = ["MLP", "ConcatCondition", "Standardize", "Standardized"]
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(NetworkSpec, name="mlp"):
     """Fully connected layers with ReLU, or gated: (Wx + b) ⊙ sigmoid(Vx + c).
+
+    Inputs and outputs of any event shape are flattened inside. A condition is concatenated with the input.
 
     Args:
         hidden_features: widths of the hidden layers.
@@ -22,6 +27,10 @@ class MLP:
 
     References:
         Dauphin, Fan, Auli & Grangier (2017), "Language Modeling with Gated Convolutional Networks".
+
+    >>> decoder = MLP((64,)).build(Size((8,)), Size((1, 28, 28)))
+    >>> decoder(torch.zeros(5, 8)).shape
+    torch.Size([5, 1, 28, 28])
     """
 
     hidden_features: tuple[int, ...] = (128, 128)
@@ -31,21 +40,49 @@ class MLP:
         check_widths(self, "hidden_features")
         check_bool(self, "gated")
 
-    def trunk(self, inputs: int) -> tuple[nn.Sequential, int]:
-        """The hidden layers alone, (..., inputs) → (..., width), and that width."""
-        layers: list[nn.Module] = []
-        for before, after in pairwise((inputs, *self.hidden_features)):
-            layers += [nn.Linear(before, 2 * after), nn.GLU()] if self.gated else [nn.Linear(before, after), nn.ReLU()]
-        return nn.Sequential(*layers), self.hidden_features[-1]
+    def build(self, inputs: Size, outputs: Size | None = None, context: int = 0) -> nn.Module:
+        """Build the network, (..., *inputs) → (..., *outputs).
 
-    def network(self, inputs: int, outputs: int) -> nn.Sequential:
-        """Hidden layers and a linear output, (..., inputs) → (..., outputs)."""
-        layers, width = self.trunk(inputs)
-        return layers.append(nn.Linear(width, outputs))
+        Args:
+            inputs: event shape of the inputs.
+            outputs: event shape of the outputs; None: the last hidden layer, (..., width), without a linear output.
+            context: size of a condition that it also reads (0: none); the module is then called with (inputs,
+                condition).
+        """
+        layers: list[nn.Module] = [nn.Flatten(-len(inputs))] if len(inputs) > 1 and not context else []
+        for before, after in pairwise((math.prod(inputs) + context, *self.hidden_features)):
+            layers += [nn.Linear(before, 2 * after), nn.GLU()] if self.gated else [nn.Linear(before, after), nn.ReLU()]
+        if outputs is not None:
+            layers.append(nn.Linear(self.hidden_features[-1], math.prod(outputs)))
+            if len(outputs) != 1:
+                layers.append(nn.Unflatten(-1, outputs))
+        network: nn.Module = nn.Sequential(*layers)
+        if context:
+            network = ConcatCondition(network, len(inputs))
+        network.inputs = Size(inputs)  # type: ignore[assignment]
+        return network
+
+
+class ConcatCondition(nn.Module):
+    """A network of the flattened input and a condition, concatenated: (..., *inputs) and (..., C) in.
+
+    Args:
+        network: network that takes (..., D + C).
+        event_dims: number of axes of an input.
+    """
+
+    def __init__(self, network: nn.Module, event_dims: int) -> None:
+        super().__init__()
+        self.network = network
+        self.event_dims = event_dims
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        flat = x if self.event_dims == 1 else x.flatten(-self.event_dims)
+        return self.network(torch.cat((flat, condition.expand(*flat.shape[:-1], -1)), dim=-1))
 
 
 class Standardize(nn.Module):
-    """Data in the units in which networks learn well: (x − center) / unit, shape (..., D)."""
+    """Standardization of data, (x − center) / unit, shape (..., *event shape)."""
 
     center: Tensor
     unit: Tensor
@@ -57,3 +94,14 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.center) / self.unit
+
+
+class Standardized(nn.Sequential):
+    """A network of standardized data, (N, *event shape) → (N, *outputs); a condition is not standardized."""
+
+    def __init__(self, center: Tensor, unit: Tensor, network: nn.Module) -> None:
+        super().__init__(Standardize(center, unit), network)
+
+    def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
+        standardize, network = self
+        return network(standardize(x), *condition)

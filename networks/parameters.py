@@ -16,21 +16,21 @@ __all__ = ["declare_parameters"]
 
 
 def declare_parameters(name: str, module: nn.Module) -> None:
-    """Tell Pyro which parameters a model or guide uses; call it where the model or guide begins.
+    """Declare the parameters that a model or guide uses; call it first in the model or guide.
 
-    `pyro.module` does the same through a store that is global to the process and goes by names, so that a
-    second model of the same names silently trains the first one's parameters. Here the parameters stay in
-    their module, and `SVI` finds them all the same: it collects the `param` statements of a trace.
+    `pyro.module` does the same through a store that is global to the process and keyed by name, so that a
+    second model with the same names silently trains the parameters of the first. Here the parameters stay in
+    their module. `SVI` still finds them: it collects the `param` statements of a trace.
 
     Args:
         name: prefix of the statements' names, different for model and guide.
         module: a module; its parameters that require a gradient are declared.
 
     Raises:
-        FlowvaeError: inside `pyro.ops.jit`, which `JitTrace_ELBO` and its kin compile with: it looks parameters up in
-            Pyro's store, by name.
+        FlowvaeError: inside `pyro.ops.jit`, with which `JitTrace_ELBO` and similar losses compile: it looks up
+            parameters in Pyro's store, by name.
     """
-    if not _PYRO_STACK:  # nobody listens
+    if not _PYRO_STACK:  # no handler would see the statements
         return
     if any(isinstance(handler, BlockMessenger) for handler in _PYRO_STACK) and _inside_pyro_jit():
         raise FlowvaeError(
@@ -40,18 +40,18 @@ def declare_parameters(name: str, module: nn.Module) -> None:
     for key, parameter in module.named_parameters(prefix=name):
         if not parameter.requires_grad:
             continue
-        # An alias carries the pointer that Pyro expects: on the parameter itself it would be copied and saved with it.
-        # Pyro's own pointers are weak references, which cannot be pickled; nor could a trace that holds them.
+        # Pyro expects an attribute `unconstrained`. An alias has it: on the parameter it would be copied and saved.
+        # Pyro's own attribute is a weak reference, with which a trace could not be pickled.
         alias = parameter.detach()
-        alias.unconstrained = partial(_give, parameter)  # type: ignore[attr-defined]
+        alias.unconstrained = partial(_identity, parameter)  # type: ignore[attr-defined]
         _declare(alias, constraint=constraints.real, name=key)
 
 
-def _give(value: Tensor, **_: object) -> Tensor:
+def _identity(value: Tensor, **_: object) -> Tensor:
     return value
 
 
-_declare = effectful(_give, type="param")
+_declare = effectful(_identity, type="param")
 
 
 def _inside_pyro_jit() -> bool:

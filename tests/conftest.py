@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import flowvae  # noqa: F401  (before Pyro's settings are read)
+from flowvae.core import registry
 
 torch.set_num_threads(1)
 
@@ -33,6 +34,20 @@ def _same_process_state() -> Iterator[None]:
     pyro.clear_param_store()
     pyro.enable_validation(True)
     assert after == before
+
+
+@pytest.fixture(autouse=True)
+def _same_registry() -> Iterator[None]:
+    """Parts that a test defines are forgotten after it."""
+    tables = (registry._CLASSES, registry._WRAPPERS)
+    before = [{kind: type(known)(known) for kind, known in table.items()} for table in tables]
+    yield
+    for table, kept in zip(tables, before, strict=True):
+        if table != kept:
+            table.clear()
+            table.update(kept)
+            registry.families.cache_clear()
+            registry._entries.cache_clear()
 
 
 @pytest.fixture

@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from flowvae.experiments.families import FLOWS
+from flowvae.core.registry import families
 from flowvae.flows import FlowSpec, Inverse, Linear, Residual, Sylvester
 from flowvae.flows.spec import NetworkFlowSpec
 
 # every family, with small networks where it has them, and every kind where it has several
 FAMILIES: dict[str, FlowSpec] = {
-    name: family(**({"hidden_features": (16,)} if issubclass(family, NetworkFlowSpec) else {}))
-    for name, family in FLOWS.items()
+    name: type(family.default)(**({"hidden_features": (16,)} if isinstance(family.default, NetworkFlowSpec) else {}))
+    for name, family in families("flow").items()
+    if not family.default.wraps and not family.default.shaped
 }
 FAMILIES |= {
     "linear-plu": Linear(kind="plu"),
@@ -26,7 +27,9 @@ FAMILIES |= {
     "sylvester-householder": Sylvester(transforms=2, kind="householder"),
     "sylvester-triangular": Sylvester(transforms=2, kind="triangular"),
 }
-FAMILIES |= {f"inverse-{name}": Inverse(flow) for name, flow in FAMILIES.items() if flow.proper and not flow.turned}
+FAMILIES |= {
+    f"inverse-{name}": Inverse(flow) for name, flow in FAMILIES.items() if flow.proper and not flow.inverse_name
+}
 
 # one direction is a bisection or an integration, which ends at a tolerance above rounding
 NUMERICAL = ("bpf", "cnf", "naf", "unaf", "sospf", "gf")

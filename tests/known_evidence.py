@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowvae import MAF, Experiment
 from flowvae.data import Pinwheel
-from flowvae.experiments.run import ModelGuide
+from flowvae.experiments.assemble import ModelGuide
 from flowvae.guides import GuideSpec
 from flowvae.models import LinearGaussian
 from flowvae.networks import MLP

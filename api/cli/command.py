@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 import traceback
 import warnings
-from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tyro
-
-from flowvae.cli.commands import Compare, Evaluate, FitPrior, List, Report, Sample, Train, parse
-from flowvae.cli.family_table import format_rows, table
-from flowvae.cli.words import CHOICE, arrange, check_once, take_option
-from flowvae.comparisons import QUESTIONS, answer, preset_of, summarize, write_report
+from flowvae.cli.comparing import Compare, Report, compare_command, report_command
+from flowvae.cli.listing import List, list_command
+from flowvae.cli.runs import (
+    Encode,
+    Evaluate,
+    Export,
+    Sample,
+    encode_command,
+    evaluate_command,
+    export_command,
+    sample_command,
+)
+from flowvae.cli.training import FitPrior, Train, fit_prior_command, train_command
+from flowvae.cli.words import check_once, take_option
 from flowvae.core.errors import (
     FlowvaeError,
     OtherDeviceWarning,
@@ -28,20 +33,22 @@ from flowvae.core.errors import (
     one_line,
     shown,
 )
-from flowvae.core.files import as_path, atomic_write
-from flowvae.core.memory import check_memory
 from flowvae.core.script import line_of
-from flowvae.core.seeds import derive, seeded
-from flowvae.evaluation import MEASURES, draw_figures, plot_samples, write_figure
-from flowvae.experiments.experiment import Experiment, fit_prior, load
-from flowvae.experiments.run import MeasurementError, Run
-from flowvae.experiments.stages import SecondStage
-from flowvae.flows import MAF
-from flowvae.models import FlowDecoder
 
 __all__ = ["main"]
 
 MODULE = "name a file of this directory without its .py, or an installed module"
+COMMANDS = {
+    "train": (train_command, Train),
+    "fit-prior": (fit_prior_command, FitPrior),
+    "evaluate": (evaluate_command, Evaluate),
+    "sample": (sample_command, Sample),
+    "encode": (encode_command, Encode),
+    "export": (export_command, Export),
+    "compare": (compare_command, Compare),
+    "report": (report_command, Report),
+    "list": (list_command, List),
+}
 # what to do after an interruption, by command
 GO_ON = {
     "train": "; go on from the last checkpoint with the same words and --resume",
@@ -52,7 +59,7 @@ GO_ON = {
 
 
 def _import(name: str) -> None:
-    """Import a module of the user's, in the working directory or installed; its flows become words."""
+    """Import a module of the user's, in the working directory or installed; its parts become words."""
     if not all(part.isidentifier() for part in name.split(".")):
         raise FlowvaeError(f"--import {one_line(name)}: is not the name of a module; {MODULE}.")
     if str(Path.cwd()) not in sys.path:
@@ -101,29 +108,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    commands = {
-        "train": (_train, Train),
-        "fit-prior": (_fit_prior, FitPrior),
-        "evaluate": (_evaluate, Evaluate),
-        "sample": (_sample, Sample),
-        "compare": (_compare, Compare),
-        "report": (_report, Report),
-        "list": (_list, List),
-    }
     if not words or words[0] in ("-h", "--help"):
-        print(f"usage: flowvae {{{','.join(commands)}}} ...\n")
+        print(f"usage: flowvae {{{','.join(COMMANDS)}}} ...\n")
         print("Variational autoencoders whose priors and guides are normalizing flows.\n")
-        for name, (_, kind) in commands.items():
+        for name, (_, kind) in COMMANDS.items():
             print(f"  {name:11}{(kind.__doc__ or '').splitlines()[0]}")
-        print("\nflowvae COMMAND --help explains each; with --import MODULE they know the flows of your module.")
+        print("\nflowvae COMMAND --help explains each; with --import MODULE they know the parts of your module.")
         return 0
     if words[0] == "--version":
         from flowvae import __version__
 
         print(__version__)
         return 0
-    if words[0] not in commands:
-        raise FlowvaeError(f"unknown command {shown(words[0])}; {nearest(words[0], commands)}")
+    if words[0] not in COMMANDS:
+        raise FlowvaeError(f"unknown command {shown(words[0])}; {nearest(words[0], COMMANDS)}")
     words, module = take_option(words, "--import")
     while module is not None:
         _import(module)
@@ -133,140 +131,7 @@ def _dispatch(words: list[str]) -> int:
         for said in (SlowDirectionWarning, UnfinishedRunWarning, OtherDeviceWarning):
             warnings.simplefilter("always", said)
         warnings.showwarning = _show_warning
-        return commands[words[0]][0](words[1:])
-
-
-def _train(words: list[str]) -> int:
-    words, config = take_option(words, "--config")
-    resume = "--resume" in words
-    _, out = take_option(words, "--out")
-    if resume and config is None and out is not None:
-        config = str(Path(out) / "experiment.yaml")
-    base = Experiment.from_yaml(config) if config is not None else Experiment()
-    inside = base.decoder if isinstance(base.decoder, FlowDecoder) else None  # like a second stage, from YAML alone
-    own = [f.name for f in fields(Experiment) if f.name != "second_stage"]
-    parts = {name: getattr(base, name) for name in own} | ({"decoder": inside.mlp} if inside else {})
-    args = parse(Train, arrange(words, base), "train", Train(out=tyro.MISSING, **parts))
-    experiment = replace(base, **{name: getattr(args, name) for name in own})
-    if inside:
-        experiment = replace(experiment, decoder=replace(inside, mlp=args.decoder))
-    run = experiment.run(args.out, overwrite=args.overwrite, resume=args.resume, draws=args.draws)
-    return _say(run)
-
-
-def _fit_prior(words: list[str]) -> int:
-    base = Experiment(prior=MAF())
-    if words and not {"-h", "--help"} & set(words):
-        if words[0].startswith("-") or CHOICE.match(words[0]):
-            raise FlowvaeError(
-                f"fit-prior {words[0]}: name the run first, such as flowvae fit-prior runs/mine prior:maf."
-            )
-        base = replace(Experiment.from_yaml(Path(words[0]) / "experiment.yaml"), prior=MAF())
-    inference = replace(base.inference, kl_warmup=0, tempering=0)
-    default = FitPrior(run=tyro.MISSING, out=tyro.MISSING, inference=inference, prior=base.prior)
-    args = parse(FitPrior, arrange(words, base), "fit-prior", default)
-    stage = SecondStage(args.prior, args.inference, args.fine_tune)
-    return _say(fit_prior(args.run, stage, args.out, overwrite=args.overwrite, draws=args.draws))
-
-
-def _say(run: Run) -> int:
-    for metric in run.metrics:
-        print(metric)
-    print(f"{run.directory}: experiment.yaml, checkpoint, history.csv, metrics.json and figures/")
-    return 0
-
-
-def _evaluate(words: list[str]) -> int:
-    args = parse(Evaluate, words, "evaluate")
-    run = load(args.run)
-    measures = tuple(MEASURES) if args.measures == ("all",) else args.measures
-    how = {"split": args.split, "draws": args.draws, "seed": args.seed, "compile": args.compile, "effort": args.effort}
-    not_taken = None
-    try:
-        taken = run.evaluate(measures=measures, figures=args.figures, **how)
-    except MeasurementError as error:
-        not_taken, taken = error, error.taken
-    for metric in taken:
-        print(metric)
-    if args.figures:
-        draw_figures(run.pair.model, run.pair.guide, run.data, run.history, run.directory / "figures", args.seed)
-    if not_taken:
-        raise not_taken
-    return 0
-
-
-def _sample(words: list[str]) -> int:
-    args = parse(Sample, words, "sample")
-    out = as_path(args.out) if args.out else args.run / "samples.png"
-    if out.suffix not in (".png", ".npz"):
-        raise FlowvaeError(f"--out {out}: must end in .png (a picture) or .npz (codes and data).")
-    if args.count < 1:
-        raise FlowvaeError(f"--count {args.count}: must be 1 or more.")
-    run = load(args.run)
-    check_memory(
-        f"--count {args.count}", 4.0 * args.count * (run.experiment.latent + 2 * run.data.features), "draw fewer"
-    )
-    if out.suffix == ".png":
-        write_figure(plot_samples(run.pair.model, run.data, args.seed), out)
-    else:
-        with seeded(derive(args.seed, "sample")):
-            z, mean = run.pair.model.generate(args.count)
-            x = run.pair.model.decode(z).sample()
-        mean, x = run.data.original(mean), run.data.original(x)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(out) as temporary, temporary.open("wb") as file:
-            np.savez(file, z=z.numpy(force=True), mean=mean.detach().numpy(force=True), x=x.numpy(force=True))
-    print(out)
-    return 0
-
-
-def _compare(words: list[str]) -> int:
-    args = parse(Compare, words, "compare")
-    if args.question not in QUESTIONS:
-        raise FlowvaeError(f"question {shown(args.question)}: {nearest(args.question, QUESTIONS)}")
-    question = QUESTIONS[args.question]
-    own = {name: value for name in ("seeds", "epochs", "draws") if (value := getattr(args, name)) is not None}
-    result = answer(
-        question,
-        args.data or question.data[0],
-        replace(preset_of(args.preset), **own) if own else args.preset,
-        args.out,
-        path=args.path,
-        first_seed=args.first_seed,
-        jobs=args.jobs,
-        scheduler=args.scheduler,
-    )
-    means = summarize(result.grid.table, (question.measure, *question.secondary))
-    print(f"{question.asks}\n\nMean ± standard error over seeds (nll, elbo and parts of them: nats per datum):")
-    print(means.to_string(index=False))
-    print(f"\n{question.measure.upper()}, paired over seeds:")
-    for sentence in result.sentences:
-        print(f"- {sentence}")
-    for _, row in result.grid.failed.iterrows():
-        print(f"failed: {row['arm']}, seed {row['seed']} ({row['cell']}): {row['error']}", file=sys.stderr)
-    print(f"\n{result.directory}: table.csv, differences-*.csv, differences.png, answer.md, answer.json")
-    return 1 if len(result.grid.failed) else 0
-
-
-def _report(words: list[str]) -> int:
-    args = parse(Report, words, "report")
-    print(write_report(args.directory))
-    return 0
-
-
-def _list(words: list[str]) -> int:
-    args = parse(List, words, "list")
-    if args.latent < 1:
-        raise FlowvaeError(f"--latent {args.latent}: must be 1 or more.")
-    rows = table(args.latent)
-    if args.json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
-        return 0
-    print(f"Network passes at latent {args.latent}, default settings.\n")
-    print(format_rows(rows))
-    print("density: of a given code (a prior pays it in training); sample: one draw;")
-    print("both: a draw with its own density (a guide pays it in training).")
-    return 0
+        return COMMANDS[words[0]][0](words[1:])
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 
 from flowvae.core.errors import FlowvaeError
+from flowvae.core.registry import name_of
 from flowvae.evaluation import Metric
 from flowvae.experiments.experiment import Experiment
-from flowvae.experiments.families import name_of
 from flowvae.experiments.run import Run
 from flowvae.flows import IAF, MAF
 from flowvae.guides import FlowGuide

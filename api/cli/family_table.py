@@ -1,19 +1,44 @@
-"""What `flowvae list` prints: every family with its paper, its roles and its costs."""
+"""Tables of `flowvae list`: every registered family, measure and question, and what flows, priors and guides cost."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tabulate import tabulate
 
-from flowvae.experiments.families import ANY_FLOW, GUIDES, PRIORS
+from flowvae.cli.parse import likelihood_forms
+from flowvae.comparisons import QUESTIONS
+from flowvae.core.errors import FlowvaeError, nearest, shown
+from flowvae.core.registry import families, kinds
+from flowvae.evaluation import MEASURES
 
-__all__ = ["Row", "format_rows", "table"]
+__all__ = ["COSTLY", "Entry", "Row", "catalogue", "check_kind", "entries", "format_entries", "format_rows", "table"]
+
+COSTLY = ("prior", "flow", "guide")  # kinds whose costs are counted
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of `flowvae list`.
+
+    Args:
+        kind: of part, or "measure" or "question".
+        name: by which it is named.
+        title: what it is.
+        paper: where it comes from; empty: nowhere in particular.
+    """
+
+    kind: str
+    name: str
+    title: str
+    paper: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `flowvae list`: what a family is, and its network passes at a latent size.
+    """A prior, a flow or a guide, and its network passes at a latent size.
 
     Args:
         name: by which it is swapped.
@@ -36,24 +61,67 @@ class Row:
     sample_and_density: int
 
 
-def table(latent: int) -> list[Row]:
-    """Every prior and guide family with its default settings, at this latent size; of a flow, one way round."""
-    families = {name: family for name, (_, family) in PRIORS.items() if name not in ANY_FLOW}
-    families |= {name: flow for name, (_, flow) in ANY_FLOW.items() if not name.startswith("inverse-")}
-    families |= {name: guide for name, (_, guide) in GUIDES.items() if name not in ANY_FLOW}
+def catalogue() -> tuple[str, ...]:
+    """Everything that `flowvae list` knows: the kinds of parts, measures and questions."""
+    return (*COSTLY, *(kind for kind in kinds() if kind not in COSTLY), "measure", "question")
+
+
+def check_kind(kind: str) -> None:
+    """Refuse what is not in the catalogue.
+
+    Raises:
+        FlowvaeError: for another word.
+    """
+    if kind not in catalogue():
+        raise FlowvaeError(f"list {shown(kind)}: {nearest(kind, catalogue())}")
+
+
+def entries(kind: str) -> list[Entry]:
+    """All of a kind: families under their own names, without those of a wrapper such as inverse-NAME."""
+    if kind == "measure":
+        return [Entry(kind, name, _first_line(measure), "") for name, measure in MEASURES.items()]
+    if kind == "question":
+        return [Entry(kind, name, question.asks, "") for name, question in QUESTIONS.items()]
+    found = []
+    for family in families(kind).values():
+        spec = family.type if family.default is None else family.default
+        if not spec.wraps:
+            title = spec.title or _first_line(family.type)
+            form = likelihood_forms().get(family.name, "") if kind == "likelihood" else ""
+            found.append(Entry(kind, family.name, f"{title}; {form}" if ":" in form else title, spec.paper))
+    return found
+
+
+def table(latent: int, kind: str = "") -> list[Row]:
+    """Every prior, flow and guide with its default settings, at this latent size; of a flow, one direction.
+
+    Args:
+        latent: size of the code.
+        kind: "prior", "flow" or "guide", to list no others.
+    """
     rows = []
-    for name, family in families.items():
-        cost = family.cost(latent)
-        roles = getattr(family, "roles", ("posterior",))
-        proper = getattr(family, "proper", True)
+    for name, part in _parts(kind).items():
+        cost = part.cost(latent)
+        roles = getattr(part, "roles", ("posterior",))
+        proper = getattr(part, "proper", True)
         rows.append(
-            Row(name, family.title, family.paper, roles, proper, cost.density, cost.sample, cost.sample_and_density)
+            Row(name, part.title, part.paper, roles, proper, cost.density, cost.sample, cost.sample_and_density)
         )
     return rows
 
 
+def _parts(kind: str) -> Mapping[str, Any]:
+    """Families with default settings by name; a guide that is a flow is that flow."""
+    known = {**families("prior"), **families("flow"), **families("guide")}
+    parts = {name: family.default for name, family in known.items() if family.default is not None}
+    parts = {name: part for name, part in parts.items() if not part.wraps}
+    flows = {name: family.default for name, family in families("flow").items() if family.default is not None}
+    parts |= {name: flow for name, flow in flows.items() if not flow.wraps}
+    return {name: part for name, part in parts.items() if not kind or name in families(kind)}
+
+
 def format_rows(rows: list[Row]) -> str:
-    """The table of families as aligned text, and which of them may be inverted."""
+    """The table of costs as aligned text, and which flows may be inverted."""
     cells = [
         (
             row.name,
@@ -67,8 +135,19 @@ def format_rows(rows: list[Row]) -> str:
         for row in rows
     ]
     head = ("name", "density", "sample", "both", "may be", "paper", "what it is")
-    turned = [row.name for row in rows if f"inverse-{row.name}" in ANY_FLOW]
+    inverses = [row.name for row in rows if f"inverse-{row.name}" in families("flow")]
     return (
         f"{tabulate(cells, head, tablefmt='plain')}\n\n"
-        f"inverse-NAME exchanges the two directions, their costs and the roles, for NAME one of: {', '.join(turned)}."
+        f"inverse-NAME exchanges the two directions, their costs and the roles, for NAME one of: {', '.join(inverses)}."
     )
+
+
+def format_entries(found: list[Entry]) -> str:
+    """Names, titles and papers as aligned text."""
+    papers = any(entry.paper for entry in found)
+    cells = [(entry.name, entry.paper, entry.title) if papers else (entry.name, entry.title) for entry in found]
+    return tabulate(cells, ("name", "paper", "what it is") if papers else ("name", "what it is"), tablefmt="plain")
+
+
+def _first_line(documented: Any) -> str:
+    return (documented.__doc__ or "").strip().partition("\n")[0].rstrip(".")

@@ -1,65 +1,154 @@
-"""The words of a command line in the order that its parser wants: each setting behind the part that it belongs to."""
+"""Words that are read before the parser: parts by name (prior:maf), and options that it has to know beforehand.
+
+The parser then sees one dataclass with the parts that were named, so that settings come in any order and no
+sub-commands are made. tyro's own sub-commands were tried, cascading ones too: a setting must stand behind its part,
+they need a sub-command for each family of each part, and they do not say which family a setting belongs to, nor that
+a part is named twice.
+"""
 
 from __future__ import annotations
 
+import copy
 import re
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from operator import attrgetter
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
+
+import tyro
 
 from flowvae.core.errors import FlowvaeError, shown
-from flowvae.experiments.experiment import Experiment
-from flowvae.experiments.families import check_family, name_of
+from flowvae.core.parts import Condition
+from flowvae.core.registry import Family, Spec, find, name_of
 from flowvae.experiments.serialization import check_setting
 
-__all__ = ["CHOICE", "arrange", "check_once", "take_option"]
+__all__ = ["Chosen", "check_once", "choose_parts", "is_choice", "kind_of_part", "take_option"]
 
-GROUPS = ("data", "prior", "guide")
-CHOICE = re.compile(rf"({'|'.join(GROUPS)}):(\S*)")  # prior:maf
-SETTING = re.compile(rf"--({'|'.join(GROUPS)})\.(?:no-)?([\w-]*)")  # --prior.transforms, --guide.no-conditioned
+CHOICE = re.compile(r"(\w[\w-]*(?:\.[\w-]+)*):(.*)", re.DOTALL)  # prior:maf, inference.schedule:cosine
+SETTING = re.compile(r"--([\w-]+(?:\.[\w-]+)*)(?:=.*)?", re.DOTALL)  # --prior.transforms, --guide.no-conditioned
+
+Base = TypeVar("Base")
 
 
-def arrange(words: list[str], base: Experiment) -> list[str]:
-    """Put settings behind the part that they belong to, so that a user may write them in any order.
+@dataclass(frozen=True)
+class Chosen(Generic[Base]):
+    """What a command line says, once its parts have been read.
 
-    A part that has settings but was not named is the one of the base.
+    Args:
+        words: all but those that name parts.
+        base: the object whose parts were swapped.
+        named: the words that name parts, and the parts.
+    """
+
+    words: list[str]
+    base: Base
+    named: dict[str, Any]
+
+
+def choose_parts(words: list[str], base: Base) -> Chosen[Base]:
+    """Swap the parts that words name, such as prior:maf, prior.decoder:resnet or condition:labels.
+
+    A part that is named has its default settings; parts inside a part may be named before it.
+
+    Args:
+        words: of a command line.
+        base: the dataclass that has the parts.
 
     Raises:
-        FlowvaeError: for an unknown family, a part that is named twice, or a setting of another family.
+        FlowvaeError: for an unknown family or part, one that is named twice, or a setting of another family.
 
-    >>> arrange(["prior:maf", "--latent", "2", "--prior.transforms", "5"], Experiment())
-    ['--latent', '2', 'prior:maf', '--prior.transforms', '5']
+    >>> from flowvae.experiments.experiment import Experiment
+    >>> choose_parts(["prior:maf", "--latent", "2", "--prior.transforms", "5"], Experiment()).words
+    ['--latent', '2', '--prior.transforms', '5']
     """
-    root: list[str] = []
-    parts: dict[str, list[str]] = {group: [] for group in GROUPS}
-    named: dict[str, str] = {}
-    current = root
+    rest: list[str] = []
+    named: dict[tuple[str, ...], str] = {}  # words by path
     for word in words:
-        if choice := CHOICE.fullmatch(word):
-            group, name = choice.groups()
-            if group in named:
-                raise FlowvaeError(f"{named[group]} and {word}: the {group} is named twice; name it once.")
-            check_family(group, name)
-            named[group] = word
-            current = parts[group]
-        elif word.startswith("--"):
-            setting = SETTING.match(word)
-            current = parts[setting.group(1)] if setting else root
-            current.append(word)
-        elif word == "-h":
-            (parts[list(named)[-1]] if named else root).append(word)
+        path = tuple(_path(word.partition(":")[0]))
+        if not is_choice(word, base):
+            rest.append(word)
+        elif path in named:
+            raise FlowvaeError(
+                f"{shown(named[path])} and {shown(word)}: the {'.'.join(path)} is named twice; name it once."
+            )
         else:
-            current.append(word)
-    if "--help" in root and named:  # help about the part that was named last
-        root.remove("--help")
-        parts[list(named)[-1]].append("--help")
-    arranged = list(root)
-    for group in GROUPS:
-        if parts[group] and group not in named:
-            named[group] = f"{group}:{name_of(getattr(base, group))}"
-        if group in named:
-            for word in parts[group]:
-                if setting := SETTING.match(word):
-                    check_setting(group, named[group].partition(":")[2], setting.group(2).replace("-", "_"))
-            arranged += [named[group], *parts[group]]
-    return arranged
+            named[path] = word
+    for path in sorted(named, key=len):  # a part before the parts inside it
+        base = _swap(base, list(path), named[path])
+    settings = [_path(found.group(1)) for word in rest if (found := SETTING.fullmatch(word))]
+    conditioned = ("condition",) not in named and any(path[0] == "condition" and len(path) > 1 for path in settings)
+    if conditioned and getattr(base, "condition", base) is None:  # its settings say that there is one
+        base = _swap(base, ["condition"], f"condition:{Condition().on}")
+    for setting in settings:
+        _check_setting(base, setting)
+    return Chosen(rest, base, {word: attrgetter(".".join(path))(base) for path, word in named.items()})
+
+
+def is_choice(word: str, base: object) -> bool:
+    """Whether a word names a part; a likelihood, a device or an address has a colon too."""
+    found = CHOICE.fullmatch(word)
+    if found is None:
+        return False
+    head = _path(found.group(1))[0]
+    return bool(kind_of_part(base, head)) or is_dataclass(getattr(base, head, None))
+
+
+def kind_of_part(owner: object, name: str) -> str:
+    """The kind of part that a setting of a dataclass is; empty: it is not a part that words can name."""
+    try:
+        hint = get_type_hints(type(owner)).get(name) if is_dataclass(owner) else None
+    except NameError:  # annotations of a class that was defined inside a function
+        return ""
+    if Condition in get_args(hint):
+        return "condition"
+    kinds = (getattr(one, "part", "") for one in (hint, *get_args(hint)))
+    return next((kind for kind in kinds if kind and kind != "likelihood"), "")  # a likelihood is a text
+
+
+def _swap(owner: Any, path: list[str], word: str) -> Any:
+    """A copy of the owner with another part; not checked, as settings may still be missing."""
+    first, *inside = path
+    kind, name = kind_of_part(owner, first), word.partition(":")[2]
+    if inside and is_dataclass(getattr(owner, first, None)):
+        part = _swap(getattr(owner, first), inside, word)
+    elif inside or not kind:
+        own = [f.name for f in fields(owner) if kind_of_part(owner, f.name)]
+        having = ", ".join(own) if own else "none"
+        raise FlowvaeError(f"{shown(word)}: no part {shown(first)} in {type(owner).__name__}; it has {having}.")
+    elif kind == "condition":
+        part = None if name == "none" else Condition(on=name)
+    else:
+        part = _default(find(kind, name))
+    changed = copy.copy(owner)
+    object.__setattr__(changed, first, part)
+    return changed
+
+
+def _default(family: Family) -> Any:
+    """A part with default settings; those that have no default are missing until the parser has read them."""
+    if family.default is not None:
+        return family.default
+    part = object.__new__(family.type)
+    for f in fields(family.type):
+        given = f.default_factory() if f.default_factory is not MISSING else f.default
+        object.__setattr__(part, f.name, tyro.MISSING if given is MISSING else given)
+    return part
+
+
+def _check_setting(owner: Any, path: list[str]) -> None:
+    """Refuse a setting that its part does not have, and a part in place of its settings."""
+    kind = ""
+    for depth, name in enumerate(path):
+        if isinstance(owner, Spec) and kind:
+            own = name if hasattr(owner, name) else name.removeprefix("no_")  # --guide.no-conditioned
+            check_setting(kind, name_of(owner), own)
+        kind, owner = kind_of_part(owner, name), getattr(owner, name, None)
+        if depth == len(path) - 1 and kind:
+            part = ".".join(path)
+            raise FlowvaeError(f"--{part}: is a part; name it as {part}:NAME, and its settings as --{part}.SETTING.")
+
+
+def _path(text: str) -> list[str]:
+    return text.replace("-", "_").split(".")
 
 
 def check_once(words: list[str]) -> None:

@@ -1,1 +1,1 @@
-"""What every room rests on: errors, files, seeds, and the names of parts."""
+"""Core of the package: errors, files, seeds, and the specs and names of parts."""

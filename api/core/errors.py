@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 import sys
 from collections.abc import Iterable
@@ -36,10 +37,10 @@ __all__ = [
 
 
 WIDEST = 100  # characters of a value that a message repeats
-LARGEST_WHOLE = 2**63 - 1  # that torch can count with
+LARGEST_WHOLE = 2**63 - 1  # torch's largest integer (int64)
 LARGEST_NUMBER = sys.float_info.max
-MOST_LAYERS = 1000  # of a network, and transforms of a flow
-MOST_NAMES = 60  # that a message lists
+MOST_LAYERS = 1000  # maximum number of layers of a network, and of transforms of a flow
+MOST_NAMES = 60  # maximum number of names that a message lists
 
 
 class FlowvaeError(ValueError):
@@ -47,23 +48,23 @@ class FlowvaeError(ValueError):
 
     def __str__(self) -> str:
         # Pyro's handlers append the shapes of all sites of a trace, over many lines
-        return super().__str__().partition("\nTrace Shapes:")[0]
+        return re.split(r"\n *Trace Shapes:", super().__str__())[0]
 
 
 class DamagedError(FlowvaeError):
-    """A file of a run that was written whole and is not so any more."""
+    """A file of a run whose content was changed or lost after it was written."""
 
 
 class SlowDirectionWarning(UserWarning):
-    """A flow is used in the direction in which it costs many network passes."""
+    """A flow is used in its slow direction, which takes many network passes."""
 
 
 class ImproperDensityWarning(UserWarning):
-    """A flow is used as a density on all of R^D, where it loses mass."""
+    """A flow is used as a density on all of R^D, on which it is not normalized."""
 
 
 class EstimatedDensityWarning(UserWarning):
-    """A flow's log-densities are random estimates, from which importance-weighted figures come out wrong."""
+    """A flow's log-densities are random estimates, which make importance-weighted figures wrong."""
 
 
 class UnfinishedRunWarning(UserWarning):
@@ -71,11 +72,11 @@ class UnfinishedRunWarning(UserWarning):
 
 
 class OtherDeviceWarning(UserWarning):
-    """A run is opened on another device than it was trained on."""
+    """A run is loaded on a different device than it was trained on."""
 
 
 class _Short(reprlib.Repr):
-    """Repr of bounded length, computed in bounded time: a nested list of a gigabyte is not walked."""
+    """Repr of bounded length, computed in bounded time even for very large nested lists."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,17 +87,17 @@ class _Short(reprlib.Repr):
         return super().repr_int(x, level) if bits < 4096 else f"<a whole number of {bits} bits>"
 
     def repr_instance(self, x: Any, level: int) -> str:
+        if is_dataclass(x) and not isinstance(x, type):  # before x.shape, which may be a property that reads a file
+            if level <= 0:
+                return f"{type(x).__name__}(...)"
+            inside = (f"{f.name}={self.repr1(getattr(x, f.name), level - 1)}" for f in fields(x) if f.repr)
+            return f"{type(x).__name__}({', '.join(inside)})"
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
         if isinstance(shape, tuple) and dtype is not None and shape:
             return f"<{type(x).__name__} of shape {tuple(shape)}, {dtype}>"
-        if is_dataclass(x) and not isinstance(x, type):
-            if level <= 0:
-                return f"{type(x).__name__}(...)"
-            inside = (f"{f.name}={self.repr1(getattr(x, f.name), level - 1)}" for f in fields(x))
-            return f"{type(x).__name__}({', '.join(inside)})"
         try:
             return super().repr_instance(x, level)
-        except Exception:  # somebody's own __repr__
+        except Exception:  # a user's __repr__ may raise anything
             return f"<{type(x).__name__}>"
 
 
@@ -104,7 +105,7 @@ _SHORT = _Short()
 
 
 def shown(value: object, width: int = WIDEST) -> str:
-    """A value as an error message repeats it: its repr on one line, cut to `width`; shape and type of an array.
+    """Format a value for an error message: its repr on one line, cut to `width`; shape and type of an array.
 
     >>> shown([[0] * 1000] * 1000, width=40)
     '[[0, 0, 0, 0, 0, 0, ...], [0, 0, 0, 0...'
@@ -114,12 +115,12 @@ def shown(value: object, width: int = WIDEST) -> str:
 
 
 def shown_path(path: object) -> str:
-    """A path as an error message repeats it: its last part is its name, so it is cut later than other values."""
+    """Format a path for an error message; it is cut later than other values, because its last part is the name."""
     return shown(str(path), 3 * WIDEST)
 
 
 def one_line(text: object, width: int = 3 * WIDEST) -> str:
-    r"""Somebody else's message on one line, cut to `width` characters.
+    r"""Put a message, such as another library's, on one line, cut to `width` characters.
 
     >>> one_line(ValueError("no\n   such thing"))
     'no such thing'
@@ -132,7 +133,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def plain_number(value: Any) -> Any:
-    """A scalar of NumPy as the plain number, boolean or text that it is; anything else as it is.
+    """Convert a NumPy scalar to a plain number, boolean or string; return anything else unchanged.
 
     >>> plain_number(np.int64(8)), plain_number(np.float64(0.5)), plain_number(np.bool_(True))
     (8, 0.5, True)
@@ -199,12 +200,12 @@ def check_number(
 
 
 def check_widths(owner: object, name: str) -> None:
-    """Check that a setting is a tuple of layer widths, each 1 or more, and at least one of them.
+    """Check that a setting is a non-empty tuple of layer widths, each 1 or more.
 
     A list (as YAML gives it) becomes a tuple.
 
     Raises:
-        FlowvaeError: if it is neither, or has more than 1000 layers.
+        FlowvaeError: if it is not, or has more than 1000 layers.
     """
     value = getattr(owner, name)
     if isinstance(value, list | tuple):
@@ -222,7 +223,7 @@ def check_choice(owner: object, name: str, choices: Iterable[str]) -> None:
     """Check that a setting is one of the given words.
 
     Raises:
-        FlowvaeError: if it is not; names the nearest.
+        FlowvaeError: if it is not, with the nearest choice.
     """
     value, known = _setting(owner, name), list(choices)
     if not isinstance(value, str) or value not in known:
@@ -230,7 +231,7 @@ def check_choice(owner: object, name: str, choices: Iterable[str]) -> None:
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """Say which of the known words was probably meant, and list them, the first 60.
+    """Suggest which of the known words was probably meant, and list the first 60 of them.
 
     >>> nearest("mfa", ["maf", "nsf"])
     'did you mean maf? Known: maf, nsf.'
@@ -245,12 +246,12 @@ def nearest(word: object, known: Iterable[str]) -> str:
 
 
 def _name(name: str) -> str:
-    """A known word as it is, unless it is one of a damaged or hostile file."""
+    """Show a known word; as a short repr if it is long or unprintable, as in a damaged or hostile file."""
     return name if len(name) <= WIDEST and name.isprintable() else shown(name)
 
 
 def _setting(owner: object, name: str) -> Any:
-    """A setting's value; a scalar of NumPy is stored as the plain number that it is."""
+    """Return a setting's value; a NumPy scalar is first replaced by a plain number."""
     value = getattr(owner, name)
     if (plain := plain_number(value)) is not value:
         object.__setattr__(owner, name, plain)
@@ -258,7 +259,7 @@ def _setting(owner: object, name: str) -> Any:
 
 
 def _unquoted(value: object) -> str:
-    """What to write in YAML for a number that it took for text, such as 1e-3."""
+    """Say how to write a number that YAML has read as text, such as 1e-3."""
     try:
         if not isinstance(value, str) or not math.isfinite(float(value)):
             return ""
@@ -268,7 +269,7 @@ def _unquoted(value: object) -> str:
     if not exponent:
         return f" It is text: write {mantissa} without quotes."
     point = "" if "." in mantissa else ".0"
-    return f" YAML takes it for text: write {mantissa}{point}e{int(exponent):+d} there."
+    return f" YAML reads it as text: write {mantissa}{point}e{int(exponent):+d}."
 
 
 def _label(owner: object) -> str:

@@ -20,21 +20,21 @@ __all__ = ["as_path", "atomic_write", "is_temporary", "temporary_name", "write_t
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; the file takes its name only when it is complete and on disk.
+    """Yield a temporary path to write to; the file replaces `path` when it is complete and on disk.
 
-    The temporary file lies in the same directory, has an unpredictable name and is created exclusively, so that a link
-    planted there is not followed. An existing file keeps its mode; a new one has that of the umask. A symbolic link is
-    refused: replacing it would part two names of one file, and writing to its target would change a file elsewhere,
-    such as an object of a content-addressed store.
+    The temporary file is in the same directory. It has an unpredictable name and is created exclusively, so that a
+    planted link is not followed. An existing file keeps its mode; a new file gets that of the umask. A symbolic link
+    is an error: replacing it would separate two names of one file, and writing to its target would change a file
+    elsewhere, such as an object of a content-addressed store.
 
     Raises:
-        OSError: for a link, for what is not a regular file, and if the path cannot be written; names the path. What
-            was there before stays.
+        OSError: for a link, for a path that is not a regular file, and if the path cannot be written; names the path.
+            The previous file is kept.
     """
     temporary = path.with_name(temporary_name(path.name))
     try:
         mode = _mode(path)
-        # private until it has the mode of the file that it replaces
+        # not readable by others until it has the mode of the file that it replaces
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else 0o600))
         try:
             yield temporary
@@ -52,12 +52,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def temporary_name(name: str) -> str:
-    """An unpredictable name beside a file or directory of that name, which is shortened where it is long."""
+    """Make an unpredictable temporary name for a file or directory; a long name is shortened."""
     return f".{name[:50]}.{secrets.token_hex(8)}.tmp"
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a name is one that `temporary_name` gives: what is left of it was being written when it was killed."""
+    """Whether a name was made by `temporary_name`, like that of a file left by an interrupted write."""
     return re.fullmatch(r"\..+\.[0-9a-f]{16}\.tmp", path.name) is not None
 
 
@@ -68,7 +68,7 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _mode(path: Path) -> int | None:
-    """The permissions of the regular file at a path; None where there is nothing."""
+    """The permissions of the regular file at a path; None if there is no file."""
     try:
         found = path.lstat().st_mode
     except FileNotFoundError:
@@ -81,11 +81,11 @@ def _mode(path: Path) -> int | None:
 
 
 def as_path(value: str | Path) -> Path:
-    """The path that a user names: `~` is expanded.
+    """Convert a user's path to a `Path`; `~` is expanded.
 
     Raises:
-        FlowvaeError: for a name that is not UTF-8 or that no file can have, and where the home or working directory
-            that it refers to does not exist.
+        FlowvaeError: for a name that is not UTF-8 or is not valid, and if the home or working directory that it refers
+            to does not exist.
     """
     if not isinstance(value, str | Path):
         raise FlowvaeError(f"{shown(value)}: must be a path.")
@@ -99,11 +99,9 @@ def as_path(value: str | Path) -> Path:
         path.lstat()
     except FileNotFoundError as error:
         if error.filename is None:
-            raise FlowvaeError(
-                f"{text}: the working directory does not exist any more; change to one that does."
-            ) from None
+            raise FlowvaeError(f"{text}: the working directory no longer exists; change to one that does.") from None
     except RuntimeError:
-        raise FlowvaeError(f"{text}: there is no such home directory; name the directory in full.") from None
+        raise FlowvaeError(f"{text}: no such home directory; write the full path.") from None
     except OSError as error:
         raise FlowvaeError(f"{shown_path(text)}: {error.strerror}; name another file or directory.") from None
     return path

@@ -1,4 +1,4 @@
-"""What is built must fit into the machine's memory: too much of it is refused before it is taken."""
+"""Checks that data and networks fit into memory, before the memory is allocated."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from flowvae.core.errors import FlowvaeError
 
 __all__ = ["check_memory", "memory", "size", "watched"]
 
-TRAINING = 4  # tensors a parameter: itself, its gradient and Adam's two moments
-SMALL = 1e8  # bytes that every machine has
+TRAINING = 4  # tensors per parameter in training: itself, its gradient and Adam's two moments
+SMALL = 1e8  # bytes that every machine has; less is not checked
 
 
 def memory() -> float:
-    """Bytes of memory that this process may have: the machine's or, where that is less, its control group's."""
+    """Bytes of memory available to this process: the machine's or, if less, the limit of its control group."""
     try:
         least = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):  # a system that does not say
+    except (AttributeError, OSError, ValueError):  # not known on this system
         return float("inf")
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -36,7 +36,7 @@ def memory() -> float:
 
 
 def size(number: float) -> str:
-    """Bytes in a unit in which the number is below a thousand.
+    """Format a number of bytes, in a unit in which it is below a thousand.
 
     >>> size(3.2e10)
     '32 GB'
@@ -50,24 +50,24 @@ def size(number: float) -> str:
 
 
 def check_memory(what: str, needed: float, remedy: str) -> None:
-    """Refuse what needs more bytes than this process may have.
+    """Raise an error if something needs more bytes than are available to this process.
 
     Raises:
         FlowvaeError: with both numbers.
     """
-    if needed > SMALL and needed > (there := memory()):
-        raise FlowvaeError(f"{what}: needs {size(needed)} of memory, and there are {size(there)}; {remedy}.")
+    if needed > SMALL and needed > (available := memory()):
+        raise FlowvaeError(f"{what}: needs {size(needed)} of memory, of {size(available)} available; {remedy}.")
 
 
 @contextmanager
 def watched(what: str, remedy: str) -> Iterator[None]:
-    """Inside the block, in which modules are built, refuse a tensor with which their training would not fit.
+    """Check, while modules are built inside the block, that their training fits into memory.
 
-    The sizes come from torch's meta device, which computes shapes alone. What is freed again counts too, which is
-    little where modules are built.
+    The sizes come from torch's meta device, which computes shapes only. Memory that is freed again is counted too;
+    it is little when modules are built.
 
     Raises:
-        FlowvaeError: before the memory is taken, with the number of bytes.
+        FlowvaeError: before the memory is allocated, with the number of bytes.
     """
     try:
         with _Watch(what, remedy):
@@ -82,18 +82,18 @@ class _Watch(TorchDispatchMode):
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__()
         self.what, self.remedy = what, remedy
-        self.made = 0
+        self.allocated = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.made += _bytes(func, args, kwargs or {})
-        check_memory(self.what, TRAINING * self.made, self.remedy)
+        self.allocated += _bytes(func, args, kwargs or {})
+        check_memory(self.what, TRAINING * self.allocated, self.remedy)
         return func(*args, **kwargs or {})
 
 
 def _bytes(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Bytes of the tensors that an operation makes; 0 where they are views, or their shapes depend on values."""
+    """Bytes of an operation's output tensors; 0 if they are views, or if their shapes depend on values."""
     schema = operation._schema
     if any(result.alias_info is not None for result in schema.returns):
         return 0
@@ -101,12 +101,12 @@ def _bytes(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int
     if any(argument.name == "device" for argument in schema.arguments):
         kwargs["device"] = "meta"
     try:
-        made = operation(*args, **kwargs)
+        outputs = operation(*args, **kwargs)
     except RuntimeError as error:
-        if "meta" in str(error).lower():  # it cannot be computed without values
+        if "meta" in str(error).lower():  # the shapes depend on values
             return 0
         raise
-    return sum(tensor.numel() * tensor.element_size() for tensor in tree_leaves(made) if isinstance(tensor, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tree_leaves(outputs) if isinstance(tensor, Tensor))
 
 
 def _on_meta(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How a script ends: one line for what its user can fix, and an exit status."""
+"""Entry point of scripts: one line for an error that the user can fix, and an exit status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["line_of", "run_script"]
 
 
 def line_of(error: object) -> str:
-    r"""A message on one line: names of files may hold line breaks and what a terminal takes for commands.
+    r"""Put a message on one line, with unprintable characters (line breaks, terminal escapes) escaped.
 
     >>> line_of(FileNotFoundError(2, "No such file or directory", "runs/a\nb"))
     "'runs/a\\nb': No such file or directory"
@@ -24,7 +24,7 @@ def line_of(error: object) -> str:
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
-    """Run the main function of a module as the whole program; what its user can fix ends it with one line."""
+    """Run the main function of a module as a program; an error that the user can fix ends it with one line."""
     try:
         sys.exit(main())
     except (FlowvaeError, OSError) as error:

@@ -1,8 +1,8 @@
-"""One seed for a run, and a different stream of it for every purpose.
+"""Random seeds: one for a run, and a separate stream for every purpose.
 
 All arms of a comparison that share a seed share the split, the initial encoder and decoder and the order
 of the batches, because each of these has its own stream: a flow that draws more initial weights does not
-shift the random numbers of anything else.
+change any other random numbers.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 
 __all__ = ["derive", "one_thread", "random_state_kept", "seeded"]
 
-_TURN = threading.RLock()
+_LOCK = threading.RLock()
 
 
 def derive(seed: int, *purpose: str | int) -> int:
-    """A seed for one purpose, from the seed of the run.
+    """Derive a seed for one purpose from the seed of the run.
 
     >>> derive(0, "encoder") == derive(0, "encoder"), derive(0, "encoder") == derive(0, "decoder")
     (True, False)
@@ -31,14 +31,14 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Threads take turns in such blocks: torch's random numbers and Pyro's handlers belong to the whole process."""
-    with _TURN:
+    """Run the block in one thread at a time: torch's random state and Pyro's handlers are global to the process."""
+    with _LOCK:
         yield
 
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Torch's random numbers go on after the block as they were before it."""
+    """Restore torch's random state after the block."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with one_thread(), torch.random.fork_rng(devices=devices):
         yield
@@ -46,16 +46,16 @@ def random_state_kept() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's random numbers come from `seed` inside the block, and go on as before after it."""
+    """Seed torch's random numbers inside the block, and restore their state after it."""
     with random_state_kept():
         _seed_devices(seed)
         yield
 
 
 def _seed_devices(seed: int) -> None:
-    """What `torch.manual_seed` does for the devices that are here.
+    """Seed the available devices, as `torch.manual_seed` does.
 
-    For those that are not, it would format the stack of the call three times, which takes longer than a training step.
+    For the other devices it formats the call stack three times, which takes longer than a training step.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Settings from YAML: names and plain values, of which each can be read in one way only."""
+"""Reader of settings in YAML: names and plain values without ambiguity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEEPEST = 20  # levels of nesting; settings take five
 LONGEST = 100  # characters of a number
 TAG = "tag:yaml.org,2002:"
 
-# Plain scalars of YAML 1.2's core schema, without those that PyYAML, which writes YAML 1.1, takes for text: every text
+# Plain scalars of YAML 1.2's core schema, without those that are text to PyYAML, which writes YAML 1.1: every text
 # that it writes is read back as text. Dates, 1:30, 1_000, yes and on are text.
 SCALARS = {
     "null": (r"~|null|Null|NULL|", "~nN"),
@@ -32,7 +32,7 @@ SCALARS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's parser without what settings do not need: tags, aliases (and so merge keys), deep nesting."""
+    """PyYAML's parser without tags, aliases (and so merge keys) and deep nesting, which settings do not need."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (those of SCALARS)
     depth = 0
@@ -57,16 +57,16 @@ for _name, (_pattern, _first) in SCALARS.items():
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings that a YAML file holds, by name.
+    """Read the settings in a YAML file, by name.
 
-    Numbers are those of YAML 1.2. What two versions of YAML read differently (010), what would lose a value (a key that
-    is there twice), and what settings do not need (tags, aliases, merge keys, keys that are no names) is refused.
+    Numbers are those of YAML 1.2. Numbers that two versions of YAML read differently (010) are errors, and so are
+    repeated keys (one value would be lost), tags, aliases, merge keys, and keys that are not names.
 
     Args:
         path: a file of UTF-8 text.
 
     Raises:
-        FlowvaeError: for a file that cannot be read, or such a document; names the line.
+        FlowvaeError: for a file that cannot be read, or one of these errors; names the line.
     """
     where = one_line(path)
     content = _content(path, where)
@@ -83,7 +83,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         said = " ".join(filter(None, (getattr(error, "context", ""), getattr(error, "problem", "")))) or error
         raise FlowvaeError(f"{where}{line}: not plain YAML: {one_line(said).rstrip('.')}.") from None
     if not isinstance(plain, dict):
-        raise FlowvaeError(f"{where}: must hold settings by name, such as 'latent: 8'.")
+        raise FlowvaeError(f"{where}: must contain settings by name, such as 'latent: 8'.")
     return plain
 
 
@@ -121,7 +121,7 @@ def _mapping(node: yaml.MappingNode) -> dict[str, Any]:
             said = name if isinstance(name, str) else "that is a list or mapping"
             raise _mistake(key.start_mark, f"the key {said or 'without a name'}: a key is the name of a setting")
         if name in mapping:
-            raise _mistake(key.start_mark, f"the key {one_line(name, 60)} is there twice; keep one of them")
+            raise _mistake(key.start_mark, f"the key {one_line(name, 60)} occurs twice; keep one of them")
         mapping[name] = _value(value)
     return mapping
 

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from flowvae.core.errors import DamagedError, FlowvaeError
 from flowvae.core.files import temporary_name
+from flowvae.evaluation import figures_of_measures
 
 __all__ = [
     "CHECKPOINT",
@@ -39,10 +40,7 @@ STAGES = ("first-stage", "prior-fit")
 ERROR = "error.txt"  # of a cell of a grid
 LOCK = ".lock"
 FILES = (ERROR, "samples.png", METRICS, HISTORY, CHECKPOINT, SETTINGS, LOCK)
-FIGURES = (
-    *("samples", "reconstructions", "latent", "history"),
-    *("khat", "bounds", "gaps", "holes", "activity", "calibration", "fid", "memorization", "paths", "traversals"),
-)
+FIGURES = ("samples", "reconstructions", "latent", "history")  # of every run, besides those of measures
 # In this order a run is deleted: what is left after every step is a run that can go on, or nothing.
 _ORDER = (METRICS, HISTORY, CHECKPOINT, *STAGES, SETTINGS)
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]+\.tmp")
@@ -121,10 +119,10 @@ def figure_file(directory: Path, title: str) -> Path:
     """The file of a figure of a run.
 
     Raises:
-        ValueError: for a title that is not in `FIGURES`, whose file would be taken for somebody else's.
+        ValueError: for a title that no measure has declared, whose file would be taken for somebody else's.
     """
-    if title not in FIGURES:
-        raise ValueError(f"figure {title!r}: add it to FIGURES of flowvae.experiments.directory")
+    if title not in _titles():
+        raise ValueError(f"figure {title!r}: name it where the measure is registered, measure(…, figures=…)")
     return directory / "figures" / f"{title}.png"
 
 
@@ -137,7 +135,7 @@ def foreign(directory: Path) -> Iterator[Path]:
         elif path.name in STAGES or _is_temporary(path):
             yield from foreign(path)
         elif path.name == "figures":
-            own = {f"{title}.png" for title in FIGURES}
+            own = {f"{title}.png" for title in _titles()}
             yield from (file for file in path.iterdir() if file.name not in own and not _is_temporary(file))
         else:
             yield path
@@ -220,5 +218,10 @@ def _copy(source: Path, target: Path) -> None:
 
 def _is_temporary(path: Path) -> bool:
     named = _TEMPORARY.fullmatch(path.name)
-    own = {*FILES, *STAGES, *(f"{title}.png" for title in FIGURES)}
+    own = {*FILES, *STAGES, *(f"{title}.png" for title in _titles())}
     return named is not None and named[1] in own
+
+
+def _titles() -> tuple[str, ...]:
+    """Titles of all figures that a run may hold."""
+    return (*FIGURES, *figures_of_measures())

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from flowvae.core.errors import DamagedError, FlowvaeError, check_int_value, nearest, one_line, shown
+from flowvae.core.errors import FlowvaeError, check_int_value, nearest, one_line, shown
+from flowvae.core.files import as_path
 from flowvae.data import Dataset
 from flowvae.evaluation import (
     MEASURES,
@@ -26,68 +26,92 @@ from flowvae.evaluation import (
 )
 from flowvae.experiments.directory import (
     CHECKPOINT,
-    HISTORY,
     METRICS,
+    SETTINGS,
     check_files,
     delete_leftovers,
     figure_file,
     writing,
 )
-from flowvae.guides import AmortizedGuide
-from flowvae.inference import checkpoint_digest, history_table, load_checkpoint
-from flowvae.models import VAE
+from flowvae.experiments.portable import SUFFIX, Exported, read_file, write_file
+from flowvae.experiments.reading import Opened, data_of_run, open_directory, read_histories, read_history
+from flowvae.experiments.trained_model import TrainedModel
+from flowvae.inference import checkpoint_digest
 
-if TYPE_CHECKING:
-    from flowvae.experiments.experiment import Experiment  # which makes runs, so it imports this file
-
-__all__ = ["MeasurementError", "ModelGuide", "Run", "check_history", "is_finished"]
+__all__ = ["MeasurementError", "Run", "load"]
 
 
 class MeasurementError(FlowvaeError):
-    """Measures that could not be taken, with their reasons.
-
-    Args:
-        text: what it says.
-        taken: the metrics of the measures that were.
-    """
+    """Measures that could not be taken, with their reasons; `taken` are the metrics of the others."""
 
     def __init__(self, text: str, taken: list[Metric]) -> None:
         super().__init__(text)
         self.taken = taken
 
 
-class ModelGuide(NamedTuple):
-    """A Pyro model and its guide; both are torch modules and plain Pyro callables of a batch (B, D)."""
-
-    model: VAE
-    guide: AmortizedGuide
-
-
 @dataclass(frozen=True)
-class Run:
-    """A trained experiment: its directory, data and best weights.
+class Run(TrainedModel):
+    """A trained experiment: its settings, what its data were, and its best weights.
+
+    It opens, encodes and samples without its data; only measures load them.
 
     Args:
-        directory: where its files are.
-        experiment: its settings.
-        data: its data.
-        pair: model and guide with the best weights.
+        directory: where its files are; None: it was trained without one, or opened from an exported file.
+        file: the exported file that it was opened from.
         checkpoint: checksum of the checkpoint that the weights are from.
+        identity: of the data that it was trained on, as plain texts.
+        known_data: the data, where they are loaded already.
+        known_metrics: what has been measured, of a run without a directory.
+        known_histories: one row an epoch, one table a stage, of a run without a directory.
     """
 
-    directory: Path
-    experiment: Experiment
-    data: Dataset
-    pair: ModelGuide
+    directory: Path | None = None
+    file: Path | None = None
     checkpoint: str = ""
+    identity: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    known_data: Dataset | None = field(default=None, repr=False, compare=False)
+    known_metrics: Sequence[Metric] = field(default=(), repr=False, compare=False)
+    known_histories: Sequence[pd.DataFrame] = field(default=(), repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its directory or its file."""
+        return str(self.directory or self.file or "this run")
+
+    @property
+    def data(self) -> Dataset:
+        """The data, loaded when they are first asked for.
+
+        Raises:
+            FlowvaeError: if they are not here, or not what they were.
+        """
+        if self.known_data is not None:
+            return self.known_data
+        data = self._load_data()
+        then, now = self.identity, data.identity.as_dict()
+        if then["sha256"] != now["sha256"]:
+            raise FlowvaeError(f"{self.name}: was trained on {one_line(then)}, but the data are now {now}.")
+        object.__setattr__(self, "known_data", data)
+        return data
+
+    def _load_data(self) -> Dataset:
+        try:
+            if self.directory is not None:
+                return data_of_run(self.experiment, self.directory / SETTINGS)
+            return self.experiment.data.load(self.experiment.seed)
+        except FlowvaeError as error:
+            reason = str(error).rstrip(".")
+            raise FlowvaeError(f"{self.name}: measures need its data, which cannot be loaded ({reason}).") from None
 
     @property
     def metrics(self) -> list[Metric]:
-        """What has been measured so far.
+        """What has been measured so far and stored.
 
         Raises:
             DamagedError: if metrics.json has been edited, or is that of other weights.
         """
+        if self.directory is None:
+            return list(self.known_metrics)
         file = self.directory / METRICS
         return read_metrics(file, self.checkpoint) if file.exists() else []
 
@@ -100,11 +124,11 @@ class Run:
         found = {metric.name: metric for metric in self.metrics if metric.split == split}
         if not found:
             raise FlowvaeError(
-                f"{self.directory}: nothing has been measured on {split}, so there is no {shown(name)}; evaluate the "
+                f"{self.name}: nothing has been measured on {split}, so there is no {shown(name)}; evaluate the "
                 "run, after going on with its training (--resume) if that has not ended."
             )
         if name not in found:
-            raise FlowvaeError(f"{self.directory}, {split}: no measure {shown(name)}; {nearest(name, found)}")
+            raise FlowvaeError(f"{self.name}, {split}: no measure {shown(name)}; {nearest(name, found)}")
         return found[name]
 
     @property
@@ -115,27 +139,22 @@ class Run:
             DamagedError: if history.csv is not what the checkpoint says.
             FlowvaeError: if its training has not ended.
         """
-        if not (self.directory / HISTORY).is_file():
-            raise FlowvaeError(f"{self.directory}: its training has not ended; go on with it (--resume).")
-        return check_history(self.directory, load_checkpoint(self.directory / CHECKPOINT)[1])
+        return self.known_histories[-1] if self.directory is None else read_history(self.directory)
 
     @property
-    def whole_history(self) -> pd.DataFrame:
-        """One row an epoch of all stages, the first stage first.
+    def histories(self) -> list[pd.DataFrame]:
+        """One row an epoch, one table a stage, the first stage first.
 
         Raises:
             DamagedError: if the history or checkpoint of an earlier stage is missing or damaged.
             FlowvaeError: if the training of the last stage has not ended.
         """
-        histories, place = [self.history], self.directory
-        for stage in self.experiment.stages():
-            if stage.second_stage:
-                place = place / stage.second_stage.follows
-                try:
-                    histories.append(check_history(place, load_checkpoint(place / CHECKPOINT)[1]))
-                except FlowvaeError as error:
-                    raise DamagedError(str(error)) from None
-        return pd.concat(histories[::-1], ignore_index=True)
+        return list(self.known_histories) if self.directory is None else read_histories(self.directory, self.experiment)
+
+    @property
+    def whole_history(self) -> pd.DataFrame:
+        """One row an epoch of all stages, see `histories`."""
+        return pd.concat(self.histories, ignore_index=True)
 
     @property
     def parameters(self) -> int:
@@ -159,100 +178,120 @@ class Run:
         figures: bool = False,
         progress: bool = True,
     ) -> list[Metric]:
-        """Take measures on a split, and put the figures into metrics.json.
+        """Take measures on a split, and store them in metrics.json, if the run has a directory.
 
-        A measure that cannot be taken, such as one that needs more data, stops none of the others.
+        A measure that cannot be taken stops none of the others.
 
         Args:
             measures: names in `flowvae.evaluation.MEASURES`; "likelihood" is ELBO, its two parts and the NLL.
             split: "train", "valid" or "test".
             draws: K of the NLL.
             seed: of all measures.
-            compile: "none", "capture" or "inductor": how likelihood and IWAE bound are computed. Inductor pays from
-                some thousand data on.
+            compile: of likelihood and IWAE: "none", "capture" or "inductor" (pays from some thousand data on).
             effort: size of the measures that refine guides or run chains.
             figures: whether to draw the measures that have a figure, into the run's figures.
             progress: whether to show progress bars.
 
         Raises:
             DamagedError: if metrics.json has been edited; before any work.
-            FlowvaeError: for an unknown measure or split, or one of held-out data on "train", and if the directory
-                cannot be written or holds other weights than these; before any work.
+            FlowvaeError: for an unknown measure or split, or one of held-out data on "train", if the data are not here,
+                and if the directory cannot be written or holds other weights than these; before any work.
             MeasurementError: at the end, if a measure could not be taken; names each of them with its reason.
         """
         check_int_value("draws", draws)
         check_measures(measures, split, compile)
         if not measures:
             return []
+        if figures and self.directory is None:
+            raise FlowvaeError(f"figures = True: {self.name} has no directory for them; leave figures out.")
         with self._writing():  # before the work, which would be lost
             self.metrics  # noqa: B018  (raises where it is damaged)
+        data, effort = self.data, effort or Effort()
+        about = {"of": split, "data": data.identity.as_dict(), "flowvae": version("flowvae")}
         new: list[Metric] = []
         refused: dict[str, FlowvaeError] = {}
         for name in measures:
-            protocol = {
-                "measure": name,
-                "of": split,
-                "data": self.data.identity.as_dict(),
-                "flowvae": version("flowvae"),
-            }
-            subject = EvaluationContext(
-                *self.pair, self.data, split, draws, seed, protocol, compile, effort or Effort(), progress
-            )
+            facts = {"measure": name, **about}
+            context = EvaluationContext(*self.pair, data, split, draws, seed, facts, compile, effort, progress)
             try:
-                taken = MEASURES[name](subject)
+                taken = MEASURES[name](context)
             except FlowvaeError as error:
                 refused[name] = error
                 continue
             with self._writing():  # at once: the next one may be interrupted
-                merge_metrics(self.directory / METRICS, taken.metrics, self.checkpoint)
+                if self.directory is not None:
+                    merge_metrics(self.directory / METRICS, taken.metrics, self.checkpoint)
             new += taken.metrics
-            for title, draw in taken.figures.items() if figures else ():
-                write_figure(draw(), figure_file(self.directory, title))
+            for title, draw in taken.figures.items() if figures and self.directory else ():
+                write_figure(draw(), figure_file(self.directory, title))  # type: ignore[arg-type]
         if refused:
             reasons = "; ".join(f"{name} ({str(error).rstrip('.')})" for name, error in refused.items())
-            raise MeasurementError(f"{self.directory}: could not be measured: {reasons}.", new)
+            raise MeasurementError(f"{self.name}: could not be measured: {reasons}.", new)
         return new
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Be the only writer to the directory, and only while it holds the weights of this run."""
-        self._check_weights()
-        with writing(self.directory, wait=10.0):
-            self._check_weights()
-            check_files(self.directory)
-            delete_leftovers(self.directory)
+        """Be the only writer to the directory, if there is one, and only while it holds the weights of this run."""
+        place = self.directory
+        if place is None:
+            yield
+            return
+        self._check_weights(place)
+        with writing(place, wait=10.0):
+            self._check_weights(place)
+            check_files(place)
+            delete_leftovers(place)
             yield
 
-    def _check_weights(self) -> None:
-        if checkpoint_digest(self.directory / CHECKPOINT) != self.checkpoint:
+    def _check_weights(self, directory: Path) -> None:
+        if checkpoint_digest(directory / CHECKPOINT) != self.checkpoint:
             raise FlowvaeError(
-                f"{self.directory}: holds other weights than when the run was opened, so nothing is stored; open it "
+                f"{directory}: holds other weights than when the run was opened, so nothing is stored; open it "
                 "again when its training has ended."
             )
 
+    def export(self, file: str | Path) -> Path:
+        """Write everything but the data into one file, which another machine opens with `load(file)`.
 
-def check_history(directory: Path, facts: dict[str, Any]) -> pd.DataFrame:
-    """One row an epoch, as the facts of a checkpoint have it.
+        Args:
+            file: where to, NAME.safetensors; an earlier file is replaced.
+
+        Raises:
+            FlowvaeError: if its training has not ended, or a part has no name by which it could be loaded.
+        """
+        opened = Opened(self.experiment, self.signature, self.pair, self.identity, self.checkpoint)
+        file = as_path(file)
+        write_file(file, Exported(opened, self.metrics, self.histories))
+        return file
+
+
+def load(path: str | Path, data: Any = None) -> Run:
+    """A run from its directory or its exported file, with its best weights.
+
+    One that is not finished is opened with an `UnfinishedRunWarning`. Its data are not needed before something is
+    measured on them. Where they lie and on what it computes may be changed in its experiment.yaml (`data.path`,
+    `inference.device`): the data are known by their checksum. A run of a device that is not here is opened on another
+    one, with an `OtherDeviceWarning`.
+
+    Args:
+        path: of the directory or file.
+        data: those that it was trained on, where they were given in Python (arrays, or what `as_data` made of them) or
+            lie elsewhere now (the data spec with its new path).
 
     Raises:
-        DamagedError: if history.csv says anything else.
+        DamagedError: if its checkpoint is missing or damaged, history.csv or metrics.json has been edited, or
+            experiment.yaml has been changed in anything else.
+        FlowvaeError: if it is not a run, and for other data than it was trained on.
     """
-    history = history_table(facts["progress"]["rows"], facts["progress"]["best_epoch"])
-    file = directory / HISTORY
-    try:
-        expected = pd.read_csv(StringIO(history.to_csv(index=False)), dtype=str)  # every digit counts
-        same, reason = pd.read_csv(file, dtype=str).equals(expected), "its rows are others"
-    except (FileNotFoundError, ValueError) as error:
-        same, reason = False, one_line(error)
-    if not same:
-        raise DamagedError(
-            f"{file}: does not match the checkpoint beside it ({reason}); go on with the run (--resume), which writes "
-            "it again."
-        )
-    return history
-
-
-def is_finished(directory: str | Path) -> bool:
-    """Whether a run in that directory has ended its training, and has been measured."""
-    directory = Path(directory)
-    return (directory / HISTORY).is_file() and (directory / METRICS).is_file()
+    path = as_path(path)
+    if path.is_file() or (path.suffix == SUFFIX and not path.exists()):
+        found, metrics, histories = read_file(path)
+        where: dict[str, Any] = {"file": path, "known_metrics": metrics, "known_histories": histories}
+    else:
+        found, where = open_directory(path), {"directory": path}
+    settings, signature, pair, identity, checkpoint = found
+    if data is not None:
+        settings = replace(settings, data=settings.data.given(data))
+    run = Run(settings, signature, pair, checkpoint=checkpoint, identity=identity, **where)
+    run.metrics  # noqa: B018  (raises where they are damaged)
+    return run

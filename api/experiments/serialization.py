@@ -1,38 +1,35 @@
-"""Specs as plain values and back: what YAML, checkpoints and names of cells hold."""
+"""Specs as plain values and back: what YAML, checkpoints and the names of cells hold."""
 
 from __future__ import annotations
 
+import types
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from flowvae.core.errors import FlowvaeError, nearest, plain_number, shown
-from flowvae.data import DataSpec, LikelihoodSpec
-from flowvae.experiments.families import ANY_FLOW, FLOWS, check_family, families_of, name_of
-from flowvae.flows import FlowSpec, Inverse
-from flowvae.guides import FlowGuide, GuideSpec
-from flowvae.inference import Training
-from flowvae.models import FlowDecoder
-from flowvae.networks import MLP
+from flowvae.core.parts import LikelihoodSpec
+from flowvae.core.registry import Family, Spec, families, find, name_of
+from flowvae.data import parse_likelihood
 
-__all__ = ["build_spec", "check_setting", "from_plain", "to_plain"]
-
-# parts that are settings alone, without a family to choose
-SETTINGS: dict[str, type] = {"encoder": MLP, "decoder": MLP, "mlp": MLP, "inference": Training}
+__all__ = ["build_spec", "check_setting", "from_plain", "read_setting", "to_plain"]
 
 
 def to_plain(spec: Any) -> Any:
     """A spec as dictionaries, lists and plain values, as YAML and JSON hold them.
 
     Raises:
-        FlowvaeError: for a prior, guide, flow or data set that has no name, or a value that is not plain.
+        FlowvaeError: for a part that has no name, or a value that is not plain.
 
-    >>> from flowvae.flows import MAF
+    >>> from flowvae.flows import MAF, Inverse
     >>> to_plain(Inverse(MAF(transforms=1)))
     {'family': 'inverse-maf', 'transforms': 1, 'hidden_features': [32]}
     """
     spec = plain_number(spec)
-    if isinstance(spec, LikelihoodSpec | Path):
+    if isinstance(spec, Path):
+        return str(spec)
+    if isinstance(spec, LikelihoodSpec):
+        name_of(spec)  # which must have one
         return str(spec)
     if isinstance(spec, tuple):
         return [to_plain(value) for value in spec]
@@ -42,69 +39,56 @@ def to_plain(spec: Any) -> Any:
         raise FlowvaeError(
             f"{shown(spec)}: cannot be written to a file; a setting is a number, a text or a tuple of them."
         )
-    values = {f.name: to_plain(getattr(spec, f.name)) for f in fields(spec)}
-    if not (isinstance(spec, DataSpec | GuideSpec) or hasattr(spec, "roles")):  # roles: of a flow or another prior
-        return values
-    inner = {}
-    if isinstance(spec, FlowGuide | Inverse):
-        # the flow inside gives its settings to the one line that names both
-        inner = {key: value for key, value in values.pop("flow").items() if key != "family"}
-    return {"family": name_of(spec), **inner, **values}
+    name = {"family": name_of(spec)} if isinstance(spec, Spec) and type(spec).part else {}
+    values = {f.name: to_plain(getattr(spec, f.name)) for f in fields(spec) if f.init}
+    if isinstance(spec, Spec) and spec.wraps:
+        # the wrapped part gives its settings to the one line that names both
+        inner = {key: value for key, value in values.pop(spec.wraps).items() if key != "family"}
+        return {**name, **inner, **values}
+    return {**name, **values}
 
 
-def from_plain(kind: str, plain: Any) -> Any:
-    """A part from plain values: a name, or a dictionary with `family` and its settings, or settings alone.
+def from_plain(kind: str, plain: Any, label: str = "", default: Spec | None = None) -> Any:
+    """A part from plain values: a name, or a dictionary with `family` and its settings.
 
     Args:
-        kind: "data", "prior", "guide", "flow", "encoder", "decoder" or "inference"; what comes before a dot says whose.
+        kind: "data", "prior", "guide", "flow", "network", "likelihood", ….
         plain: the values.
+        label: of the part, for messages; the kind, unless given.
+        default: the part whose family is meant where the values name none.
 
     Raises:
         FlowvaeError: for an unknown family or a setting that the family does not have.
 
     >>> from_plain("prior", {"family": "maf", "transforms": 5})
     MAF(transforms=5, hidden_features=(32,))
-    >>> from_plain("second_stage.inference", {"epochs": 5}).epochs
-    5
     """
-    part = kind.rpartition(".")[2]
-    if part in SETTINGS:
-        return _from_settings(kind, SETTINGS[part], plain)
-    families = families_of(kind)
+    label = label or kind
     if isinstance(plain, str):
+        if kind == "likelihood":
+            return parse_likelihood(plain)
         plain = {"family": plain}
+    if isinstance(plain, dict) and "family" not in plain and default is not None:
+        plain = {"family": name_of(default), **plain}
     if not isinstance(plain, dict) or not isinstance(plain.get("family"), str):
-        raise FlowvaeError(f"{kind}: {shown(plain)}; must name a family. {nearest('', families)}")
+        raise FlowvaeError(f"{label}: {shown(plain)}; must name a family. {nearest('', families(kind))}")
     settings = dict(plain)
     name = settings.pop("family")
-    check_family(kind, name)
+    family = find(kind, name)
     for setting in settings:
         check_setting(kind, name, setting)
-    label = f"{kind} {name}"
-    if name in ANY_FLOW and kind in ("prior", "flow"):
-        return _flow(label, name, settings)
-    if name in ANY_FLOW:
-        own = {f.name for f in fields(FlowGuide)} - {"flow"}
-        flow = _flow(label, name, {key: value for key, value in settings.items() if key not in own})
-        return FlowGuide(flow, **{key: value for key, value in settings.items() if key in own})
-    family = families[name] if kind == "data" else type(families[name][1])
-    return build_spec(label, family, settings)
+    return _build(f"{label} {name}", family, settings)
 
 
-def _from_settings(label: str, spec: type, plain: Any) -> Any:
-    if not isinstance(plain, dict):
-        raise FlowvaeError(f"{label}: {shown(plain)}; must be settings by name.")
-    if label != "decoder" or "flow" not in plain:
-        return build_spec(label, spec, plain)
-    settings = {**plain, "flow": from_plain("flow", plain["flow"])}
-    if "mlp" in plain:
-        settings["mlp"] = from_plain("decoder.mlp", plain["mlp"])
-    return build_spec(label, FlowDecoder, settings)
-
-
-def _flow(label: str, name: str, settings: dict[str, Any]) -> FlowSpec:
-    plain: FlowSpec = build_spec(label, FLOWS[name.removeprefix("inverse-")], settings)
-    return Inverse(plain) if name.startswith("inverse-") else plain
+def _build(label: str, family: Family, settings: dict[str, Any]) -> Any:
+    wrapper = family.default
+    if not (isinstance(wrapper, Spec) and wrapper.wraps):
+        return build_spec(label, family.type, settings)
+    own = {f.name for f in fields(wrapper)} - {wrapper.wraps}  # type: ignore[arg-type]
+    inner = find(wrapper.wraps, family.name.removeprefix(wrapper.prefix))
+    part = _build(label, inner, {key: value for key, value in settings.items() if key not in own})
+    given = {key: value for key, value in settings.items() if key in own}
+    return build_spec(label, type(wrapper), {wrapper.wraps: part, **given})
 
 
 def check_setting(kind: str, name: str, setting: object) -> None:
@@ -113,41 +97,79 @@ def check_setting(kind: str, name: str, setting: object) -> None:
     Raises:
         FlowvaeError: for such a setting.
     """
-    families = families_of(kind)
-    known = _settings(kind, families[name])
+    known = _settings(find(kind, name))
     if setting not in known:
-        owners = [other for other, entry in families.items() if setting in _settings(kind, entry)]
+        owners = [family.name for family in families(kind).values() if setting in _settings(family)]
         owned = f" it is a setting of {', '.join(owners)}." if owners else ""
         raise FlowvaeError(f"{kind} {name}: no setting {shown(setting)};{owned} {nearest(setting, known)}")
 
 
 def build_spec(label: str, family: type, settings: dict[str, Any]) -> Any:
-    """An instance of a spec from its settings.
+    """An instance of a dataclass of settings; settings that are parts are read from plain values.
 
     Raises:
         FlowvaeError: for a setting that it does not have, or one that it needs.
     """
-    known = {f.name: f for f in fields(family)}
+    known = {f.name: f for f in fields(family) if f.init}
     for setting in settings:
         if setting not in known:
             raise FlowvaeError(f"{label}: no setting {shown(setting)}; {nearest(setting, known)}")
     for setting, f in known.items():
         if setting not in settings and f.default is MISSING and f.default_factory is MISSING:
             raise FlowvaeError(f"{label}: the setting {setting!r} must be given.")
-    # a file has lists where a spec has tuples
-    given = {name: _tuple(value) if type(known[name].default) is tuple else value for name, value in settings.items()}
-    return family(**given)
+    inside = "" if label == "experiment" else f"{label}."
+    return family(**{name: read_setting(family, name, value, inside + name) for name, value in settings.items()})
+
+
+def read_setting(family: type, name: str, plain: Any, label: str) -> Any:
+    """The setting of that name of a dataclass, from its plain value.
+
+    Raises:
+        FlowvaeError: for an unknown family or setting of a part.
+    """
+    (setting,) = (f for f in fields(family) if f.name == name)
+    default = setting.default_factory() if setting.default_factory is not MISSING else setting.default
+    return _read(label, _hints(family).get(name), plain, default)
+
+
+def _read(label: str, hint: Any, plain: Any, default: Any) -> Any:
+    """A setting from its plain value."""
+    if type(default) is tuple:
+        return _tuple(plain)  # a file has lists where a spec has tuples
+    hints = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for one in hints:
+        if plain is None or isinstance(plain, Spec) or not isinstance(one, type):
+            continue
+        if issubclass(one, Spec) and one.part and isinstance(plain, str | dict):
+            kind = one.part
+            return from_plain(kind, plain, label, default if isinstance(default, Spec) else None)
+        if is_dataclass(one) and not isinstance(plain, one):
+            if not isinstance(plain, dict):
+                names = ", ".join(f.name for f in fields(one))
+                raise FlowvaeError(f"{label}: {shown(plain)}; must be settings by name: {names}.")
+            return build_spec(label, one, plain)
+    return _tuple(plain) if tuple in hints or any(get_origin(one) is tuple for one in hints) else plain
+
+
+def _hints(family: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(family)
+    except NameError:  # annotations of a class that was defined inside a function
+        return {f.name: f.type for f in fields(family)}
 
 
 def _tuple(value: Any) -> Any:
     return tuple(_tuple(entry) for entry in value) if isinstance(value, list) else value
 
 
-def _settings(kind: str, entry: Any) -> list[str]:
-    """Names of all settings of a family, those of a flow inside it included."""
-    spec = entry if kind == "data" else entry[1]
+def _settings(family: Family) -> list[str]:
+    """Names of all settings of a family, those of a wrapped part included."""
+    spec = family.type if family.default is None else family.default
     names = []
     for f in fields(spec):
-        inner = getattr(spec, f.name, None)
-        names += _settings("flow", (None, inner)) if isinstance(inner, FlowSpec) else [f.name]
+        if f.name == spec.wraps:
+            inner = getattr(spec, f.name)
+            names += _settings(find(spec.wraps, name_of(inner)))
+        elif f.init:
+            names.append(f.name)
     return names

@@ -1,18 +1,18 @@
-"""What happens to the prior after the VAE has been trained."""
+"""The stages of a training: the VAE, a second prior fitted to its codes, everything fine-tuned together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from flowvae.core.errors import FlowvaeError, check_bool, shown
-from flowvae.experiments.serialization import build_spec, from_plain
+from flowvae.core.parts import PriorSpec
 from flowvae.inference import Training
-from flowvae.models import VAE, PriorSpec, StandardNormal, check_prior
+from flowvae.models import check_prior
 from flowvae.networks import eval_mode
 
 __all__ = ["SecondStage", "freeze_except_prior", "load_stage_weights"]
@@ -22,16 +22,17 @@ __all__ = ["SecondStage", "freeze_except_prior", "load_stage_weights"]
 class SecondStage:
     """Another prior, fitted to the aggregated posterior q̄ of a trained VAE whose encoder and decoder stay as they are.
 
-    Every batch draws fresh codes z ~ q(z | x). With all else frozen, the ELBO is log p(z) and a constant, so the
+    Every batch draws fresh codes z ~ q(z given x). With all else frozen, the ELBO is log p(z) and a constant, so the
     training that fits a VAE fits this prior by maximum likelihood, and stops by codes of the validation data:
-    ELBO_2 − ELBO_1 = E_q̄[log p_2 − log p_1] = KL(q̄‖p_1) − KL(q̄‖p_2).
+    ELBO_2 − ELBO_1 = E_q̄[log p_2 − log p_1] = KL(q̄‖p_1) − KL(q̄‖p_2). A prior with an `objective` of its own is trained
+    by that instead.
 
     Args:
-        prior: the second p(z). N(0, I) has nothing to fit, so it needs `fine_tune`.
+        prior: the second p(z). One without parameters, such as N(0, I), needs `fine_tune`.
         inference: how to train it.
         fine_tune: whether encoder, decoder and prior are trained together afterwards, with the same settings: three
-            stages in all. With N(0, I) they are two, and the second trains the VAE on: the control for a longer
-            training.
+            stages in all. With a prior without parameters they are two, and the second trains the VAE on: the control
+            for a longer training.
 
     References:
         Dai & Wipf (2019), "Diagnosing and Enhancing VAE Models".
@@ -44,48 +45,26 @@ class SecondStage:
     def __post_init__(self) -> None:
         check_prior("SecondStage.prior", self.prior)
         check_bool(self, "fine_tune")
-        if not self.fits_prior and not self.fine_tune:
+        if not self.prior.trainable and not self.fine_tune:
             raise FlowvaeError(
-                "SecondStage.prior = StandardNormal(): has nothing to fit; use Mixture() or a flow, or fine_tune=True "
-                "to train the VAE on."
+                f"SecondStage.prior = {shown(self.prior)}: has nothing to fit; use Mixture() or a flow, or "
+                "fine_tune=True to train the VAE on."
             )
         if not isinstance(self.inference, Training):
-            raise FlowvaeError(f"SecondStage.inference = {shown(self.inference)}: must be an Inference object.")
-
-    @property
-    def fits_prior(self) -> bool:
-        """Whether the prior has anything to fit."""
-        return not isinstance(self.prior, StandardNormal)
+            raise FlowvaeError(f"SecondStage.inference = {shown(self.inference)}: must be a Training object.")
 
     @property
     def before(self) -> SecondStage | None:
         """The fit of the prior that comes before fine-tuning; none, if the VAE itself comes before."""
-        return replace(self, fine_tune=False) if self.fine_tune and self.fits_prior else None
+        return replace(self, fine_tune=False) if self.fine_tune and self.prior.trainable else None
 
     @property
     def follows(self) -> str:
         """Name of the directory that keeps the stage before: of the VAE, or of the fit of the prior."""
         return "prior-fit" if self.before else "first-stage"
 
-    @classmethod
-    def from_plain(cls, plain: Any) -> SecondStage:
-        """A second stage from plain dictionaries.
 
-        Raises:
-            FlowvaeError: for unknown families or settings.
-        """
-        if not isinstance(plain, dict):
-            raise FlowvaeError(f"second_stage: {shown(plain)}; must be settings by name: {', '.join(_names(cls))}.")
-        settings = dict(plain)
-        if "prior" in settings:
-            settings["prior"] = from_plain("prior", settings["prior"])
-        if "inference" in settings:
-            settings["inference"] = from_plain("second_stage.inference", settings["inference"])
-        stage: SecondStage = build_spec("second_stage", cls, settings)
-        return stage
-
-
-def load_stage_weights(pair: tuple[VAE, nn.Module], earlier: tuple[VAE, nn.Module], prior: bool) -> None:
+def load_stage_weights(pair: tuple[nn.Module, nn.Module], earlier: tuple[nn.Module, nn.Module], prior: bool) -> None:
     """Copy the weights of an earlier stage into a model and guide; those of the prior only if asked to."""
     (model, guide), (earlier_model, earlier_guide) = pair, earlier
     guide.load_state_dict(earlier_guide.state_dict())
@@ -95,7 +74,7 @@ def load_stage_weights(pair: tuple[VAE, nn.Module], earlier: tuple[VAE, nn.Modul
 
 
 @contextmanager
-def freeze_except_prior(pair: tuple[VAE, nn.Module]) -> Iterator[None]:
+def freeze_except_prior(pair: tuple[Any, nn.Module]) -> Iterator[None]:
     """Inside the block only the prior of the pair can be trained; all else is in evaluation mode."""
     model, guide = pair
     of_prior = set(model.prior.parameters())
@@ -108,7 +87,3 @@ def freeze_except_prior(pair: tuple[VAE, nn.Module]) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-def _names(cls: type[SecondStage]) -> list[str]:
-    return [f.name for f in fields(cls)]

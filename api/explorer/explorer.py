@@ -1,6 +1,6 @@
-"""A walk through the latent space of trained runs: move a point of the base, and see its code and its image.
+"""The latent-space explorer: move a point of the base space, and see its code and the decoded image.
 
-It needs ipywidgets, which `pip install 'flowvae[notebooks]'` brings; without them there is a figure instead.
+It needs ipywidgets (`pip install 'flowvae[notebooks]'`); without them it returns a figure.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError, check_int_value, shown
+from flowvae.core.registry import name_of
 from flowvae.evaluation.figures.explorer_plots import REACH, SIZE, Scene, draw_state
-from flowvae.experiments.families import name_of
 from flowvae.experiments.run import Run
 
 __all__ = ["Explorer", "explore"]
@@ -26,58 +26,56 @@ DPI = 100
 
 
 def explore(runs: Run | Mapping[str, Run], widgets: bool | None = None, seed: int = 0) -> Explorer | Figure:
-    """Explore the latent spaces of trained runs, in a notebook with sliders, elsewhere as a figure.
+    """Explore the latent spaces of trained runs, with sliders in a notebook, elsewhere as a figure.
 
-    Sliders move the point u along two dimensions of the base (of a prior without one, the code z itself); menus choose
-    prior and guide among the runs. `draw_state` says what is shown. As the last line of a cell it is displayed, in
-    JupyterLab as widgets. Where the notebook is only looked at or converted, and no widgets are alive, viewers
-    show the first picture, which is part of the same output.
+    Sliders move the point u along two dimensions of the base space (for a prior without one, the code z); menus choose
+    prior and guide among the runs. See `draw_state` for the figure. The explorer is displayed as the last line of a
+    cell, in JupyterLab as widgets. Viewers and converters of notebooks without live widgets show the first picture,
+    which is part of the same output.
 
     Args:
-        runs: one run, or several by name. They may differ in everything, data too.
-        widgets: whether to make widgets. None: in a Jupyter kernel that has ipywidgets; a plain interpreter, a
+        runs: one run, or several by name. They may differ in everything, including data.
+        widgets: whether to make widgets. None: only in a Jupyter kernel with ipywidgets; a plain interpreter, a
             terminal and a kernel without ipywidgets get the figure.
-        seed: of the first point, and of the codes that are shown.
+        seed: decides the first point and the visible codes.
 
     Returns:
-        The explorer, or a figure with a row a run, all at the point of the same seed.
+        The explorer, or a figure with one row per run, all at the point of the same seed.
 
     Raises:
-        FlowvaeError: for no runs, something that is no run, a latent of one dimension, a negative seed, or
+        FlowvaeError: without runs, for something that is not a run, a latent of one dimension, a negative seed, or
             `widgets=True` without ipywidgets.
     """
-    named = {runs.directory.name: runs} if isinstance(runs, Run) else runs
+    named = {runs.directory.name if runs.directory else "run": runs} if isinstance(runs, Run) else runs
     if not isinstance(named, Mapping) or not named:
         raise FlowvaeError(f"runs = {shown(runs)}: must be a run or runs by name, such as {{'maf': load('runs/maf')}}.")
     for name, run in named.items():
         if not isinstance(run, Run):
             raise FlowvaeError(
-                f"runs[{shown(name)}] = {shown(run)}: must be a run; `load` or `Experiment.run` gives one."
+                f"runs[{shown(name)}] = {shown(run)}: must be a run, such as that of `load` or `Experiment.run`."
             )
-        if run.experiment.latent < 2:
-            raise FlowvaeError(
-                f"runs[{shown(name)}] has latent = 1: the explorer moves in a plane; it needs 2 or more."
-            )
+        if run.experiment.latent_shape.numel() < 2:
+            raise FlowvaeError(f"runs[{shown(name)}] has latent = 1: the explorer needs 2 dimensions or more.")
     check_int_value("seed", seed, least=0)
     if widgets is None:
         widgets = _in_kernel() and _ipywidgets() is not None
     if not widgets:
         return _rows(named, seed)
     if _ipywidgets() is None:
-        raise FlowvaeError("widgets=True: ipywidgets is not installed; pip install 'flowvae[notebooks]' brings it.")
+        raise FlowvaeError("widgets=True: ipywidgets is not installed; pip install 'flowvae[notebooks]'.")
     return Explorer(named, seed)
 
 
 class Explorer:
-    """The widgets of `explore`, and what they show.
+    """The widgets of `explore`, and their state.
 
     Args:
         runs: runs by name.
-        seed: of the first point and of the codes.
+        seed: decides the first point and the codes.
 
     Attributes:
-        widget: all of it, an ipywidgets box.
-        point: where the explorer is, shape (latent,): u, or z of a prior without a base.
+        widget: the whole explorer, an ipywidgets box.
+        point: the current point, shape (latent,): u, or z for a prior without a base space.
     """
 
     point: Tensor
@@ -85,14 +83,14 @@ class Explorer:
     def __init__(self, runs: Mapping[str, Run], seed: int = 0) -> None:
         self.runs, self.seed = dict(runs), seed
         self._scenes: dict[str, Scene] = {}
-        self._canvases: dict[str, Figure] = {}  # a figure a run, drawn on again and again
-        self._still = True  # while a handler sets other controls, these do not answer
+        self._canvases: dict[str, Figure] = {}  # one reusable figure per run
+        self._still = True  # whether to ignore events, while a handler sets other controls
         ui = _ipywidgets()
         wide, narrow = ui.Layout(width="430px"), ui.Layout(width="210px")
         self.prior, self.guide = (ui.Dropdown(description=text, layout=narrow) for text in ("prior", "guide"))
         self.run = ui.Dropdown(description="run", layout=ui.Layout(width="320px"))  # names may be long
         self.dimensions = [ui.Dropdown(description=text, layout=narrow) for text in ("across", "up")]
-        # wide enough for every point that a random draw or another run can bring
+        # covers every point of a random draw or of another run
         self.sliders = [
             ui.FloatSlider(min=-REACH, max=REACH, step=0.05, readout_format=".2f", layout=wide) for _ in range(2)
         ]
@@ -119,16 +117,16 @@ class Explorer:
 
     @property
     def plane(self) -> tuple[int, int]:
-        """The two dimensions that are shown."""
+        """The two visible dimensions."""
         return self.dimensions[0].value, self.dimensions[1].value
 
     @property
     def figure(self) -> Figure:
-        """What is shown now, as a figure of its own."""
+        """The current state as a separate figure."""
         return cast(Figure, draw_state(self.scene, self.point, self.plane))
 
     def move(self, point: Tensor) -> None:
-        """Go to a point, shape (latent,).
+        """Move to a point, shape (latent,).
 
         Raises:
             FlowvaeError: for a point of another shape, or not finite.
@@ -152,7 +150,7 @@ class Explorer:
         self._still = False
 
     def _answer(self, *steps: Any) -> Any:
-        """A handler that takes these steps and shows the result, and is deaf to the changes that they make."""
+        """Make an event handler that runs these steps and shows the result, ignoring events that they cause."""
 
         def handler(_: Any) -> None:
             if self._still:
@@ -168,7 +166,7 @@ class Explorer:
         return handler
 
     def _choose_guide(self) -> None:
-        """Offer the guides that runs with this prior have; the same as before, if it is among them."""
+        """Offer the guides of the runs with this prior; keep the current one if it is among them."""
         _offer(self.guide, (_guide(run) for run in self.runs.values() if _prior(run) == self.prior.value))
         self._choose_run()
 
@@ -177,7 +175,7 @@ class Explorer:
         _offer(self.run, (name for name, run in self.runs.items() if (_prior(run), _guide(run)) == wanted))
 
     def _enter(self) -> None:
-        """Take over the point of the run before, where it means the same; else begin with a random one."""
+        """Keep the point of the previous run if it is in the same space; otherwise start from a random one."""
         before, scene = getattr(self, "point", None), self.scene
         same = before is not None and len(before) == scene.latent and self.sliders[0].description[:1] == scene.symbol
         if not same:
@@ -188,7 +186,7 @@ class Explorer:
             slider.description = scene.symbol
 
     def _turn(self, here: Any, other: Any) -> None:
-        """Another dimension is shown; if the other axis has it already, that one gives way."""
+        """Show another dimension; if it is already on the other axis, change that axis."""
         if here.value == other.value:
             other.value = (here.value + 1) % self.scene.latent
 
@@ -200,15 +198,15 @@ class Explorer:
 
     def _draw(self) -> None:
         self.move(self.scene.draw(self.number.value))
-        self.number.value = self.number.value + 1  # so that the next click draws another
+        self.number.value = self.number.value + 1  # so that the next click draws another point
 
     def _show(self) -> None:
-        """Set the sliders to where the point is, and draw."""
+        """Set the sliders to the point, and draw."""
         still, self._still = self._still, True
         for slider, dimension in zip(self.sliders, self.plane, strict=True):
             value = self.point[dimension].item()
             reach = REACH if self.scene.has_base else float(self.scene.codes.abs().max())
-            slider.min, slider.max = min(-reach, value), max(reach, value)  # widen first: min may not exceed max
+            slider.min, slider.max = min(-reach, value), max(reach, value)  # widen first, since min must not exceed max
             slider.value = value
             slider.description = f"{self.scene.symbol}{dimension}"
         self._still = still
@@ -217,7 +215,7 @@ class Explorer:
         self.image.value = _png(canvas)
 
     def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
-        # a viewer takes the richest form that it can show: widgets where they are alive, or else the picture
+        # viewers show the richest form that they support: live widgets, otherwise the picture
         bundle = self.widget._repr_mimebundle_(**settings)
         bundle, *_ = bundle if isinstance(bundle, tuple) else (bundle,)
         picture = base64.b64encode(self.image.value).decode()
@@ -225,7 +223,7 @@ class Explorer:
 
 
 def _offer(menu: Any, options: Iterable[Any], value: Any = None) -> None:
-    """Put options, each once, into a menu: with this value, or with the one that it had, or with the first."""
+    """Set the options of a menu, without duplicates; select this value, else the current one, else the first."""
     each = list(dict.fromkeys(options))
     wanted = menu.value if value is None else value
     menu.options = each
@@ -242,7 +240,7 @@ def _guide(run: Run) -> str:
 
 
 def _rows(runs: Mapping[str, Run], seed: int) -> Figure:
-    """A row a run, each at the point of this seed."""
+    """Figure with one row per run, each at the point of this seed."""
     figure = Figure(figsize=(SIZE[0], SIZE[1] * len(runs)))
     parts = figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
     for part, (name, run) in zip(parts, runs.items(), strict=True):
@@ -256,12 +254,12 @@ def _rows(runs: Mapping[str, Run], seed: int) -> Figure:
 
 def _png(figure: Figure) -> bytes:
     with io.BytesIO() as file:
-        figure.savefig(file, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})  # a slider waits for it
+        figure.savefig(file, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})  # fast, as a slider waits
         return file.getvalue()
 
 
 def _ipywidgets() -> Any:
-    """The library, or None where it is not installed."""
+    """Import ipywidgets; None if it is not installed."""
     try:
         return importlib.import_module("ipywidgets")
     except ImportError:
@@ -269,6 +267,6 @@ def _ipywidgets() -> Any:
 
 
 def _in_kernel() -> bool:
-    """Whether this process is a Jupyter kernel: IPython in a terminal has a shell without one."""
+    """Whether this process is a Jupyter kernel; IPython in a terminal has a shell but no kernel."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return hasattr(shell, "kernel")

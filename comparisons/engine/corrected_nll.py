@@ -1,8 +1,9 @@
-"""The NLL by draws of the guide, corrected by annealed importance sampling (AIS) where both have judged the same data.
+"""The NLL by draws of the guide, corrected by annealed importance sampling (AIS).
 
-A guide that fits badly makes the NLL by K draws too high, and not by as much in every arm. AIS is nearer to the truth
-and too expensive for all test data. So K draws judge all of them, and what they give too much on the few data of the
-measure `gaps` is taken off. For an answer whose cells have that measure:
+The NLL by K draws is biased upwards. The bias grows with the misfit of the guide, so it differs between arms. AIS has a
+smaller bias but is too expensive for all test data. The corrected NLL is the NLL of all test data by K draws, minus the
+difference of the two estimates on the few data points of the measure `gaps`. For an answer whose cells have this
+measure:
 
     python -m flowvae.comparisons.engine.corrected_nll runs/questions/prior-flows-sprites-hour
 """
@@ -18,27 +19,26 @@ import torch
 import tyro
 from tqdm.auto import tqdm
 
-from flowvae.comparisons import QUESTIONS
 from flowvae.comparisons.engine.names import check_name, inside
 from flowvae.comparisons.engine.statistics import paired_differences
 from flowvae.core.errors import FlowvaeError, one_line
 from flowvae.core.files import as_path
 from flowvae.core.script import run_script
+from flowvae.data import batch_of
 from flowvae.evaluation import measure_likelihoods
-from flowvae.experiments.experiment import load
+from flowvae.experiments.run import load
 
 __all__ = ["corrected_nll"]
 
 
 def corrected_nll(place: str | Path) -> pd.DataFrame:
-    """One row a run of an answer: arm, seed, and in nats per datum nll, too_much and corrected = nll − too_much.
+    """Compute nll, too_much (its bias) and corrected = nll − too_much in nats per data point, one row per run.
 
     Args:
-        place: directory of the answer; its cells lie beside it.
+        place: directory of the answer, beside its cells.
 
     Raises:
-        FlowvaeError: for a directory without an answer or its cells, a damaged answer, or cells without the measure
-            `gaps`.
+        FlowvaeError: for a directory without an answer or cells, a damaged answer, or cells without the measure `gaps`.
     """
     place = _place(place)
     cells = place.parent / "cells"
@@ -47,7 +47,8 @@ def corrected_nll(place: str | Path) -> pd.DataFrame:
         run = load(inside(cells, cells / check_name("cell", cell["cell"])))
         nll, ais = run.metric("nll"), run.metric("nll_ais")
         model, guide = run.pair
-        few = run.data.test[: ais.protocol["rows"]].to(next(guide.parameters()).device)
+        few = batch_of(run.data, run.experiment.condition, "test")[torch.arange(ais.protocol["rows"])]
+        few = few.to(next(guide.parameters()).device)
         draws, seed = nll.protocol["draws"], nll.protocol["seed"]
         by_draws = -measure_likelihoods(model, guide, few, draws, seed, progress=False).log_evidence.double().mean()
         too_much = by_draws.item() - ais.value
@@ -58,7 +59,7 @@ def corrected_nll(place: str | Path) -> pd.DataFrame:
 def _place(directory: str | Path) -> Path:
     place = as_path(directory)
     if not (place / "answer.json").is_file():
-        raise FlowvaeError(f"{place}: no answer in it; name a directory that flowvae compare wrote.")
+        raise FlowvaeError(f"{place}: contains no answer; name a directory written by flowvae compare.")
     return place
 
 
@@ -88,12 +89,14 @@ def main(argv: list[str] | None = None) -> int:
     place = _place(args.answer)
     try:
         protocol = json.loads((place / "answer.json").read_text(encoding="utf-8"))
-        pairs = QUESTIONS[protocol["question"]].contrasts(protocol["arms"])
+        measure = check_name("measure", protocol["measure"])
+        compared = pd.read_csv(inside(place, place / f"differences-{measure}.csv"), dtype=str)
+        pairs = [*zip(compared["arm"], compared["against"], strict=True)]
         about = (
             f"{protocol['data']}, {protocol['split']}, seeds {protocol['seeds']}, K = {protocol['draws']}; nats per "
             "datum"
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, FlowvaeError) as error:
         raise FlowvaeError(f"{place / 'answer.json'}: damaged ({one_line(error)}); run the comparison again.") from None
     table = corrected_nll(place)
     print(table.drop(columns="seed").groupby("arm", sort=False).mean().round(2).to_string())

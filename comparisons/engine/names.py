@@ -1,4 +1,4 @@
-"""Names in stored results: an arm, a measure or a cell is the name of a file in one folder, not a path."""
+"""Checks of names and paths in stored results."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from flowvae.core.errors import FlowvaeError, shown
 
 __all__ = ["check_name", "inside"]
 
-LONGEST = 100  # characters; a file system takes 255 bytes, with what stands before and after the name
+LONGEST = 100  # characters; file systems allow 255 bytes, including prefix and suffix
 
 
 def check_name(what: str, name: object) -> str:
-    """A name that can be that of a file.
+    """Return a name, after checking that it can be used as a file name.
 
     Raises:
-        FlowvaeError: for a path, a hidden file, and what is no name at all.
+        FlowvaeError: for a path, the name of a hidden file, and anything that is not a name.
     """
     text = name if isinstance(name, str) else ""
     if not 0 < len(text) <= LONGEST or text.startswith(".") or not text.isprintable() or {"/", "\\"} & set(text):
@@ -27,11 +27,11 @@ def check_name(what: str, name: object) -> str:
 
 
 def inside(folder: Path, file: Path) -> Path:
-    """A file of a folder, as it is.
+    """Return the path of a file, after checking that it lies in a folder.
 
     Raises:
-        FlowvaeError: if a link, of the file or of a folder on its way, leads out of the folder.
+        FlowvaeError: if the file, or a folder on its path, is a link that leads out of the folder.
     """
     if not file.resolve().is_relative_to(folder.resolve()):
-        raise FlowvaeError(f"{file}: leads out of {folder}; put a copy of the file in place of the link.")
+        raise FlowvaeError(f"{file}: leads out of {folder}; replace the link by a copy of the file.")
     return file

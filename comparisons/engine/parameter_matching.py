@@ -1,83 +1,114 @@
-"""Arms with equally many parameters: hidden layers are widened until the counts agree."""
+"""Arms with equal numbers of parameters, by widening hidden layers until the counts match."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import warnings
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from typing import Any, TypeVar
 
-from torch import nn
-
-from flowvae.core.errors import FlowvaeError
+from flowvae.core.errors import (
+    EstimatedDensityWarning,
+    FlowvaeError,
+    ImproperDensityWarning,
+    SlowDirectionWarning,
+    shown,
+)
+from flowvae.core.parts import NetworkSpec
+from flowvae.data import Dataset
 from flowvae.experiments.experiment import Experiment
-from flowvae.models import FlowDecoder
-from flowvae.networks import MLP
 
-__all__ = ["count_parameters", "scaled", "widen_decoder", "widen_encoder"]
+__all__ = ["count_parameters", "hidden_widths", "scaled", "widen_decoder", "widen_encoder"]
 
-UNMATCHED = 0.01  # share of the parameters by which arms that are called equally large may differ
+TOLERANCE = 0.01  # relative difference below which two parameter counts match
+WIDEST = 64  # times the initial width
 
-
-def count_parameters(experiment: Experiment) -> int:
-    """Trained numbers of model and guide; a likelihood's own scale is not counted."""
-    features, latent = experiment.data.features, experiment.latent
-    trunk, width = experiment.encoder.trunk(features)
-    prior = experiment.second_stage.prior if experiment.second_stage else experiment.prior
-    parts: list[nn.Module] = [
-        trunk,
-        experiment.guide.build(latent, width),
-        experiment.decoder.network(latent, features),
-        prior.build(latent),
-    ]
-    return sum(parameter.numel() for part in parts for parameter in part.parameters())
+Network = TypeVar("Network", bound=NetworkSpec)
 
 
-def scaled(mlp: MLP, factor: float) -> MLP:
-    """The network with all hidden layers so many times as wide."""
-    return replace(mlp, hidden_features=tuple(max(1, round(factor * width)) for width in mlp.hidden_features))
+def count_parameters(experiment: Experiment, data: Dataset) -> int:
+    """Count the trained parameters of model and guide of an experiment's last stage, built for these data."""
+    with warnings.catch_warnings():
+        for expected in (SlowDirectionWarning, ImproperDensityWarning, EstimatedDensityWarning):
+            warnings.simplefilter("ignore", expected)  # nothing is trained or sampled here
+        pair = experiment.build(data)
+    return sum(parameter.numel() for part in pair for parameter in part.parameters())
 
 
-def widen_encoder(experiment: Experiment, parameters: int) -> Experiment:
-    """The experiment with the encoder whose width brings it nearest to so many parameters.
+def hidden_widths(network: Any) -> tuple[int, ...]:
+    """Widths of the hidden layers of a network, or of the network that it wraps; empty if it has no such setting."""
+    if hasattr(network, "hidden_features"):
+        return tuple(network.hidden_features)
+    name = _wrapped(network)
+    return hidden_widths(getattr(network, name)) if name else ()
 
-    Raises:
-        FlowvaeError: if no width comes within 1 %.
-    """
-    return _nearest([replace(experiment, encoder=mlp) for mlp in _wider(experiment.encoder)], parameters)
 
-
-def widen_decoder(experiment: Experiment, parameters: int) -> Experiment:
-    """The experiment with the decoder whose width brings it nearest to so many parameters.
+def scaled(network: Network, factor: float) -> Network:
+    """Multiply the widths of all hidden layers of a network by a factor.
 
     Raises:
-        FlowvaeError: if no width comes within 1 %.
+        FlowvaeError: for a network without the setting `hidden_features`.
     """
-    decoder = experiment.decoder
-    if isinstance(decoder, FlowDecoder):
-        wider = [replace(experiment, decoder=replace(decoder, mlp=mlp)) for mlp in _wider(decoder.mlp)]
-    else:
-        wider = [replace(experiment, decoder=mlp) for mlp in _wider(decoder)]
-    return _nearest(wider, parameters)
+    if hasattr(network, "hidden_features"):
+        widths = tuple(max(1, round(factor * width)) for width in network.hidden_features)
+        return replace(network, hidden_features=widths)  # type: ignore[type-var]
+    if name := _wrapped(network):
+        return replace(network, **{name: scaled(getattr(network, name), factor)})  # type: ignore[type-var]
+    raise FlowvaeError(
+        f"{shown(network)}: has no setting hidden_features, so it cannot be widened to match a number of parameters; "
+        "use a network that has it, such as MLP()."
+    )
 
 
-def _wider(mlp: MLP) -> list[MLP]:
-    """Ever wider networks, one unit of the first hidden layer at a time, to four times the width."""
-    first = mlp.hidden_features[0]
-    return [scaled(mlp, width / first) for width in range(first, 4 * first + 1)]
+def widen_encoder(experiment: Experiment, data: Dataset, parameters: int) -> Experiment:
+    """Choose the width of the encoder for which an experiment is closest to a number of parameters.
+
+    Raises:
+        FlowvaeError: if the encoder cannot be widened, or no width comes within 1 %.
+    """
+    return _nearest(experiment, "encoder", data, parameters)
 
 
-def _nearest(wider: list[Experiment], parameters: int) -> Experiment:
-    """The one whose count is nearest; counts grow along the list, so it is halved until two are left."""
-    low, high = 0, len(wider) - 1
+def widen_decoder(experiment: Experiment, data: Dataset, parameters: int) -> Experiment:
+    """Choose the width of the decoder for which an experiment is closest to a number of parameters.
+
+    Raises:
+        FlowvaeError: if the decoder cannot be widened, or no width comes within 1 %.
+    """
+    return _nearest(experiment, "decoder", data, parameters)
+
+
+def _nearest(experiment: Experiment, part: str, data: Dataset, parameters: int) -> Experiment:
+    """Bisect over the width of the first hidden layer, in which the count grows, with fixed ratios of widths."""
+    network = getattr(experiment, part)
+    first = next(iter(hidden_widths(network)), 1)
+
+    def at(width: int) -> Experiment:
+        return replace(experiment, **{part: scaled(network, width / first)})
+
+    @cache
+    def count(width: int) -> int:
+        return count_parameters(at(width), data)
+
+    low = high = first
+    while count(high) < parameters and high < WIDEST * first:
+        low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if count_parameters(wider[middle]) < parameters:
+        if count(middle) < parameters:
             low = middle
         else:
             high = middle
-    found = min(wider[low : high + 1], key=lambda experiment: abs(count_parameters(experiment) - parameters))
-    count = count_parameters(found)
-    if abs(count - parameters) > UNMATCHED * parameters:
+    best = min((low, high), key=lambda width: abs(count(width) - parameters))
+    if abs(count(best) - parameters) > TOLERANCE * parameters:
         raise FlowvaeError(
-            f"{parameters} parameters: the nearest network, four times as wide at most, has {count}; start from a "
-            "wider one, or from a smaller flow."
+            f"{parameters} parameters: the closest network, at most {WIDEST} times as wide, has {count(best)}; start "
+            "from a wider network or a smaller flow."
         )
-    return found
+    return at(best)
+
+
+def _wrapped(network: Any) -> str | None:
+    """Name of the field of a network that is itself a network."""
+    names = [f.name for f in fields(network)] if is_dataclass(network) else []
+    return next((name for name in names if isinstance(getattr(network, name), NetworkSpec)), None)

@@ -1,4 +1,4 @@
-"""Figures of a question: paired differences, and a measure against a setting that was varied."""
+"""Figures of a question: paired differences, a measure over a setting, and the priors of its arms."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from matplotlib.figure import Figure
 
 from flowvae.comparisons.engine.question import Question
 from flowvae.comparisons.engine.statistics import LEAST_SEEDS, LEVEL, MARGIN
+from flowvae.evaluation import plot_priors
 from flowvae.evaluation.figures.drawing import BLUE
+from flowvae.experiments.run import Run
 
-__all__ = ["plot_curves", "plot_differences"]
+__all__ = ["draw_priors", "plot_curves", "plot_differences"]
 
 STYLES = ((BLUE, "o", "-"), ("#b8860b", "s", "--"), ("#7a7a7a", "^", ":"), ("#7b2d43", "D", "-."))
 STYLES += (("#2f6b4f", "v", (0, (5, 1))), ("#000000", "x", (0, (1, 1))))  # type: ignore[assignment]
@@ -25,14 +27,14 @@ def plot_curves(
     label: str,
     log: bool = False,
 ) -> Figure:
-    """Means over seeds as lines, and every seed as a dot.
+    """Plot means over seeds as lines, and every seed as a dot.
 
     Args:
-        table: one row a run.
-        lines: by name, the points of a line: (value of the setting, arm).
+        table: one row per run.
+        lines: points (value of the setting, arm) of each line, by name.
         measure: column of the table.
         setting: label of the horizontal axis.
-        label: of the vertical axis, with its unit.
+        label: label of the vertical axis, with unit.
         log: whether the horizontal axis is logarithmic.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -58,13 +60,13 @@ def plot_curves(
 
 
 def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Question, split: str = "test") -> Figure:
-    """Every pair's mean difference, its 95 % t interval where there are seeds enough, and every seed as a dot.
+    """Plot the mean difference of every pair, its 95 % t interval with enough seeds, and every seed as a dot.
 
     Args:
-        table: one row a run.
+        table: one row per run.
         differences: of the primary measure.
-        question: whose they are.
-        split: of which data the measure is.
+        question: the question.
+        split: split of the data on which it was measured.
     """
     count = len(differences)
     figure = Figure(figsize=(8, 1.4 + 0.32 * count), layout="constrained")
@@ -74,7 +76,7 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
         found = row["p_holm"] < LEVEL
         seeds = (values[row["arm"]] - values[row["against"]]).dropna()
         ax.plot(seeds, [place] * len(seeds), "o", color="#9a9a9a", markersize=4, markeredgewidth=0, zorder=1)
-        ax.plot((row["low"], row["high"]), (place, place), color=BLUE, linewidth=2, zorder=2)  # NaN draws nothing
+        ax.plot((row["low"], row["high"]), (place, place), color=BLUE, linewidth=2, zorder=2)  # NaN is not drawn
         face = BLUE if found else "white"
         ax.plot(row["difference"], place, "s", color=BLUE, markerfacecolor=face, markersize=7, zorder=3)
     ax.axvline(0, color="black", linewidth=0.8)
@@ -82,8 +84,8 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
     ax.set_yticks(range(count), labels)
     ax.invert_yaxis()
     better = "negative" if question.lower_is_better else "positive"
-    # one seed that went astray must not squeeze all the others, but every mean is shown; an arrow says what is cut
-    ends = differences[["low", "high"]].abs().fillna(0)  # a pair that was not tested has none
+    # the axis covers every mean but not every outlying seed; arrows mark clipped intervals
+    ends = differences[["low", "high"]].abs().fillna(0)  # NaN for a pair that was not tested
     reach = 1.3 * max(*ends.quantile(0.9), differences["difference"].abs().max(), MARGIN)
     reach = max(reach, 1.05 * ends[ends < 2 * reach].max().max())
     left, right = max(-reach, ax.get_xlim()[0]), min(reach, ax.get_xlim()[1])
@@ -103,3 +105,20 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
         horizontalalignment="left",
     )
     return figure
+
+
+def draw_priors(runs: Mapping[str, Run], titles: Mapping[str, str]) -> dict[str, Figure]:
+    """Plot the densities of the arms' priors above their aggregated posteriors.
+
+    Without a figure for conditional priors and for latent spaces that are not 2-D.
+
+    Args:
+        runs: runs of the arms for one seed.
+        titles: titles of the visible arms, by name of the arm.
+    """
+    shown = {title: runs[name] for name, title in titles.items() if name in runs}
+    experiments = [run.experiment for run in shown.values()]
+    conditional = any(experiment.condition and experiment.condition.prior for experiment in experiments)
+    if not shown or conditional or any(experiment.latent_shape.numel() != 2 for experiment in experiments):
+        return {}
+    return {"priors": plot_priors({title: run.pair for title, run in shown.items()}, next(iter(shown.values())).data)}

@@ -1,4 +1,4 @@
-"""One HTML page of everything that was asked: it opens from disk and needs nothing else."""
+"""A self-contained HTML page of all answers in a directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flowvae.core.files import as_path, atomic_write
 __all__ = ["write_report"]
 
 
-# what the page needs of answer.json
+# entries of answer.json that the page needs
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("asks", "predicts", "data", "preset", "measure", "unit", "split", "flowvae"), str),
     **dict.fromkeys(("secondary", "sentences", "seeds"), list),
@@ -33,7 +33,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class _Section:
-    """A question on one data set, ready for the page."""
+    """The section of the page for one question on one data set."""
 
     protocol: dict[str, Any]
     means: pd.DataFrame
@@ -46,16 +46,16 @@ class _Section:
 
 
 def write_report(directory: str | Path) -> Path:
-    """Write `directory/report.html` of every answer in the directory.
+    """Write `directory/report.html` with every answer in the directory.
 
-    The answers may be somebody else's: the page holds files of this directory alone, and none of their text is markup.
-    Pictures are inside the page, so it can be sent by mail; it reads on a phone and in print.
+    The answers may come from others: the page only includes files of this directory, and their text is escaped.
+    Pictures are embedded, so the page can be sent by mail. It is readable on a phone and in print.
 
     Args:
-        directory: where `flowvae compare --out` put its answers.
+        directory: the directory given to `flowvae compare --out`.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
         FlowvaeError: if there is no answer in the directory, or one is damaged or names files outside the directory.
@@ -63,7 +63,7 @@ def write_report(directory: str | Path) -> Path:
     directory = as_path(directory)
     places = sorted(path.parent for path in directory.glob("*/answer.json"))
     if not places:
-        raise FlowvaeError(f"{directory}: no answer in it; make one with `flowvae compare QUESTION --out {directory}`.")
+        raise FlowvaeError(f"{directory}: no answer in it; run `flowvae compare QUESTION --out {directory}`.")
     sections = [_read(directory, place) for place in places]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["figure"] = _figure
@@ -82,7 +82,7 @@ def _read(root: Path, place: Path) -> _Section:
         texts = {"arm": str, "cell": str}
         table = pd.read_csv(inside(root, place / "table.csv"), dtype=texts)
         failed = pd.read_csv(inside(root, place / "failed.csv"), dtype=texts)
-        failed[["arm", "seed", "error"]]  # what the page needs
+        failed[["arm", "seed", "error"]]  # columns that the page needs
         found = {name: place / f"differences-{name}.csv" for name in measures}
         differences = {name: pd.read_csv(inside(root, file)) for name, file in found.items() if file.is_file()}
         means = summarize(table, measures)
@@ -104,10 +104,10 @@ def _read(root: Path, place: Path) -> _Section:
 
 
 def _protocol(file: Path) -> dict[str, Any]:
-    """What answer.json holds.
+    """Read answer.json.
 
     Raises:
-        ValueError: if it is not what the page needs.
+        ValueError: if an entry is missing or invalid.
     """
     protocol = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(protocol, dict):
@@ -117,7 +117,7 @@ def _protocol(file: Path) -> dict[str, Any]:
             raise ValueError(f"{name} = {shown(protocol[name])} in answer.json")
     if not all(isinstance(sentence, str) for sentence in protocol["sentences"]):
         raise ValueError("sentences in answer.json are not text")
-    protocol["identity"]["preprocessing"], protocol["identity"]["split"]  # raise KeyError where they are missing
+    protocol["identity"]["preprocessing"], protocol["identity"]["split"]  # raise KeyError if they are missing
     return protocol
 
 
@@ -134,7 +134,7 @@ def _alternative(stem: str, protocol: dict[str, Any]) -> str:
 
 
 def _uri(root: Path, file: Path) -> str:
-    """A picture inside the page."""
+    """A picture as a data URI."""
     content = inside(root, file).read_bytes()
     if not content.startswith(b"\x89PNG\r\n"):
         raise FlowvaeError(f"{file}: is not a PNG picture; run its comparison again.")
@@ -142,7 +142,7 @@ def _uri(root: Path, file: Path) -> str:
 
 
 def _figure(value: object) -> str:
-    """A table's entry as text: small p in scientific notation, other floats with three digits after the point."""
+    """Format a table entry: small p in scientific notation, other floats with three decimals."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.3f}"

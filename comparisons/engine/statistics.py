@@ -1,4 +1,4 @@
-"""Paired differences over seeds, corrected for the number of arms, and what may be said of them in words."""
+"""Paired differences over seeds, corrected for the number of pairs, and their wording."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from statsmodels.stats.weightstats import DescrStatsW
 
 from flowvae.core.errors import FlowvaeError, nearest, shown
 from flowvae.evaluation.calibration.holm import holm
 
 __all__ = ["LEAST_SEEDS", "LEVEL", "MARGIN", "describe", "paired_differences", "summarize"]
 
-LEVEL = 0.05  # of all pairs of a question in one measure, by Holm's correction, for differences and for equality
-ROUNDING = 1e-6  # of the larger value: what two arms with the same weights may differ by, summed in float32
-LEAST_SEEDS = 3  # of a test or an interval: a t statistic of two differences is their sign and little more
-MARGIN = 0.5  # nats or the measure's own unit: a mean difference within ± MARGIN is one that does not matter
+Array = np.ndarray[Any, Any]
+
+LEVEL = 0.05  # family-wise over all pairs of a question in one measure, for differences and for equivalence
+ROUNDING = 1e-6  # relative difference of two arms with the same weights due to summation in float32
+LEAST_SEEDS = 3  # for a test or an interval; with two, t has one degree of freedom
+MARGIN = 0.5  # in nats or the measure's unit: mean differences within ± MARGIN count as equivalent
 
 
 def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], measure: str) -> pd.DataFrame:
-    """Mean difference of each pair of arms over the seeds that they share.
+    """Test the mean difference of pairs of arms over their shared seeds for difference and for equivalence.
 
     Args:
-        table: one row a run, with columns arm and seed, such as `run_grid` gives.
+        table: one row per run, with columns arm and seed, such as that of `run_grid`.
         pairs: (arm, the arm that it is compared with).
         measure: column to compare.
 
     Returns:
-        One row a pair: arm, against, mean difference, its standard error over seeds, its 95 % t interval, the number
-        of seeds, p of the paired t test, and p after Holm's correction over the pairs; the same two (p_same,
-        p_same_holm) of the two one-sided tests against a mean difference of `MARGIN` or more. Differences within
-        rounding are 0; where a value is not finite, nothing is known of the pair (NaN, p = 1). A pair with fewer than
-        `LEAST_SEEDS` seeds is not tested: its interval and its four p-values are missing (NaN).
+        One row per pair: arm, against, mean difference, its standard error over seeds, its 95 % t interval, the number
+        of seeds, p of the paired t test, p after Holm's correction over the pairs, and both (p_same, p_same_holm) for
+        the two one-sided tests against a mean difference of `MARGIN` or more. Differences within rounding error count
+        as 0. If a value is not finite, the difference is NaN and p = 1. For a pair with fewer than `LEAST_SEEDS` seeds
+        the interval and the four p-values are NaN.
 
     References:
         Schuirmann (1987), "A Comparison of the Two One-Sided Tests Procedure and the Power Approach for Assessing the
@@ -52,27 +54,11 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
             if name not in values:
                 raise FlowvaeError(f"arm {shown(name)}: has no finished run; {nearest(name, map(str, values.columns))}")
         both = values[[arm, against]].dropna()
-        differences = both[arm] - both[against]
-        count = len(differences)
-        if count < 2:
+        if len(both) < 2:
             raise FlowvaeError(
-                f"{arm} and {against}: {count} shared seed(s); a standard error over seeds needs two or more."
+                f"{arm} and {against}: {len(both)} shared seed(s); a standard error over seeds needs two or more."
             )
-        if np.isfinite(differences).all():
-            differences[differences.abs() <= ROUNDING * both.abs().max(axis=1)] = 0.0
-        else:
-            differences[:] = math.nan
-        mean, se = differences.mean(), differences.std() / math.sqrt(count)
-        reach = student.ppf(0.975, count - 1) * se if count >= LEAST_SEEDS else math.nan
-        row = {"arm": arm, "against": against, "difference": mean, "se": se, "low": mean - reach, "high": mean + reach}
-        if count < LEAST_SEEDS:
-            p = p_same = math.nan
-        elif se > 0:
-            p = 2 * student.sf(abs(mean) / se, count - 1)
-            p_same = student.sf((MARGIN - abs(mean)) / se, count - 1)  # the larger of the two one-sided ones
-        else:
-            p, p_same = float(math.isnan(mean) or mean == 0), float(not abs(mean) < MARGIN)
-        rows.append(row | {"seeds": count, "p": p, "p_same": p_same})
+        rows.append({"arm": arm, "against": against, **_tested(both[arm].to_numpy(), both[against].to_numpy())})
     frame = pd.DataFrame(rows)
     tested = frame["seeds"] >= LEAST_SEEDS
     for name in ("p", "p_same"):
@@ -81,12 +67,30 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
     return frame
 
 
+def _tested(one: Array, other: Array) -> dict[str, float]:
+    """Difference, interval and tests for paired values (seeds,) of two arms."""
+    differences = one - other
+    if np.isfinite(differences).all():
+        differences[np.abs(differences) <= ROUNDING * np.maximum(np.abs(one), np.abs(other))] = 0.0
+    else:
+        differences[:] = math.nan
+    found = DescrStatsW(differences)
+    row = {"difference": found.mean, "se": found.std_mean, "low": math.nan, "high": math.nan, "seeds": len(differences)}
+    if len(differences) < LEAST_SEEDS:
+        return row | {"p": math.nan, "p_same": math.nan}
+    if found.std_mean > 0:
+        row["low"], row["high"] = found.tconfint_mean()
+        return row | {"p": found.ttest_mean()[1], "p_same": found.ttost_mean(-MARGIN, MARGIN)[0]}
+    row["low"] = row["high"] = found.mean  # equal in every seed, or NaN
+    return row | {"p": float(not abs(found.mean) > 0), "p_same": float(not abs(found.mean) < MARGIN)}
+
+
 def summarize(table: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
-    """One row an arm: seeds, parameters, mean ± standard error over seeds of each measure, epochs, seconds.
+    """Summarize each arm: seeds, parameters, mean ± standard error over seeds of each measure, epochs, seconds.
 
     Args:
-        table: one row a run, such as `run_grid` gives.
-        measures: columns to report, in their order.
+        table: one row per run, such as that of `run_grid`.
+        measures: columns to report, in order.
     """
     rows = []
     for arm, runs in table.groupby("arm", sort=False):
@@ -98,12 +102,12 @@ def summarize(table: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
 
 
 def describe(row: pd.Series, unit: str, lower_is_better: bool) -> str:
-    """One row of `paired_differences` as a sentence; it depends on `LEVEL`, `MARGIN` and `LEAST_SEEDS` alone.
+    """Describe one row of `paired_differences` in a sentence, by `LEVEL`, `MARGIN` and `LEAST_SEEDS` alone.
 
     Args:
         row: the row.
         unit: of the measure.
-        lower_is_better: its direction.
+        lower_is_better: direction of the measure.
     """
     arm, against = row["arm"], row["against"]
     if math.isnan(row["difference"]):

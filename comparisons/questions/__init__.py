@@ -1,1 +1,7 @@
-"""Questions, one a file."""
+"""Questions, one per file; importing this package registers those of all its modules."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

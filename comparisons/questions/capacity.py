@@ -1,38 +1,42 @@
 """Is a flow prior just more decoder?
 
 Four arms: N(0, I) with the decoder g (normal), the prior T_#N with g (prior-flow), N(0, I) with the decoder g ∘ T
-(in-decoder), and N(0, I) with a decoder as much wider as T has parameters (wider). T is the same coupling flow, cheap
-in both directions. prior-flow and in-decoder are the same family of generative models, number for number; what differs
-is the guide, Gaussian in z = T(u) or Gaussian in u. The primary measure is the test NLL, paired over seeds.
+(in-decoder), and N(0, I) with a decoder widened by the number of parameters of T (wider). T is the same coupling flow,
+cheap in both directions. prior-flow and in-decoder are the same family of generative models with the same parameters.
+They differ in the guide, which is Gaussian in z = T(u) or Gaussian in u. The primary measure is the test NLL, paired
+over seeds.
 
-What theory predicts: if a flow prior is only more decoder, all three tie. But a Gaussian in u is, seen in z, a Gaussian
-that T has bent alike for every x (Chen et al. 2017), while a Gaussian in z stays simple however T folds the space: the
-guide of prior-flow need not follow the flow. So prior-flow should beat in-decoder by ELBO where T is far from affine,
-and less so by NLL, and wider should gain little where the decoder is already strong.
+What theory predicts: if a flow prior is only more decoder, all three tie. But a Gaussian in u is in z a Gaussian warped
+by T in the same way for every x (Chen et al. 2017), while a Gaussian in z stays simple for any T, so the guide of
+prior-flow need not follow the flow. So prior-flow should beat in-decoder in ELBO where T is far from affine, and by
+less in NLL. wider should gain little where the decoder is already strong.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from flowvae.comparisons.engine.arm_sizes import flow_size
 from flowvae.comparisons.engine.parameter_matching import count_parameters, widen_decoder
-from flowvae.comparisons.engine.question import Question, flow_size
+from flowvae.comparisons.engine.question import Question
+from flowvae.data import Dataset
 from flowvae.experiments.experiment import Experiment
 from flowvae.flows import CouplingNSF
 from flowvae.models import FlowDecoder
-from flowvae.networks import MLP
 
 __all__ = ["QUESTION"]
 
 
-def _arms(base: Experiment) -> dict[str, Experiment]:
-    steps, widths = flow_size(base)
-    flow = CouplingNSF(2 * steps, widths)  # a coupling moves half of the code at a time
-    arms = {"normal": base, "prior-flow": replace(base, prior=flow)}
-    if isinstance(base.decoder, MLP):
-        arms["in-decoder"] = replace(base, decoder=FlowDecoder(flow, base.decoder))
-    arms["wider"] = widen_decoder(base, count_parameters(arms["prior-flow"]))
-    return arms
+def _arms(base: Experiment, data: Dataset) -> dict[str, Experiment]:
+    steps, widths = flow_size(data)
+    flow = CouplingNSF(2 * steps, widths)  # a coupling transforms half of the code at a time
+    with_prior = replace(base, prior=flow)
+    return {
+        "normal": base,
+        "prior-flow": with_prior,
+        "in-decoder": replace(base, decoder=FlowDecoder(flow, base.decoder)),
+        "wider": widen_decoder(base, data, count_parameters(with_prior, data)),
+    }
 
 
 QUESTION = Question(

@@ -1,16 +1,17 @@
-"""Must the prior be learnt with the VAE, or does it suffice to fit it afterwards?
+"""Must the prior be learned with the VAE, or does it suffice to fit it afterwards?
 
-Six arms: N(0, I) (normal); the same VAE with another prior fitted to its aggregated posterior q̄, encoder and decoder
-frozen, a mixture (mixture-two-stage) or a flow (flow-two-stage); the latter trained on as a whole (fine-tuned); normal
-trained on for as long with its own prior (trained-on), which is what fine-tuning has to beat, because it trains longer
-than the rest; and the flow prior trained jointly from the start (flow-joint). The first stage of all is the same, so
-the two-stage arms differ from normal in the prior alone. The primary measure is the test NLL, paired over seeds.
+Six arms: N(0, I) (normal); the same VAE with frozen encoder and decoder and another prior fitted to its aggregated
+posterior q̄, a mixture (mixture-two-stage) or a flow (flow-two-stage); flow-two-stage with all parts trained further
+(fine-tuned); normal trained further with its own prior for as long (trained-on), the baseline for fine-tuned, which
+trains longer than the other arms; and the flow prior trained jointly from the start (flow-joint). The first stage of
+all is the same, so the two-stage arms differ from normal only in the prior. The primary measure is the test NLL, paired
+over seeds.
 
-What theory predicts: a second stage gains exactly KL(q̄‖N) − KL(q̄‖p) in the bound, the holes of N(0, I), and nothing
-else. A VAE that was trained against N(0, I) has paid for filling its holes already: what is left to gain should be
-small, and joint training better, because encoder and decoder are free to use a space that the prior will learn. If
-fine-tuning reaches the joint arm, the way there does not matter; if two stages do, the decoder has learnt all
-that the prior knows. On few data a flow can learn the training codes by heart in any of these ways.
+What theory predicts: a second stage gains exactly KL(q̄‖N) − KL(q̄‖p) in the bound, the cost of the holes of N(0, I). A
+VAE trained with N(0, I) has already filled most of its holes, so this gain should be small. Joint training should gain
+more, since encoder and decoder can then use any latent space that the prior can learn. If fine-tuning reaches the joint
+arm, the order of training does not matter; if two stages do, the decoder has learned all that the prior can express. On
+few data a flow can memorize the training codes in all of these arms.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flowvae.comparisons.engine.question import Question, flow_size
-from flowvae.comparisons.questions.prior_pictures import draw_priors
+from flowvae.comparisons.engine.arm_sizes import flow_size
+from flowvae.comparisons.engine.plots import draw_priors
+from flowvae.comparisons.engine.question import Question
+from flowvae.data import Dataset
 from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
 from flowvae.experiments.stages import SecondStage
@@ -31,7 +34,7 @@ from flowvae.models import Mixture, StandardNormal
 
 __all__ = ["QUESTION"]
 
-# further learned priors, such as energy-based ones, belong here as second stages or as priors
+# add further learned priors, such as energy-based ones, here as second stages or as priors
 SHOWN = {
     "normal": "N(0, I)",
     "mixture-two-stage": "mixture, two stages",
@@ -40,8 +43,8 @@ SHOWN = {
 }
 
 
-def _arms(base: Experiment) -> dict[str, Experiment]:
-    flow = MAF(*flow_size(base))
+def _arms(base: Experiment, data: Dataset) -> dict[str, Experiment]:
+    flow = MAF(*flow_size(data))
     fit = SecondStage(flow, base.inference)
     return {
         "normal": base,
@@ -54,7 +57,7 @@ def _arms(base: Experiment) -> dict[str, Experiment]:
 
 
 def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
-    """The densities of four priors above their aggregated posteriors, where the latent is 2-D."""
+    """Plot the densities of four priors above their aggregated posteriors, if the latent space is 2-D."""
     return draw_priors(runs, SHOWN)
 
 
@@ -71,7 +74,7 @@ QUESTION = Question(
         ("fine-tuned", "flow-joint"),
     ),
     data=("digits", "sprites", "pinwheel"),
-    # marginal_kl_train can only be compared between arms: subsampling_bias_train, beside it, is what 5000 codes hide
+    # compare marginal_kl_train only between arms; subsampling_bias_train is its bias with 5000 codes
     secondary=(
         *("elbo", "nll_ais", "effective_draws", "kl", "marginal_kl_train", "subsampling_bias_train"),
         *("held_out_hole_mass", "c2st_auc", "fid"),

@@ -1,13 +1,13 @@
 """How much of the KL weight's trade does a learned prior undo?
 
-β times the KL term, from 0.01 to 3, with N(0, I) (normal), the same VAE with a flow prior fitted afterwards
-(two-stage), and the flow trained jointly (joint). At each β they are compared with normal. The primary measure is the
-test bound at β = 1, whatever β the training had; reconstruction and NLL stand beside it.
+The KL term is weighted by β from 0.01 to 3, with N(0, I) (normal), the same VAE with a flow prior fitted afterwards
+(two-stage), and the flow trained jointly (joint). At each β the latter two are compared with normal. The primary
+measure is the test bound at β = 1 for every training β; reconstruction and NLL are reported as well.
 
-What theory predicts: a small β buys reconstruction with an aggregated posterior far from N(0, I), so its bound at β = 1
-is bad and its samples are worse. That part of the loss is KL(q̄‖p), and a prior that is fitted afterwards gets it back:
-two-stage should gain most at the smallest β and nothing near β = 1, and make the bound flatter in β. It cannot get back
-the mutual information that a small β spends. At β = 3 units die and there is little left to fit.
+What theory predicts: a small β improves reconstruction, but the aggregated posterior is far from N(0, I), so the bound
+at β = 1 is bad and samples are worse. That part of the loss is KL(q̄‖p), and a prior fitted afterwards recovers it:
+two-stage should gain most at the smallest β and nothing near β = 1, and make the bound flatter in β. It cannot recover
+the mutual information that a small β costs. At β = 3 units collapse and there is little left to fit.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
+from flowvae.comparisons.engine.arm_sizes import flow_size
 from flowvae.comparisons.engine.plots import plot_curves
-from flowvae.comparisons.engine.question import Question, flow_size
+from flowvae.comparisons.engine.question import Question
+from flowvae.data import Dataset
 from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
 from flowvae.experiments.stages import SecondStage
@@ -30,13 +32,13 @@ __all__ = ["QUESTION"]
 WEIGHTS = (0.01, 0.1, 0.3, 1.0, 3.0)
 KINDS = ("normal", "two-stage", "joint")
 CURVES = {
-    "elbo": "test ELBO at β = 1,\nnats per datum (higher: better)",
-    "reconstruction": "test reconstruction E[log p(x | z)],\nnats per datum (higher: better)",
+    "elbo": "test ELBO at β = 1,\nnats per data point (higher: better)",
+    "reconstruction": "test reconstruction E[log p(x | z)],\nnats per data point (higher: better)",
 }
 
 
-def _arms(base: Experiment) -> dict[str, Experiment]:
-    flow = MAF(*flow_size(base))
+def _arms(base: Experiment, data: Dataset) -> dict[str, Experiment]:
+    flow = MAF(*flow_size(data))
     fit = SecondStage(flow, base.inference)
     arms = {}
     for weight in WEIGHTS:
@@ -48,7 +50,7 @@ def _arms(base: Experiment) -> dict[str, Experiment]:
 
 
 def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
-    """Bound and reconstruction against β."""
+    """Plot bound and reconstruction over β."""
     lines = {kind: [(weight, f"{kind}@{weight:g}") for weight in WEIGHTS] for kind in KINDS}
     return {name: plot_curves(table, lines, name, "β in training", label, True) for name, label in CURVES.items()}
 

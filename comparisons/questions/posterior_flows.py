@@ -1,12 +1,13 @@
 """Which guide? A Gaussian, a full covariance, one of nine flows, static or conditioned on x, or a semi-amortized one.
 
-The prior is N(0, I), everything else is equal, and the primary measure is the test ELBO, because a better guide
-need not change the evidence: the NLL stands beside it. What theory predicts: a richer guide tightens the bound,
-and a conditioned flow more than a static one, which bends every posterior alike. A Householder flow rotates its
-Gaussian, so it must tie with the full covariance. Tempering is to keep units alive while the reconstruction is
-poor. On few data a richer guide can also fit the training data's posteriors and do worse on test data
-(Cremer et al. 2018), which the amortization gap would show. The semi-amortized guide (Kim et al. 2018) climbs from
-where the encoder puts it, datum by datum, so it can lower the amortization gap, which no flow does by itself.
+The prior is N(0, I) and everything else is equal. The primary measure is the test ELBO, because a better guide need not
+change the evidence; the NLL is reported as well. What theory predicts: a richer guide tightens the bound, and a
+conditioned flow tightens it more than a static one, which warps every posterior in the same way. A Householder flow
+rotates its Gaussian, so it must tie with the full covariance. Tempering should keep units active while reconstruction
+is poor. On few data a richer guide can also fit the posteriors of the training data and do worse on test data (Cremer
+et al. 2018), which the amortization gap would show. The semi-amortized guide (Kim et al. 2018) starts from the
+encoder's output and takes gradient steps for each data point, so it can lower the amortization gap, which no flow does
+by itself.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 
 from flowvae.comparisons.engine.plots import plot_curves
 from flowvae.comparisons.engine.question import Question
+from flowvae.data import Dataset
 from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
 from flowvae.flows import IAF, CouplingNSF, FlowSpec, Householder, Planar, Radial, RealNVP, Sylvester
@@ -42,7 +44,7 @@ TEMPERING = 2000  # steps, about 50 epochs of digits
 PLANAR = {2: "planar-2", 4: "planar-4", 8: "planar", 16: "planar-16"}
 
 
-def _arms(base: Experiment) -> dict[str, Experiment]:
+def _arms(base: Experiment, data: Dataset) -> dict[str, Experiment]:
     arms = {"gaussian": base, "full-rank": replace(base, guide=FullRank())}
     arms["semi-amortized"] = replace(base, guide=SemiAmortized())
     for name, flow in FLOWS.items():
@@ -56,9 +58,9 @@ def _arms(base: Experiment) -> dict[str, Experiment]:
 
 
 def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
-    """The bound against the number of planar steps; with none of them the guide is Gaussian."""
+    """Plot the bound over the number of planar steps; without any the guide is Gaussian."""
     points = [(0.0, "gaussian"), *((float(steps), name) for steps, name in PLANAR.items())]
-    label = "test ELBO, nats per datum (higher: better)"
+    label = "test ELBO, nats per data point (higher: better)"
     return {"planar-steps": plot_curves(table, {"planar": points}, "elbo", "planar steps of the guide", label)}
 
 
@@ -74,7 +76,7 @@ QUESTION = Question(
         ("planar-tempered", "planar"),
         ("iaf-tempered", "iaf"),
     ),
-    # no program can be captured of an orthogonalization that stops when it is exact, and splines are slow
+    # an orthogonalization with a stopping criterion cannot be captured, and splines are slow
     costly=tuple(
         arm
         for name in ("sylvester-orthogonal", "sylvester-triangular", "coupling-nsf")

@@ -1,9 +1,8 @@
 """Which prior? N(0, I), a mixture, RealNVP, MAF, NSF, everything else equal.
 
-The primary measure is the test NLL, paired over seeds. What theory predicts: on data that are plenty and
-whose codes are far from Gaussian (the pinwheel) a flow prior comes nearer to the exact evidence; on few data
-(the 1257 training digits) it can memorize their codes, so that its gain is bounded by what regularization
-leaves of it.
+The primary measure is the test NLL, paired over seeds. What theory predicts: on many data with codes far from
+Gaussian (the pinwheel) a flow prior comes closer to the exact evidence; on few data (the 1257 training digits) it can
+memorize their codes, so its gain is limited by the regularization that it needs.
 """
 
 from __future__ import annotations
@@ -14,18 +13,21 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flowvae.comparisons.engine.question import Question, flow_size
-from flowvae.comparisons.questions.prior_pictures import draw_priors
+from flowvae.comparisons.engine.arm_sizes import flow_size
+from flowvae.comparisons.engine.plots import draw_priors
+from flowvae.comparisons.engine.question import Question
+from flowvae.core.parts import PriorSpec
+from flowvae.data import Dataset
 from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
 from flowvae.flows import MAF, NSF, CouplingNSF, RealNVP
-from flowvae.models import Mixture, PriorSpec, StandardNormal
+from flowvae.models import Mixture, StandardNormal
 
 __all__ = ["QUESTION"]
 
 
-def _arms(base: Experiment) -> dict[str, Experiment]:
-    steps, widths = flow_size(base)
+def _arms(base: Experiment, data: Dataset) -> dict[str, Experiment]:
+    steps, widths = flow_size(data)
     priors: dict[str, PriorSpec] = {
         "normal": StandardNormal(),
         "mixture": Mixture(),
@@ -40,7 +42,7 @@ def _arms(base: Experiment) -> dict[str, Experiment]:
 
 
 def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
-    """The densities of four priors above their aggregated posteriors, where the latent is 2-D."""
+    """Plot the densities of four priors above their aggregated posteriors, if the latent space is 2-D."""
     return draw_priors(runs, SHOWN)
 
 

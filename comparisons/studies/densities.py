@@ -1,10 +1,10 @@
-"""What each flow family can make of two moons: one picture, and nats above the true density.
+"""Densities fitted by all flow families to two moons: a figure, and KL divergences from the true density.
 
-Every family is fitted by maximum likelihood to the same data, as a model x = T(u). What theory predicts:
-families that are affine in each dimension (linear, one radial or planar layer) cannot part the moons, affine
-coupling and autoregression leave a bridge between them, splines and ordinary differential equations the
-thinnest one. Families that draw cheaply and score slowly are turned round, so that all are fitted alike;
-Householder flows are left out, for they change nothing about N(0, I).
+Every family is fitted by maximum likelihood to the same data, as a model x = T(u). What theory predicts: families that
+are affine in each dimension (linear, one radial or planar layer) cannot separate the moons. Affine coupling and
+autoregression leave a bridge between them, splines and ordinary differential equations the thinnest one. Families with
+cheap samples and expensive densities are inverted, so that all are fitted in the same way. Householder flows are left
+out because they do not change N(0, I).
 
     python -m flowvae.comparisons.studies.densities --out runs/densities
 """
@@ -24,14 +24,14 @@ from matplotlib.figure import Figure
 
 from flowvae.core.errors import FlowvaeError, ImproperDensityWarning
 from flowvae.core.files import as_path, write_table
+from flowvae.core.registry import name_of
 from flowvae.core.script import run_script
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import Dataset, Moons
+from flowvae.data import Dataset, Moons, preview, to_tensor
 from flowvae.evaluation import measure_flow, write_figure
 from flowvae.evaluation.figures.drawing import BLUE, on_grid
 from flowvae.evaluation.metric import mean_se
 from flowvae.experiments.directory import make_directory
-from flowvae.experiments.families import name_of
 from flowvae.flows import (
     BPF,
     CNF,
@@ -87,7 +87,7 @@ NODES = 161
 
 
 def fit_family(flow: FlowSpec, data: Dataset, seed: int = 0, settings: Training = SETTINGS) -> FlowModel:
-    """The family as a model of 2-D data, with the weights that are best on validation data."""
+    """Fit a family as a model of 2-D data; return it with the best weights on the validation data."""
     with seeded(derive(seed, "flow")), warnings.catch_warnings():
         warnings.simplefilter("ignore", ImproperDensityWarning)
         model = FlowModel(flow.transform(data.features), data.features)
@@ -97,14 +97,14 @@ def fit_family(flow: FlowSpec, data: Dataset, seed: int = 0, settings: Training 
 
 @torch.no_grad()
 def plot_grid(models: dict[str, FlowModel], data: Dataset, gaps: dict[str, float]) -> Figure:
-    """The learnt densities side by side, after the data; above each its nats above the true density."""
+    """Plot the data and the learned densities side by side, with KL divergences in nats as titles."""
     columns = 6
     rows = -(-(len(models) + 1) // columns)
     figure = Figure(figsize=(2.1 * columns, 2.0 * rows), layout="constrained")
     left, right, lower, upper = WINDOW
     across, up = torch.linspace(left, right, NODES), torch.linspace(lower, upper, NODES)
     panels = figure.subplots(rows, columns).ravel()
-    panels[0].scatter(*data.test.T, s=1, color=BLUE, linewidths=0)
+    panels[0].scatter(*preview(data.test).T, s=1, color=BLUE, linewidths=0)
     panels[0].set(title=f"{data.name}: test data", xlim=(left, right), ylim=(lower, upper), aspect="equal")
     for ax, (name, model) in zip(panels[1:], models.items(), strict=False):
         density = np.nan_to_num(np.exp(on_grid(model.flow().log_prob, across, up)))
@@ -140,11 +140,12 @@ def main(argv: list[str] | None = None) -> int:
     data = Moons().load(args.seed)
     if data.log_evidence is None:
         raise FlowvaeError(f"{data.name}: its true density is not known.")
-    truth = data.log_evidence(data.test)
+    test = to_tensor(data.test, data.name)
+    truth = data.log_evidence(test)
     models, rows = {}, []
     for name, flow in FAMILIES.items():
         models[name] = fit_family(flow, data, args.seed)
-        mean, se = mean_se(truth - measure_flow(models[name], NoGuide(), data.test).log_likelihood)
+        mean, se = mean_se(truth - measure_flow(models[name], NoGuide(), test).log_likelihood)
         rows.append(
             {
                 "family": name,

@@ -1,9 +1,9 @@
-"""The three members of the family tree on the same digits: how long a code each needs for an image.
+"""Autoregressive models, flows and VAEs on the same digits, compared by bits/dim.
 
-Autoregressive models and flows over pixels know log p(x), exactly or up to the noise that makes counts
-continuous; a VAE knows a bound. The primary measure is bits/dim of the discrete test images. What theory
-predicts: autoregressive models and flows with as many passes as pixels are flexible and slow to sample, a
-flow pays for treating counts as continuous, and models that know which pixels are neighbours need fewer data.
+Autoregressive models and flows over pixels compute log p(x) exactly, or a bound with dequantization noise; a VAE has a
+bound. The primary measure is bits/dim of the discrete test images. What theory predicts: autoregressive models and
+flows with as many passes as pixels are flexible and slow to sample, a flow loses bits by treating counts as continuous,
+and models that use the neighbourhood of pixels need fewer data.
 
     python -m flowvae.comparisons.studies.models_of_data --out runs/models-of-data
 """
@@ -25,7 +25,7 @@ from flowvae.core.errors import FlowvaeError, nearest, shown
 from flowvae.core.files import as_path, write_table
 from flowvae.core.script import run_script
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import BinomialLikelihood, Dataset, Digits
+from flowvae.data import Dataset, Digits, to_tensor
 from flowvae.evaluation import flow_metrics, measure_flow, plot_flow_samples, plot_interpolation, write_figure
 from flowvae.experiments.directory import make_directory
 from flowvae.flows import MAF, NSF, FlowSpec, Glow, RealNVP, Residual, initialize_from_data
@@ -52,21 +52,21 @@ def _autoregressive(network: CausalSpec) -> Callable[[Dataset], Pair]:
 
 def _flow(flow: FlowSpec, alpha: float, noise: FlowSpec | None = None) -> Callable[[Dataset], Pair]:
     def build(data: Dataset) -> Pair:
-        model = DequantizedFlow(flow.transform(data.features), data.features, _total(data), alpha)
+        model = DequantizedFlow(flow.transform(data.features), data.shape, _total(data), alpha)
         if isinstance(flow, Glow):
-            initialize_from_data(model.flow.transform, data.train + torch.rand_like(data.train))
+            train = to_tensor(data.train, data.name)
+            initialize_from_data(model.flow.transform, train + torch.rand_like(train))
         if noise is None:
             return model, UniformNoise()
-        trunk, width = MLP((64,)).trunk(data.features)
-        return model, FlowNoise(trunk, noise, data.features, width)
+        return model, FlowNoise(MLP((64,)).build(data.shape), noise, data.shape, 64)
 
     return build
 
 
 def _total(data: Dataset) -> int:
-    if not isinstance(data.likelihood, BinomialLikelihood):
-        raise FlowvaeError(f"{data.name}: {data.likelihood} is not binomial; these models are of counts.")
-    return data.likelihood.total
+    if data.likelihood.largest is None:
+        raise FlowvaeError(f"{data.name}: {data.likelihood} has no largest count; use data with bounded counts.")
+    return data.likelihood.largest
 
 
 MAF_64 = MAF(transforms=5, hidden_features=(128,))
@@ -96,7 +96,7 @@ def measure_arm(
         seed: decides split, initial weights, order of batches and noise.
         draws: K, for arms with dequantization noise.
         settings: training, in place of the arm's own.
-        figures: folder for pictures of what a flow generates, and of the way between two images through its base.
+        figures: folder for pictures of samples of a flow, and of paths between two images through its base.
 
     Returns:
         One row: parameters, epochs, seconds per epoch and of 64 samples, bits/dim with standard error over
@@ -113,7 +113,8 @@ def measure_arm(
         model, guide = build(data)
     fitted = fit(model, guide, data.train, data.valid, settings or own, seed=seed, progress=sys.stderr.isatty())
     device = next(model.parameters()).device
-    result = measure_flow(model, guide, data.test.to(device), draws, seed)
+    test = to_tensor(data.test, data.name).to(device)
+    result = measure_flow(model, guide, test, draws, seed)
     metrics = {m.name: m for m in flow_metrics(result, data.features, True, "test", {})}
     if figures is not None and isinstance(model, DequantizedFlow):
         model.cpu()
@@ -160,7 +161,7 @@ class _Arguments:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the comparison from the command line; every row is printed when it is there."""
+    """Run the comparison from the command line; rows are printed as they are computed."""
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.studies.models_of_data")
     torch.set_num_threads(1)
     out = as_path(args.out)

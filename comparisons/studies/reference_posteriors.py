@@ -1,9 +1,9 @@
-"""How near does a guide come to the true posterior? Reference draws of posteriordb answer.
+"""Errors of guides against the reference draws of posteriordb.
 
-Every guide gets the same steps and draws a step; an AutoFlow's affine layer is also placed beforehand, by L-BFGS and
-score matching, where Pyro's guides start at their own initial values. What theory predicts: independent Gaussians make
-correlated posteriors too narrow, a full covariance repairs that where the posterior is Gaussian (regressions), and only
-a flow follows a funnel (centred eight schools) or a bounded, skewed posterior (GARCH).
+Every guide has the same number of steps and of draws per step. In addition, the affine layer of an AutoFlow is
+initialized by L-BFGS and score matching; Pyro's guides start at their own initial values. What theory predicts:
+independent Gaussians are too narrow on correlated posteriors, a full covariance corrects that where the posterior is
+Gaussian (regressions), and only a flow follows a funnel (centred eight schools) or a bounded, skewed posterior (GARCH).
 
     python -m flowvae.comparisons.studies.reference_posteriors --data posteriordb --out runs/references --seeds 3
 """
@@ -57,8 +57,8 @@ POSTERIORS: dict[str, tuple[str, bool]] = {name: (name, False) for name in REFER
 def fit_reference(
     reference: Reference, centred: bool, guide: str, settings: GuideSettings, seed: int, progress: bool = True
 ) -> tuple[nn.Module, nn.Module, float]:
-    """The model of a reference, a fitted guide by its name in GUIDES, and seconds."""
-    pyro.clear_param_store()  # Pyro's own guides go by names in it
+    """Fit a guide, given by its name in GUIDES, to the model of a reference; return model, guide and seconds."""
+    pyro.clear_param_store()  # Pyro's own guides store their parameters in it by name
     model = reference_model(reference, centred)
     made = GUIDES[guide](model)
     started = time.perf_counter()
@@ -67,11 +67,11 @@ def fit_reference(
 
 
 def measure_guide(model: nn.Module, guide: nn.Module, reference: Reference, seed: int = 0) -> dict[str, float]:
-    """Errors against reference draws, from 10,000 draws of the guide.
+    """Measure errors against reference draws, from 10,000 draws of the guide.
 
     Returns:
         mean_error: the largest error of a posterior mean over all numbers reported, in reference standard deviations;
-        sd_low, sd_high: the least and greatest ratio of the guide's standard deviation to the reference's;
+        sd_low, sd_high: the smallest and largest ratio of the guide's standard deviation to the reference's;
         k_hat: shape of the importance weights' tail; effective_draws: (Σ w)² / Σ w², of 10,000;
         elbo and elbo_se: in nats, from the same draws.
     """
@@ -96,13 +96,13 @@ class _Arguments:
     Args:
         data: folder of posteriordb's files.
         out: directory of the tables and the figure.
-        seeds: how many.
-        guides: which guides; none: all.
-        posteriors: which posteriors; none: all.
+        seeds: number of seeds.
+        guides: names of the guides; none: all.
+        posteriors: names of the posteriors; none: all.
         steps: optimization steps of every guide.
-        particles: draws a step of every guide.
-        learning_rate: Adam's first step size, of every guide.
-        figure: whether the funnel is drawn, from the first seed's guides.
+        particles: draws per step of every guide.
+        learning_rate: Adam's initial step size for every guide.
+        figure: whether to draw the funnel, from the guides of the first seed.
     """
 
     data: Path
@@ -153,17 +153,17 @@ def main(argv: list[str] | None = None) -> int:
     print(summary(pd.DataFrame(rows)).to_string(index=False, float_format="%.3f"))
     print(
         f"\nEach guide: {args.steps} steps of Adam, learning rate {args.learning_rate:g} falling to 0, "
-        f"{args.particles} draws a step, float64; {DRAWS} draws measured; {args.seeds} seeds. mean_error (in reference "
-        "sd), k_hat and effective draws: worst over seeds; sd ratio: range over seeds; ELBO in nats and seconds: means "
-        "over seeds. "
-        "The affine layer of an AutoFlow is placed before these steps, by L-BFGS and score matching. "
+        f"{args.particles} draws per step, float64; {DRAWS} draws measured; {args.seeds} seeds. mean_error (in "
+        "reference sd), k_hat and effective draws: worst over seeds; sd ratio: range over seeds; ELBO in nats and "
+        "seconds: means over seeds. "
+        "The affine layer of an AutoFlow is initialized before these steps, by L-BFGS and score matching. "
         "Reference: 10,000 draws of posteriordb, whose own error of a mean is about 0.01 sd."
     )
     return 0
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """The worst seed of each guide and posterior."""
+    """Summarize each guide and posterior by its worst seed."""
     return (
         table.groupby(["posterior", "guide"], sort=False)
         .agg(
@@ -182,7 +182,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 @contextmanager
 def _double() -> Iterator[None]:
-    """Models and guides made inside are float64."""
+    """Use float64 for models and guides built inside the block."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

@@ -1,4 +1,4 @@
-"""Two moons: the picture book's data for flows, with a density that can be computed."""
+"""Two moons: points in the plane with a known density."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from flowvae.core.errors import check_int, check_number
 from flowvae.core.memory import check_memory
+from flowvae.core.parts import parse_likelihood
 from flowvae.core.seeds import derive
 from flowvae.data.dataset import Dataset, DataSpec
-from flowvae.data.likelihoods import GaussianLikelihood
 
 __all__ = ["Moons"]
 
 
 @dataclass(frozen=True)
-class Moons(DataSpec):
+class Moons(DataSpec, name="moons"):
     """scikit-learn's two half circles in the plane with Gaussian noise, half of the data on each.
 
     The first moon is (cos t, sin t), the second (1 − cos t, ½ − sin t), t ∈ [0, π]. Test data are the same for
     every seed; the seed draws train and valid. A flow models the points themselves; for a VAE the likelihood is
     Gaussian with a learned scale.
 
-    scikit-learn places t on an even grid and shuffles; `log_evidence` is the density with t uniform, which the
-    grid of n points follows to order 1/n.
+    scikit-learn puts t on an even grid and shuffles; `log_evidence` is the density for uniform t, which the grid of
+    n points approximates to order 1/n.
 
     Args:
-        train: how many training data, two or more, as of the others.
-        valid: how many validation data.
-        test: how many test data.
+        train: number of training points, two or more.
+        valid: number of validation points, two or more.
+        test: number of test points, two or more.
         noise: standard deviation around the half circles.
     """
 
@@ -49,6 +49,10 @@ class Moons(DataSpec):
             check_int(self, split, least=2)
         check_number(self, "noise")
 
+    @property
+    def shape(self) -> Size:
+        return Size((2,))
+
     def load(self, seed: int) -> Dataset:
         from sklearn.datasets import make_moons  # slow to import
 
@@ -63,7 +67,7 @@ class Moons(DataSpec):
             parts["train"][0],
             parts["valid"][0],
             parts["test"][0],
-            likelihood=GaussianLikelihood(),
+            likelihood=parse_likelihood("gaussian"),
             name="moons",
             preprocessing=f"none (radius 1, noise {self.noise:g})",
             split=f"simulated, test fixed, train and valid by seed {seed}",
@@ -76,7 +80,7 @@ class Moons(DataSpec):
 
         Args:
             x: data, shape (N, 2).
-            panel: length along a circle of a panel of ten nodes, in standard deviations of the noise.
+            panel: length of a quadrature panel of ten nodes along a circle, in standard deviations of the noise.
         """
         panels = math.ceil(math.pi / (panel * self.noise))
         nodes, weights = _legendre(10)
@@ -96,6 +100,6 @@ class Moons(DataSpec):
 
 
 def _legendre(count: int) -> tuple[Tensor, Tensor]:
-    """Nodes in (0, 1) and weights that sum to 1."""
+    """Gauss–Legendre nodes in (0, 1), and weights that sum to 1."""
     nodes, weights = np.polynomial.legendre.leggauss(count)
     return torch.tensor((nodes + 1) / 2), torch.tensor(weights / 2)

@@ -1,4 +1,4 @@
-"""A 2-D pinwheel seen through a fixed random network: data whose exact evidence is known."""
+"""A 2-D pinwheel observed through a fixed random network, with a known exact evidence."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from flowvae.core.errors import check_int
 from flowvae.core.memory import check_memory
+from flowvae.core.parts import parse_likelihood
 from flowvae.core.seeds import derive
 from flowvae.data.dataset import Dataset, DataSpec
-from flowvae.data.likelihoods import GaussianLikelihood
 
 __all__ = ["Pinwheel"]
 
@@ -27,20 +27,20 @@ NOISE = 0.1
 
 
 @dataclass(frozen=True)
-class Pinwheel(DataSpec):
+class Pinwheel(DataSpec, name="pinwheel"):
     """x = f(z) + 0.1 ε in 16 dimensions, z on a pinwheel of five arms, f a fixed random tanh network.
 
     The pinwheel and f are the same for every seed, and so are the test data; the seed draws train and valid.
-    An arm is a Gaussian (r, t) that is moved out by 1 and turned by an angle that grows with e^r, after
+    An arm is a Gaussian (r, t), shifted outwards by 1 and rotated by an angle that grows with e^r, after
     Johnson et al. (2016), "Composing graphical models with neural networks".
 
     Args:
-        train: how many training data.
-        valid: how many validation data.
-        test: how many test data.
+        train: number of training points.
+        valid: number of validation points.
+        test: number of test points.
     """
 
-    title: ClassVar[str] = "2-D pinwheel seen in 16 dimensions, exact evidence known"
+    title: ClassVar[str] = "2-D pinwheel observed in 16 dimensions, exact evidence known"
 
     train: int = 10_000
     valid: int = 2_000
@@ -51,8 +51,8 @@ class Pinwheel(DataSpec):
             check_int(self, split)
 
     @property
-    def features(self) -> int:
-        return OBSERVED
+    def shape(self) -> Size:
+        return Size((OBSERVED,))
 
     def load(self, seed: int) -> Dataset:
         needed = 24 * OBSERVED * (self.train + self.valid + self.test)
@@ -64,7 +64,7 @@ class Pinwheel(DataSpec):
             parts["train"][0],
             parts["valid"][0],
             parts["test"][0],
-            likelihood=GaussianLikelihood(scale=NOISE),
+            likelihood=parse_likelihood(f"gaussian:{NOISE}"),
             name="pinwheel",
             preprocessing=f"{OBSERVED} dimensions, noise {NOISE:g}",
             split=f"simulated, test fixed, train and valid by seed {seed}",
@@ -73,7 +73,7 @@ class Pinwheel(DataSpec):
         )
 
     def simulate(self, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Data x (count, 16), the codes z (count, 2) that they came from, and the arm of each."""
+        """Simulate data x (count, 16); returns them with their codes z (count, 2) and arms (count,)."""
         generator = torch.Generator().manual_seed(seed)
         arm = torch.randint(ARMS, (count,), generator=generator)
         along, across = torch.randn(2, count, generator=generator, dtype=torch.float64)
@@ -90,9 +90,9 @@ class Pinwheel(DataSpec):
 
         Args:
             x: data, shape (N, 16).
-            step: distance of the nodes across an arm, in its standard deviations; along an arm the nodes are
-                as dense in z.
-            reach: where the grid ends, in standard deviations.
+            step: distance of the nodes across an arm, in its standard deviations; the density of nodes in z is the
+                same along an arm.
+            reach: half-width of the grid, in standard deviations.
         """
         across = torch.arange(-reach, reach + step / 2, step, dtype=torch.float64)
         finer = step * TANGENTIAL / RADIAL
@@ -114,7 +114,7 @@ class Pinwheel(DataSpec):
 
 
 def rotate(along: Tensor, across: Tensor, arm: Tensor) -> Tensor:
-    """From coordinates (r, t) of an arm to z, shape (..., 2)."""
+    """Map coordinates (r, t) of an arm to z, shape (..., 2)."""
     out = along + 1
     angle = 2 * math.pi * arm / ARMS + TWIST * out.exp()
     cos, sin = angle.cos(), angle.sin()
@@ -122,7 +122,7 @@ def rotate(along: Tensor, across: Tensor, arm: Tensor) -> Tensor:
 
 
 def decode(z: Tensor) -> Tensor:
-    """The fixed network f: z (..., 2) → (..., 16), float64."""
+    """Apply the fixed network f: z (..., 2) → (..., 16), float64."""
     generator = torch.Generator().manual_seed(20160603)
     first, second = (
         torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((HIDDEN, 2), (OBSERVED, HIDDEN))

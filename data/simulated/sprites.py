@@ -1,4 +1,4 @@
-"""Small images of one shape each, made in memory: as many as wanted, and every factor known."""
+"""Simulated images of one shape each, with known factors."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from flowvae.core.errors import FlowvaeError, check_int, shown
 from flowvae.core.memory import check_memory
+from flowvae.core.parts import parse_likelihood
 from flowvae.core.seeds import derive
 from flowvae.data.dataset import Dataset, DataSpec
-from flowvae.data.likelihoods import BinomialLikelihood
 
 __all__ = ["SHAPES", "Sprites", "render"]
 
 SHAPES = ("square", "ellipse", "heart")
 SIDES = (16, 28)
-FINE = 4  # a pixel counts which of its 4 × 4 points are inside the shape: 0 to 16
+FINE = 4  # a pixel is the number of its 4 × 4 points inside the shape: 0 to 16
 CHUNK = 32  # images rendered at a time: few enough to stay in the cache, which makes it five times as fast as 512
 
 
 @dataclass(frozen=True)
-class Sprites(DataSpec):
-    """A square, an ellipse or a heart at any position, scale and angle; pixels count 0 to 16 points inside it.
+class Sprites(DataSpec, name="sprites"):
+    """Images of a square, an ellipse or a heart at any position, scale and angle; pixels are counts from 0 to 16.
 
-    All factors are uniform: the shape, the centre in the middle half of the picture, the scale in [0.18, 0.32] of
-    its side, the angle in [0, 2π). So the codes of a good VAE lie on three curved sheets and not in a Gaussian, and
-    no training image comes again. The test data are the same for every seed; the seed draws train and valid.
+    Data points are images of shape (1, side, side). All factors are uniform: the shape, the centre in the middle half
+    of the image, the scale in [0.18, 0.32] of its side, the angle in [0, 2π). The codes of a good VAE therefore lie on
+    three curved sheets and not in a Gaussian, and no image occurs twice. The test data are the same for every seed;
+    the seed draws train and valid.
 
     Args:
-        train: how many training images.
-        valid: how many validation images.
-        test: how many test images.
+        train: number of training images.
+        valid: number of validation images.
+        test: number of test images.
         side: of an image, 16 or 28.
     """
 
@@ -52,8 +53,8 @@ class Sprites(DataSpec):
             raise FlowvaeError(f"Sprites.side = {shown(self.side)}: must be 16 or 28.")
 
     @property
-    def features(self) -> int:
-        return self.side**2
+    def shape(self) -> Size:
+        return Size((1, self.side, self.side))
 
     def load(self, seed: int) -> Dataset:
         needed = 8 * self.features * (self.train + self.valid + self.test)
@@ -66,19 +67,18 @@ class Sprites(DataSpec):
             images["train"],
             images["valid"],
             images["test"],
-            likelihood=BinomialLikelihood(total=FINE**2),
+            likelihood=parse_likelihood(f"binomial:{FINE**2}"),
             name="sprites",
             preprocessing=f"{self.side} × {self.side}, {FINE} × {FINE} points a pixel, counts 0 to {FINE**2}",
             split=f"simulated, test fixed, train and valid by seed {seed}",
             labels={split: values[:, 0].long() for split, values in factors.items()},
-            image_shape=(self.side, self.side),
             factors=factors,
         )
 
     def draw(self, count: int, seed: int) -> Tensor:
-        """Factors (count, 5): number of the shape, centre x and y and scale in sides of the picture, angle."""
+        """Draw factors (count, 5): index of the shape, centre x and y and scale in sides of the image, angle."""
         generator = torch.Generator().manual_seed(seed)
-        # of one type, so that the images of a seed do not depend on torch's default
+        # of a fixed dtype, so that the images of a seed do not depend on torch's default
         uniform = torch.rand(count, 5, generator=generator, dtype=torch.float32)
         low = torch.tensor([0.0, 0.25, 0.25, 0.18, 0.0], dtype=torch.float32)
         width = torch.tensor([float(len(SHAPES)), 0.5, 0.5, 0.14, 2 * math.pi], dtype=torch.float32)
@@ -88,7 +88,7 @@ class Sprites(DataSpec):
 
 
 def render(factors: Tensor, side: int) -> Tensor:
-    """Images of shape (N, side²), counts 0 to 16, of factors (N, 5)."""
+    """Render images of shape (N, 1, side, side), counts 0 to 16, from factors (N, 5)."""
     return torch.cat([_render(part, side) for part in factors.split(CHUNK)])
 
 
@@ -97,15 +97,15 @@ def _render(factors: Tensor, side: int) -> Tensor:
     points = (torch.arange(side * FINE, dtype=torch.float64) + 0.5) / (side * FINE)
     down, across = torch.meshgrid(points, points, indexing="ij")
     across, down = across.flatten() - x, down.flatten() - y
-    # the shape's own coordinates, in which it has the size 1 and stands upright; u to the right, v upwards
+    # coordinates of the shape, of size 1 and upright; u to the right, v upwards
     u = (angle.cos() * across + angle.sin() * down) / scale
     v = (angle.sin() * across - angle.cos() * down) / scale
     inside = torch.empty_like(u, dtype=torch.bool)
     for number, shape in enumerate((_square, _ellipse, _heart)):
-        of = factors[:, 0] == number
-        inside[of] = shape(u[of], v[of])
+        chosen = factors[:, 0] == number
+        inside[chosen] = shape(u[chosen], v[chosen])
     fine = inside.reshape(-1, side, FINE, side, FINE)
-    return fine.sum((2, 4)).reshape(-1, side * side).to(torch.get_default_dtype())
+    return fine.sum((2, 4)).unsqueeze(1).to(torch.get_default_dtype())
 
 
 def _square(u: Tensor, v: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ def _ellipse(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _heart(u: Tensor, v: Tensor) -> Tensor:
-    """The sextic curve (a² + b² − 1)³ = a² b³, its size brought to that of the others."""
+    """The sextic curve (a² + b² − 1)³ = a² b³, scaled to the size of the others."""
     a, b = (1.2 * u).square(), 1.2 * v + 0.1
     disc = a + b.square() - 1
     return disc * disc.square() <= a * b * b.square()

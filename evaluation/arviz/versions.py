@@ -1,4 +1,4 @@
-"""The one place that knows ArviZ 0.x from 1.x: Pareto smoothing, and groups of arrays as one object."""
+"""Differences between ArviZ 0.x and 1.x: Pareto smoothing, and groups of arrays as one object."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from xarray import DataTree
 __all__ = ["OLD", "TAIL", "arviz", "from_groups", "pareto_k", "psis", "without_masked"]
 
 OLD = int(version("arviz").split(".")[0]) == 0
-TAIL = 25  # draws; ArviZ fits no tail of fewer than five, a fifth of them
-EQUAL = 1e-3  # nats; weights that differ by less have no tail
+TAIL = 25  # draws; ArviZ fits the largest fifth and needs five of them
+EQUAL = 1e-3  # nats; log-weights that differ by less have no tail
 
 
 @cache
 def arviz() -> Any:
-    """The module, imported when it is first needed, because that takes a second."""
+    """Import ArviZ on first use, since the import takes a second."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # 0.23 announces 1.0 at every import
         import arviz as az
@@ -31,13 +31,13 @@ def arviz() -> Any:
 
 
 def psis(log_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Pareto smoothed, normalized log-weights (S, ...) and the shape k̂ (...) of each column's tail.
+    """Pareto-smooth and normalize log-weights (S, ...); also estimate the shape k̂ (...) of each column's tail.
 
-    Where fewer than 25 draws leave no tail to fit, the weights are only normalized, and k̂ is NaN. Where the largest
-    weights are equal, as those of an exact guide are, nothing is smoothed and k̂ is −inf (0.23 says +inf, 1.x raises).
+    With fewer than 25 draws, too few to fit a tail, the weights are only normalized and k̂ is NaN. If the largest
+    weights are equal, as for an exact guide, nothing is smoothed and k̂ is −inf (0.23 returns +inf, 1.x raises).
 
     Returns:
-        log-weights of shape (S, ...), whose exponentials sum to one over the draws, and k̂, both float64 on the CPU.
+        Log-weights (S, ...), whose exponentials sum to one over the draws, and k̂, both float64 on the CPU.
 
     References:
         Vehtari et al. (2024), "Pareto smoothed importance sampling".
@@ -53,17 +53,17 @@ def psis(log_weight: Tensor) -> tuple[Tensor, Tensor]:
         if largest[0] - largest[-1] < EQUAL:
             smoothed[:, number], shapes[number] = column, -torch.inf
             continue
-        with np.errstate(over="ignore"):  # where one weight is all, the fit overflows and k̂ is huge, as it should be
+        with np.errstate(over="ignore"):  # if one weight dominates, the fit overflows and k̂ is huge, as it should be
             values, shape_k = _psislw(column.numpy())
         smoothed[:, number], shapes[number] = torch.as_tensor(values), float(shape_k)
-    # 0.23 normalizes, 1.x does not promise to
+    # 0.23 normalizes, 1.x does not guarantee it
     return smoothed.log_softmax(0).reshape(log_weight.shape), shapes.reshape(shape)
 
 
 def pareto_k(log_weight: Tensor) -> Tensor:
-    """Shape k̂ of the generalized Pareto tail of each datum's weights (S, B) → (B,).
+    """Estimate the shape k̂ of the generalized Pareto tail of each data point's weights, (S, B) → (B,).
 
-    NaN where there are too few draws to fit a tail.
+    NaN if there are too few draws to fit a tail.
 
     References:
         Vehtari et al. (2024), "Pareto smoothed importance sampling".
@@ -77,7 +77,7 @@ def from_groups(
     coords: Mapping[str, Any] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Arrays as an InferenceData (ArviZ 0.x) or a DataTree (1.x).
+    """Combine arrays into an InferenceData (ArviZ 0.x) or a DataTree (1.x).
 
     Args:
         groups: group → variable → array, of shape (chain, draw, ...), or (...) in "observed_data".
@@ -102,18 +102,18 @@ def from_groups(
 def without_masked(
     log_likelihood: Mapping[str, Tensor], counted: Mapping[str, Tensor], dims: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]], dict[str, Any]]:
-    """Log-likelihoods without the data that a mask leaves out, which ArviZ would count as data of density one.
+    """Remove masked data from log-likelihoods; ArviZ would count them as data of density one.
 
-    A site with masked data keeps one dimension, "SITE_counted", whose coordinates are places in the flattened data; a
-    site whose data are all masked is left out.
+    A site with masked data keeps one dimension, "SITE_counted", whose coordinates are indices into the flattened data.
+    A site whose data are all masked is removed.
 
     Args:
         log_likelihood: site → values (S, *batch).
-        counted: site → which data count, (*batch).
+        counted: site → whether a data point is not masked, (*batch).
         dims: site → names of the dimensions of its data, those of the batch first.
 
     Returns:
-        the values, their dimensions after that of the draws, and coordinates.
+        The values, the names of their dimensions after that of the draws, and coordinates.
     """
     values, named, coords = {}, {}, {}
     for name, value in log_likelihood.items():
@@ -131,4 +131,4 @@ def _psislw(log_weight: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], flo
         return arviz().psislw(log_weight.copy())
     from arviz_stats.base import array_stats
 
-    return array_stats.psislw(-log_weight, r_eff=1.0)  # 1.x wants log-likelihoods, which it negates
+    return array_stats.psislw(-log_weight, r_eff=1.0)  # 1.x takes log-likelihoods, which it negates

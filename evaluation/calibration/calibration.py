@@ -1,4 +1,4 @@
-"""Simulation-based calibration: do parameters drawn from the prior rank uniformly among the guide's draws?"""
+"""Simulation-based calibration: ranks of parameters drawn from the prior among draws of the guide."""
 
 from __future__ import annotations
 
@@ -20,29 +20,32 @@ from flowvae.core.errors import FlowvaeError
 from flowvae.core.seeds import derive, seeded
 from flowvae.evaluation.arviz.versions import from_groups
 from flowvae.evaluation.calibration.holm import holm
+from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.likelihood.trace_sites import Program, element, read_model, read_program, simulator
 from flowvae.evaluation.metric import Metric
+from flowvae.evaluation.registry import measure
 from flowvae.guides.automatic.masks import counted
 from flowvae.networks import eval_mode, in_eval_mode
 
 __all__ = ["Calibration", "calibrate", "calibrate_fits", "ecdf_band"]
 
-BLOCK = 64  # simulated data that share a stream of random numbers
-BANDS = 4000  # simulations of uniform ranks that a band rests on
+BLOCK = 64  # simulated data points that share a stream of random numbers
+BANDS = 4000  # simulations of uniform ranks for a band
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Ranks of M simulated parameters among L draws of the guide for the data simulated with them.
+    """Ranks of M simulated parameters among L draws of the guide given the data simulated with them.
 
-    Uniform on 0..L if the guide is exact. ∪-shaped: the guide is too narrow; ∩-shaped: too wide; leaning to the right:
-    its values are too low. Ranks are of one dimension at a time: a guide may pass and have its correlations wrong.
+    Ranks are uniform on 0..L if the guide is exact. A ∪-shaped histogram means that the guide is too narrow, ∩-shaped
+    too wide, and increasing that its values are too low. Each dimension is ranked separately, so correlations are not
+    tested.
 
     Args:
-        ranks: shape (M, D), whole numbers of 0..L.
+        ranks: integers from 0 to L, shape (M, D).
         draws: L.
-        names: of the D dimensions.
+        names: names of the D dimensions.
 
     References:
         Talts et al. (2018), "Validating Bayesian inference algorithms with simulation-based calibration";
@@ -54,28 +57,28 @@ class Calibration:
     names: tuple[str, ...]
 
     def histogram(self, bins: int = 20) -> tuple[Array, Array]:
-        """Counts (D, bins) of ranks, and how many are expected in each bin, (bins,).
+        """Count ranks, (D, bins), and return the expected count of each bin, (bins,).
 
         Raises:
-            FlowvaeError: for fewer than two bins, or more than ranks.
+            FlowvaeError: for fewer than two bins, or more than draws + 1.
         """
         if not 2 <= bins <= self.draws + 1:
-            raise FlowvaeError(f"bins = {bins}: must be 2 or more, and not above draws + 1 = {self.draws + 1}.")
+            raise FlowvaeError(f"bins = {bins}: must be from 2 to draws + 1 = {self.draws + 1}.")
         place = np.arange(self.draws + 1) * bins // (self.draws + 1)
         counts = np.stack([np.bincount(place[column], minlength=bins) for column in self.ranks.T])
         return counts, len(self.ranks) * np.bincount(place, minlength=bins) / (self.draws + 1)
 
     def uniform(self, bins: int = 20) -> Array:
-        """p-value of the χ² test of uniform ranks for each dimension, (D,)."""
+        """Compute the p-value of the χ² test of uniform ranks for each dimension, (D,)."""
         counts, expected = self.histogram(bins)
         return stats.chi2.sf(((counts - expected) ** 2 / expected).sum(1), bins - 1)
 
     def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
-        """The least p-value over the dimensions, and the bias of the dimension that has most.
+        """Smallest p-value and largest bias over the dimensions.
 
         Args:
-            split: what to call the simulated data, such as "simulated".
-            protocol: what made the model, seed; the numbers of simulations and draws are added.
+            split: name of the simulated data, such as "simulated".
+            protocol: identity of the model, seed; the numbers of simulations and draws are added.
         """
         protocol = {**protocol, "simulated": len(self.ranks), "draws": self.draws}
         lean = self.bias()
@@ -87,27 +90,27 @@ class Calibration:
         ]
 
     def symmetric(self) -> Array:
-        """p-value of Wilcoxon's signed-rank test that ranks are symmetric about L/2 for each dimension, (D,).
+        """Compute the p-value of Wilcoxon's signed-rank test of symmetry about L/2 for each dimension, (D,).
 
-        VSBC asks this of a guide that is known to be too narrow: its mean may be right all the same. The paper compares
-        p with 1 − p by a two-sample test, which takes them for independent; the signed ranks need no such thing.
+        VSBC uses symmetry to test the mean of a guide that is known to be too narrow. The paper compares p with 1 − p
+        by a two-sample test, which assumes that they are independent; signed ranks do not need this assumption.
         """
         centred = self.ranks - self.draws / 2
         return np.array([stats.wilcoxon(column, method="asymptotic").pvalue for column in centred.T])
 
     def bias(self) -> Array:
-        """Mean rank / L − ½, (D,): above zero where the guide's values are too low."""
+        """Mean rank / L − ½, (D,): positive if the guide's values are too low."""
         return self.ranks.mean(0) / self.draws - 0.5
 
     def ecdf_difference(self) -> tuple[Array, Array]:
-        """The points u = 1/(L+1) .. L/(L+1), and the ranks' distribution function minus u there, (D, L)."""
+        """Points u = 1/(L+1) .. L/(L+1), and the distribution function of the ranks minus u there, (D, L)."""
         grid = np.arange(1, self.draws + 1)
         below = np.stack([np.searchsorted(np.sort(column), grid, side="left") for column in self.ranks.T])
         u = grid / (self.draws + 1)
         return u, below / len(self.ranks) - u
 
     def table(self, bins: int = 20) -> pd.DataFrame:
-        """Every dimension's p-values, as they are and with Holm's correction over the dimensions, and its bias."""
+        """Table of the dimensions: p-values, without and with Holm's correction over the dimensions, and bias."""
         uniform, symmetric = self.uniform(bins), self.symmetric()
         return pd.DataFrame(
             {
@@ -121,9 +124,9 @@ class Calibration:
         )
 
     def to_arviz(self) -> Any:
-        """(rank + ½) / (L + 1) in the group "prior_sbc", where `az.plot_ecdf_pit` of ArviZ 1.x looks for it.
+        """Export (rank + ½) / (L + 1) in the group "prior_sbc", as `az.plot_ecdf_pit` of ArviZ 1.x expects it.
 
-        One chain, M draws, and one variable for each dimension.
+        It has one chain, M draws, and one variable per dimension.
         """
         values = (self.ranks + 0.5) / (self.draws + 1)
         return from_groups({"prior_sbc": {n: v[None] for n, v in zip(self.names, values.T, strict=True)}}, {})
@@ -137,23 +140,27 @@ def calibrate(
     simulations: int = 1000,
     draws: int = 99,
     seed: int = 0,
+    c: Tensor | None = None,
 ) -> Calibration:
-    """Calibration of an amortized guide on data that its own model generates.
+    """Compute the calibration of an amortized guide on data simulated from its model.
 
     Args:
-        model: Pyro model called as `model(None, size)` to generate, with sites "z" and "x" in one plate.
+        model: Pyro model called as `model(size=n)` to generate, with sites "z" and "x" in one plate.
         guide: Pyro guide called as `guide(x)`, with site "z".
         simulations: M.
-        draws: L; with L + 1 a multiple of the bins, all bins are alike.
+        draws: L; all bins are equal if L + 1 is a multiple of their number.
         seed: decides simulations and draws.
+        c: conditions (N, C) of a conditional model, which the simulations take in turn.
     """
     _check(simulations, draws)
     ranks = []
     for number, start in enumerate(range(0, simulations, BLOCK)):
         with seeded(derive(seed, "calibrate", number)):
-            nodes = poutine.trace(model).get_trace(None, BLOCK).nodes  # whole blocks: more M, the same first ones
+            # whole blocks, so that the first simulations do not depend on M
+            given = () if c is None else (c[torch.arange(start, start + BLOCK, device=c.device) % len(c)],)
+            nodes = poutine.trace(model).get_trace(*(None, *given) if given else (), size=BLOCK).nodes
             x, truth = nodes["x"]["value"], nodes["z"]["value"]
-            inner = poutine.trace(pyro.plate("draws", draws, dim=-2)(guide)).get_trace(x)
+            inner = poutine.trace(pyro.plate("draws", draws, dim=-2)(guide)).get_trace(x, *given)
             z = inner.nodes["z"]["value"].expand(draws, *truth.shape)
             ranks.append(_rank(z, truth)[: simulations - start])
     value = torch.cat(ranks)
@@ -170,23 +177,23 @@ def calibrate_fits(
     progress: bool = False,
     **kwargs: Any,
 ) -> Calibration:
-    """Calibration of a procedure that fits a guide to one data set: it is fitted anew to every simulation.
+    """Compute the calibration of a fitting procedure, which fits a new guide to every simulated data set.
 
     Args:
-        model: Pyro model; whatever it observes is simulated.
-        fit: from the model that observes a simulated data set to a guide; both take `args`. It starts from an empty
-            parameter store, which is restored afterwards.
+        model: Pyro model; its observed sites are simulated.
+        fit: function of the model conditioned on a simulated data set that returns a guide; both take `args`. It starts
+            from an empty parameter store, and the previous store is restored afterwards.
         args: arguments of the model.
         simulations: M.
         draws: L.
         seed: decides simulations, fits and draws.
         progress: whether to show a progress bar.
-        kwargs: named arguments of the model.
+        kwargs: keyword arguments of the model.
 
     Raises:
-        FlowvaeError: for a model whose draws are not from its own joint density: with a masked latent, a `factor`, or
-            under `poutine.scale`; for a model without latents, or that simulates values which are not
-            finite; for a guide that lacks one of them.
+        FlowvaeError: for a model whose draws do not follow its joint density: with a masked latent, a `factor` or
+            `poutine.scale`; for a model without latents, or that simulates values that are not finite; for a guide
+            that lacks a latent.
     """
     _check(simulations, draws)
     free = simulator(model)
@@ -216,10 +223,10 @@ def calibrate_fits(
 
 @lru_cache(maxsize=8)
 def ecdf_band(simulations: int, draws: int, level: float = 0.95) -> tuple[Array, Array]:
-    """Lower and upper bounds (L,) that `ecdf_difference` of M uniform ranks keeps within, all at a time, at `level`.
+    """Compute simultaneous bounds (L,) of `ecdf_difference` for M uniform ranks, at coverage `level`.
 
-    Each point's bounds are quantiles of a binomial; how far out these must lie for all points together is simulated
-    (with a seed of its own).
+    Pointwise bounds are binomial quantiles. Their level, for all points together to be covered, is found by simulation
+    with a fixed seed.
 
     References:
         Säilynoja, Bürkner & Vehtari (2022), "Graphical test for discrete uniformity", section 2.
@@ -234,7 +241,7 @@ def ecdf_band(simulations: int, draws: int, level: float = 0.95) -> tuple[Array,
 
 
 def _rank(draws: Tensor, truth: Tensor) -> Tensor:
-    """How many of the draws (L, ...) lie below the truth (...); ties at random."""
+    """Number of draws (L, ...) below the truth (...), with random ties."""
     below, ties = (draws < truth).sum(0), (draws == truth).sum(0)
     return below + (torch.rand(ties.shape, device=ties.device) * (ties + 1)).long()
 
@@ -245,25 +252,25 @@ def _check(simulations: int, draws: int) -> None:
 
 
 def _simulated(model: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The sites of a draw from a model, in which a scale, say, may underflow to zero."""
+    """Sites of a draw from a model, checked to be finite; a scale, for example, may underflow to zero."""
     with pyro.validation_enabled(False):
         nodes: Mapping[str, Any] = poutine.trace(model).get_trace(*args, **kwargs).nodes
     for name, node in nodes.items():
         if node["type"] == "sample" and isinstance(node["value"], Tensor) and not node["value"].isfinite().all():
-            raise FlowvaeError(f"site {name!r}: the model simulates values that are not finite; give it another prior.")
+            raise FlowvaeError(f"site {name!r}: the model simulates values that are not finite; use a narrower prior.")
     return nodes
 
 
 def _check_simulator(program: Program, nodes: Mapping[str, Any]) -> None:
-    """Refuse a model that does not draw from its own joint density."""
+    """Check that the draws of a model follow its joint density."""
     program.refuse_scaled()
     if not program.of("latent"):
-        raise FlowvaeError("the model has no latent site: there is nothing to calibrate.")
+        raise FlowvaeError("the model has no latent site, so there is nothing to calibrate.")
     improper = [name for name in program.of("latent") if not counted(nodes[name]).all()]
     if improper:
         raise FlowvaeError(
-            f"latent {', '.join(improper)}: masked, so that its draws are not from its prior. Give it a proper prior; "
-            "for missing data, observe under poutine.mask and without obs_mask."
+            f"latent {', '.join(improper)}: masked, so its draws do not follow its density. Use a proper prior; "
+            "for missing data, observe under poutine.mask, without obs_mask."
         )
     factors = list(program.of("factor"))
     if factors:
@@ -271,3 +278,13 @@ def _check_simulator(program: Program, nodes: Mapping[str, Any]) -> None:
             f"pyro.factor {', '.join(factors)} changes the model's density, but not its draws: ranks would not be "
             "uniform for the exact posterior. Write it as a prior or an observed site."
         )
+
+
+@measure("calibration", figures=("calibration",))
+def _simulation_based(context: EvaluationContext) -> MeasureResult:
+    """Simulation-based calibration of the guide on data simulated from the model."""
+    from flowvae.evaluation.figures.diagnostic_plots import plot_calibration
+
+    result = calibrate(context.model, context.guide, seed=context.seed, c=context.batch().c)
+    metrics = result.metrics("simulated", {**context.protocol, "seed": context.seed})
+    return MeasureResult(metrics, {"calibration": lambda: plot_calibration(result)})

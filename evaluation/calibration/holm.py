@@ -1,10 +1,11 @@
-"""Holm's correction of several tests."""
+"""Holm's correction for multiple tests."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from statsmodels.stats.multitest import multipletests
 
 __all__ = ["holm"]
 
@@ -12,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 
 def holm(p_values: Array) -> Array:
-    """p-values corrected for their number, such that the chance of any false alarm keeps to the level.
+    """Adjust p-values for multiple tests, to control the family-wise error rate.
 
     References:
         Holm (1979), "A simple sequentially rejective multiple test procedure".
@@ -20,8 +21,5 @@ def holm(p_values: Array) -> Array:
     >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
     [0.03, 0.06, 0.06]
     """
-    order = np.argsort(p_values)
-    factors = np.arange(len(order), 0, -1)
-    corrected = np.empty(len(order))
-    corrected[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1)
-    return corrected
+    adjusted: Array = multipletests(p_values, method="holm")[1]
+    return adjusted

@@ -1,4 +1,4 @@
-"""The reference: NUTS by Pyro, and how far an approximation is from it."""
+"""Reference posteriors by Pyro's NUTS, and the errors of approximations against them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flowvae.networks import in_eval_mode
 __all__ = ["compare_to_reference", "run_nuts"]
 
 CHUNK = 250  # draws that the model scores at a time
-REPEATS = 50  # pairs of samples of one law, from which the distance that is noise alone comes
+REPEATS = 50  # pairs of samples from the same distribution, for the distance due to noise alone
 Array = np.ndarray[Any, Any]
 
 
@@ -44,30 +44,30 @@ def run_nuts(
     max_tree_depth: int = 10,
     **kwargs: Any,
 ) -> Any:
-    """Draw from a model's posterior by NUTS, chain after chain; each has a seed of its own.
+    """Draw from a model's posterior by NUTS, one chain after the other, each with its own seed.
 
     Groups: posterior (latent and deterministic sites), sample_stats (lp = log p(data, θ) in nats, diverging),
-    log_likelihood, observed_data. Data that a mask leaves out have no log-likelihood: its variable then has one
-    dimension, "SITE_counted", with their places in the flattened data.
+    log_likelihood, observed_data. Masked data have no log-likelihood; its variable then has one dimension,
+    "SITE_counted", with the indices of the other data points in the flattened data.
 
     Args:
         model: Pyro model with continuous latents.
         args: its arguments.
-        draws: of each chain after the warm-up.
-        warmup: steps that tune the sampler, and are dropped.
-        chains: how many.
-        seed: decides starts and draws.
+        draws: draws of each chain after warm-up.
+        warmup: steps that tune the sampler and are discarded.
+        chains: number of chains.
+        seed: decides initial values and draws.
         progress: whether to show Pyro's progress bar.
-        target_accept: acceptance probability that the step size aims at; closer to 1 for fewer divergences.
-        max_tree_depth: trajectories have up to 2 to its power steps.
-        kwargs: the model's named arguments.
+        target_accept: target acceptance probability of the step size; closer to 1 for fewer divergences.
+        max_tree_depth: a trajectory has up to 2^max_tree_depth steps.
+        kwargs: the model's keyword arguments.
 
     Returns:
-        an InferenceData (ArviZ 0.x) or a DataTree (1.x).
+        An InferenceData (ArviZ 0.x) or a DataTree (1.x).
 
     Raises:
-        FlowvaeError: for counts below 1, or fewer than 4 draws; for a model without latents, or with latents that its
-            masks leave without a posterior; under `poutine.scale`; for observed NaN.
+        FlowvaeError: for counts below 1 or fewer than 4 draws; for a model without latents, or with masked latents that
+            have no posterior; under `poutine.scale`; for observed NaN.
 
     References:
         Hoffman & Gelman (2014), "The No-U-Turn sampler".
@@ -81,12 +81,12 @@ def run_nuts(
     program.refuse_scaled()
     names = list(program.of("latent"))
     if not names:
-        raise FlowvaeError("the model has no latent site: NUTS has nothing to draw.")
+        raise FlowvaeError("the model has no latent site, so NUTS has nothing to draw.")
     discrete = [name for name in names if program.sites[name].free is None]
     if discrete:
-        raise FlowvaeError(f"latent {', '.join(discrete)}: not continuous; NUTS draws continuous latents alone.")
+        raise FlowvaeError(f"latent {', '.join(discrete)}: not continuous; NUTS draws only continuous latents.")
     with seeded(derive(seed, "check")):
-        started = InitMessenger(init_to_uniform)(model)  # as NUTS starts: prior draws may be impossible
+        started = InitMessenger(init_to_uniform)(model)  # as NUTS starts; a prior draw may have density zero
         check_sites(started, args, kwargs, gradients=True)
         check_supports(started, None, args, kwargs)
     values: list[dict[str, Tensor]] = []
@@ -97,7 +97,7 @@ def run_nuts(
                 model,
                 target_accept_prob=target_accept,
                 max_tree_depth=max_tree_depth,
-                max_plate_nesting=program.nesting,  # which Pyro would count in a prior draw
+                max_plate_nesting=program.nesting,  # which Pyro would otherwise find in a prior draw
             )
             sampler = MCMC(kernel, num_samples=draws, warmup_steps=warmup, disable_progbar=not progress)
             sampler.run(*args, **kwargs)
@@ -128,30 +128,30 @@ def run_nuts(
 
 
 def compare_to_reference(approximation: Any, reference: Any, weighted: bool = False, seed: int = 0) -> pd.DataFrame:
-    """How far an approximation's marginals are from a reference's, parameter by parameter.
+    """Compare the marginals of an approximation with those of a reference, parameter by parameter.
 
-    Every distance is in standard deviations of the reference, and has beside it what Monte Carlo error alone would
-    give: standard errors of `mean_error` and `sd_ratio` (the latter for near-Gaussian tails), and for `wasserstein`
-    (W₁, never below zero) its mean over pairs of samples of the reference of as many effective draws.
+    Distances are in standard deviations of the reference. Each has its Monte Carlo error beside it: the standard errors
+    of `mean_error` and `sd_ratio` (the latter for near-Gaussian tails), and for `wasserstein` (W₁, never negative) its
+    mean over pairs of samples from the reference with the same number of effective draws.
 
     Args:
-        approximation: a `ImportanceSample` of a whole model, an ArviZ object, or site → draws (chains, draws, ...).
-        reference: the same, such as what `run_nuts` gave. Sites that both have are compared; numbers that are the
-            same at every draw, such as the diagonal of a correlation matrix, are left out.
-        weighted: use the smoothed importance weights of an `ImportanceSample` instead of its plain draws.
+        approximation: an `ImportanceSample` of a whole model, an ArviZ object, or site → draws (chains, draws, ...).
+        reference: likewise, such as the result of `run_nuts`. The sites in both are compared, without elements that are
+            constant, such as the diagonal of a correlation matrix.
+        weighted: whether to use the smoothed importance weights of an `ImportanceSample`.
         seed: decides the pairs of samples.
 
     Raises:
-        FlowvaeError: where nothing can be compared, or `weighted` is asked of draws that have no weights; for draws
-            that are not finite.
+        FlowvaeError: if nothing can be compared, for `weighted` with draws that have no weights, and for draws that are
+            not finite.
     """
     if weighted and not (isinstance(approximation, ImportanceSample) and approximation.log_weight.dim() == 1):
-        raise FlowvaeError("weighted = True: needs a Weighed of a whole model, as `weigh` gives.")
+        raise FlowvaeError("weighted = True: needs an ImportanceSample of a whole model; use importance_sample.")
     ours, theirs = _draws(approximation), _draws(reference)
     names = [name for name in theirs if name in ours and ours[name].shape[2:] == theirs[name].shape[2:]]
     if not names:
         raise FlowvaeError(f"nothing to compare: the sites are {sorted(ours)} and {sorted(theirs)}.")
-    independent = isinstance(approximation, ImportanceSample)  # a guide's draws; those of a chain are not
+    independent = isinstance(approximation, ImportanceSample)  # draws of a chain are not
     weights = approximation.smoothed.exp().numpy() if weighted else None
     rng = np.random.default_rng(derive(seed, "compare"))
     rows = {}
@@ -159,13 +159,15 @@ def compare_to_reference(approximation: Any, reference: Any, weighted: bool = Fa
         for index in np.ndindex(*theirs[name].shape[2:]):
             one, other, label = ours[name][..., *index], theirs[name][..., *index], element(name, index)
             if not (np.isfinite(one).all() and np.isfinite(other).all()):
-                raise FlowvaeError(f"{label}: draws that are not finite cannot be compared.")
+                raise FlowvaeError(f"{label}: some draws are not finite, so they cannot be compared; leave them out.")
             if np.ptp(other) > 0:
                 rows[label] = _compare(one, other, weights, independent, rng)
             elif not np.array_equal(np.unique(one), np.unique(other)):
-                raise FlowvaeError(f"{label}: {other.flat[0]:g} at every draw of the reference, but not here.")
+                raise FlowvaeError(
+                    f"{label}: constant ({other.flat[0]:g}) in the reference, but not here; check the model."
+                )
     if not rows:
-        raise FlowvaeError(f"nothing to compare: no number of {', '.join(names)} varies in the reference.")
+        raise FlowvaeError(f"nothing to compare: {', '.join(names)} is constant in the reference; name other sites.")
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
 
 
@@ -193,7 +195,7 @@ def _compare(
 
 
 def _effective(values: Array) -> tuple[float, float]:
-    """Effective draws of chains (chains, draws), for the mean and for the standard deviation."""
+    """Effective sample sizes of chains (chains, draws), for the mean and for the standard deviation."""
     return float(arviz().ess(values, method="mean")), float(arviz().ess(values, method="sd"))
 
 

@@ -23,21 +23,21 @@ BLOCK = 250  # draws that share a stream of random numbers
 def predict(
     model: Callable[..., Any], draws: Mapping[str, Tensor], *args: Any, seed: int = 0, **kwargs: Any
 ) -> dict[str, Tensor]:
-    """New data for every draw of the latents, those that a mask leaves out among them.
+    """Draw new data for every draw of the latents, including masked data.
 
     Args:
-        model: Pyro model; what it observes is drawn anew.
-        draws: site → values (S, *shape), such as those of `weigh` or of its `resample`; deterministic sites among
-            them are computed anew.
+        model: Pyro model; its observed sites are drawn.
+        draws: site → values (S, *shape), such as `ImportanceSample.draws` or those of its `resample`; deterministic
+            sites are recomputed.
         args: arguments of the model.
         seed: decides the data.
-        kwargs: named arguments of the model.
+        kwargs: keyword arguments of the model.
 
     Returns:
-        observed site → predictions, (S, *shape).
+        Predictions by observed site, (S, *shape).
 
     Raises:
-        FlowvaeError: for draws that lack a latent of the model, or have it in another shape or number.
+        FlowvaeError: for draws that lack a latent of the model, or of other shapes or numbers.
     """
     with seeded(derive(seed, "read")):
         first = {name: value[0] for name, value in draws.items() if value.dim() and len(value)}
@@ -56,10 +56,10 @@ def predict(
 
 
 def _size(latent: Mapping[str, Site], draws: Mapping[str, Tensor]) -> int:
-    """How many draws of every latent there are."""
+    """Number of draws, the same for every latent."""
     lacking = sorted(set(latent) - set(draws))
     if lacking:
-        raise FlowvaeError(f"draws have no {', '.join(lacking)}: give values of every latent site of the model.")
+        raise FlowvaeError(f"draws: no values of {', '.join(lacking)}; give values of every latent site of the model.")
     sizes = {len(draws[name]) if draws[name].dim() else 0 for name in latent}
     for name, site in latent.items():
         if draws[name].shape[1:] != site.shape or len(sizes) > 1 or 0 in sizes:
@@ -68,5 +68,5 @@ def _size(latent: Mapping[str, Site], draws: Mapping[str, Tensor]) -> int:
                 "one number S of draws, 1 or more, for all latents."
             )
     if not sizes:
-        raise FlowvaeError("the model has no latent site: there is nothing to predict from. Call it by itself.")
+        raise FlowvaeError("the model has no latent site, so there is nothing to predict from; call the model itself.")
     return sizes.pop()

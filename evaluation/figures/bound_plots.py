@@ -1,4 +1,4 @@
-"""The bound against its number of samples, and what it loses to the guide."""
+"""Figures of the importance-weighted bound over its number of samples, and of inference gaps."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = ["plot_bounds", "plot_gaps"]
 
 
 def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None, title: str = "") -> Figure:
-    """L_K over K, mean over the data in nats, against AIS as a band and the exact value as a line.
+    """Plot L_K over K, mean over the data in nats, with AIS as a band and the exact value as a line.
 
-    Bars and band are ± 1.96 standard errors of Monte Carlo alone: all is measured on the same data, so their own
-    spread says nothing about a difference. The dashed curve is what the weights themselves predict, L_S + V/(2S)
-    − V/(2K), drawn where K is above 4 times the mean V.
+    Bars and band are ± 1.96 Monte Carlo standard errors. They leave out the spread over the data, since everything is
+    measured on the same data. The dashed curve is the prediction of the weights, L_S + V/(2S) − V/(2K), drawn for K
+    above 4 times the mean V.
 
     Args:
-        iwae: what `measure_iwae` gave.
-        ais: what `measure_ais` gave on the same data.
-        exact: log p(x) of each datum, shape (N,), where it is known.
-        title: says which data, model and guide.
+        iwae: of `measure_iwae`.
+        ais: of `measure_ais` on the same data.
+        exact: log p(x) of each data point, shape (N,), if known.
+        title: of the figure, naming data, model and guide.
 
     Raises:
-        FlowvaeError: if they are not of the same number of data.
+        FlowvaeError: if the numbers of data points differ.
     """
     data = len(iwae.variance)
     for name, other in (("ais", None if ais is None else ais.acceptance), ("exact", exact)):
@@ -51,7 +51,7 @@ def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None,
         label="importance-weighted bound",
     )
     variance = iwae.variance.mean().item()
-    if iwae.samples[-1] > 8 * variance:  # or there is hardly a curve to see
+    if iwae.samples[-1] > 8 * variance:  # otherwise the curve is too short to see
         numbers = torch.logspace(0, math.log10(iwae.samples[-1]), 100)
         numbers = numbers[numbers > 4 * variance]
         limit = iwae.bound[-1].mean().item() + variance / (2 * iwae.samples[-1])
@@ -68,7 +68,7 @@ def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None,
     effective = iwae.effective_draws.mean().item()
     ax.set(
         xscale="log",
-        xlabel="K, importance samples a datum",
+        xlabel="K, importance samples per data point",
         ylabel=f"mean over {data} data, nats",
         title=f"{title}\n" * bool(title) + ", ".join([f"effective draws {effective:.0f} of {iwae.draws}", *tails]),
     )
@@ -77,18 +77,18 @@ def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None,
 
 
 def plot_gaps(gaps: Mapping[str, Gaps]) -> Figure:
-    """Log p(x) = ELBO + amortization gap + approximation gap, one bar a guide, means over the data in nats.
+    """Plot log p(x) = ELBO + amortization gap + approximation gap, one bar per guide, means over the data in nats.
 
-    Each part is written into its bar with 1.96 standard errors over the data.
+    Each part is labelled with its mean ± 1.96 standard errors over the data.
 
     Args:
-        gaps: what `measure_gaps` gave, by the name of the model or guide.
+        gaps: of `measure_gaps`, by name of the model or guide.
 
     Raises:
-        FlowvaeError: if there is none.
+        FlowvaeError: without gaps.
     """
     if not gaps:
-        raise FlowvaeError("gaps: none given; measure_gaps makes one for a fitted pair.")
+        raise FlowvaeError("gaps: none given; use measure_gaps on a fitted pair.")
     figure = Figure(figsize=(2.8 + 1.3 * len(gaps), 4.4), layout="constrained")
     ax = figure.add_subplot()
     parts = (("amortization gap", "0.35", ""), ("approximation gap", "0.85", "//"))
@@ -129,6 +129,6 @@ def plot_gaps(gaps: Mapping[str, Gaps]) -> Figure:
     highest = max(result.evidence.log_evidence.mean().item() for result in gaps.values())
     room = 0.15 * (highest - lowest) + 0.1
     ax.set(xlim=(-0.6, len(gaps) - 0.4), ylim=(lowest - room, highest + room))
-    ax.set(ylabel="nats per datum", title="where the bound loses")
+    ax.set(ylabel="nats per data point", title="gaps of the bound")
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

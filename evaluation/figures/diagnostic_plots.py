@@ -1,4 +1,4 @@
-"""Figures of how far a guide is to be trusted: k̂ and calibration."""
+"""Figures of diagnostics of a guide: k̂ and calibration."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from flowvae.evaluation.figures.drawing import BLUE, GREY, RED
 
 __all__ = ["plot_calibration", "plot_khat"]
 
-DIMENSIONS = 6  # columns of a figure of calibration
+DIMENSIONS = 6  # largest number of columns of a calibration figure
 LEVEL = 0.95  # of the bands
 
 
 def plot_calibration(calibration: Calibration, bins: int = 20) -> Figure:
-    """Rank histograms, and below them the ranks' distribution function minus the uniform one; six dimensions at most.
+    """Plot rank histograms, and below them the distribution function minus the uniform one, for up to 6 dimensions.
 
-    A single bar leaves the histogram's band with a probability of 5 %; the whole curve leaves its band with that
-    probability.
+    Under calibration each single bar is outside of the band with probability 5 %, and the whole curve leaves its band
+    with probability 5 %.
 
     Args:
         calibration: the ranks.
-        bins: of the histogram; best a divisor of draws + 1.
+        bins: of the histogram; preferably a divisor of draws + 1.
     """
     shown = min(DIMENSIONS, len(calibration.names))
     counts, expected = calibration.histogram(bins)
@@ -42,7 +42,7 @@ def plot_calibration(calibration: Calibration, bins: int = 20) -> Figure:
         )
         above.stairs(counts[column], edges, color=BLUE, linewidth=1.4)
         above.set(title=calibration.names[column], xlabel="rank / L", xlim=(0, 1), xticks=(0, 0.5, 1))
-        # straight through (0, 0) and (1, 0): both differences are zero there
+        # extended to (0, 0) and (1, 0), where both differences are zero
         below.fill_between(_closed(u), _ended(lower), _ended(upper), color=GREY, alpha=0.6, linewidth=0)
         below.plot(_closed(u), _ended(difference[column]), color=BLUE, linewidth=1.4)
         below.axhline(0, color="black", linewidth=0.6)
@@ -59,15 +59,15 @@ def plot_calibration(calibration: Calibration, bins: int = 20) -> Figure:
 
 
 def plot_khat(pareto_k: Tensor) -> Figure:
-    """Sorted k̂ of the data (N,), with the limits 0.5 (finite variance) and 0.7 (usable).
+    """Plot the sorted k̂ of the data (N,), with the limits 0.5 (finite variance) and 0.7 (reliable).
 
     Raises:
-        FlowvaeError: where no k̂ is a number.
+        FlowvaeError: if no k̂ is finite.
     """
     k = np.sort(pareto_k.reshape(-1).double().numpy(force=True))
     finite = k[np.isfinite(k)]
     if not len(finite):
-        raise FlowvaeError("no finite k̂: each needs 25 draws or more, of unequal weights.")
+        raise FlowvaeError("no finite k̂; each needs 25 draws or more with unequal weights.")
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     ax = figure.add_subplot()
     ax.plot(np.arange(1, len(finite) + 1), finite, "o" if len(finite) < 300 else "-", color=BLUE, markersize=3)
@@ -75,7 +75,7 @@ def plot_khat(pareto_k: Tensor) -> Figure:
         share = (finite > limit).mean()
         ax.axhline(limit, color=RED, linestyle=style, linewidth=1, label=f"{limit}: {meaning}; {share:.1%} above")
     left_out = f" ({len(k) - len(finite)} without a finite k̂ left out)" if len(finite) < len(k) else ""
-    ax.set(title="Pareto k̂ of each datum", xlabel=f"data, sorted by k̂{left_out}", ylabel="k̂")
+    ax.set(title="Pareto k̂ of each data point", xlabel=f"data, sorted by k̂{left_out}", ylabel="k̂")
     ax.legend(frameon=False, loc="lower right")
     return figure
 

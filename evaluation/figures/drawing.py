@@ -1,4 +1,4 @@
-"""What the figures share: their colours, and densities on a grid."""
+"""Colours of the figures, and functions on a grid."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 __all__ = ["BLUE", "GREY", "RED", "on_grid"]
 
-BLUE, GREY, RED = "#1f4e79", "#b8b8b8", "#c0392b"  # of different lightness: legible in greyscale
+BLUE, GREY, RED = "#1f4e79", "#b8b8b8", "#c0392b"  # of different lightness, distinguishable in greyscale
 
 
 @torch.no_grad()
 def on_grid(function: Callable[[Tensor], Tensor], across: Tensor, up: Tensor) -> np.ndarray[Any, Any]:
-    """A function of points (M, 2) → (M,), such as a log-density, at every node of a grid.
+    """Evaluate a function of points (M, 2) → (M,), such as a log-density, on a grid.
 
     Args:
-        function: takes points on the device and of the type of `across`.
+        function: of points on the device and of the dtype of `across`.
         across: first coordinates, shape (A,).
         up: second coordinates, shape (B,).
 
     Returns:
-        values, a row for each second coordinate, as `imshow` and `contour` take them, shape (B, A).
+        Values, one row per second coordinate as in `imshow` and `contour`, shape (B, A).
     """
     values = function(torch.cartesian_prod(across, up))
     return values.reshape(len(across), len(up)).T.numpy(force=True)

@@ -1,4 +1,4 @@
-"""One moment of a walk through latent space: a point of the base, its code, and the datum that the code stands for."""
+"""The figure of the explorer: a point of the base space, its code, and the decoded data point."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import Dataset
+from flowvae.data import Dataset, first, preview
 from flowvae.evaluation.figures.drawing import BLUE, RED, on_grid
+from flowvae.evaluation.figures.images import as_picture, is_image, white
 from flowvae.evaluation.latent.aggregated_posterior import AggregatedPosterior, WithPosterior, draw_codes
 from flowvae.evaluation.latent.base_space import from_base, has_base, to_base
 from flowvae.evaluation.latent.holes import QUANTILE
@@ -32,30 +33,30 @@ from flowvae.networks import eval_mode, in_eval_mode
 __all__ = ["Scene", "draw_state"]
 
 SIZE = (11.0, 3.9)  # of a figure, inches
-REACH = 3.0  # of the base that is shown, standard deviations
+REACH = 3.0  # of the visible part of the base space, standard deviations
 POINTS = 300  # codes in a cloud
-MIXED = 1000  # training data whose posteriors make q̄
-FINE, COARSE = 161, 61  # nodes of a density, a side: where it is computed once, and where every point needs its own
-MARK_SIZE = 6.0  # height of a code's mark, points
-NEAR = 0.2  # share of the codes that count as close to a slice
+MIXED = 1000  # largest number of training data points in q̄
+FINE, COARSE = 161, 61  # grid nodes per side of a density that is computed once, and of one computed for every point
+MARK_SIZE = 6.0  # height of a code's marker, points
+NEAR = 0.2  # share of the codes that count as close to the plane
 
 
 class Scene:
-    """What stays while a point moves: codes of test data, their place in the base, and a 2-D prior's density.
+    """The part of the figure that does not depend on the point: test codes, their base points, and the density.
 
     Args:
         model: with a latent of 2 or more dimensions.
         guide: its guide.
-        data: the test data are shown; q̄ is that of (at most 1000) training data.
-        seed: of the codes, one a datum.
+        data: the data set; its test data are shown, and q̄ is that of at most 1000 training data points.
+        seed: decides the codes, one per data point.
 
     Attributes:
         latent: dimension of the code.
-        has_base: whether the prior is N(0, I) under a bijection; if not (a mixture), a point *is* its code.
-        codes: of test data, shape (N, latent), N at most 300.
-        points: the same in the space in which a point moves, shape (N, latent).
-        plane: the two dimensions of that space in which the codes vary most.
-        hole: log q̄(z) in nats below which z lies in a hole: the 5 % quantile at these codes.
+        has_base: whether the prior is N(0, I) under a known bijection; otherwise (a mixture) a point *is* its code.
+        codes: codes of test data, shape (N, latent), N ≤ 300.
+        points: the codes mapped to the space of the point, shape (N, latent).
+        plane: the two dimensions of this space in which the codes vary most.
+        hole: threshold of log q̄(z) in nats below which z lies in a hole, the 5 % quantile at these codes.
 
     Raises:
         FlowvaeError: for a latent of one dimension.
@@ -69,55 +70,56 @@ class Scene:
         self.latent: int = self.prior.event_shape[0]
         if self.latent < 2:
             raise FlowvaeError(
-                "latent = 1: the explorer moves in planes; train with latent 2 or more, or use plot_latent."
+                "latent = 1: the explorer needs 2 dimensions or more; train with latent 2 or more, or use plot_latent."
             )
         self.has_base = has_base(self.prior)
         self.device = next(model.parameters()).device
-        self.x = data.test[:POINTS].to(self.device)
+        self.x = first(data.test, POINTS).to(self.device)
         self.codes = draw_codes(guide, self.x, 1, derive(seed, "explorer"))[0][0]
         self.points = to_base(self.prior, self.codes) if self.has_base else self.codes
-        first, second = self.points.var(0).argsort(descending=True)[:2].tolist() if self.latent > 2 else (0, 1)
-        self.plane = first, second
+        most, second = self.points.var(0).argsort(descending=True)[:2].tolist() if self.latent > 2 else (0, 1)
+        self.plane = most, second
         self.log_prior = self.prior.log_prob(self.codes)
-        self.aggregated = AggregatedPosterior(guide, data.train[:MIXED].to(self.device), patience=math.inf)
+        self.aggregated = AggregatedPosterior(guide, first(data.train, MIXED).to(self.device), patience=math.inf)
         self.hole = self.aggregated.log_prob(self.codes).quantile(QUANTILE).item()
         with seeded(derive(seed, "explorer", "window")):
             both = torch.cat((self.codes, self.prior.sample((1000,))))
         ends = torch.tensor((0.002, 0.998), dtype=both.dtype, device=both.device)
         self._window = both.quantile(ends, dim=0).numpy(force=True)
         self._density: dict[tuple[int, int], Any] = {}
-        self.components = principal_plane(data.test.numpy(force=True))
+        self.test = preview(data.test)
+        self.components = principal_plane(self.test.flatten(1).numpy(force=True))
         self.marks, self.colours = _marks(data, len(self.codes))
 
     @property
     def symbol(self) -> str:
-        """The letter of the space in which a point moves: u of a base, z without one."""
+        """Symbol of the space of the point: u for a base space, z without one."""
         return "u" if self.has_base else "z"
 
     def reach(self, plane: tuple[int, int]) -> tuple[np.ndarray[Any, Any], float]:
-        """Centre, shape (2,), and half of the side of the square of code space that is shown."""
+        """Centre, shape (2,), and half side length of the visible square of code space."""
         low, high = self._window[:, list(plane)]
         return (low + high) / 2, float(0.54 * (high - low).max())
 
     def draw(self, seed: int) -> Tensor:
-        """A point at random, shape (latent,): of the base N(0, I), or, without a base, a code of the prior."""
+        """Draw a point, shape (latent,), from the base N(0, I) or, without a base space, from the prior."""
         with eval_mode(self.model), seeded(derive(seed, "point")):
             return torch.randn(self.latent).to(self.codes) if self.has_base else self.prior.sample()
 
     @torch.no_grad()
     def code(self, point: Tensor) -> Tensor:
-        """Z = T(u), the *generative* direction, for points of shape (..., latent); without a base the points."""
+        """Map points to codes z = T(u), shape (..., latent); without a base space the identity."""
         with eval_mode(self.model):
             return from_base(self.prior, point) if self.has_base else point
 
     @torch.no_grad()
     def density(self, z: Tensor, plane: tuple[int, int]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Log p in nats on a plane through the code z (latent,): two coordinates vary, the others are those of z.
+        """Compute log p in nats on a plane through the code z (latent,): two coordinates vary, the others are fixed.
 
-        A 2-D latent has one plane, whose density is computed once.
+        A 2-D latent space has a single plane, whose density is computed once.
 
         Returns:
-            The nodes of both coordinates, shape (2, n), and log p, shape (n, n), a row a node of the second.
+            Nodes of both coordinates, shape (2, n), and log p, shape (n, n), one row per node of the second.
         """
         if plane in self._density:
             return self._density[plane]
@@ -138,14 +140,14 @@ class Scene:
         return sides, log_density
 
     def check(self, point: Tensor | Sequence[float], plane: tuple[int, int] | None) -> tuple[Tensor, tuple[int, int]]:
-        """The point as a tensor, shape (latent,), and the plane, by default that in which codes vary most.
+        """Validate a point and a plane, which defaults to the one in which codes vary most.
 
         Raises:
             FlowvaeError: for a point of another shape or not finite, or a plane that is not two of the dimensions.
         """
         u = torch.as_tensor(point).to(self.codes)
         if u.shape != (self.latent,) or not u.isfinite().all():
-            raise FlowvaeError(f"point = {point}: must be {self.latent} finite numbers, one a dimension of the latent.")
+            raise FlowvaeError(f"point = {point}: must be {self.latent} finite numbers, one per latent dimension.")
         plane = self.plane if plane is None else plane
         if len(set(plane)) != 2 or len(plane) != 2 or not all(i in range(self.latent) for i in plane):
             raise FlowvaeError(f"plane = {plane}: must be two different dimensions from 0 to {self.latent - 1}.")
@@ -159,29 +161,29 @@ def draw_state(
     plane: tuple[int, int] | None = None,
     on: Figure | SubFigure | None = None,
 ) -> Figure | SubFigure:
-    """The base with a point u, code space with z = T(u) on the prior's density, and the decoded E[x | z].
+    """Draw base space with the point u, code space with z = T(u) and the prior's density, and the decoded E[x | z].
 
-    The lines through u along both dimensions (solid and dashed) are shown where T takes them, and so are, of a 2-D
-    latent, the circles of the base. Codes of test data are the aggregated posterior, each with its label where there
-    are labels. With more than two dimensions the density is that on the plane through z, where the other coordinates
-    are held, and codes are strong if their other coordinates are close to those of z, the nearest fifth of them.
+    Code space shows the images under T of the lines through u along both dimensions (solid and dashed) and, for a 2-D
+    latent, of the circles of the base. Codes of test data represent the aggregated posterior, marked by label if there
+    are labels. With more than two dimensions the density is that on the plane through z with all other coordinates
+    fixed, and the fifth of the codes whose other coordinates are closest to those of z is opaque.
 
     Args:
         scene: model and data.
-        point: u, shape (latent,); of a prior without a base space the code z itself.
-        plane: two dimensions that are shown, counted from 0; by default those in which the codes vary most.
-        on: an empty figure, or a part of one, to draw on; or one that shows a state of the same scene; that is
-            replaced, which is faster, since the axes are kept.
+        point: u, shape (latent,); for a prior without a base space the code z.
+        plane: the two visible dimensions, counted from 0; by default those in which the codes vary most.
+        on: figure or subfigure to draw on: an empty one, or one with an earlier state of the same scene, which is
+            replaced; that is faster, since the axes are kept.
 
     Raises:
-        FlowvaeError: for a point or a plane that does not fit the latent.
+        FlowvaeError: for a point or a plane that does not fit the latent space.
     """
     u, plane = scene.check(point, plane)
     z = scene.code(u)
     figure = Figure(figsize=SIZE) if on is None else on
     for text in list(figure.texts):
         text.remove()
-    # places by hand: a layout engine would take longer than all else
+    # fixed positions, since a layout engine would take longer than everything else
     base, code = _axes(figure, 0, (0.05, 0.13, 0.275, 0.775)), _axes(figure, 1, (0.385, 0.13, 0.275, 0.775))
     lines = [_line(u, dimension) for dimension in plane]
     if scene.has_base:
@@ -191,16 +193,16 @@ def draw_state(
         base.axis("off")
     _draw_codes(code, scene, z, plane, [scene.code(line) for line in lines] if scene.has_base else [])
     with eval_mode(scene.model):
-        _draw_datum(figure, scene, z)
+        _draw_decoded(figure, scene, z)
     return figure
 
 
 def _axes(figure: Figure | SubFigure, number: int, place: tuple[float, float, float, float]) -> Axes:
-    """New axes, or the ones that the figure has, emptied."""
+    """Return new axes, or existing ones of the figure after clearing them."""
     if number == len(figure.axes):
         ax = figure.add_axes(place)
         ax.tick_params(labelsize=8)
-        # labels at a distance in points: nothing is measured for them
+        # labels at fixed distances in points, so that no text is measured
         ax.xaxis.set_label_coords(0.5, -18 / (72 * SIZE[1] * place[3]))
         ax.yaxis.set_label_coords(-22 / (72 * SIZE[0] * place[2]), 0.5)
         return ax
@@ -211,7 +213,7 @@ def _axes(figure: Figure | SubFigure, number: int, place: tuple[float, float, fl
 
 
 def _line(u: Tensor, dimension: int) -> Tensor:
-    """Points with one coordinate from −3 to 3 and the others as they are, shape (61, latent)."""
+    """Points with one coordinate from −3 to 3 and the others fixed, shape (61, latent)."""
     line = u.repeat(61, 1)
     line[:, dimension] = torch.linspace(-REACH, REACH, 61)
     return line
@@ -237,7 +239,7 @@ def _draw_codes(ax: Axes, scene: Scene, z: Tensor, plane: tuple[int, int], lines
     centre, half = scene.reach(plane)
     step = (sides[:, 1] - sides[:, 0]) / 2
     extent = (sides[0, 0] - step[0], sides[0, -1] + step[0], sides[1, 0] - step[1], sides[1, -1] + step[1])
-    # the root makes tails visible that a linear scale hides, and grey no darker than half leaves the codes legible
+    # the square root makes tails visible, and grey of at most half the darkness keeps the codes legible
     relative = np.exp(0.5 * (log_density - log_density.max()))
     ax.imshow(relative, extent=extent, origin="lower", cmap="Greys", vmin=0, vmax=2, interpolation="bilinear")
     if scene.latent == 2 and scene.has_base:
@@ -246,7 +248,7 @@ def _draw_codes(ax: Axes, scene: Scene, z: Tensor, plane: tuple[int, int], lines
     _cloud(ax, scene, scene.codes, z, plane)
     _cross(ax, lines, z, plane)
     here = z[list(plane)].numpy(force=True)
-    half = max(half, 1.04 * float(np.abs(here - centre).max()))  # a point outside widens the window
+    half = max(half, 1.04 * float(np.abs(here - centre).max()))  # widen the window for a point outside
     ax.set(xlim=(centre[0] - half, centre[0] + half), ylim=(centre[1] - half, centre[1] + half))
     shown = "prior" if scene.latent == 2 else "slice of the prior"
     _finish(ax, f"code space: {shown} (grey), test codes", "z", plane)
@@ -260,7 +262,7 @@ def _finish(ax: Axes, title: str, letter: str, plane: tuple[int, int]) -> None:
 
 
 def _title(ax: Axes, title: str) -> None:
-    ax.set_title(title, fontsize=9.5, y=1.015)  # with a given height nothing is measured for it
+    ax.set_title(title, fontsize=9.5, y=1.015)  # a fixed height, so that no text is measured
 
 
 def _cross(ax: Axes, lines: list[Tensor], point: Tensor, plane: tuple[int, int]) -> None:
@@ -271,14 +273,14 @@ def _cross(ax: Axes, lines: list[Tensor], point: Tensor, plane: tuple[int, int])
 
 
 def _cloud(ax: Axes, scene: Scene, codes: Tensor, point: Tensor, plane: tuple[int, int]) -> None:
-    """Codes by label: a digit of its own colour each. Those far from the plane are faint."""
+    """Draw the codes, marked and coloured by label; those far from the plane are faint."""
     others = [i for i in range(scene.latent) if i not in plane]
     far = (codes - point)[:, others].norm(dim=1).numpy(force=True)
     close = far <= np.quantile(far, NEAR) if others else np.full(len(codes), True)
     colours = scene.colours.copy()
     colours[:, 3] = np.where(close, 0.9, 0.3)
-    order = np.argsort(close, kind="stable")  # the strong ones above the faint
-    cloud = PathCollection(  # one for all: a collection for each label would take ten times as long
+    order = np.argsort(close, kind="stable")  # opaque marks on top of faint ones
+    cloud = PathCollection(  # one collection for all; one per label would take ten times as long
         [scene.marks[i] for i in order],
         sizes=[MARK_SIZE**2],
         offsets=codes[:, list(plane)].numpy(force=True)[order],
@@ -286,24 +288,25 @@ def _cloud(ax: Axes, scene: Scene, codes: Tensor, point: Tensor, plane: tuple[in
         facecolors=colours[order],
         linewidths=0,
     )
-    cloud.set_transform(IdentityTransform())  # marks keep their size, in points
+    cloud.set_transform(IdentityTransform())  # marks have a fixed size in points
     ax.add_collection(cloud, autolim=False)
 
 
-def _draw_datum(figure: Figure | SubFigure, scene: Scene, z: Tensor) -> None:
-    """E[x | z] and the test datum nearest to it, and below how likely the code is."""
+def _draw_decoded(figure: Figure | SubFigure, scene: Scene, z: Tensor) -> None:
+    """Draw E[x | z], the nearest test data point, and below them the log-densities of the code."""
     mean = scene.model.mean(z)
-    test = scene.data.test.to(mean)
-    nearest = int((test - mean).square().sum(1).argmin())
+    test = scene.test.to(mean)
+    nearest = int((test - mean).square().flatten(1).sum(1).argmin())
     labels = (scene.data.labels or {}).get("test")
-    label = "" if labels is None else f": {int(labels[nearest])}"
-    if scene.data.image_shape:
-        top = float(scene.data.original(scene.data.train).max())
+    names = scene.data.classes
+    label = "" if labels is None else f": {names[int(labels[nearest])] if names else int(labels[nearest])}"
+    images_shown = is_image(scene.data.shape)
+    if images_shown:
+        top = white(scene.data)
         images = (mean, "decoded: E[x | z]"), (test[nearest], f"nearest test image{label}")
         for number, (x, title) in enumerate(images):
             ax = _axes(figure, 2 + number, (0.70 + 0.155 * number, 0.43, 0.135, 0.475))
-            image = scene.data.original(x).reshape(scene.data.image_shape).numpy(force=True)
-            ax.imshow(image / top, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+            ax.imshow(as_picture(scene.data.original(x) / top), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
             _title(ax, title)
             ax.set(xticks=[], yticks=[])
     else:
@@ -313,7 +316,7 @@ def _draw_datum(figure: Figure | SubFigure, scene: Scene, z: Tensor) -> None:
     hole = log_q < scene.hole
     figure.text(
         0.70,
-        0.36 if scene.data.image_shape else 0.235,
+        0.36 if images_shown else 0.235,
         f"log p(z) = {log_p:.1f} nats, {less:.0%} of test codes have less\n"
         f"log q̄(z) = {log_q:.1f} nats, {'below' if hole else 'above'} the 5 % quantile\n"
         f"of test codes, {scene.hole:.1f}: {'z lies IN A HOLE' if hole else 'no hole'}",
@@ -324,10 +327,10 @@ def _draw_datum(figure: Figure | SubFigure, scene: Scene, z: Tensor) -> None:
 
 
 def _draw_among(ax: Axes, scene: Scene, mean: Tensor, test: Tensor) -> None:
-    """Data that are no images: the mean among the test data, on two axes."""
+    """Draw the mean among the test data in two dimensions, for data that are not images."""
 
     def seen(x: Tensor) -> np.ndarray[Any, Any]:
-        points = x.numpy(force=True)
+        points = x.flatten(1).numpy(force=True)
         projected = scene.components.transform(points) if scene.components else points[:, [0, -1]]
         return np.asarray(projected)
 
@@ -345,7 +348,10 @@ def _draw_among(ax: Axes, scene: Scene, mean: Tensor, test: Tensor) -> None:
 
 
 def _marks(data: Dataset, count: int) -> tuple[list[Path], np.ndarray[Any, Any]]:
-    """A mark for each of the first test data, of height 1: a dot, or its label; and its colour, shape (count, 4)."""
+    """Markers of height 1 for the first test data points, with colours, shape (count, 4).
+
+    A marker is a dot or, with labels, the number or the first two letters of the class.
+    """
     labels = (data.labels or {}).get("test")
     dot = Path.unit_circle().transformed(Affine2D().scale(0.25))
     if labels is None or len(labels.unique()) > 10:
@@ -353,7 +359,7 @@ def _marks(data: Dataset, count: int) -> tuple[list[Path], np.ndarray[Any, Any]]
     names = labels.unique().tolist()
     shapes = {}
     for name in names:
-        text = TextPath((0, 0), str(name), size=1)
+        text = TextPath((0, 0), data.classes[int(name)][:2] if data.classes else str(name), size=1)
         box = text.get_extents()
         centred = Affine2D().translate(-(box.x0 + box.x1) / 2, -(box.y0 + box.y1) / 2)
         shapes[name] = text.transformed(centred.scale(1 / box.height))

@@ -1,4 +1,4 @@
-"""Figures of flows as models of data: samples, interpolation, density, and the way from base to data."""
+"""Figures of flows as models of data: samples, interpolation, density, and the single transforms."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from zuko.transforms import ComposedTransform
 
 from flowvae.core.errors import FlowvaeError, check_int_value
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import Dataset
+from flowvae.data import Dataset, first, preview
 from flowvae.evaluation.figures.drawing import BLUE, on_grid
-from flowvae.evaluation.figures.images import image_shape, show_images
+from flowvae.evaluation.figures.images import check_images, show_images
 from flowvae.evaluation.latent.interpolation import different_pairs
 from flowvae.models import FlowModel
-from flowvae.networks import check_rows, in_eval_mode
+from flowvae.networks import check_data, in_eval_mode
 
 __all__ = ["interpolate", "plot_density", "plot_flow_samples", "plot_interpolation", "plot_steps"]
 
-IMAGES = 64  # in a grid, 8 a row
+IMAGES = 64  # in a grid, 8 per row
 POINTS = 2000  # in a cloud
-PANELS = 6  # in a row at most
-NODES = 201  # of a density, a side
+PANELS = 6  # largest number in a row
+NODES = 201  # per side of the grid of a density
 
 
 @torch.no_grad()
 @in_eval_mode
 def interpolate(model: FlowModel, start: Tensor, end: Tensor, steps: int = 9) -> Tensor:
-    """Data between two data, shape (steps, N, D): both are encoded, the way between their base points is decoded.
+    """Decode a path between the base points of two data points, shape (steps, N, *shape).
 
-    The way is the arc u(t) = cos(πt/2) u_0 + sin(πt/2) u_1, which keeps the distribution N(0, I) of two independent
-    base points all along; a straight line passes nearer to 0 than nearly every draw does.
+    The path is the arc u(t) = cos(πt/2) u_0 + sin(πt/2) u_1. If u_0 and u_1 are independent draws of N(0, I), u(t) is
+    N(0, I) for every t, whereas a straight line passes closer to 0 than almost all draws.
 
     Args:
         model: the flow.
-        start: data, shape (N, D).
-        end: as many others.
-        steps: points on the way, with both ends; two or more.
+        start: data, shape (N, *shape).
+        end: as many other data points.
+        steps: points on the path, including both ends; two or more.
 
     Raises:
         FlowvaeError: for fewer than two steps, or data of another shape or type.
     """
-    check_int_value("steps", steps, least=2)  # both ends belong to the way
+    check_int_value("steps", steps, least=2)  # including both ends
     for name, x in (("start", start), ("end", end)):
-        check_rows(name, x, model.features, model)
+        check_data(name, x, model.shape, model)
     angle = torch.linspace(0, math.pi / 2, steps, device=start.device)[:, None, None]
-    first, last = model.encode(start), model.encode(end)
-    return model.decode(angle.cos() * first + angle.sin() * last)
+    u, v = model.encode(start), model.encode(end)
+    return model.decode(angle.cos() * u + angle.sin() * v)
 
 
 def plot_flow_samples(
     model: FlowModel, data: Dataset, temperatures: Sequence[float] = (0.7, 1.0), seed: int = 0
 ) -> Figure:
-    """Test images beside what the flow generates, at one or several temperatures.
+    """Plot test images beside images that the flow generates, at one or several temperatures.
 
     Raises:
-        FlowvaeError: for data that are no images.
+        FlowvaeError: for data that are not images.
     """
     figure = Figure(figsize=(3.6 * (len(temperatures) + 1), 3.9), layout="constrained")
     axes = figure.subplots(1, len(temperatures) + 1)
-    show_images(axes[0], data.test[:IMAGES], data, f"{data.name}: test images")
+    show_images(axes[0], first(data.test, IMAGES), data, f"{data.name}: test images")
     for ax, temperature in zip(axes[1:], temperatures, strict=True):
         with seeded(derive(seed, "samples")):
             drawn = model.generate(IMAGES, temperature)
@@ -74,16 +74,16 @@ def plot_flow_samples(
 
 
 def plot_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: int = 9, seed: int = 0) -> Figure:
-    """From one test image to another: through the base of the flow, and by mixing pixels.
+    """Plot paths from one test image to another: through the base space of the flow, and by mixing pixels.
 
-    Pairs are drawn at random, of different labels where there are labels.
+    Pairs are random, with different labels if there are labels.
 
     Raises:
-        FlowvaeError: for data that are no images.
+        FlowvaeError: for data that are not images.
     """
-    image_shape(data)
+    check_images(data)
     start, end = different_pairs(data, pairs, seed)
-    share = torch.linspace(0, 1, steps)[:, None, None]
+    share = torch.linspace(0, 1, steps).reshape(-1, *(1,) * start.ndim)
     ways = interpolate(model, start, end, steps), (1 - share) * start + share * end
     figure = Figure(figsize=(9.6, 0.5 * pairs + 0.6), layout="constrained")
     titles = "through the base: T(u(t))", "pixels: (1 − t) x₀ + t x₁"
@@ -95,13 +95,14 @@ def plot_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: i
 @torch.no_grad()
 @in_eval_mode
 def plot_density(model: FlowModel, data: Dataset, title: str = "density of the flow") -> Figure:
-    """Data in the plane beside the density that the flow gives them, and the true one where it is known.
+    """Plot 2-D data beside the density of the flow and, if known, the true density.
 
     Raises:
-        FlowvaeError: for data that are not in the plane.
+        FlowvaeError: for data that are not 2-D.
     """
     _plane(data)
-    low, high = data.test.amin(0), data.test.amax(0)
+    test = preview(data.test)
+    low, high = test.amin(0), test.amax(0)
     margin = 0.12 * (high - low)
     low, high = low - margin, high + margin
     x, y = (torch.linspace(a, b, NODES) for a, b in zip(low.tolist(), high.tolist(), strict=True))
@@ -117,7 +118,7 @@ def plot_density(model: FlowModel, data: Dataset, title: str = "density of the f
         ax.set_title(name, fontsize=10)
         ax.tick_params(labelsize=7)
     figure.colorbar(shown, ax=axes[1:], label="density", shrink=0.8)
-    _cloud(axes[0], data.test[:POINTS], f"{data.name}: test data", color=BLUE)
+    _cloud(axes[0], test[:POINTS], f"{data.name}: test data", color=BLUE)
     axes[0].set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
     return figure
 
@@ -125,13 +126,13 @@ def plot_density(model: FlowModel, data: Dataset, title: str = "density of the f
 @torch.no_grad()
 @in_eval_mode
 def plot_steps(model: FlowModel, data: Dataset, seed: int = 0) -> Figure:
-    """A cloud of points on its way: base, after each transform in the *generative* direction, and the data.
+    """Plot draws of the base, their images after each transform in the *generative* direction, and the data.
 
-    A point keeps its colour, which is its direction from the origin of the base. The base is one piece, and a
-    continuous map cannot tear it: between two moons there stays a thin bridge.
+    The colour of a point is its direction from the origin of the base. Since the base is connected and a flow is
+    continuous, a thin bridge remains between two moons.
 
     Raises:
-        FlowvaeError: for data that are not in the plane.
+        FlowvaeError: for data that are not 2-D.
     """
     _plane(data)
     flow = model.flow()
@@ -149,7 +150,7 @@ def plot_steps(model: FlowModel, data: Dataset, seed: int = 0) -> Figure:
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for ax, (title, points) in zip(axes, clouds, strict=False):
         _cloud(ax, points, title, c=colour, cmap="hsv")
-    _cloud(axes[len(clouds)], data.test[:POINTS], f"{data.name}: test data", color="#555555")
+    _cloud(axes[len(clouds)], first(data.test, POINTS), f"{data.name}: test data", color="#555555")
     for ax in axes[: len(clouds) + 1]:
         ax.set_aspect("equal", adjustable="datalim")
     for ax in axes[len(clouds) + 1 :]:
@@ -165,5 +166,7 @@ def _cloud(ax: Axes, points: Tensor, title: str, **style: Any) -> None:
 
 
 def _plane(data: Dataset) -> None:
-    if data.features != 2:
-        raise FlowvaeError(f"{data.name}: {data.features} columns; this figure needs a plane, such as Moons().")
+    if data.shape != (2,):
+        raise FlowvaeError(
+            f"{data.name}: data points of shape {tuple(data.shape)}; this figure needs shape (2,), such as Moons()."
+        )

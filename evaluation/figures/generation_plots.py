@@ -1,4 +1,4 @@
-"""Figures of generated data: their nearest training data, and how FID depends on the number of data."""
+"""Figures of generated data: nearest training data, and FID over the number of data points."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from torch import Tensor
 
 from flowvae.data import Dataset
 from flowvae.evaluation.figures.drawing import BLUE, GREY, RED
-from flowvae.evaluation.figures.images import show_images
+from flowvae.evaluation.figures.images import is_image, show_images
 from flowvae.evaluation.samples.generation import expected_fid
 from flowvae.evaluation.samples.memorization import Memorization
 
 __all__ = ["plot_fid_bias", "plot_memorization"]
 
-PAIRS = 12  # of generated and training images
+PAIRS = 12  # of a generated and a training image
 
 
 def plot_memorization(result: Memorization, data: Dataset) -> Figure:
-    """Distances to train of generated and of held-out data; the nearest pairs, if the data are images.
+    """Plot distances of generated and of held-out data to train and, for images, the nearest pairs.
 
     Args:
-        result: what `measure_memorization` gave.
-        data: the data that it was measured on.
+        result: of `measure_memorization`.
+        data: the data set of the measurement.
     """
-    figure = Figure(figsize=(9, 4.4) if data.image_shape else (6, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.9, 1)) if data.image_shape else (figure.add_subplot(), None)
+    images = is_image(data.shape)
+    figure = Figure(figsize=(9, 4.4) if images else (6, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.9, 1)) if images else (figure.add_subplot(), None)
     largest = float(torch.cat((result.generated, result.held_out)).max())
     bins = np.linspace(0, largest or 1, 41).tolist()
     left.hist(result.held_out.numpy(), bins=bins, color=GREY, label="held-out data")
@@ -37,28 +38,30 @@ def plot_memorization(result: Memorization, data: Dataset) -> Figure:
     share, error = result.nearer
     left.set(
         title=f"z = {result.z:.1f}; the generated one is the nearer of {share:.0%} ± {error:.0%} of pairs",
-        xlabel=f"distance to the nearest training datum, {result.components} principal components, units of x",
-        ylabel=f"data of {len(result.generated)} each",
+        xlabel=f"distance to the nearest training data point, {result.components} principal components, units of x",
+        ylabel=f"number of data points, of {len(result.generated)} each",
     )
     left.title.set_fontsize(9)
     left.legend(frameon=False)
     if right is not None:
         nearest = result.generated.argsort()[:PAIRS]
         pairs = torch.stack((result.samples[nearest], data.train[result.neighbours[nearest]].cpu()), 1)
-        show_images(right, pairs, data, f"nearest {result.of}, each left of its training image", row=6, size=9)
+        show_images(
+            right, pairs.flatten(0, 1), data, f"nearest {result.of}, each left of its training image", row=6, size=9
+        )
     return figure
 
 
 def plot_fid_bias(tables: Mapping[str, pd.DataFrame], covariance: Tensor | None = None) -> Figure:
-    """FID against 1/n: a figure at one n says little, for even equal laws are far from 0 at small n.
+    """Plot FID against 1/n; a single n is not informative, since FID has a large bias at small n.
 
-    To first order FID is its value at n = ∞ plus a constant over n. The lines are fitted so, by least squares weighted
-    with 1/variance, and meet the axis at that value (Chong & Forsyth 2020, "Effectively Unbiased FID and Inception
+    To first order FID is its value at n = ∞ plus a constant over n. The lines are fitted by least squares weighted with
+    1/variance, and their intercept is this value (Chong & Forsyth 2020, "Effectively Unbiased FID and Inception
     Score").
 
     Args:
-        tables: what is compared → what `fid_at_sizes` gave, with two sizes or more.
-        covariance: Σ of the features, (d, d), for the line that `expected_fid` gives for equal Gaussian laws.
+        tables: results of `fid_at_sizes`, with two sizes or more, by name.
+        covariance: Σ of the features, (d, d), for the line of `expected_fid` for equal Gaussians.
     """
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     ax = figure.add_subplot()
@@ -67,7 +70,7 @@ def plot_fid_bias(tables: Mapping[str, pd.DataFrame], covariance: Tensor | None 
     for (name, table), (marker, line, colour) in zip(tables.items(), looks, strict=False):
         found = table.groupby("n")["fid"].agg(["mean", "std"])
         inverse = 1 / found.index.to_numpy(dtype=float)
-        # where n is all there is, there is hardly a spread: no point may outweigh the others without bound
+        # subsets of nearly all data have almost no spread; bound their weight
         spread = np.maximum(found["std"], found["std"].max() / 10)
         slope, limit = np.polyfit(inverse, found["mean"], 1, w=1 / spread)
         ax.errorbar(inverse, found["mean"], found["std"], fmt=marker, color=colour, capsize=3, linestyle="none")
@@ -75,11 +78,11 @@ def plot_fid_bias(tables: Mapping[str, pd.DataFrame], covariance: Tensor | None 
         ax.plot(reach, limit + slope * reach, line, color=colour, linewidth=1.2, label=f"{name}: {limit:.2f} at n = ∞")
     if covariance is not None:
         reach = np.array([0, farthest])
-        ax.plot(reach, expected_fid(covariance, 1) * reach, ":", color="black", label="equal Gaussian laws, theory")
+        ax.plot(reach, expected_fid(covariance, 1) * reach, ":", color="black", label="equal Gaussians, theory")
     ax.set(
         xlabel="1 / n,  n data of each",
         ylabel="FID, variances of a feature",
-        title="bars: standard deviation over the random parts",
+        title="bars: standard deviation over random subsets",
         xlim=(0, farthest),
         ylim=(0, None),
     )

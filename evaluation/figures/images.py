@@ -1,6 +1,8 @@
-"""Images of a data set side by side in one picture."""
+"""Grids of images of a data set."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,47 +10,68 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
-from flowvae.data import Dataset
+from flowvae.data import Dataset, blocks
 
-__all__ = ["image_grid", "image_shape", "show_images"]
+__all__ = ["as_picture", "check_images", "image_grid", "is_image", "show_images", "white"]
 
 
-def image_shape(data: Dataset) -> tuple[int, int]:
-    """Height and width of the data's images.
+def is_image(shape: Sequence[int]) -> bool:
+    """Whether data points of this event shape are drawn as images: (C, H, W), grey (C = 1) or in colour (C = 3)."""
+    return len(shape) == 3 and shape[0] in (1, 3)
+
+
+def check_images(data: Dataset) -> None:
+    """Check that data are images.
 
     Raises:
-        FlowvaeError: if the data are no images.
+        FlowvaeError: for data that are not images.
     """
-    if data.image_shape is None:
-        raise FlowvaeError(f"{data.name}: has no image_shape; this figure needs images, such as Digits().")
-    return data.image_shape
+    if not is_image(data.shape):
+        raise FlowvaeError(
+            f"{data.name}: data points of shape {tuple(data.shape)}; this figure needs images, of shape (1, H, W) or "
+            "(3, H, W), such as Digits()."
+        )
+
+
+def white(data: Dataset) -> float:
+    """Value that is drawn at full intensity: the largest one of the training data, in the original units."""
+    return max(float(data.original(x).max()) for x in blocks(data.train))
+
+
+def as_picture(image: Tensor) -> NDArray[np.float32]:
+    """Convert an image (C, H, W) with values from 0 to 1 for `imshow`: (H, W) in grey, (H, W, 3) in colour."""
+    shown = image[0] if len(image) == 1 else image.movedim(0, -1).clamp(0, 1)
+    picture: NDArray[np.float32] = shown.numpy(force=True)
+    return picture
 
 
 def image_grid(x: Tensor, data: Dataset, row: int = 8) -> NDArray[np.float32]:
-    """N images (N, D) in rows, from 0 to 1, where 1 is the largest value of the training data; shape (height, width).
+    """Arrange N images (N, C, H, W) in a grid, scaled so that 1 is the largest value of the training data.
+
+    Returns:
+        The grid, shape (height, width) in grey, (height, width, 3) in colour.
 
     Raises:
-        FlowvaeError: if the data are no images.
+        FlowvaeError: if the data are not images.
     """
-    # its package takes two seconds to import, and most commands draw nothing
+    # the import takes two seconds, and most commands draw nothing
     from torchvision.utils import make_grid
 
-    top = float(data.original(data.train).max())
-    images = (data.original(x).cpu() / top).float().reshape(-1, 1, *image_shape(data))
-    grid: NDArray[np.float32] = make_grid(images, nrow=row, padding=1, pad_value=0.5)[0].numpy(force=True)
-    return grid
+    check_images(data)
+    images = (data.original(x.reshape(-1, *data.shape)).cpu() / white(data)).float()
+    return as_picture(make_grid(images, nrow=row, padding=1, pad_value=0.5)[: data.shape[0]])
 
 
 def show_images(ax: Axes, x: Tensor, data: Dataset, title: str, row: int = 8, size: float = 10) -> None:
     """Draw `image_grid` into axes.
 
     Args:
-        ax: where.
-        x: images, shape (N, D).
-        data: the data set that they are of, or like.
-        title: above them.
+        ax: the axes.
+        x: images, shape (N, C, H, W).
+        data: the data set that they belong to.
+        title: of the axes.
         row: images in a row.
-        size: of the title, in points.
+        size: font size of the title, in points.
     """
     ax.imshow(image_grid(x, data, row), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize=size)

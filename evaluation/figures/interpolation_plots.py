@@ -1,4 +1,4 @@
-"""Figures of ways through the latent space: along the base of a flow prior, and straight through the codes."""
+"""Figures of paths through the latent space: along the base of a flow prior, and straight between codes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import Dataset
-from flowvae.evaluation.figures.images import image_shape, show_images
+from flowvae.data import Dataset, first
+from flowvae.evaluation.figures.images import check_images, show_images
 from flowvae.evaluation.latent.aggregated_posterior import draw_codes
 from flowvae.evaluation.latent.base_space import from_base, has_base, to_base
 from flowvae.evaluation.latent.interpolation import different_pairs, end_codes, interpolate_codes
@@ -19,7 +19,7 @@ from flowvae.networks import in_eval_mode
 
 __all__ = ["plot_paths", "plot_traversals"]
 
-REACH = 2.5  # standard deviations of the base to both sides
+REACH = 2.5  # standard deviations of the base, to both sides
 TITLES = {"base": "base space: T(u(t)), u(t) straight", "straight": "latent space: z(t) straight"}
 
 
@@ -28,18 +28,18 @@ TITLES = {"base": "base space: T(u(t)), u(t) straight", "straight": "latent spac
 def plot_paths(
     model: VAE, guide: AmortizedGuide, data: Dataset, pairs: int = 4, steps: int = 9, seed: int = 0, split: str = "test"
 ) -> Figure:
-    """From one image of the split to another, both ways, decoded; below, log p(z) along both.
+    """Plot decoded paths from one image of the split to another, and below them log p(z) along each path.
 
-    Pairs are drawn at random, of different labels where there are labels; their codes are drawn from the guide. A
-    prior without a base space has the straight way alone.
+    Pairs are random, with different labels if there are labels; their codes are drawn from the guide. A prior without a
+    base space has only the straight path.
 
     Raises:
-        FlowvaeError: for data that are no images.
+        FlowvaeError: for data that are not images.
     """
-    image_shape(data)
+    check_images(data)
     device = next(guide.parameters()).device
-    first, last = (x.to(device) for x in different_pairs(data, pairs, seed, split))
-    ends = end_codes(guide, first, last, seed)
+    starts, goals = (x.to(device) for x in different_pairs(data, pairs, seed, split))
+    ends = end_codes(guide, starts, goals, seed)
     fine = 12 * (steps - 1) + 1
     ways, smooth = interpolate_codes(model, *ends, steps), interpolate_codes(model, *ends, fine)
     figure = Figure(figsize=(4.8 * len(ways), 0.48 * pairs + 3.2), layout="constrained")
@@ -60,30 +60,30 @@ def plot_paths(
 def plot_traversals(
     model: VAE, guide: AmortizedGuide, data: Dataset, units: int = 8, steps: int = 9, seed: int = 0, split: str = "test"
 ) -> Figure:
-    """One image with a single coordinate of its code replaced: a row a unit, in the base and in the latent.
+    """Plot one image with single coordinates of its code replaced: one row per unit, in base space and latent space.
 
-    In the base the values run from −2.5 to 2.5, and the others stay as they are; in the latent they run over the
-    same share of prior draws. The base moves along the prior: T(u) carries other units with it. A prior without a
-    base space has the latent alone.
+    In base space the values run from −2.5 to 2.5 with the other coordinates fixed, and in latent space over the same
+    quantiles of prior draws. Changing one coordinate of the base can change several coordinates of z = T(u). A prior
+    without a base space has only the latent space.
 
     Args:
         model: the model.
         guide: its guide.
         data: images.
-        units: how many rows at most; the units in which codes of the split vary most come first.
-        steps: images in a row.
-        seed: of the image, the code and the prior's draws.
-        split: that the image is of.
+        units: largest number of rows; the units in which codes of the split vary most come first.
+        steps: images per row.
+        seed: decides the image, the code and the draws of the prior.
+        split: of the image.
 
     Raises:
-        FlowvaeError: for data that are no images.
+        FlowvaeError: for data that are not images.
     """
-    image_shape(data)
+    check_images(data)
     prior = model.prior()
     device = next(guide.parameters()).device
     one, _ = different_pairs(data, 1, seed, split)
     z = draw_codes(guide, one.to(device), 1, seed)[0][0, 0]
-    spread = draw_codes(guide, getattr(data, split)[:500].to(device), 1, seed)[0][0]
+    spread = draw_codes(guide, first(getattr(data, split), 500).to(device), 1, seed)[0][0]
     if has_base(prior):
         spread = to_base(prior, spread)
     chosen = spread.var(0).argsort(descending=True)[:units].tolist()
@@ -107,7 +107,7 @@ def plot_traversals(
 
 
 def _replaced(code: Tensor, unit: int, values: Tensor) -> Tensor:
-    """The code (latent,) with one coordinate replaced by each of the values (steps,), shape (steps, latent)."""
+    """Replace one coordinate of a code (latent,) by each of the values (steps,), shape (steps, latent)."""
     codes = code.repeat(len(values), 1)
     codes[:, unit] = values
     return codes

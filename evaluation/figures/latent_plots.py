@@ -1,4 +1,4 @@
-"""Figures of the latent space: the prior's holes, and which units are used."""
+"""Figures of the latent space: holes of the prior, and activity of units."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flowvae.networks import in_eval_mode
 
 __all__ = ["plot_activity", "plot_holes"]
 
-NODES = 121  # of a density, a side
+NODES = 121  # per side of the grid of a density
 POINTS = 2000  # in a cloud
 
 
@@ -35,18 +35,18 @@ def plot_holes(
     held_out: Tensor | None = None,
     seed: int = 0,
 ) -> Figure:
-    """The aggregated posterior beside the prior, whose draws are marked where they fall into a hole.
+    """Plot the aggregated posterior beside the prior, whose draws in holes are marked.
 
-    A hole is where log q̄(z) is below a 5 % quantile, its own or that of held-out codes, as in `measure_holes`. A 2-D
-    latent shows the border of the holes; a larger one is projected on the principal components of the codes, and
-    there a marked draw can lie before a crowd of codes that are far from it in other directions.
+    A hole is a region where log q̄(z) is below a 5 % quantile, of draws of q̄ or of held-out codes, as in
+    `measure_holes`. A 2-D latent space shows the border of the holes. A larger one is projected onto the principal
+    components of the codes, where a marked draw can overlap with codes that are far from it in other directions.
 
     Args:
         model: with `prior()`.
         guide: with `posterior(x)`.
-        x: data, shape (N, D); q̄ is theirs.
-        held_out: data whose codes set the threshold, and are shown, shape (M, D); None: draws of q̄.
-        seed: of the draws.
+        x: the data of q̄, shape (N, D).
+        held_out: data whose codes set the threshold and are shown, shape (M, D); None: draws of q̄.
+        seed: decides the draws.
 
     Raises:
         FlowvaeError: for a latent of one dimension.
@@ -54,7 +54,7 @@ def plot_holes(
     aggregated = AggregatedPosterior(guide, x)
     codes = reference_codes(aggregated, held_out, POINTS, seed)
     if codes.shape[1] < 2:
-        raise FlowvaeError("latent = 1: holes are drawn in the plane; use plot_latent.")
+        raise FlowvaeError("latent = 1: the figure needs 2 dimensions or more; use plot_latent.")
     with seeded(derive(seed, "prior")):
         drawn = model.prior().sample((POINTS,))
     threshold = aggregated.log_prob(codes).quantile(QUANTILE).item()
@@ -75,7 +75,7 @@ def plot_holes(
         c=density.numpy(force=True)[~hole],
         s=5,
         cmap="Blues",
-        vmin=threshold - 0.5 * (density.max().item() - threshold),  # the palest blue would not be seen
+        vmin=threshold - 0.5 * (density.max().item() - threshold),  # the palest blue would be invisible
         linewidths=0,
     )
     right.scatter(*planes[1][hole].T, s=14, marker="x", color=RED, linewidths=0.8, label="in a hole")
@@ -99,7 +99,7 @@ def _border(ax: Axes, aggregated: AggregatedPosterior, threshold: float, centre:
 
 
 def plot_activity(result: Activity) -> Figure:
-    """A bar for every unit's share of the prior's variance, sorted, and its KL below where that is defined."""
+    """Plot every unit's share of the prior's variance, sorted, and below it the KL if that is defined."""
     order = result.share.argsort(descending=True)
     share, se = result.share[order].numpy(force=True), result.se[order].numpy(force=True)
     rows = 1 if result.kl is None else 2

@@ -1,4 +1,4 @@
-"""Figures of posteriors and the guides that approximate them."""
+"""Figures of posteriors and of guides that approximate them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flowvae.core.errors import FlowvaeError, shown
 
 __all__ = ["plot_funnel"]
 
-POINTS = 3000  # reference draws in a panel, and draws behind a contour
+POINTS = 3000  # reference draws in a panel, and draws for a contour
 MASS = (0.5, 0.8, 0.95)  # of the guide, inside each contour
 NODES = 100
 
@@ -25,19 +25,19 @@ def plot_funnel(
     location: str = "mu",
     scale: str = "tau",
 ) -> Figure:
-    """A hierarchical model's location against the logarithm of its scale: reference draws, and each guide's contours.
+    """Plot a hierarchical model's location against its log-scale: reference draws and contours of each guide.
 
     Args:
         reference: draws of the true posterior by parameter, of any shape.
         guides: draws of each guide, by title and parameter.
-        location: the parameter across.
-        scale: the positive parameter upwards.
+        location: parameter on the horizontal axis.
+        scale: positive parameter on the vertical axis.
 
     Raises:
         FlowvaeError: if there is no guide, or draws lack a parameter.
     """
     if not guides:
-        raise FlowvaeError("plot_funnel: no guide; give the draws of one or more.")
+        raise FlowvaeError("plot_funnel: no guides given; pass the draws of one or more.")
     truth = _pair(reference, location, scale, "reference")
     left, right = np.quantile(truth[0], (0.001, 0.999))
     lower, upper = np.quantile(truth[1], (0.0005, 0.9995))
@@ -65,12 +65,12 @@ def plot_funnel(
     for ax in panels.ravel()[len(guides) :]:
         ax.remove()
     masses = ", ".join(f"{mass:.0%}" for mass in MASS)
-    figure.suptitle(f"dots: draws of the true posterior; lines: {masses} of each guide", fontsize=9)
+    figure.suptitle(f"dots: draws of the true posterior; lines: {masses} of the mass of each guide", fontsize=9)
     return figure
 
 
 def _pair(draws: Mapping[str, ArrayLike], location: str, scale: str, title: str) -> NDArray[Any]:
-    """Location and log-scale of up to POINTS draws, spread evenly over all of them, shape (2, n)."""
+    """Location and log-scale of up to POINTS evenly spaced draws, shape (2, n)."""
     for name in (location, scale):
         if name not in draws:
             raise FlowvaeError(f"plot_funnel: {title} has no draws of {shown(name)}; it has {', '.join(draws)}.")

@@ -1,4 +1,4 @@
-"""Figures of a fitted pair that one would rather look at than read about."""
+"""Figures of a fitted VAE: samples, reconstructions, latent space, training history."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.files import as_path, atomic_write
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import Dataset
+from flowvae.data import Batch, Dataset, batch_of, first, preview
 from flowvae.evaluation.figures.drawing import BLUE, RED, on_grid
-from flowvae.evaluation.figures.images import show_images
+from flowvae.evaluation.figures.images import is_image, show_images
 from flowvae.evaluation.latent.principal_plane import axis_label, principal_plane
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
@@ -33,18 +35,18 @@ __all__ = [
     "write_figure",
 ]
 
-IMAGES = 64  # in a grid, 8 a row
+IMAGES = 64  # in a grid, 8 per row
 POINTS = 2000  # in a cloud
-NODES = 161  # of a density, a side
+NODES = 161  # per side of the grid of a density
 
 
 def draw_figures(
     model: VAE, guide: AmortizedGuide, data: Dataset, history: pd.DataFrame, directory: Path, seed: int = 0
 ) -> list[Path]:
-    """Write every figure that suits the data as PNG: samples, reconstructions, latent, history.
+    """Write all figures that apply to the data as PNG: samples, reconstructions, latent, history.
 
     Returns:
-        The files.
+        The paths of the files.
     """
     directory = as_path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,7 @@ def draw_figures(
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all; its folder is made if it is not there."""
+    """Write a figure as PNG, atomically, and create its folder if needed."""
     path = as_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
@@ -72,25 +74,29 @@ def write_figure(figure: Figure, path: Path) -> None:
 @torch.no_grad()
 @in_eval_mode
 def plot_samples(model: VAE, data: Dataset, seed: int = 0) -> Figure:
-    """Test data beside what the model generates; two columns against each other where data are not images."""
-    if data.image_shape:
+    """Plot test data beside generated data, as images or as a scatter plot of two directions.
+
+    A conditional model generates given the conditions of the test data.
+    """
+    c = _test(data, IMAGES if is_image(data.shape) else POINTS, model).c
+    if is_image(data.shape):
         with seeded(derive(seed, "samples")):
-            _, generated = model.generate(IMAGES)
+            _, generated = model.generate(IMAGES) if c is None else model.generate(c=c)
         figure = Figure(figsize=(9, 4.8), layout="constrained")
-        show_images(figure.add_subplot(1, 2, 1), data.test[:IMAGES], data, f"{data.name}: test images")
+        show_images(figure.add_subplot(1, 2, 1), first(data.test, IMAGES), data, f"{data.name}: test images")
         show_images(figure.add_subplot(1, 2, 2), generated, data, "generated: mean of x for z from the prior")
         return figure
     with seeded(derive(seed, "samples")):
-        generated = model.decode(model.prior().sample((min(POINTS, len(data.test)),))).sample()
+        codes = _prior_draws(model, min(POINTS, len(data.test)), c)
+        generated = (model.decode(codes) if c is None else model.decode(codes, c)).sample().flatten(1)
     figure = Figure(figsize=(9, 4.6), layout="constrained")
-    centre = data.test.mean(0)
-    plane = principal_plane((data.test - centre).numpy(force=True))
-    first = None
-    for place, (x, title) in enumerate(
-        ((data.test[:POINTS], f"{data.name}: test data"), (generated, "generated")), start=1
-    ):
-        ax = figure.add_subplot(1, 2, place, sharex=first, sharey=first)
-        first = first or ax
+    test = preview(data.test).flatten(1)
+    centre = test.mean(0)
+    plane = principal_plane((test - centre).numpy(force=True))
+    left = None
+    for place, (x, title) in enumerate(((test[:POINTS], f"{data.name}: test data"), (generated, "generated")), start=1):
+        ax = figure.add_subplot(1, 2, place, sharex=left, sharey=left)
+        left = left or ax
         points = (x.cpu() - centre.cpu()).numpy(force=True)
         points = plane.transform(points) if plane else points
         ax.scatter(points[:, 0], points[:, -1], s=4, alpha=0.5, color=BLUE, linewidths=0)
@@ -101,11 +107,12 @@ def plot_samples(model: VAE, data: Dataset, seed: int = 0) -> Figure:
 @torch.no_grad()
 @in_eval_mode
 def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0) -> Figure:
-    """Test data above their reconstructions E[x | z], z drawn from the guide."""
-    x = data.test[:16].to(next(model.parameters()).device)
+    """Plot test data above their reconstructions E[x given z] with z drawn from the guide."""
+    batch = _test(data, 16, model)
+    x, *given = batch.args
     with seeded(derive(seed, "reconstructions")):
-        rebuilt = model.mean(guide.posterior(x).sample())
-    if data.image_shape:
+        rebuilt = model.mean(guide.posterior(x, *given).sample(), *given)
+    if is_image(data.shape):
         figure = Figure(figsize=(9, 2.2), layout="constrained")
         show_images(
             figure.add_subplot(),
@@ -115,14 +122,14 @@ def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed:
             row=16,
         )
         return figure
-    x, rebuilt = data.original(x), data.original(rebuilt)
+    x, rebuilt = data.original(x).flatten(1), data.original(rebuilt).flatten(1)
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     ax = figure.add_subplot()
     for row in range(min(4, len(x))):
         colour = f"C{row}"
-        ax.plot(x[row].numpy(force=True), "o", color=colour, markersize=4, label="datum" if row == 0 else None)
+        ax.plot(x[row].numpy(force=True), "o", color=colour, markersize=4, label="data point" if row == 0 else None)
         ax.plot(rebuilt[row].numpy(force=True), "-", color=colour, label="reconstruction" if row == 0 else None)
-    ax.set(title=f"{data.name}: four test data and their reconstructions", xlabel="column of x", ylabel="value")
+    ax.set(title=f"{data.name}: four test data points and their reconstructions", xlabel="column of x", ylabel="value")
     ax.legend(frameon=False)
     return figure
 
@@ -130,15 +137,16 @@ def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed:
 @torch.no_grad()
 @in_eval_mode
 def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0) -> Figure:
-    """The prior beside the aggregated posterior: density contours of a 2-D latent, else principal components.
+    """Plot the prior beside the aggregated posterior, with density contours if 2-D, else by principal components.
 
-    The aggregated posterior is the guide's draws for test data, one a datum, coloured by label where there
-    are labels.
+    The aggregated posterior is shown by the guide's draws for test data, one per data point, coloured by label if there
+    are labels. A conditional prior is sampled for the conditions of the test data and has no contours.
     """
-    x = data.test[:POINTS].to(next(model.parameters()).device)
+    batch = _test(data, POINTS, model)
     with seeded(derive(seed, "latent")):
-        codes = guide.posterior(x).sample().numpy(force=True)
-        drawn = model.prior().sample((max(len(codes), 1000),)).numpy(force=True)
+        codes = guide.posterior(*batch.args).sample().numpy(force=True)
+        drawn = _prior_draws(model, max(len(codes), 1000), batch.c).numpy(force=True)
+    contoured = batch.c is None or not model.prior_given(batch.c).batch_shape
     latent = codes.shape[1]
     plane = principal_plane(np.concatenate((codes, drawn)))
     if plane:
@@ -149,15 +157,15 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
     left = figure.add_subplot(1, 2, 1)
     right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
     reach = 1.08 * np.abs(np.concatenate((codes, drawn))).max()
-    if latent == 2:
+    if latent == 2 and contoured:
         for ax in (left, right):
-            _contours(ax, model, reach)
+            _contours(ax, model, reach, batch.c)
     left.scatter(drawn[:, 0], drawn[:, 1], s=4, alpha=0.4, color="#555555", linewidths=0)
     colours = _colours(data, len(codes))
     cloud = right.scatter(codes[:, 0], codes[:, 1], s=5, alpha=0.8, linewidths=0, **colours)
     if "c" in colours:
-        right.legend(*cloud.legend_elements(), frameon=False, fontsize=7, loc="upper right", title="label")
-    contours = ", contours of the prior's density" if latent == 2 else ""
+        right.legend(*_legend(cloud, data), frameon=False, fontsize=7, loc="upper right", title="label")
+    contours = ", contours of the prior's density" if latent == 2 and contoured else ""
     left.set(title=f"prior p(z): draws{contours}")
     right.set(title=f"aggregated posterior: codes of test data{contours and ', same contours'}")
     for ax in (left, right):
@@ -170,22 +178,22 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
 @torch.no_grad()
 @in_eval_mode
 def plot_priors(pairs: Mapping[str, tuple[VAE, AmortizedGuide]], data: Dataset, seed: int = 0) -> Figure:
-    """The densities of several 2-D priors side by side, each above its own aggregated posterior.
+    """Plot the densities of several 2-D priors side by side, each above its aggregated posterior.
 
     Raises:
-        FlowvaeError: if a latent is not 2-D.
+        FlowvaeError: if a latent space is not 2-D, or a prior is conditional.
     """
     figure = Figure(figsize=(2.9 * len(pairs), 5.9), layout="constrained")
     for place, (title, (model, guide)) in enumerate(pairs.items(), start=1):
-        x = data.test[:POINTS].to(next(model.parameters()).device)
+        batch = _test(data, POINTS, model)
         with seeded(derive(seed, "latent")):
-            codes = guide.posterior(x).sample().numpy(force=True)
+            codes = guide.posterior(*batch.args).sample().numpy(force=True)
         if codes.shape[1] != 2:
-            raise FlowvaeError(f"latent = {codes.shape[1]}: densities are drawn of a 2-D latent; use plot_latent.")
+            raise FlowvaeError(f"latent = {codes.shape[1]}: this figure needs a 2-D latent space; use plot_latent.")
         reach = 1.05 * np.quantile(np.abs(codes), 0.999)
         above, below = figure.add_subplot(2, len(pairs), place), figure.add_subplot(2, len(pairs), len(pairs) + place)
-        _, density = _density(model, reach)
-        # the root makes tails visible that a linear scale hides
+        _, density = _density(model, reach, batch.c)
+        # the square root makes tails visible
         above.imshow(np.sqrt(density), extent=(-reach, reach, -reach, reach), origin="lower", cmap="Greys")
         below.scatter(codes[:, 0], codes[:, 1], s=3, alpha=0.7, linewidths=0, **_colours(data, len(codes)))
         above.set(title=f"{title}: density of the prior", ylabel="$z_2$")
@@ -197,7 +205,7 @@ def plot_priors(pairs: Mapping[str, tuple[VAE, AmortizedGuide]], data: Dataset, 
 
 
 def plot_history(history: pd.DataFrame) -> Figure:
-    """Training and validation ELBO over the epochs, with a KL weight the weighted one; the kept epoch is marked."""
+    """Plot the training and validation ELBO over epochs, including any KL weight, and mark the kept epoch."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     ax = figure.add_subplot()
     ax.plot(history["epoch"], history["train_elbo"], label="train", color="#8a8a8a", linestyle="--")
@@ -214,7 +222,7 @@ def plot_history(history: pd.DataFrame) -> Figure:
     high = np.nanmax(history[["train_elbo", "valid_elbo"]].to_numpy())
     margin = 0.08 * (high - low) + 1e-3
     weight = history["weight"].iloc[-1]
-    label = "ELBO, nats per datum" if weight == 1 else f"ELBO with {weight:g} KL, nats per datum"
+    label = "ELBO, nats per data point" if weight == 1 else f"ELBO with {weight:g} KL, nats per data point"
     ax.set(xlabel="epoch", ylabel=label, ylim=(low - margin, high + margin), title="training")
     ax.legend(frameon=False)
     return figure
@@ -231,8 +239,34 @@ def _plot_line(codes: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> Figu
     return figure
 
 
+def _test(data: Dataset, count: int, model: VAE) -> Batch:
+    """The first test data points with their conditions, on the device of the model."""
+    batch = batch_of(data, getattr(model, "condition", None), "test")
+    c = None if batch.c is None else batch.c[:count]
+    return Batch(first(batch.x, count), c).to(next(model.parameters()).device)
+
+
+def _prior_draws(model: VAE, count: int, c: Tensor | None) -> Tensor:
+    """Draw codes from the prior (count, D), for the conditions in order."""
+    if c is None:
+        return model.prior().sample((count,))
+    prior = model.prior_given(c[torch.arange(count) % len(c)])
+    return prior.sample() if prior.batch_shape else prior.sample(torch.Size((count,)))
+
+
+def _legend(cloud: PathCollection, data: Dataset) -> tuple[list[Any], list[str]]:
+    """Handles and texts of the legend of a point cloud: numbers or names of the classes."""
+    if not data.classes or data.labels is None:
+        handles, numbers = cloud.legend_elements()
+        return handles, numbers
+    drawn = np.unique(np.asarray(cloud.get_array()))
+    handles, _ = cloud.legend_elements(num=drawn.tolist())
+    labels = data.labels["test"].unique()
+    return handles, [data.classes[int(labels[int(number)])] for number in drawn]
+
+
 def _colours(data: Dataset, count: int) -> dict[str, Any]:
-    """By label, where there are at most ten labels."""
+    """Colours by label, if there are at most ten labels."""
     labels = (data.labels or {}).get("test")
     if labels is None or len(labels.unique()) > 10:
         return {"color": BLUE}
@@ -240,12 +274,15 @@ def _colours(data: Dataset, count: int) -> dict[str, Any]:
     return {"c": number[:count].numpy(force=True), "cmap": "tab10", "vmin": 0, "vmax": 9}
 
 
-def _density(model: VAE, reach: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Nodes of a side, and the density of the prior on their grid."""
+def _density(model: VAE, reach: float, c: Tensor | None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Nodes per side, and the density of the prior on their grid."""
+    prior = model.prior() if c is None else model.prior_given(c)
+    if prior.batch_shape:
+        raise FlowvaeError("the prior is conditional, so it has no single density; use plot_latent.")
     side = torch.linspace(-reach, reach, NODES, device=next(model.parameters()).device)
-    return side.numpy(force=True), np.exp(on_grid(model.prior().log_prob, side, side))
+    return side.numpy(force=True), np.exp(on_grid(prior.log_prob, side, side))
 
 
-def _contours(ax: Axes, model: VAE, reach: float) -> None:
-    side, density = _density(model, reach)
+def _contours(ax: Axes, model: VAE, reach: float, c: Tensor | None) -> None:
+    side, density = _density(model, reach, c)
     ax.contour(side, side, density, levels=density.max() * np.geomspace(0.01, 0.9, 7), cmap="Greys_r", linewidths=0.7)

@@ -1,4 +1,4 @@
-"""Which dimensions of the code are used."""
+"""Activity and collapse of the latent dimensions."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ from torch.distributions import kl_divergence
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.memory import check_memory
 from flowvae.core.seeds import derive, seeded
+from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.latent.aggregated_posterior import WithPosterior, WithPrior
 from flowvae.evaluation.latent.base_space import is_diagonal
 from flowvae.evaluation.likelihood.importance_weights import ROWS, check_data
 from flowvae.evaluation.metric import Metric, mean_metric
+from flowvae.evaluation.registry import measure
 from flowvae.networks import in_eval_mode
 
 __all__ = ["Activity", "measure_activity"]
 
 ACTIVE = 0.01  # Burda et al.'s threshold, here as a share of the prior's variance
-COLLAPSED = (0.01, 0.99)  # Lucas et al. (2019), definition 1: a KL below so many nats for this share of the data
+COLLAPSED = (0.01, 0.99)  # Lucas et al. (2019), definition 1: KL below this many nats for this share of the data
 REPLICATES = 100  # of the bootstrap
-PRIOR_DRAWS = 20_000  # for the variance of a prior that does not know it
+PRIOR_DRAWS = 20_000  # for the variance of a prior without a closed form
 
 
 @dataclass(frozen=True)
 class Activity:
-    """For each of the latent's dimensions ("units"), shape (latent,).
+    """Activity of each latent dimension ("unit"), shape (latent,).
 
-    The activity depends on the coordinates: a bijection of the latent changes it, a permutation or a scale of
-    single units does not change the set of its values.
+    The activity depends on the coordinates. A bijection of the latent space changes it; a permutation or a rescaling
+    of single units leaves the set of values unchanged.
 
     Args:
-        share: Var_x E_q[z_j] / Var_p(z_j): 0 for a unit that ignores the data. Unbiased, so a small negative
-            value is a zero with its noise.
-        se: its standard error, over the data and the draws from the prior.
-        kl: KL(q(z_j | x_n)‖p(z_j)) in nats, shape (N, latent), where guide and prior have independent
-            dimensions; None elsewhere, where a KL of single units is not defined.
-        draws: codes a datum.
-        active_se: standard error of `active`, by a bootstrap over the data and the variance of the prior; 0 where
+        share: Var_x E_q[z_j] / Var_p(z_j): 0 for a unit that ignores the data. The estimate is unbiased, so
+            it can be slightly negative where the activity is 0.
+        se: standard error of `share`, over the data and the draws from the prior.
+        kl: KL(q(z_j | x_n)‖p(z_j)) in nats, shape (N, latent), if guide and prior have independent
+            dimensions; otherwise None, since the KL of a single unit is not defined.
+        draws: codes per data point.
+        active_se: standard error of `active`, by a bootstrap over the data and the variance of the prior; 0 if
             every unit is far from the threshold.
-        collapsed_se: of `collapsed`, by the same bootstrap.
+        collapsed_se: standard error of `collapsed`, by the same bootstrap.
     """
 
     share: Tensor
@@ -56,12 +58,12 @@ class Activity:
 
     @property
     def active(self) -> int:
-        """How many units have an activity above 0.01."""
+        """Number of units with an activity above 0.01."""
         return int((self.share > ACTIVE).sum())
 
     @property
     def collapsed(self) -> int | None:
-        """How many units have a KL below 0.01 nats for 99 % of the data or more; None without a KL of units.
+        """Number of units with a KL below 0.01 nats for at least 99 % of the data; None if `kl` is None.
 
         References:
             Lucas, Tucker, Grosse & Norouzi (2019), "Don't Blame the ELBO!", definition 1.
@@ -72,7 +74,7 @@ class Activity:
         return int(((self.kl < nats).double().mean(0) >= share).sum())
 
     def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
-        """Active units, the activity of each, and where they are defined collapsed units and each unit's KL."""
+        """Active units and the activity of each; if defined, also collapsed units and the KL of each unit."""
         protocol = {**protocol, "draws": self.draws, "threshold": ACTIVE}
         unit = "share of the prior's variance"
         units = len(self.share)
@@ -95,28 +97,28 @@ class Activity:
 @torch.no_grad()
 @in_eval_mode
 def measure_activity(model: WithPrior, guide: WithPosterior, x: Tensor, draws: int = 100, seed: int = 0) -> Activity:
-    """Var_x E_q[z_j] / Var_p(z_j) for every unit.
+    """Estimate the activity Var_x E_q[z_j] / Var_p(z_j) of every unit.
 
-    E_q is a mean of S draws, whose noise adds E_x Var_q(z_j)/S to the variance of the means; that is estimated
-    from the spread of the same draws and taken away. The prior's variance is its own where it knows it, and
-    that of 20 000 draws where it does not.
+    E_q is a mean of S draws, whose noise adds E_x Var_q(z_j)/S to the variance of the means. This term is estimated
+    from the spread of the same draws and subtracted. The variance of the prior is exact if the prior provides it, and
+    otherwise that of 20 000 draws.
 
     Args:
         model: with `prior()`.
         guide: with `posterior(x)`.
         x: data, shape (N, D).
-        draws: S, codes a datum; two or more.
+        draws: S, codes per data point; two or more.
         seed: of the draws and the bootstrap.
 
     Raises:
-        FlowvaeError: for fewer than two draws or data, or data of another shape or type.
+        FlowvaeError: for fewer than two draws or data points, or data of another shape or type.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), "Importance Weighted Autoencoders", section 5.1.
     """
     check_data(guide, x)
     if draws < 2 or len(x) < 2:
-        raise FlowvaeError(f"draws = {draws}, data = {len(x)}: activity needs 2 or more of both.")
+        raise FlowvaeError(f"draws = {draws}, data = {len(x)}: activity needs 2 or more of each.")
     prior = model.prior()
     means, noise, divergences = [], [], []
     for number, block in enumerate(x.split(ROWS)):
@@ -144,10 +146,10 @@ def _ratio(mean: Tensor, noise: Tensor, variance: Tensor, variance_se: Tensor) -
 def _count_errors(
     mean: Tensor, noise: Tensor, variance: Tensor, variance_se: Tensor, kl: Tensor | None, seed: int
 ) -> tuple[float, float | None]:
-    """Standard errors of the numbers of active and of collapsed units: their spread over resamples of the data."""
+    """Bootstrap standard errors of the numbers of active and of collapsed units."""
     data = len(mean)
     mean = mean - mean.mean(0)
-    unbiased = (data / (data - 1)) ** 2  # once for the data, and once for a resample, which varies less than they do
+    unbiased = (data / (data - 1)) ** 2  # one factor for the data, one for the resample, whose variance is smaller
     low = None if kl is None else (kl < COLLAPSED[0]).double()
     active, collapsed = [], []
     with seeded(derive(seed, "bootstrap")):
@@ -170,3 +172,13 @@ def _prior_variance(prior: Any, seed: int) -> tuple[Tensor, Tensor]:
             z = prior.sample((PRIOR_DRAWS,)).double()
         squares = (z - z.mean(0)).square()
         return z.var(0), squares.std(0) / math.sqrt(PRIOR_DRAWS)
+
+
+@measure("activity", figures=("activity",))
+def _activity(context: EvaluationContext) -> MeasureResult:
+    """Active units, relative to the variance of the prior, and collapsed units."""
+    from flowvae.evaluation.figures.latent_plots import plot_activity
+
+    x = context.rows()
+    result = measure_activity(context.model, context.guide, x, seed=context.seed)
+    return MeasureResult(result.metrics(context.split, context.facts(x)), {"activity": lambda: plot_activity(result)})

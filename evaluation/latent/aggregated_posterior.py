@@ -32,19 +32,19 @@ __all__ = [
 ]
 
 CHUNK = 2**16  # densities in memory at a time
-PATIENCE = 60.0  # seconds from which the cost of a measure is worth a warning
-DATA = 256  # data whose posteriors are held at a time
+PATIENCE = 60.0  # seconds of estimated work above which a warning states the cost
+DATA = 256  # data points whose posteriors are in memory at a time
 
 
 class WithPrior(Protocol):
-    """A model that knows its prior, such as `VAE`."""
+    """A model with a method `prior`, such as `VAE`."""
 
     def prior(self) -> Any:
         """p(z), a distribution with event shape (latent,)."""
 
 
 class WithPosterior(Protocol):
-    """A guide that can be asked about foreign codes, such as `AmortizedGuide`."""
+    """A guide with a method `posterior`, which scores any code, such as `AmortizedGuide`."""
 
     def posterior(self, x: Tensor) -> Any:
         """q(z | x) for data (N, D), batch shape (N,) and event shape (latent,)."""
@@ -53,9 +53,9 @@ class WithPosterior(Protocol):
 @torch.no_grad()
 @in_eval_mode
 def draw_codes(guide: WithPosterior, x: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Codes z ~ q(z | x_n), shape (S, N, latent), and their own log q(z | x_n) in nats, shape (S, N).
+    """Draw codes z ~ q(z | x_n), shape (S, N, latent), with their log q(z | x_n) in nats, shape (S, N).
 
-    Random numbers belong to a block of data, so the first data are drawn the same among others.
+    Random numbers belong to blocks of data, so the codes of the first data points do not depend on how many follow.
 
     Raises:
         FlowvaeError: for fewer than one draw or more than fit into memory, or data of another shape or type.
@@ -75,13 +75,13 @@ def draw_codes(guide: WithPosterior, x: Tensor, draws: int, seed: int) -> tuple[
 
 @dataclass(frozen=True)
 class ForeignCost:
-    """What it costs to score codes under the posteriors of other data.
+    """Cost of scoring codes under the posteriors of other data points.
 
     Args:
-        densities: how many, codes times data.
-        passes: how often the busiest layer of the guide runs for one of them; 1 is cheap, an IAF needs one a
+        densities: number of densities, codes times data points.
+        passes: largest number of runs of a layer of the guide per density; 1 is cheap, an IAF needs one per
             dimension.
-        seconds: about how long all of them take, from a trial.
+        seconds: estimated duration of all densities, from a trial.
     """
 
     densities: int
@@ -90,10 +90,10 @@ class ForeignCost:
 
 
 class AggregatedPosterior:
-    """The mixture of the posteriors of N data with equal weights: log-densities of any code, and draws.
+    """The aggregated posterior: the mixture of the posteriors of N data points with equal weights.
 
-    Its log-density sums over all N posteriors; memory stays bounded, and up to rounding the result does not
-    depend on the chunk size. A guide that is slow in this direction says so before it starts.
+    Its log-density sums over all N posteriors. Memory stays bounded, and up to rounding the result does not depend on
+    the chunk size. A warning states the cost beforehand if the guide is slow in this direction.
 
     Args:
         guide: with `posterior(x)`.
@@ -103,7 +103,7 @@ class AggregatedPosterior:
         progress: whether to show a progress bar.
 
     Raises:
-        FlowvaeError: for no data, data of another shape or type, or a chunk below 1.
+        FlowvaeError: for data without rows, data of another shape or type, or a chunk below 1.
 
     References:
         Makhzani et al. (2016), "Adversarial Autoencoders"; Hoffman & Johnson (2016), "ELBO surgery".
@@ -128,19 +128,19 @@ class AggregatedPosterior:
 
     @torch.no_grad()
     def log_prob(self, z: Tensor, without: Tensor | None = None) -> Tensor:
-        """Log q̄(z) in nats of codes (M, latent), shape (M,), float64.
+        """Compute log q̄(z) in nats of codes (M, latent), shape (M,), float64.
 
         Args:
             z: the codes.
-            without: for each code the number of a datum that is left out of its mixture, shape (M,); for codes
-                of these same data, whose own posteriors would flatter them.
+            without: for each code the index of a data point to leave out of the mixture, shape (M,). Use it for codes
+                of these same data, since the posterior that drew a code raises its density.
 
         Raises:
-            FlowvaeError: if the only datum is left out.
+            FlowvaeError: if the only data point is left out.
         """
         terms = len(self.x) - (without is not None)
         if terms < 1:
-            raise FlowvaeError("x has one datum and it is left out: leave-one-out needs 2 data or more.")
+            raise FlowvaeError("x has one data point and it is left out: leave-one-out needs 2 or more.")
         self._warn_if_slow(len(z))
         rows = min(DATA, self.chunk)
         size = max(1, self.chunk // rows)
@@ -170,14 +170,14 @@ class AggregatedPosterior:
         return total - math.log(terms)
 
     def sample(self, size: int, seed: int) -> Tensor:
-        """Independent codes z ~ q̄, shape (size, latent): a datum at random, then a draw of its posterior."""
+        """Draw independent codes z ~ q̄, shape (size, latent): a random data point, then a draw from its posterior."""
         generator = torch.Generator().manual_seed(derive(seed, "data"))
         chosen = torch.randint(len(self.x), (size,), generator=generator)
         return draw_codes(self.guide, self.x[chosen.to(self.x.device)], 1, derive(seed, "mixture"))[0][0]
 
     @torch.no_grad()
     def cost(self, codes: int) -> ForeignCost:
-        """What `log_prob` of so many codes will cost, from a trial of one chunk at most."""
+        """Estimate the cost of `log_prob` for a number of codes, from a trial of at most one chunk."""
         block = self.x[: min(DATA, self.chunk)]
         trial = min(codes, max(1, self.chunk // len(block)))
         z = self.sample(trial, 0)
@@ -192,7 +192,7 @@ class AggregatedPosterior:
             with eval_mode(self.guide), pyro.validation_enabled(False):
                 posterior = self.guide.posterior(block)
                 began = time.perf_counter()
-                _foreign(posterior, z, len(block)).sum().item()  # item: an accelerator has finished only then
+                _foreign(posterior, z, len(block)).sum().item()  # item() waits for the accelerator
                 seconds = time.perf_counter() - began
         finally:
             for hook in hooks:
@@ -207,8 +207,8 @@ class AggregatedPosterior:
         if cost.seconds > self.patience:
             warnings.warn(
                 f"{codes} codes under the posteriors of {len(self.x)} data: {cost.densities:.2g} foreign densities, "
-                f"{cost.passes} passes of the guide's networks for each, about {cost.seconds:.0f} s. Fewer data or "
-                "draws make it shorter; patience=math.inf silences this.",
+                f"{cost.passes} passes of the guide's networks for each, about {cost.seconds:.0f} s. Use fewer data "
+                "or draws; patience=math.inf silences this warning.",
                 SlowDirectionWarning,
                 stacklevel=3,
             )
@@ -225,10 +225,12 @@ def code_densities(
     chunk: int,
     patience: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of S codes of each of N data: log q(z | x_n), log q̄(z) without x_n, and log p(z) in nats, each (S, N), float64.
+    """For S codes of each of N data points, log q(z | x_n), log q̄(z) without x_n, and log p(z).
+
+    In nats, each of shape (S, N), float64.
 
     Raises:
-        FlowvaeError: for fewer than two data or one draw.
+        FlowvaeError: for fewer than two data points or one draw.
     """
     if len(x) < 2:
         raise FlowvaeError(f"x has {len(x)} data: leave-one-out needs 2 or more.")
@@ -242,13 +244,13 @@ def code_densities(
 @torch.no_grad()
 @in_eval_mode
 def log_prior(model: WithPrior, codes: Tensor) -> Tensor:
-    """Log p(z) in nats of codes (S, N, latent), shape (S, N), float64."""
+    """Compute log p(z) in nats of codes (S, N, latent), shape (S, N), float64."""
     prior = model.prior()
     parts = [prior.log_prob(part) for part in codes.flatten(0, 1).split(4096)]
     return torch.cat(parts).double().reshape(codes.shape[:2])
 
 
 def _foreign(posterior: Any, z: Tensor, data: int) -> Tensor:
-    """Log q(z_m | x_n) of codes (M, latent) under the posteriors of a block of data, shape (M, data), float64."""
-    # a copy for every datum: some flows do not broadcast a code over contexts, and then score it wrongly in silence
+    """Compute log q(z_m | x_n) of codes (M, latent) under a block of posteriors, shape (M, data), float64."""
+    # one copy per data point: some flows do not broadcast a code over contexts and would silently score it wrongly
     return posterior.log_prob(z.unsqueeze(1).repeat(1, data, 1)).double()

@@ -1,4 +1,4 @@
-"""The space in which every prior flow is N(0, I), and models can be compared."""
+"""The base space of a prior, in which every flow prior is N(0, I), so that models can be compared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["from_base", "has_base", "is_diagonal", "to_base"]
 
 
 def has_base(prior: Any) -> bool:
-    """Whether the prior is N(0, I) under a bijection that we know: a flow or a Gaussian. A mixture is not."""
+    """Whether the prior is N(0, I) under a known bijection: true for flows and Gaussians, false for mixtures."""
     if isinstance(prior, PyroFlow):
         return has_base(prior.flow)
     if isinstance(prior, NormalizingFlow):
@@ -25,9 +25,9 @@ def has_base(prior: Any) -> bool:
 
 
 def to_base(prior: Any, z: Tensor) -> Tensor:
-    """The base point u = T⁻¹(z), the *normalizing* direction, for codes of shape (..., latent).
+    """Map codes to base points u = T⁻¹(z), the *normalizing* direction, shape (..., latent).
 
-    It is N(0, I) if z is from the prior.
+    If z is drawn from the prior, u is N(0, I).
 
     Raises:
         FlowvaeError: if the prior is neither a flow nor a Gaussian.
@@ -44,7 +44,7 @@ def to_base(prior: Any, z: Tensor) -> Tensor:
 
 
 def from_base(prior: Any, u: Tensor) -> Tensor:
-    """The code z = T(u), the *generative* direction, for base points of shape (..., latent).
+    """Map base points to codes z = T(u), the *generative* direction, shape (..., latent).
 
     Raises:
         FlowvaeError: if the prior is neither a flow nor a Gaussian.
@@ -60,12 +60,12 @@ def from_base(prior: Any, u: Tensor) -> Tensor:
 
 
 def is_diagonal(distribution: Any) -> bool:
-    """Whether it is a Gaussian of independent dimensions."""
+    """Whether a distribution is a Gaussian with independent dimensions."""
     return isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal)
 
 
 def _check(prior: Any) -> None:
     if not is_diagonal(prior):
         raise FlowvaeError(
-            f"prior {type(prior).__name__}: has no base space; a flow or a Gaussian has one. Use prior normal or maf."
+            f"prior {type(prior).__name__}: has no base space; use a flow or a Gaussian, such as maf or normal."
         )

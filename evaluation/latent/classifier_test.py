@@ -1,4 +1,4 @@
-"""A classifier that tries to tell codes from draws of the prior."""
+"""Classifier two-sample test between codes and draws of the prior."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.seeds import derive
+from flowvae.evaluation.auc import auc
+from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.latent.aggregated_posterior import WithPosterior, WithPrior
 from flowvae.evaluation.latent.two_sample import POINTS, codes_and_prior
 from flowvae.evaluation.metric import Metric
+from flowvae.evaluation.registry import measure
 
-__all__ = ["ClassifierTest", "auc", "measure_classifier", "score"]
+__all__ = ["ClassifierTest", "measure_classifier", "score"]
 
 
 @dataclass(frozen=True)
 class ClassifierTest:
-    """How well a classifier tells held-out codes from held-out draws of the prior; ½ each where it cannot.
+    """Accuracy and AUC of a classifier of held-out codes against held-out prior draws; chance level is ½ for both.
 
-    A lower bound of what the best classifier could: the errors are those of the held-out points, not of the
-    training. The *best* accuracy and area do not change under a bijection of the latent.
+    In expectation both are lower bounds of the values of the optimal classifier, which are invariant under bijections
+    of the latent space. The standard errors are over the held-out points and ignore the randomness of training.
 
     Args:
-        accuracy: share of correct answers, the mean of both classes.
-        accuracy_se: its standard error over the held-out points.
-        auc: probability that a code scores higher than a draw from the prior.
-        auc_se: its standard error over the held-out points.
-        points: held-out points in each class; as many were trained on.
+        accuracy: share of points classified correctly, averaged over the two classes.
+        accuracy_se: standard error of `accuracy`.
+        auc: probability that a code scores higher than a draw of the prior.
+        auc_se: standard error of `auc`.
+        points: held-out points in each class; the training set has the same size.
     """
 
     accuracy: float
@@ -57,18 +60,18 @@ def measure_classifier(
     hidden_features: tuple[int, ...] = (32,),
     seed: int = 0,
 ) -> ClassifierTest:
-    """Classifier two-sample test between codes and prior in the base space.
+    """Run a classifier two-sample test between codes and prior draws in the base space.
 
-    A small multilayer perceptron is trained on half of the points of each class, stops on a tenth of these, and
-    is scored on the other half.
+    A small multilayer perceptron is trained on half of the points of each class and scored on the other half. A tenth
+    of its training points is held out for early stopping.
 
     Args:
         model: with `prior()`.
         guide: with `posterior(x)`.
         x: data, shape (N, D).
-        points: in each class at most, both halves together.
+        points: largest number in each class, both halves together.
         hidden_features: widths of the classifier's hidden layers.
-        seed: of the points, the split and the classifier's first weights.
+        seed: decides the points, the split and the classifier's initial weights.
 
     Raises:
         FlowvaeError: for fewer than 40 points.
@@ -87,7 +90,7 @@ def measure_classifier(
         hidden_features, early_stopping=True, max_iter=300, random_state=derive(seed, "classifier") % 2**32
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # an unfinished classifier is one that is scored, too
+        warnings.simplefilter("ignore", ConvergenceWarning)  # scores are valid without convergence, too
         label = torch.arange(2).repeat_interleave(half)
         classifier.fit(torch.cat((drawn[:half], codes[:half])).numpy(), label.numpy())
     scores = (torch.from_numpy(classifier.predict_proba(part[half:].numpy())[:, 1]) for part in (codes, drawn))
@@ -95,24 +98,16 @@ def measure_classifier(
 
 
 def score(codes: Tensor, drawn: Tensor) -> ClassifierTest:
-    """Accuracy and area of a classifier from its probabilities of "code" for codes (n,) and prior draws (n,)."""
+    """Score a classifier from its probabilities of "code" for codes (n,) and prior draws (n,)."""
     right = (codes > 0.5).double(), (drawn <= 0.5).double()
     accuracy = (right[0].mean() + right[1].mean()).item() / 2
     se = math.sqrt(sum(part.var().item() / len(part) for part in right)) / 2
     return ClassifierTest(accuracy, se, *auc(codes, drawn), len(codes))
 
 
-def auc(positive: Tensor, negative: Tensor) -> tuple[float, float]:
-    """P(positive > negative) + ½ P(equal) from scores (m,) and (n,), and its standard error.
-
-    References:
-        DeLong, DeLong & Clarke-Pearson (1988), "Comparing the Areas under Two or More Correlated ROC Curves".
-    """
-
-    def shares(of: Tensor, among: Tensor) -> Tensor:
-        """For every value of `of`, the share of `among` below it, and half of what is equal."""
-        among = among.sort().values
-        return (torch.searchsorted(among, of) + torch.searchsorted(among, of, right=True)) / (2 * len(among))
-
-    above, below = shares(positive, negative).double(), shares(negative, positive).double()
-    return above.mean().item(), math.sqrt(above.var().item() / len(above) + below.var().item() / len(below))
+@measure("classifier")
+def _classifier(context: EvaluationContext) -> MeasureResult:
+    """Accuracy and AUC of a classifier of codes against prior draws, on held-out points."""
+    x = context.rows()
+    result = measure_classifier(context.model, context.guide, x, seed=context.seed)
+    return MeasureResult(result.metrics(context.split, context.facts(x)))

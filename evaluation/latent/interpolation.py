@@ -1,4 +1,4 @@
-"""Ways between two codes, along the base of a flow prior and straight: the least that the prior thinks of each."""
+"""Interpolation between two codes, and the minimum prior log-density along the path."""
 
 from __future__ import annotations
 
@@ -10,31 +10,37 @@ from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError, check_int_value
 from flowvae.core.seeds import derive
-from flowvae.data import Dataset
+from flowvae.data import Dataset, Source
+from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.latent.aggregated_posterior import WithPosterior, WithPrior, draw_codes
 from flowvae.evaluation.latent.base_space import from_base, has_base, to_base
 from flowvae.evaluation.likelihood.importance_weights import ROWS
 from flowvae.evaluation.metric import Metric, mean_metric
+from flowvae.evaluation.registry import measure
 from flowvae.networks import in_eval_mode
 
 __all__ = ["Interpolation", "different_pairs", "end_codes", "interpolate_codes", "measure_interpolation"]
 
-STEPS = 97  # points of a way at which log p(z) is computed
+STEPS = 97  # points of a path at which log p(z) is computed
+
+
+PAIRS = 500  # of data points
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """The lowest log p(z) in nats on the ways between N pairs of codes, shape (N,) each.
+    """Minimum of log p(z) in nats along the paths between N pairs of codes, shape (N,) each.
 
-    Both ways hold their ends, so neither can be above the lesser of these: what a way lies below it is the hole that
-    it goes through. Under N(0, I), or any Gaussian, the two are one way without a hole. Log p(z) depends on the units
-    of the latent, and a difference of two of them does not; differences alone compare models.
+    Both paths include their endpoints, so neither minimum exceeds the smaller log-density of the two endpoints. The
+    difference is the depth of the hole that the path crosses. Under N(0, I), or any Gaussian, both paths are the same
+    and cross no hole. Log p(z) depends on the units of the latent space but differences do not, so compare models by
+    differences.
 
     Args:
-        ends: log p of the less likely end.
-        straight: lowest on z(t) straight.
-        base: lowest on T(u(t)) with u(t) straight; None where the prior has no base space.
-        steps: points of a way. Between them it can be lower still.
+        ends: log p(z) of the less likely endpoint.
+        straight: minimum along the straight line z(t).
+        base: minimum along T(u(t)) with a straight line u(t); None if the prior has no base space.
+        steps: points of a path; log p(z) can be lower between them.
     """
 
     ends: Tensor
@@ -45,8 +51,8 @@ class Interpolation:
     def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
         """Means over the pairs with their standard errors.
 
-        `path_lowest_ends`, `path_lowest_straight`, and where the prior has a base space `path_lowest_base` and
-        `path_base_above_straight`, their difference: positive where the way through the base keeps to likelier codes.
+        `path_lowest_ends`, `path_lowest_straight` and, if the prior has a base space, `path_lowest_base` and
+        `path_base_above_straight`, the difference of the two: positive if the path through the base is more likely.
         """
         protocol = {**protocol, "pairs": len(self.ends), "draws": 1, "steps": self.steps}
         values = {"path_lowest_ends": self.ends, "path_lowest_straight": self.straight}
@@ -60,17 +66,17 @@ class Interpolation:
 def measure_interpolation(
     model: WithPrior, guide: WithPosterior, start: Tensor, end: Tensor, steps: int = STEPS, seed: int = 0
 ) -> Interpolation:
-    """The lowest log p(z) on the ways from codes of some data to codes of others.
+    """Compute the minimum of log p(z) along paths between the codes of pairs of data points.
 
-    The standard errors are over the pairs, so no datum should be in two of them.
+    The standard errors are over the pairs, so no data point should occur in two of them.
 
     Args:
         model: with `prior()`.
         guide: with `posterior(x)`.
-        start: data, shape (N, D); `different_pairs` gives some.
-        end: as many others.
-        steps: points of a way, with both ends.
-        seed: of the codes, one a datum.
+        start: data, shape (N, *shape); see `different_pairs`.
+        end: as many other data points.
+        steps: points of a path, including both endpoints.
+        seed: decides the codes, one per data point.
 
     Raises:
         FlowvaeError: for fewer than two steps.
@@ -88,22 +94,22 @@ def measure_interpolation(
 @torch.no_grad()
 @in_eval_mode
 def interpolate_codes(model: WithPrior, start: Tensor, end: Tensor, steps: int = 9) -> dict[str, Tensor]:
-    """Ways between codes, each of shape (steps, N, latent): "base", T(u(t)) with u(t) a straight line, and "straight".
+    """Interpolate between codes: "base" is T(u(t)) with a straight line u(t), "straight" a straight line z(t).
 
-    Both begin and end at the same codes. Under the prior N(0, I), or any Gaussian, they are the same way; under a
-    flow the first bends with it. Its points are never less likely *in the base* than the lesser of the ends. A prior
-    without a base space, such as a mixture, has the straight one alone.
+    Both paths have the same endpoints and the shape (steps, N, latent). Under N(0, I), or any Gaussian, they are the
+    same; under a flow the path "base" is curved. The density of its points *in the base space* is never below that of
+    the less likely endpoint. A prior without a base space, such as a mixture, has only the path "straight".
 
     Args:
         model: with `prior()`.
         start: codes, shape (N, latent).
-        end: as many others.
-        steps: points on the way, with both ends; two or more.
+        end: as many other codes.
+        steps: points of a path, including both endpoints; two or more.
 
     Raises:
         FlowvaeError: for fewer than two steps.
     """
-    check_int_value("steps", steps, least=2)  # both ends belong to the way
+    check_int_value("steps", steps, least=2)  # including both endpoints
     prior = model.prior()
     share = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None, None]
     straight = {"straight": torch.lerp(start, end, share)}
@@ -113,24 +119,44 @@ def interpolate_codes(model: WithPrior, start: Tensor, end: Tensor, steps: int =
 
 
 def end_codes(guide: WithPosterior, start: Tensor, end: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """A code of each datum of both sides of a pair, shape (N, latent) each, drawn independently."""
+    """Draw one code for each data point of both sides, independently, shape (N, latent) each."""
     first, last = (draw_codes(guide, x, 1, derive(seed, side))[0][0] for x, side in ((start, "start"), (end, "end")))
     return first, last
 
 
 def different_pairs(data: Dataset, pairs: int, seed: int, split: str = "test") -> tuple[Tensor, Tensor]:
-    """Pairs of data of a split at random, shape (n, D) each side, of different labels where there are labels.
+    """Choose random pairs of data points of a split, with different labels if there are labels.
 
-    No datum is in two pairs. There are n ≤ `pairs` of them, at most half as many as data.
+    No data point is in two pairs. Each side has the shape (n, *shape) with n ≤ `pairs`, at most half of the data.
 
     Raises:
         FlowvaeError: if there is no pair.
     """
-    x: Tensor = getattr(data, split)
+    x: Tensor | Source = getattr(data, split)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(derive(seed, "pairs")))
     labels = (data.labels or {}).get(split, torch.arange(len(x)))
     first, last = order[0 : len(order) // 2 * 2 : 2], order[1::2]
     different = labels[first] != labels[last]
     if not different.any():
-        raise FlowvaeError(f"{data.name}: no pair of {split} data with different labels; ways need two such data.")
+        raise FlowvaeError(f"{data.name}: no pair of {split} data with different labels; paths need two such points.")
     return x[first[different][:pairs]], x[last[different][:pairs]]
+
+
+@measure("interpolation", figures=("paths", "traversals"))
+def _interpolation(context: EvaluationContext) -> MeasureResult:
+    """Minimum of log p(z) between codes of different labels, along paths in base space and straight."""
+    from flowvae.evaluation.figures.images import is_image
+    from flowvae.evaluation.figures.interpolation_plots import plot_paths, plot_traversals
+
+    model, guide, data, seed, split = context.model, context.guide, context.data, context.seed, context.split
+    device = next(guide.parameters()).device
+    start, end = (x.to(device) for x in different_pairs(data, PAIRS, seed, split))
+    result = measure_interpolation(model, guide, start, end, seed=seed)
+    metrics = result.metrics(split, {**context.protocol, "seed": seed})
+    if not is_image(data.shape):
+        return MeasureResult(metrics)
+    drawn = {
+        "paths": lambda: plot_paths(model, guide, data, seed=seed, split=split),
+        "traversals": lambda: plot_traversals(model, guide, data, seed=seed, split=split),
+    }
+    return MeasureResult(metrics, drawn)

@@ -1,4 +1,4 @@
-"""The plane in which points of many columns are drawn."""
+"""Projection of points onto their first two principal components, for figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["axis_label", "principal_plane"]
 
 
 def principal_plane(points: np.ndarray[Any, Any]) -> Any:
-    """Scikit-learn's PCA of points (N, D), two components; None where D ≤ 2, for then there is nothing to choose."""
+    """Fit scikit-learn's PCA with two components to points (N, D); None if D ≤ 2, where none is needed."""
     if points.shape[1] <= 2:
         return None
     from sklearn.decomposition import PCA  # slow to import
@@ -19,7 +19,7 @@ def principal_plane(points: np.ndarray[Any, Any]) -> Any:
 
 
 def axis_label(symbol: str, number: int, plane: Any) -> str:
-    """What the first or second axis shows: a principal component, or where there is no plane $symbol_number$."""
+    """Label of the first or second axis: a principal component or, without a plane, $symbol_number$."""
     if plane is None:
         return f"${symbol}_{number}$"
     return f"principal component {number} ({plane.explained_variance_ratio_[number - 1]:.0%} of variance)"

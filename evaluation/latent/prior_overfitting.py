@@ -1,4 +1,4 @@
-"""What a prior knows of codes in general, and what it has learnt by heart."""
+"""Prior overfitting: log-densities of training codes against those of held-out codes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flowvae.core.seeds import derive
+from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.latent.aggregated_posterior import (
     CHUNK,
     PATIENCE,
@@ -22,21 +23,22 @@ from flowvae.evaluation.latent.aggregated_posterior import (
 )
 from flowvae.evaluation.likelihood.importance_weights import check_data
 from flowvae.evaluation.metric import Metric, mean_se
+from flowvae.evaluation.registry import measure
 
 __all__ = ["PriorOverfitting", "measure_prior_overfitting"]
 
 
 @dataclass(frozen=True)
 class PriorOverfitting:
-    """Log-densities in nats of S codes of each datum, shapes (S, N) for training and (S, M) for held-out data.
+    """Log-densities in nats of S codes per data point, shapes (S, N) for training and (S, M) for held-out data.
 
-    What a prior knows of the codes in general, it knows of both; what it has learnt by heart, of the training
-    codes alone. q̄_train is scored beside it, without a training code's own posterior: it shows how far apart
-    the two kinds of codes are by themselves, because the encoder can overfit as well.
+    A prior that has overfitted gives training codes a higher density than held-out codes. But the encoder can overfit
+    as well, and then the two kinds of codes differ under any prior. The density q̄_train, without the posterior that a
+    training code was drawn from, shows how large this part is.
 
     Args:
         train_prior: log p(z) of training codes.
-        train_others: log q̄_train(z) of training codes, their own posterior left out.
+        train_others: log q̄_train(z) of training codes, without the posterior that each was drawn from.
         test_prior: log p(z) of held-out codes.
         test_aggregated: log q̄_train(z) of held-out codes.
     """
@@ -49,10 +51,10 @@ class PriorOverfitting:
     def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
         """Mean log-densities (negative cross-entropies) in nats, and their differences.
 
-        `prior_memorization` = E_train[log p] − E_test[log p]; 0 where the prior has learnt nothing by heart.
+        `prior_memorization` = E_train[log p] − E_test[log p]; 0 if neither prior nor encoder has overfitted.
         `encoder_memorization` = the same difference under q̄_train.
-        `prior_above_aggregate` = E_test[log p − log q̄_train] = KL(q̄_test‖q̄_train) − KL(q̄_test‖p): positive where
-        the prior describes new codes better than the training codes' own mixture does.
+        `prior_above_aggregate` = E_test[log p − log q̄_train] = KL(q̄_test‖q̄_train) − KL(q̄_test‖p): positive if
+        the prior describes new codes better than q̄_train does.
         """
         protocol = {**protocol, "draws": len(self.test_prior), "data_in_aggregate": self.train_prior.shape[1]}
 
@@ -86,21 +88,21 @@ def measure_prior_overfitting(
     chunk: int = CHUNK,
     patience: float = PATIENCE,
 ) -> PriorOverfitting:
-    """Codes of training and of held-out data under the prior and under the training data's q̄.
+    """Score codes of training and of held-out data under the prior and under q̄ of the training data.
 
     Args:
         model: with `prior()`.
         guide: with `posterior(x)`.
         x: held-out data, shape (M, D).
         train: training data, shape (N, D).
-        draws: S, codes a datum.
-        seed: of the codes.
+        draws: S, codes per data point.
+        seed: decides the codes.
         progress: whether to show a progress bar.
         chunk: densities in memory at a time; the result does not depend on it.
         patience: seconds of estimated work from which a warning states the cost.
 
     Raises:
-        FlowvaeError: for fewer than two training data, no held-out data, no draw, or data of another shape or type.
+        FlowvaeError: for fewer than two training points, no held-out data, no draw, or data of another shape or type.
     """
     check_data(guide, x)
     _, log_others, train_prior = code_densities(model, guide, train, draws, seed, progress, chunk, patience)
@@ -108,3 +110,11 @@ def measure_prior_overfitting(
     aggregated = AggregatedPosterior(guide, train, chunk, patience, progress)
     log_aggregated = aggregated.log_prob(codes.flatten(0, 1)).reshape(codes.shape[:2])
     return PriorOverfitting(train_prior, log_others, log_prior(model, codes), log_aggregated)
+
+
+@measure("prior-overfitting", held_out=True)
+def _prior_overfitting(context: EvaluationContext) -> MeasureResult:
+    """Log-densities of held-out and of training codes under the prior and the training data's aggregated posterior."""
+    x, train = context.rows(), context.rows("train")
+    result = measure_prior_overfitting(context.model, context.guide, x, train, **context.options)
+    return MeasureResult(result.metrics(context.split, {**context.facts(x), "train_rows": len(train)}))

@@ -1,4 +1,4 @@
-"""Do codes look like draws from the prior? The two samples in one comparable space, and their MMD."""
+"""Maximum mean discrepancy between codes and draws of the prior."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.seeds import derive, seeded
+from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.latent.aggregated_posterior import WithPosterior, WithPrior, draw_codes
 from flowvae.evaluation.latent.base_space import has_base, to_base
 from flowvae.evaluation.metric import Metric
+from flowvae.evaluation.registry import measure
 from flowvae.networks import in_eval_mode
 
 __all__ = ["MMD", "POINTS", "codes_and_prior", "measure_mmd", "mmd"]
 
 WIDTHS = (0.5, 1.0, 2.0)  # of the kernels, in units of sqrt(latent): two draws of N(0, I) lie sqrt(2 latent) apart
-POINTS = 2000  # codes, and as many draws from the prior
+POINTS = 2000  # codes, and draws from the prior
 ROWS = 256  # of the kernel matrix in memory
 
 
 @dataclass(frozen=True)
 class MMD:
-    """Squared maximum mean discrepancies, unbiased, so negative where two samples are much alike.
+    """Unbiased estimates of squared maximum mean discrepancies; they can be negative if the distributions are close.
 
     Args:
         squared: MMD² for each width, shape (widths,).
-        se: their standard errors, shape (widths,).
+        se: standard errors of `squared`, shape (widths,).
         widths: ℓ of the kernels exp(−‖u − v‖²/2ℓ²), in units of sqrt(latent).
-        points: in each of the two samples.
+        points: size of each of the two samples.
     """
 
     squared: Tensor
@@ -52,23 +54,23 @@ class MMD:
 def codes_and_prior(
     model: WithPrior, guide: WithPosterior, x: Tensor, points: int = POINTS, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Codes of data, one a datum, and as many draws from the prior, both (n, latent) in one comparable space.
+    """Draw one code per data point, and equally many draws of the prior, both (n, latent), in a common space.
 
-    Under a flow or Gaussian prior that is the base space u = T⁻¹z, in which the prior is N(0, I) whatever it is.
-    A mixture has no base; there both are shifted and scaled by mean and deviation of 20 000 other prior draws.
+    For a flow or Gaussian prior the space is the base space u = T⁻¹z, in which every such prior is N(0, I). A mixture
+    has no base space; both samples are then standardized by mean and deviation of 20 000 other draws of the prior.
 
     Args:
         model: with `prior()`.
         guide: with `posterior(x)`.
         x: data, shape (N, D).
-        points: data at most; a random part is taken of more.
-        seed: of that part, of the codes and of the draws.
+        points: largest number of data points; larger data sets are subsampled at random.
+        seed: decides the subset, the codes and the draws.
 
     Raises:
         FlowvaeError: for fewer than four points.
     """
     if min(points, len(x)) < 4:
-        raise FlowvaeError(f"points = {points}, data = {len(x)}: two samples need 4 or more.")
+        raise FlowvaeError(f"points = {points}, data = {len(x)}: both must be 4 or more.")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(derive(seed, "points")))
     codes = draw_codes(guide, x[order[:points].to(x.device)], 1, seed)[0][0]
     prior = model.prior()
@@ -89,17 +91,17 @@ def measure_mmd(
     widths: Sequence[float] = WIDTHS,
     seed: int = 0,
 ) -> MMD:
-    """MMD² between codes and prior in the base space, for kernels of fixed widths.
+    """Estimate MMD² between codes and prior in the base space, for kernels of fixed widths.
 
-    Not invariant: in the latent space a bijection changes it, which is why it is measured in the base space.
+    MMD is not invariant under bijections of the latent space, so it is measured in the base space.
 
     Args:
         model: with `prior()`.
         guide: with `posterior(x)`.
         x: data, shape (N, D).
-        points: in each sample at most.
+        points: largest size of each sample.
         widths: of the kernels, in units of sqrt(latent).
-        seed: of the codes and draws.
+        seed: decides the codes and draws.
 
     Raises:
         FlowvaeError: for fewer than four points, or a width that is not positive.
@@ -118,12 +120,12 @@ def measure_mmd(
 
 @torch.no_grad()
 def mmd(x: Tensor, y: Tensor, width: float) -> tuple[float, float]:
-    """The U-statistic MMD² of samples (n, D) and (n, D) under exp(−‖a − b‖²/2ℓ²), and its standard error.
+    """Estimate MMD² of samples (n, D) and (n, D) under exp(−‖a − b‖²/2ℓ²) by its U-statistic, with standard error.
 
     With h_ij = k(x_i, x_j) + k(y_i, y_j) − k(x_i, y_j) − k(x_j, y_i) it is the mean of h over i ≠ j. Its variance is
-    (4(n − 2) ζ₁ + 2 ζ₂)/(n(n − 1)), ζ₁ the variance of E[h_12 | 1] and ζ₂ that of h_12 (Hoeffding 1948): where the
-    distributions are equal, ζ₁ is 0 and the second term is all there is. The estimate of ζ₁ is then a noisy zero and is
-    cut off below 0, so that near equality the stated error is too large by up to a half rather than too small.
+    (4(n − 2) ζ₁ + 2 ζ₂)/(n(n − 1)), ζ₁ the variance of E[h_12 | 1] and ζ₂ that of h_12 (Hoeffding 1948). If the
+    distributions are equal, ζ₁ = 0 and only the second term remains. The estimate of ζ₁ is then noise around 0 and is
+    clipped at 0, so that near equality the standard error is overstated by up to a half rather than understated.
     """
     n = len(x)
     x, y = x.double(), y.double()
@@ -138,7 +140,7 @@ def mmd(x: Tensor, y: Tensor, width: float) -> tuple[float, float]:
     rows = torch.cat(row_sums)
     pairs = n * (n - 1)
     value = rows.sum().item() / pairs
-    # pairs of different partners only: a row's sum with itself holds the squares too
+    # pairs with different partners: the squared sum of a row also contains the squares of its terms
     first = max(0.0, (rows.square().sum().item() - squares) / (pairs * (n - 2)) - value**2)
     second = squares / pairs - value**2
     return value, math.sqrt((4 * (n - 2) * first + 2 * second) / pairs)
@@ -147,3 +149,11 @@ def mmd(x: Tensor, y: Tensor, width: float) -> tuple[float, float]:
 def _kernel(a: Tensor, b: Tensor, width: float) -> Tensor:
     distance = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
     return (-(distance**2) / (2 * width**2)).exp()
+
+
+@measure("mmd")
+def _mmd(context: EvaluationContext) -> MeasureResult:
+    """Squared maximum mean discrepancy between codes and prior draws, in base space."""
+    x = context.rows()
+    result = measure_mmd(context.model, context.guide, x, seed=context.seed)
+    return MeasureResult(result.metrics(context.split, context.facts(x)))

@@ -1,4 +1,4 @@
-"""ELBO and test likelihood, with what says how far to trust them."""
+"""ELBO and importance-weighted log-likelihood, with diagnostics of the weights."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ import torch
 from torch import Tensor
 
 from flowvae.core.errors import check_int_value
+from flowvae.data.batch import Batch
 from flowvae.evaluation.arviz.versions import pareto_k
+from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.likelihood.importance_weights import check_data, importance_draws, log_mean, parts_of
 from flowvae.evaluation.metric import Metric, mean_metric
 from flowvae.evaluation.progress import Bar
+from flowvae.evaluation.registry import measure
 
 __all__ = ["Likelihoods", "bad_k", "distrust", "khat_metrics", "likelihood_metrics", "measure_likelihoods"]
 
-BAD_K = 0.7  # Vehtari et al. (2024): above it, importance sampling is not to be trusted
-FEW = 10  # effective draws below which it is not, where there are too few to fit k̂
-TOLERATED = 0.1  # share of the data; k̂ is noisy, and a few above the limit hardly move a mean
+BAD_K = 0.7  # Vehtari et al. (2024): above it, importance sampling is unreliable
+FEW = 10  # effective draws below which it is unreliable, if there are too few draws to fit k̂
+TOLERATED = 0.1  # share of the data; k̂ is noisy, and few values above the limit hardly change a mean
 
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """Estimates for each datum, shape (N,), in nats unless said otherwise.
+    """Estimates for each data point, shape (N,), in nats unless stated otherwise.
 
     Args:
-        reconstruction: E_q[log p(x | z)].
-        kl: E_q[log q(z | x) − log p(z)].
+        reconstruction: E_q[log p(x given z)].
+        kl: E_q[log q(z given x) − log p(z)].
         log_evidence: log (1/K) Σ_k w_k, a lower bound of log p(x) in expectation (Burda et al. 2016).
-        effective_draws: (Σ w)² / Σ w², of K.
-        pareto_k: shape of the weights' tail; above 0.7 the estimate is not to be trusted.
+        effective_draws: (Σ w)² / Σ w², at most K.
+        pareto_k: shape k̂ of the weights' tail; above 0.7 the estimate is unreliable.
     """
 
     reconstruction: Tensor
@@ -50,31 +53,31 @@ class Likelihoods:
 def measure_likelihoods(
     model: Callable[..., Any],
     guide: Callable[..., Any],
-    x: Tensor,
+    x: Tensor | Batch,
     draws: int = 1000,
     seed: int = 0,
     compile: str = "none",  # noqa: A002
     progress: bool = False,
 ) -> Likelihoods:
-    """Estimate ELBO and evidence of each datum from K draws of the guide.
+    """Estimate ELBO and evidence of each data point from K draws of the guide.
 
     Args:
-        model: Pyro model with sites "z" and "x".
-        guide: Pyro guide with site "z".
-        x: data, shape (N, D).
+        model: Pyro model with any latent sites, in one plate of the data.
+        guide: Pyro guide with the same sites.
+        x: data, shape (N, *event shape), or a batch with a condition.
         draws: K.
-        seed: decides the draws; the result does not depend on how they are spread over memory.
+        seed: decides the draws; the result does not depend on the available memory.
         compile: "none", "capture" or "inductor"; see `importance_draws`.
-        progress: whether to show a progress bar, and how long it takes where that is long.
+        progress: whether to show a progress bar, and a warning before long work.
 
     Raises:
-        FlowvaeError: for what `importance_draws` refuses.
+        FlowvaeError: as `importance_draws`.
     """
-    check_data(guide, x)
+    batch = check_data(guide, x)
     check_int_value("draws", draws)
     parts: list[tuple[Tensor, ...]] = []
-    with Bar(parts_of(len(x), draws), f"{draws} draws a datum", "part", progress) as bar:
-        for block in importance_draws(model, guide, x, draws, seed, compile, bar.update):
+    with Bar(parts_of(len(batch), draws), f"{draws} draws per data point", "part", progress) as bar:
+        for block in importance_draws(model, guide, batch, draws, seed, compile, bar.update):
             log_evidence, variance = log_mean(block.log_weight)
             parts.append(
                 (
@@ -96,15 +99,15 @@ def likelihood_metrics(
     protocol: dict[str, Any],
     exact: Tensor | None = None,
 ) -> list[Metric]:
-    """The split's means with standard errors over its data, as metrics.
+    """Means over the split with standard errors over its data, as metrics.
 
     Args:
-        result: what `measure_likelihoods` gave.
-        features: D, the dimension of a datum, for bits/dim.
-        discrete: whether the data are counts, so that bits/dim are a code length.
+        result: of `measure_likelihoods`.
+        features: D, the number of values of a data point, for bits/dim.
+        discrete: whether the data are counts, for which bits/dim are a code length.
         split: name of the split.
         protocol: identity of the data, draws, seed.
-        exact: log p(x) of the true model for each datum, shape (N,), where it is known.
+        exact: log p(x) of the true model for each data point, shape (N,), if known.
     """
     nll = -result.log_evidence
     values = {"elbo": result.elbo, "reconstruction": result.reconstruction, "kl": result.kl, "nll": nll}
@@ -123,10 +126,10 @@ def likelihood_metrics(
 
 
 def khat_metrics(prefix: str, pareto_k: Tensor, split: str, protocol: dict[str, Any]) -> list[Metric]:
-    """For which share of the data k̂ (N,) is bad; nothing where there were too few draws to fit it.
+    """Share of the data with k̂ (N,) above 0.7; no metric if there were too few draws to fit k̂.
 
-    The standard error is that of the share under a uniform prior, of a beta distribution: with all or none of the
-    data on one side it is about 1/N, where the binomial formula would claim to know the share exactly.
+    The standard error is the standard deviation of the share's beta posterior under a uniform prior. It is about 1/N
+    for a share of 0 or 1, where the binomial formula gives 0.
     """
     bad = bad_k(pareto_k)
     if bad is None:
@@ -137,14 +140,14 @@ def khat_metrics(prefix: str, pareto_k: Tensor, split: str, protocol: dict[str, 
 
 
 def distrust(effective_draws: Tensor, pareto_k: Tensor) -> str | None:
-    """Why a mean of importance-weighted estimates is not to be trusted; None where it is.
+    """Explain why a mean of importance-weighted estimates is unreliable; None if it is reliable.
 
-    It is not where k̂ is above 0.7 for more than a tenth of the data or, from too few draws for k̂, where a tenth of
-    them have fewer than 10 effective draws.
+    It is unreliable if k̂ is above 0.7 for more than a tenth of the data. For data with too few draws to fit k̂, fewer
+    than 10 effective draws count instead.
 
     Args:
-        effective_draws: of each datum, shape (N,).
-        pareto_k: k̂ of each datum, shape (N,); NaN where it could not be fitted.
+        effective_draws: of each data point, shape (N,).
+        pareto_k: k̂ of each data point, shape (N,); NaN if it could not be fitted.
     """
     unfitted = pareto_k.isnan()
     few = unfitted & (effective_draws.to(pareto_k.device) < FEW)
@@ -157,5 +160,20 @@ def distrust(effective_draws: Tensor, pareto_k: Tensor) -> str | None:
 
 
 def bad_k(pareto_k: Tensor) -> Tensor | None:
-    """1 where k̂ is above 0.7 and 0 elsewhere, shape (N,); None where there were too few draws to fit it."""
+    """Indicator of k̂ above 0.7, 1 or 0, shape (N,); None if there were too few draws to fit k̂."""
     return None if pareto_k.isnan().any() else (pareto_k > BAD_K).double()
+
+
+@measure("likelihood", figures=("khat",))
+def _elbo_and_nll(context: EvaluationContext) -> MeasureResult:
+    """ELBO, its two terms and the NLL from K draws of the guide, with effective draws and k̂."""
+    from flowvae.evaluation.figures.diagnostic_plots import plot_khat
+
+    x, data = context.batch(), context.data
+    options = {"compile": context.compile, **context.options}
+    result = measure_likelihoods(context.model, context.guide, x, context.draws, **options)
+    exact = data.log_evidence(x.args[0].cpu()) if data.log_evidence else None
+    protocol = {**context.facts(x), "draws": context.draws}
+    metrics = likelihood_metrics(result, data.features, data.likelihood.discrete, context.split, protocol, exact)
+    fitted = result.pareto_k.isfinite().any()  # few draws or equal weights have no finite k̂
+    return MeasureResult(metrics, {"khat": lambda: plot_khat(result.pareto_k)} if fitted else {})

@@ -1,4 +1,4 @@
-"""Where the nats between log p(x) and the ELBO are lost: to the guide's family, or to its amortization."""
+"""The inference gap, log p(x) − ELBO, split into approximation gap and amortization gap."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from flowvae.core.seeds import derive
+from flowvae.data.batch import Batch
+from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.likelihood.ais import AIS, measure_ais
 from flowvae.evaluation.likelihood.annealed_hmc import AnnealedHMC
 from flowvae.evaluation.likelihood.elbo_and_nll import measure_likelihoods
 from flowvae.evaluation.metric import Metric, mean_metric
+from flowvae.evaluation.registry import measure
 from flowvae.guides import AmortizedGuide
 from flowvae.inference import refine
 
@@ -21,13 +24,13 @@ __all__ = ["Gaps", "measure_gaps"]
 
 @dataclass(frozen=True)
 class Gaps:
-    """Log p(x) = ELBO + amortization gap + approximation gap, for N data, in nats.
+    """Log p(x) = ELBO + amortization gap + approximation gap, for N data points, in nats.
 
     Args:
-        elbo: of the amortized guide, shape (N,).
-        refined_elbo: of the same family refined for each datum, the flow's own parameters too, shape (N,).
+        elbo: ELBO of the amortized guide, shape (N,).
+        refined_elbo: ELBO of the same family refined for each data point, including the flow's parameters, shape (N,).
         evidence: log p(x) by annealed importance sampling.
-        steps: of the refinement.
+        steps: number of refinement steps.
     """
 
     elbo: Tensor
@@ -37,28 +40,28 @@ class Gaps:
 
     @property
     def approximation(self) -> Tensor:
-        """Log p(x) − L[q*]: what the family cannot do, shape (N,)."""
+        """Log p(x) − L[q*], due to the limits of the family, shape (N,)."""
         return self.evidence.log_evidence - self.refined_elbo
 
     @property
     def amortization(self) -> Tensor:
-        """L[q*] − L[q]: what the encoder has not found for this datum, shape (N,)."""
+        """L[q*] − L[q], due to the limits of the encoder, shape (N,)."""
         return self.refined_elbo - self.elbo
 
     def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
-        """The split's means, with standard errors over its data.
+        """Means over the split, with standard errors over its data.
 
         Args:
             split: name of the split.
-            protocol: identity of the data, how many of them, seed; steps and the settings of AIS are added.
+            protocol: identity of the data, number of data points, seed; steps and the settings of AIS are added.
         """
         protocol = {**protocol, "refinement_steps": self.steps}
-        how = "nats per datum", split, protocol
+        common = "nats per datum", split, protocol
         return [
-            mean_metric("inference_gap", self.approximation + self.amortization, *how, self.evidence.caution),
-            mean_metric("approximation_gap", self.approximation, *how, self.evidence.caution),
-            mean_metric("amortization_gap", self.amortization, *how),
-            mean_metric("refined_elbo", self.refined_elbo, *how),
+            mean_metric("inference_gap", self.approximation + self.amortization, *common, self.evidence.caution),
+            mean_metric("approximation_gap", self.approximation, *common, self.evidence.caution),
+            mean_metric("amortization_gap", self.amortization, *common),
+            mean_metric("refined_elbo", self.refined_elbo, *common),
             *self.evidence.metrics(split, protocol),
         ]
 
@@ -66,7 +69,7 @@ class Gaps:
 def measure_gaps(
     model: Callable[..., Any],
     guide: AmortizedGuide,
-    x: Tensor,
+    x: Tensor | Batch,
     *,
     steps: int = 500,
     draws: int = 1000,
@@ -74,17 +77,17 @@ def measure_gaps(
     seed: int = 0,
     progress: bool = False,
 ) -> Gaps:
-    """Split each datum's distance from ELBO to log p(x) into its two parts.
+    """Split log p(x) − ELBO of each data point into approximation gap and amortization gap.
 
-    The refined guide has to converge: what it leaves undone counts as approximation gap, so double `steps` and see
-    whether the parts move. The ELBOs of both guides use the same random numbers.
+    The refinement must converge, since its remaining error counts as approximation gap: check that doubling `steps`
+    does not change the gaps. The ELBOs of both guides use the same random numbers.
 
     Args:
-        model: Pyro model with sites "z" and "x" in one plate.
+        model: Pyro model with one latent site, in one plate of the data.
         guide: the amortized guide.
-        x: data, shape (N, D).
-        steps: of the refinement of each datum.
-        draws: from each guide for its ELBO.
+        x: data, shape (N, *event shape), or a batch with a condition.
+        steps: refinement steps for each data point.
+        draws: draws from each guide for its ELBO.
         tempering: settings of AIS, which estimates log p(x) from below.
         seed: decides all draws.
         progress: whether to show progress bars.
@@ -99,3 +102,16 @@ def measure_gaps(
     )
     evidence = measure_ais(model, refined, x, tempering, derive(seed, "evidence"), progress)
     return Gaps(elbo, best, evidence, steps)
+
+
+@measure("gaps", figures=("gaps",))
+def _gaps(context: EvaluationContext) -> MeasureResult:
+    """NLL by annealed importance sampling, approximation gap and amortization gap."""
+    from flowvae.evaluation.figures.bound_plots import plot_gaps
+
+    effort = context.effort
+    x = context.batch(effort.rows)
+    options = {"steps": effort.refinement, "tempering": effort.tempering, **context.options}
+    result = measure_gaps(context.model, context.guide, x, **options)
+    protocol = {**context.facts(x), **context.efforts}
+    return MeasureResult(result.metrics(context.split, protocol), {"gaps": lambda: plot_gaps({"guide": result})})

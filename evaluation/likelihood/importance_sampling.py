@@ -1,4 +1,4 @@
-"""Importance weights of any model/guide pair, Pareto smoothed: how far a guide is to be trusted, and draws mended."""
+"""Pareto-smoothed importance sampling with the guide of any model/guide pair."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
-from flowvae.core.seeds import derive, one_thread, seeded
+from flowvae.core.seeds import derive, one_thread, random_state_kept, seeded
+from flowvae.data.batch import Batch
 from flowvae.evaluation.arviz.versions import TAIL, psis
-from flowvae.evaluation.likelihood.importance_weights import importance_draws, log_mean
+from flowvae.evaluation.likelihood.importance_weights import check_data, importance_draws, log_mean
 from flowvae.evaluation.likelihood.trace_sites import Program, SiteRun, read_model, read_program, unmasked, wrapped
 from flowvae.guides.automatic.masks import check_sites
 from flowvae.inference.check_guide import NarrowGuideWarning, check_same_sites, check_supports, warn_if_narrow
+from flowvae.inference.log_density import trace_sites
 from flowvae.networks import in_eval_mode
 
 __all__ = [
@@ -30,26 +32,26 @@ __all__ = [
 ]
 
 BLOCK = 250  # draws of the guide that share a stream of random numbers
-STEADY = 4000  # draws from which k̂ is steady enough for a verdict
+STEADY = 4000  # draws above which the noise of k̂ is small enough for a verdict
 
 
 class NoisyParetoKWarning(UserWarning):
-    """A k̂ comes from too few draws to be taken at its word."""
+    """A k̂ is estimated from too few draws to be reliable."""
 
 
 @dataclass(frozen=True)
 class ImportanceSample:
-    """S draws of a guide with their importance weights: of the whole model, or of each of N data on its own.
+    """S draws of a guide with importance weights, for the whole model or for each of N data points separately.
 
     Args:
         draws: values of every latent and deterministic site, shape (S, *shape).
-        log_joint: log p(data, θ) in nats, (S,); with data of their own latents (S, N).
-        log_guide: log q(θ) in nats, of the same shape.
-        log_likelihood: of every observed site in nats, (S, *batch); zero where a mask leaves a datum out.
-        counted: which data of every observed site are not left out by a mask, (*batch).
+        log_joint: log p(data, θ) in nats, (S,); (S, N) for data points with latents of their own.
+        log_guide: log q(θ) in nats, same shape.
+        log_likelihood: of every observed site in nats, (S, *batch); zero for masked data points.
+        counted: for every observed site, whether a data point is not masked, (*batch).
         observed: data of every observed site.
-        dims: names of the dimensions of each site's value, without that of the draws.
-        seed: what decided the draws.
+        dims: names of the dimensions of each site's value, except that of the draws.
+        seed: that decided the draws.
     """
 
     draws: dict[str, Tensor]
@@ -77,7 +79,7 @@ class ImportanceSample:
 
     @property
     def smoothed(self) -> Tensor:
-        """Pareto smoothed log-weights; their exponentials sum to one over the draws; (S,) or (S, N)."""
+        """Pareto-smoothed log-weights, (S,) or (S, N), normalized: their exponentials sum to one over the draws."""
         return self._psis[0]
 
     @property
@@ -87,22 +89,22 @@ class ImportanceSample:
 
     @property
     def good_k(self) -> float:
-        """The largest k̂ with which S draws are enough: min(1 − 1/log₁₀ S, 0.7) (Vehtari et al. 2024)."""
+        """Largest k̂ for which S draws suffice: min(1 − 1/log₁₀ S, 0.7) (Vehtari et al. 2024)."""
         return min(1 - 1 / math.log10(self.size), 0.7)
 
     @property
     def steady(self) -> bool:
-        """Whether S is large enough (4000) for k̂ itself not to be mostly noise."""
+        """Whether S is at least 4000, so that k̂ is not mostly noise."""
         return self.size >= STEADY
 
     @property
     def effective_draws(self) -> Tensor:
-        """(Σ w)² / Σ w² of the raw weights, () or (N,)."""
+        """Effective sample size (Σ w)² / Σ w² of the raw weights, () or (N,)."""
         return self.size / (1 + log_mean(self.log_weight)[1])
 
     @property
     def log_evidence(self) -> Tensor:
-        """Log (1/S) Σ w in nats, () or (N,); its exponential is unbiased."""
+        """Log (1/S) Σ w in nats, () or (N,); its exponential is unbiased for the evidence."""
         return log_mean(self.log_weight)[0]
 
     @property
@@ -111,23 +113,23 @@ class ImportanceSample:
         return (log_mean(self.log_weight)[1] / (self.size - 1)).sqrt()
 
     def resample(self, size: int | None = None, seed: int = 0) -> dict[str, Tensor]:
-        """Draws from the posterior, by systematic resampling with the smoothed weights, in random order.
+        """Draw from the posterior by systematic resampling with the smoothed weights, in random order.
 
         Args:
-            size: how many; S by default.
-            seed: decides them.
+            size: number of draws; S by default.
+            seed: decides the draws.
 
         Returns:
-            site → values, of shape (size, *shape). Where data have weights of their own, each is resampled on its own.
+            site → values, shape (size, *shape). Data points with weights of their own are resampled separately.
         """
         index = self.resample_index(self.size if size is None else size, seed)
         return {name: self.take(value, index) for name, value in self.draws.items()}
 
     def resample_index(self, size: int, seed: int = 0) -> Tensor:
-        """Which draws `resample` takes, shape (size,) or (size, N).
+        """Indices of the draws that `resample` returns, shape (size,) or (size, N).
 
         Raises:
-            FlowvaeError: for fewer than one.
+            FlowvaeError: for a size below 1.
         """
         if size < 1:
             raise FlowvaeError(f"size = {size}: must be 1 or more draws.")
@@ -140,7 +142,7 @@ class ImportanceSample:
         return index.gather(1, order).T.reshape(size, *self.log_weight.shape[1:])
 
     def take(self, value: Tensor, index: Tensor) -> Tensor:
-        """Of values (S, ...) those of an index (size,); of (S, N, ...) those of each datum's own index (size, N)."""
+        """Index values (S, ...) by (size,), or values (S, N, ...) by one index per data point, (size, N)."""
         index = index.to(value.device)
         return value[index] if index.dim() == 1 else value[index, torch.arange(index.shape[1], device=value.device)]
 
@@ -172,37 +174,37 @@ def importance_sample(
 ) -> ImportanceSample:
     """Weigh draws of any Pyro guide by the model's joint density.
 
-    Many draws are scored in one run under an outer plate where that gives the same as one by one, which is tried on
-    a few; else one by one.
+    Draws are scored together under an outer plate if that gives the same results as one by one on a few draws, and
+    otherwise one by one.
 
     Args:
-        model: Pyro model; what it observes is its data.
-        guide: Pyro guide with a site for every latent of the model; automatic guides too.
+        model: Pyro model that observes its data.
+        guide: Pyro guide with a site for every latent of the model; may be an automatic guide.
         args: arguments of both.
         draws: S.
         seed: decides the draws.
         chunk: draws that the model scores at a time; the result does not depend on it.
-        kwargs: named arguments of both.
+        kwargs: keyword arguments of both.
 
     Raises:
-        FlowvaeError: for fewer than 25 draws, of which no k̂ can be had; for a latent that the guide lacks, or has
-            in another shape; for a guide without a density; for latents masked on one side alone; under
-            `poutine.scale`; for observed NaN; for weights that are not a number, or all zero; for supports that one of
-            Pyro's guides takes to be fixed and that change.
+        FlowvaeError: for fewer than 25 draws, too few to estimate k̂; for a latent that the guide lacks or has in
+            another shape; for a guide without a density; for latents that only the model or only the guide masks; under
+            `poutine.scale`; for observed NaN; for weights that are NaN, or all zero; for supports that change from
+            draw to draw although one of Pyro's guides assumes them to be fixed.
 
     Warns:
-        NarrowGuideWarning: if the guide draws from a part of a latent's support only.
+        NarrowGuideWarning: if the guide covers only a part of a latent's support.
     """
     if draws < TAIL or chunk < 1:
         raise FlowvaeError(f"draws = {draws}, chunk = {chunk}: k̂ needs {TAIL} draws or more, a chunk 1 or more.")
     if draws < STEADY:
         warnings.warn(
-            f"draws = {draws}: below {STEADY} draws k̂ is noisy; do not take a k̂ near 0.7 at its word.",
+            f"draws = {draws}: below {STEADY} draws k̂ is noisy; a k̂ near 0.7 is not conclusive.",
             NoisyParetoKWarning,
             stacklevel=2,
         )
     with seeded(derive(seed, "read")):
-        source = read_program(guide, args, kwargs)  # first: automatic guides set themselves up at their first run
+        source = read_program(guide, args, kwargs)  # first, since automatic guides are set up in their first run
         target = read_model(model, args, kwargs, {name: site.value for name, site in source.sites.items()})
         if not target.of("latent"):
             raise FlowvaeError("the model has no latent site: its log evidence is its log-density.")
@@ -210,7 +212,7 @@ def importance_sample(
         if lacking:
             raise FlowvaeError(f"the guide has no site for {', '.join(lacking)}: give it one for every latent site.")
         if not source.of("latent"):
-            raise FlowvaeError("the guide is a point, without a density: weights need one, such as AutoNormal's.")
+            raise FlowvaeError("the guide is a point estimate without a density; use another one, such as AutoNormal.")
         for name, site in target.of("latent").items():
             other = source.sites[name]
             if other.shape != site.shape:
@@ -221,7 +223,7 @@ def importance_sample(
             if other.kind == "latent" and other.free != site.free:
                 raise FlowvaeError(
                     f"latent {name!r}: its supports in guide and model have {_freedom(other.free)} and "
-                    f"{_freedom(site.free)}; their densities cannot be compared. Take a distribution on the same "
+                    f"{_freedom(site.free)}; their densities cannot be compared. Use a distribution on the same "
                     "support as the model's."
                 )
         for program in (source, target):
@@ -235,7 +237,7 @@ def importance_sample(
     for number, start in enumerate(range(0, draws, BLOCK)):
         size = min(BLOCK, draws - start)
         with seeded(derive(seed, "weigh", number)):
-            # a whole block, so that the first draws of many are the draws of a few
+            # always a whole block, so that the first draws do not depend on their number
             run = source.run({}, BLOCK)
         parts.append(({name: run.values[name][:size] for name in target.of("latent")}, run.total[:size]))
     given = {
@@ -245,7 +247,7 @@ def importance_sample(
     log_guide = torch.cat([total for _, total in parts])
     run = target.tried(given).run(given, draws, chunk)
     if (run.total - log_guide).isnan().any():
-        raise FlowvaeError("log-weights that are not a number: the guide draws values that the model cannot score.")
+        raise FlowvaeError("some log-weights are NaN: the model cannot score draws of the guide; check their supports.")
     if run.total.isneginf().all():
         raise FlowvaeError(_impossible(target, run))
     return ImportanceSample(
@@ -260,48 +262,70 @@ def importance_sample(
     )
 
 
+@torch.no_grad()
+@in_eval_mode
 def importance_sample_each(
-    model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, draws: int = STEADY, seed: int = 0
+    model: Callable[..., Any], guide: Callable[..., Any], x: Tensor | Batch, draws: int = STEADY, seed: int = 0
 ) -> ImportanceSample:
-    """Weigh the draws of an amortized guide for each datum on its own.
+    """Weigh the draws of an amortized guide for each data point separately.
 
     Args:
-        model: Pyro model with sites "z" and "x" in one plate.
-        guide: Pyro guide with site "z".
-        x: data, shape (N, D).
-        draws: S a datum.
-        seed: decides them.
+        model: Pyro model with any latent sites and one observed site, in one plate of the data.
+        guide: Pyro guide with the same latent sites.
+        x: data, shape (N, *event shape), or a batch with a condition.
+        draws: S, draws per data point.
+        seed: decides the draws.
 
     Returns:
-        draws of z, (S, N, latent), with log-weights (S, N) and a k̂ for each datum, (N,).
+        draws of each latent site, (S, N, *event shape), with log-weights (S, N) and a k̂ for each data point, (N,).
+
+    Raises:
+        FlowvaeError: for a model of several observed sites, and as `importance_draws`.
     """
-    blocks = list(importance_draws(model, guide, x, draws, seed))
-    code = torch.cat([block.code for block in blocks], dim=1)
+    batch = check_data(guide, x)
+    blocks = list(importance_draws(model, guide, batch, draws, seed))
+    latents = {name: torch.cat([block.latents[name] for block in blocks], dim=1) for name in blocks[0].latents}
     log_likelihood = torch.cat([block.log_likelihood for block in blocks], dim=1)
     log_prior = torch.cat([block.log_prior for block in blocks], dim=1)
     log_guide = torch.cat([block.log_guide for block in blocks], dim=1)
+    with random_state_kept():
+        trace = trace_sites(model, next(batch.split(1)), {name: value[0, :1] for name, value in latents.items()})
+    observed = [name for name in trace.observation_nodes if not trace.nodes[name]["infer"].get("_deterministic")]
+    if len(observed) != 1:
+        raise FlowvaeError(
+            f"observed sites {', '.join(observed) or '(none)'}: must be exactly one. Use "
+            "importance_sample or measure_likelihoods."
+        )
+    (site,) = observed
+    data = torch.cat([block.args[0] for block in batch.split(len(batch))])
+    dims = {name: _dims(name, value.ndim - 2, "latent", len(latents) == 1) for name, value in latents.items()}
     return ImportanceSample(
-        {"z": code},
+        latents,
         log_likelihood + log_prior,
         log_guide,
-        {"x": log_likelihood},
-        {"x": torch.ones(len(x), dtype=torch.bool, device=x.device)},
-        {"x": x},
-        {"z": ("datum", "latent"), "x": ("datum", "feature")},
+        {site: log_likelihood},
+        {site: torch.ones(len(batch), dtype=torch.bool, device=data.device)},
+        {site: data},
+        {**dims, site: _dims(site, data.ndim - 1, "feature", True)},
         seed,
     )
 
 
+def _dims(site: str, number: int, axis: str, alone: bool) -> tuple[str, ...]:
+    """Names of the dimensions of a site's value, except that of the draws; the event has `number` of them."""
+    return ("datum", axis) if number == 1 and alone else ("datum", *(f"{site}_dim_{place}" for place in range(number)))
+
+
 def _impossible(target: Program, run: SiteRun) -> str:
-    """Why every draw has weight zero."""
+    """Explain why every draw has weight zero."""
     for name, value in run.pointwise.items():
         never = int(value.isneginf().all(0).sum())
         if never:
             return (
-                f"site {name!r}: {never} of {value[0].numel()} data are impossible under every draw; compare them with "
-                "the support of their distribution."
+                f"site {name!r}: {never} of {value[0].numel()} data points have density zero under every draw; compare "
+                "them with the support of their distribution."
             )
-    return "no draw of the guide is possible under the model: compare the supports of their sites."
+    return "every draw of the guide has density zero under the model; compare the supports of their sites."
 
 
 def _freedom(free: int | None) -> str:

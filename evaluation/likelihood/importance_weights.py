@@ -1,139 +1,128 @@
-"""Importance weights of a model/guide pair, datum by datum: what every likelihood measure is made of."""
+"""Importance weights of a model/guide pair for each data point, on which all likelihood measures are based."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
-from torch import Tensor
+from torch import Size, Tensor
 
 from flowvae.core.errors import FlowvaeError, check_int_value, nearest, shown
 from flowvae.core.memory import check_memory
 from flowvae.core.seeds import derive, random_state_kept, seeded
-from flowvae.evaluation.likelihood.trace_sites import is_scaled, refuse_scaled
-from flowvae.guides import AmortizedGuide
+from flowvae.data.batch import Batch
 from flowvae.inference import MODES, Replay
+from flowvae.inference.log_density import Draws, draw, log_densities
 from flowvae.inference.not_finite import broken_tensor, extreme_value
-from flowvae.models import VAE
-from flowvae.networks import check_rows, eval_mode
+from flowvae.networks import check_data as check_tensor
+from flowvae.networks import eval_mode
 
 __all__ = ["COMPILE", "Draws", "check_data", "check_draws", "importance_draws", "log_mean", "parts_of"]
 
-ROWS = 64  # data a block: random numbers belong to a block, so no result depends on what fits into memory
+ROWS = 64  # data points per block of random numbers; fixed, so that no result depends on the available memory
 COMPILE = ("none", *MODES)
-DRAWS = 250  # draws that are in memory at a time
-LIKE = 1e-2  # by what share log-densities of the same code may differ; some solvers reach no more
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Draws from the guide for a block of B data, with their log-densities in nats, shape (S, B).
-
-    Args:
-        code: z, shape (S, B, latent).
-        log_likelihood: log p(x | z).
-        log_prior: log p(z).
-        log_guide: log q(z | x).
-    """
-
-    code: Tensor
-    log_likelihood: Tensor
-    log_prior: Tensor
-    log_guide: Tensor
-
-    @property
-    def log_weight(self) -> Tensor:
-        """Log p(x, z) − log q(z | x), shape (S, B)."""
-        return self.log_likelihood + self.log_prior - self.log_guide
+DRAWS = 250  # draws in memory at a time
+LIKE = 1e-2  # tolerated relative difference of log-densities of the same draw; the precision of some solvers
 
 
 @torch.no_grad()
 def importance_draws(
     model: Callable[..., Any],
     guide: Callable[..., Any],
-    x: Tensor,
+    x: Tensor | Batch,
     draws: int,
     seed: int,
-    compile: str = "none",  # noqa: A002  (torch's own word)
+    compile: str = "none",  # noqa: A002  (torch's term)
     tick: Callable[[], Any] = lambda: None,
 ) -> Iterator[Draws]:
-    """Draw from the guide for every datum, block after block of the data, in evaluation mode.
+    """Draw from the guide for every data point, block by block, in evaluation mode.
 
     Args:
-        model: Pyro model with sites "z" and "x" in one plate.
-        guide: Pyro guide with site "z".
-        x: data, shape (N, D).
-        draws: S, how many for each datum.
-        seed: decides them.
-        compile: "none", "capture" or "inductor". For whole blocks the tensor operations are then captured once and
-            repeated. Operations on 16,000 codes at a time leave little to win but for inductor, which halves the time
-            of an NSF prior and takes 5 to 40 seconds first: it pays from some thousand data on.
-        tick: called `parts_of(len(x), draws)` times while the work goes on.
+        model: Pyro model with any latent sites, in one plate of the data.
+        guide: Pyro guide with the same sites.
+        x: data, shape (N, *event shape), or a batch with a condition.
+        draws: S, draws per data point.
+        seed: decides the draws.
+        compile: "none", "capture" or "inductor". The last two capture the tensor operations of a whole block once and
+            repeat them. With 16,000 codes at a time only inductor saves much: it halves the time of an NSF prior after
+            5 to 40 seconds of compilation, which pays off above a few thousand data points.
+        tick: called after each part of the work, `parts_of(len(x), draws)` times in all.
 
     Raises:
-        FlowvaeError: for fewer than one draw or more than fit into memory, another `compile`, data of another shape or
-            type, or a datum whose weights are not finite.
+        FlowvaeError: for fewer than one draw or more than fit into memory, an unknown `compile`, data of another shape
+            or type, a data point whose weights are not finite, and as `inference.log_density.draw`.
     """
-    check_data(guide, x)
+    batch = check_data(guide, x)
     check_int_value("draws", draws)
     if compile not in COMPILE:
         raise FlowvaeError(f"compile = {shown(compile)}: {nearest(compile, COMPILE)}")
     most = min(DRAWS, draws)
-    whole: Callable[[Tensor], Tensor] = partial(_draw, model, guide, most)
-    if compile != "none":
-        whole = Replay(whole, compile)
-    for number, block in enumerate(x.split(ROWS)):
+    packed, rest = _PackedDraws(model, guide, most), _PackedDraws(model, guide, draws % most)
+    whole: Callable[..., Tensor] = packed if compile == "none" else Replay(packed, compile)
+    for number, block in enumerate(batch.split(ROWS)):
         parts: list[Tensor] = []
         with eval_mode(model, guide), seeded(derive(seed, "draws", number)), pyro.validation_enabled(False):
             for start in range(0, draws, most):
-                parts.append(whole(block) if start + most <= draws else _draw(model, guide, draws % most, block))
+                parts.append((whole if start + most <= draws else rest)(*block.args))
                 if number == start == 0:
-                    check_draws(draws, x, parts[0].shape[-1] - 3)
-                    _check_alone(model, block, parts[0])
+                    check_draws(draws, batch, parts[0].shape[-1] - 3)
+                    _check_guide_alone(guide, block, packed.unpack(parts[0]))
                 tick()
-        together = torch.cat(parts)
-        found = Draws(together[..., 3:], *together[..., :3].unbind(-1))
-        _check_finite(found.log_weight, model, guide, x, number * ROWS)
+        found = packed.unpack(torch.cat(parts))
+        _check_finite(found.log_weight, model, guide, batch, number * ROWS)
         yield found
 
 
-def check_data(guide: object, x: object) -> None:
-    """Refuse what are no data (N, D), or not those of the guide.
+def check_data(guide: object, x: object) -> Batch:
+    """Return the data as a batch, after checking that they are of the shape and type of the guide.
 
     Raises:
         FlowvaeError: for data of another shape or type.
     """
-    rows = check_rows("x", x)
-    if isinstance(guide, AmortizedGuide):
-        guide.check(rows)
+    batch = Batch.of(x)  # type: ignore[arg-type]
+    if not isinstance(batch.x, Tensor) and hasattr(batch.x, "batches"):  # data not in memory: only the first one
+        first: object = batch.x[torch.arange(min(1, len(batch)))]
+    else:
+        first = batch.x
+    checked = check_tensor("x", first)
+    if batch.c is not None and len(batch.c) != len(batch):
+        raise FlowvaeError(f"c: {len(batch.c)} conditions for {len(batch)} data points; must be one per data point.")
+    if (check := getattr(guide, "check", None)) is not None:
+        check(checked)
+    return batch
 
 
 def parts_of(data: int, draws: int) -> int:
-    """In how many parts `importance_draws` does its work."""
+    """Number of parts into which `importance_draws` divides its work."""
     return math.ceil(data / ROWS) * max(1, math.ceil(draws / DRAWS))
 
 
-def check_draws(draws: int, x: Tensor, latent: int) -> None:
-    """Refuse more draws a datum than fit into memory, for data (N, D).
+def check_draws(draws: int, x: Tensor | Batch, latent: int) -> None:
+    """Check that the draws per data point fit into memory.
+
+    Args:
+        draws: S.
+        x: data, shape (N, *event shape), or a batch.
+        latent: number of latent values per data point.
 
     Raises:
-        FlowvaeError: if they take more bytes than there are.
+        FlowvaeError: if they do not fit.
     """
-    check_memory(f"draws = {draws}", 2 * draws * min(ROWS, len(x)) * (3 + latent) * x.itemsize, "use fewer")
+    batch = Batch.of(x)
+    size = 2 * draws * min(ROWS, len(batch)) * (3 + latent) * batch.x.dtype.itemsize
+    check_memory(f"draws = {draws}", size, "use fewer")
 
 
 def log_mean(log_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of the mean weight, and the weights' relative variance, over the first axis: (S, ...) → (...), (...).
+    """Log mean weight and relative variance of the weights over the first axis, (S, ...) → (...), (...).
 
-    The relative variance V = Var(w) / mean(w)² tells everything about the error of log mean w by the delta method: its
-    variance is V / S, its bias −V / (2 S), and S / (1 + V) draws are effective. V itself is at most S − 1, which it
-    reaches where one draw has all the weight.
+    By the delta method, the relative variance V = Var(w) / mean(w)² gives the error of log mean w: its variance is
+    V / S, its bias −V / (2 S), and the effective sample size is S / (1 + V). V is at most S − 1, its value if one draw
+    has all the weight.
     """
     draws = len(log_weight)
     total = log_weight.double().logsumexp(0)
@@ -141,52 +130,63 @@ def log_mean(log_weight: Tensor) -> tuple[Tensor, Tensor]:
     return total - math.log(draws), (draws / effective - 1).clamp_min(0)
 
 
-def _check_alone(model: Callable[..., Any], x: Tensor, part: Tensor) -> None:
-    """Refuse a model whose log p(x | z) is another one when several draws are scored together; `part` is of `_draw`."""
-    if isinstance(model, VAE) or len(part) == 1:  # a VAE shows its decoder one code a row
+@dataclass
+class _PackedDraws:
+    """`draw` as a function of tensors to one tensor, which can be captured: log-densities and values concatenated."""
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    draws: int
+    sites: dict[str, tuple[Size, torch.dtype]] = field(default_factory=dict)
+
+    def __call__(self, *args: Tensor) -> Tensor:
+        """Shape (draws, B, 3 + number of latent values)."""
+        found = draw(self.model, self.guide, Batch(*args), self.draws)
+        self.sites = {name: (value.shape[2:], value.dtype) for name, value in found.latents.items()}
+        logs = torch.stack([found.log_likelihood, found.log_prior, found.log_guide], dim=-1)
+        return torch.cat([logs, *(value.reshape(*logs.shape[:2], -1) for value in found.latents.values())], dim=-1)
+
+    def unpack(self, packed: Tensor) -> Draws:
+        """Split packed draws, of any number, into log-densities and values."""
+        sizes = [shape.numel() for shape, _ in self.sites.values()]
+        parts = packed[..., 3:].split(sizes, dim=-1) if sizes else ()
+        pairs = zip(self.sites.items(), parts, strict=True)
+        values = {name: part.reshape(*packed.shape[:2], *shape).to(dtype) for (name, (shape, dtype)), part in pairs}
+        return Draws(values, *packed[..., :3].unbind(-1))
+
+
+def _check_guide_alone(guide: Callable[..., Any], batch: Batch, part: Draws) -> None:
+    """Check that a guide of several sites gives the same density to a draw alone and among others.
+
+    The networks of a guide of one site do not depend on draws.
+    """
+    if len(part.latents) < 2 or len(part.log_guide) == 1:
         return
     with random_state_kept():
-        alone = poutine.trace(poutine.condition(model, {"z": part[0, :, 3:]})).get_trace(x)
-        alone.compute_log_prob(lambda name, site: name == "x")
-    together, single = part[0, :, 0], alone.nodes["x"]["log_prob"].expand(len(x))
+        alone = log_densities(guide, batch, {name: value[:1] for name, value in part.latents.items()})
+    together, single = part.log_guide[0], (alone.observed + alone.latent)[0]
     wrong = (together - single).abs() > LIKE * (1 + single.abs())
     if wrong.any():
         row = int(wrong.nonzero()[0])
         raise FlowvaeError(
-            f"x[{row}]: log p(x | z) is {together[row].item():g} among {len(part)} draws of z and "
-            f"{single[row].item():g} alone: a layer of the decoder, such as batch normalization or convolution, takes "
-            "draws for data. Bring codes (..., latent) to one row each before it, and back."
+            f"x[{row}]: log q(z given x) is {together[row].item():g} among {len(part.log_guide)} draws and "
+            f"{single[row].item():g} alone: a layer of the guide, such as batch normalization or convolution, treats "
+            "draws as data. Reshape values (draws, N, *event shape) to (draws · N, *event shape) before it, and back."
         )
 
 
-def _check_finite(log_weight: Tensor, model: object, guide: object, x: Tensor, first: int) -> None:
-    """Refuse log-weights (S, B) of which nothing can be computed; `first` is the number of their first datum."""
+def _check_finite(log_weight: Tensor, model: object, guide: object, batch: Batch, first: int) -> None:
+    """Check that log-weights (S, B) have a finite mean; `first` is the index of their first data point."""
     bad = (log_weight.isnan() | log_weight.isposinf()).any(0) | log_weight.isneginf().all(0)
     if bad.any():
         column = int(bad.nonzero()[0])
         row = first + column
         values = log_weight[:, column]
         value = values[~values.isfinite()][0].item()
-        cause = broken_tensor(model=model, guide=guide) or extreme_value("x", x, row)
+        cause = broken_tensor(model=model, guide=guide)
+        if cause is None and isinstance(batch.x, Tensor):
+            cause = extreme_value("x", batch.x, row)
         raise FlowvaeError(
-            f"x[{row}]: log p(x, z) − log q(z | x) is {value:g} for draws of its code, so nothing can be measured: "
-            f"{cause}. Leave such data out, or train the model anew."
+            f"x[{row}]: log p(x, z) − log q(z given x) is {value:g} for draws of its code, so nothing can be measured: "
+            f"{cause or 'check this data point'}. Leave such data out or train the model again."
         )
-
-
-def _draw(model: Callable[..., Any], guide: Callable[..., Any], draws: int, x: Tensor) -> Tensor:
-    """Log p(x | z), log p(z), log q(z | x) and z itself, side by side: shape (draws, B, 3 + latent)."""
-    plate = pyro.plate("draws", draws, dim=-2)
-    guide_trace = poutine.trace(plate(guide)).get_trace(x)
-    model_trace = poutine.trace(poutine.replay(plate(model), trace=guide_trace)).get_trace(x)
-    guide_trace.compute_log_prob(_is_latent)
-    model_trace.compute_log_prob(lambda name, site: name in ("x", "z"))
-    sites = (model_trace.nodes["x"], model_trace.nodes["z"], guide_trace.nodes["z"])
-    refuse_scaled([site["name"] for site in sites if is_scaled(site)])
-    logs = torch.stack([site["log_prob"].expand(draws, len(x)) for site in sites], dim=-1)
-    code = guide_trace.nodes["z"]["value"]
-    return torch.cat([logs, code.expand(draws, len(x), code.shape[-1])], dim=-1)
-
-
-def _is_latent(name: str, site: Any) -> bool:
-    return name == "z"

@@ -1,4 +1,4 @@
-"""The importance-weighted bound as it tightens with its number of samples, and what warns when it does not."""
+"""The importance-weighted bound for several numbers of samples, with diagnostics of the weights."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ import torch
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError, shown
+from flowvae.data.batch import Batch
 from flowvae.evaluation.arviz.versions import pareto_k
+from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.likelihood.elbo_and_nll import distrust, khat_metrics
-from flowvae.evaluation.likelihood.importance_weights import importance_draws, log_mean, parts_of
+from flowvae.evaluation.likelihood.importance_weights import check_data, importance_draws, log_mean, parts_of
 from flowvae.evaluation.metric import Metric, mean_metric
 from flowvae.evaluation.progress import Bar
+from flowvae.evaluation.registry import measure
 
 __all__ = ["IWAE", "measure_iwae"]
 
 SAMPLES = (1, 10, 100, 1000, 5000)
-GROUPS = 10  # from which the spread between groups is a better standard error than the delta method
+GROUPS = 10  # number of groups above which their spread is a better standard error than the delta method
 
 
 @dataclass(frozen=True)
 class IWAE:
-    """Bounds L_K = E[log (1/K) Σ_k w_k] ≤ log p(x) for N data, in nats, from S draws of the guide each.
+    """Bounds L_K = E[log (1/K) Σ_k w_k] ≤ log p(x) for N data points, in nats, from S draws of the guide each.
 
     Args:
-        samples: the K's, ascending; `bound` and `standard_error` have one row for each.
+        samples: values of K, ascending; `bound` and `standard_error` have one row for each.
         bound: estimates of L_K, the mean over S // K disjoint groups of draws, float64, shape (len(samples), N).
-        standard_error: of `bound` over the draws, float64, shape (len(samples), N). From the spread between ten
-            groups or more; from fewer by the delta method, √(V / S).
-        variance: V = Var(w) / mean(w)², the χ²-divergence of the posterior from the guide, estimated, shape (N,).
+        standard_error: of `bound` over the draws, float64, shape (len(samples), N). From the spread between groups if
+            there are ten or more, otherwise by the delta method, √(V / S).
+        variance: estimate of V = Var(w) / mean(w)², the χ²-divergence of the posterior from the guide, shape (N,).
         pareto_k: shape of the weights' tail, shape (N,).
         draws: S.
     """
@@ -46,20 +49,20 @@ class IWAE:
 
     @property
     def effective_draws(self) -> Tensor:
-        """(Σ w)² / Σ w², of S, shape (N,)."""
+        """(Σ w)² / Σ w², at most S, shape (N,)."""
         return self.draws / (1 + self.variance)
 
     @property
     def predicted_bias(self) -> Tensor:
-        """L_K − log p(x) ≈ −V / (2 K), shape (len(samples), N); means nothing unless K is far above V.
+        """L_K − log p(x) ≈ −V / (2 K), shape (len(samples), N); valid only if K is far above V.
 
-        V is itself estimated from the draws, and at most S − 1: a guide that misses the posterior's bulk
-        sees neither the bias nor V.
+        V is itself estimated from the draws and at most S − 1. If the guide misses the bulk of the posterior, the
+        estimates show neither the bias nor V.
         """
         return -self.variance / (2 * torch.tensor(self.samples, dtype=torch.float64).unsqueeze(1))
 
     def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
-        """The split's means with standard errors over the data: "iwae_K" for each K, effective draws, k̂.
+        """Means over the split with standard errors over the data: "iwae_K" for each K, effective draws, k̂.
 
         Args:
             split: name of the split.
@@ -83,28 +86,28 @@ class IWAE:
 def measure_iwae(
     model: Callable[..., Any],
     guide: Callable[..., Any],
-    x: Tensor,
+    x: Tensor | Batch,
     samples: Sequence[int] = SAMPLES,
     draws: int | None = None,
     seed: int = 0,
     compile: str = "none",  # noqa: A002
     progress: bool = False,
 ) -> IWAE:
-    """Estimate the bounds L_K of each datum for several K from the same draws.
+    """Estimate the bounds L_K of each data point for several K from the same draws.
 
     Args:
-        model: Pyro model with sites "z" and "x" in one plate.
-        guide: Pyro guide with site "z".
-        x: data, shape (N, D).
-        samples: the K's.
+        model: Pyro model with any latent sites, in one plate of the data.
+        guide: Pyro guide with the same sites.
+        x: data, shape (N, *event shape), or a batch with a condition.
+        samples: values of K.
         draws: S, at least the largest K, which is the default.
-        seed: decides the draws; random numbers belong to blocks of 64 data.
+        seed: decides the draws; random numbers belong to blocks of 64 data points.
         compile: "none", "capture" or "inductor"; see `importance_draws`.
-        progress: whether to show a progress bar, and how long it takes where that is long.
+        progress: whether to show a progress bar, and a warning before long work.
 
     Raises:
-        FlowvaeError: if there is no K, a K is not a whole number from 1 to S, or one occurs twice; for what
-            `importance_draws` refuses.
+        FlowvaeError: if there is no K, a K is not a whole number from 1 to S or occurs twice, and as
+            `importance_draws`.
 
     References:
         Burda, Grosse & Salakhutdinov (2016), "Importance weighted autoencoders"; the bias: Nowozin (2018), "Debiasing
@@ -116,9 +119,10 @@ def measure_iwae(
     draws = counts[-1] if draws is None else draws
     if draws < counts[-1]:
         raise FlowvaeError(f"draws = {draws}: must be at least the largest number of samples, {counts[-1]}.")
+    batch = check_data(guide, x)
     bounds, errors, variances, shapes = [], [], [], []
-    with Bar(parts_of(len(x), draws), f"IWAE, {draws} draws a datum", "part", progress) as bar:
-        for block in importance_draws(model, guide, x, draws, seed, compile, bar.update):
+    with Bar(parts_of(len(batch), draws), f"IWAE, {draws} draws per data point", "part", progress) as bar:
+        for block in importance_draws(model, guide, batch, draws, seed, compile, bar.update):
             log_weight = block.log_weight.double().cpu()
             variance = log_mean(log_weight)[1]
             each = [_bound(log_weight, number, variance) for number in counts]
@@ -130,7 +134,7 @@ def measure_iwae(
 
 
 def _bound(log_weight: Tensor, number: int, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """L_K from log-weights (S, B) and its standard error, each of shape (B,)."""
+    """Estimate L_K from log-weights (S, B), with standard error, each of shape (B,)."""
     draws = len(log_weight)
     groups = draws // number
     grouped = log_weight[: groups * number].unflatten(0, (number, groups))
@@ -138,3 +142,14 @@ def _bound(log_weight: Tensor, number: int, variance: Tensor) -> tuple[Tensor, T
     if groups < GROUPS:
         return bounds.mean(0), (variance / draws).sqrt()
     return bounds.mean(0), bounds.std(0) / math.sqrt(groups)
+
+
+@measure("iwae", figures=("bounds",))
+def _iwae(context: EvaluationContext) -> MeasureResult:
+    """The bound for K = 1 to 5000, its predicted bias, effective draws and k̂."""
+    from flowvae.evaluation.figures.bound_plots import plot_bounds
+
+    x = context.batch(context.effort.rows)
+    result = measure_iwae(context.model, context.guide, x, compile=context.compile, **context.options)
+    protocol = {**context.facts(x), **context.efforts}
+    return MeasureResult(result.metrics(context.split, protocol), {"bounds": lambda: plot_bounds(result)})

@@ -1,4 +1,4 @@
-"""Leave-one-out cross-validation that knows the draws to be a guide's, not the posterior's."""
+"""Leave-one-out cross-validation from weighted draws of a guide instead of posterior draws."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class LeaveOneOut:
     """Estimates of log p(y_i | y_−i), in nats.
 
     Args:
-        pointwise: one for each datum, of the shape of the data's plate; where a mask leaves some out, (N,) for the
-            others, in order.
-        pareto_k: k̂ of each datum's weights, of the same shape.
+        pointwise: one estimate per data point, in the shape of the data's plate; with masked data (N,) for the N data
+            points that are not masked, in order.
+        pareto_k: k̂ of the weights of each data point, same shape.
         effective_parameters: log p(y | y) − log p(y_i | y_−i), summed over the data.
-        good_k: the largest k̂ that S draws allow.
+        good_k: largest k̂ for which S draws suffice.
     """
 
     pointwise: Tensor
@@ -50,24 +50,24 @@ class LeaveOneOut:
 
 
 def loo(weighed: ImportanceSample, site: str | None = None) -> LeaveOneOut:
-    """Pareto smoothed leave-one-out cross-validation from the draws of a guide, over the data that are not masked.
+    """Estimate the leave-one-out predictive density by Pareto-smoothed importance sampling, without masked data.
 
-    `az.loo` weighs draw s by 1 / p(y_i | θ_s), which is right for draws from the posterior. Draws of a guide need the
-    weight p(y, θ_s) / (q(θ_s) p(y_i | θ_s)): the same as `loo_approximate_posterior` of ArviZ 1.x, on either version.
+    `az.loo` weighs draw s by 1 / p(y_i | θ_s), which is correct for draws from the posterior. Draws of a guide need the
+    weight p(y, θ_s) / (q(θ_s) p(y_i | θ_s)), as in `loo_approximate_posterior` of ArviZ 1.x.
 
     Args:
-        weighed: what `weigh` gave: one log-weight a draw.
-        site: the observed site; needed where there are several.
+        weighed: of `importance_sample`, with one log-weight per draw.
+        site: the observed site; required if there are several.
 
     Raises:
-        FlowvaeError: for weights of single data, whose latents no other datum informs; for a site that is not
-            observed; for fewer than two data.
+        FlowvaeError: for data points with latents of their own, which no other data point informs; for a site that is
+            not observed; for fewer than two data points.
 
     References:
         Magnusson et al. (2019), "Bayesian leave-one-out cross-validation for large data".
     """
     if weighed.log_weight.dim() > 1:
-        raise FlowvaeError("each datum has a latent of its own, of which the others say nothing: use log_evidence.")
+        raise FlowvaeError("each data point has its own latents, on which no other is informative; use log_evidence.")
     known = list(weighed.log_likelihood)
     if site is None and len(known) != 1:
         raise FlowvaeError(f"site = None: the model observes {', '.join(known) or 'nothing'}; name one of them.")
@@ -79,8 +79,8 @@ def loo(weighed: ImportanceSample, site: str | None = None) -> LeaveOneOut:
     if kept < 2:
         masked = f" and {counted.numel() - kept} masked" if kept < counted.numel() else ""
         raise FlowvaeError(
-            f"site {shown(name)}: {kept} data{masked}; leave-one-out needs 2 or more. Data are the elements of a "
-            "site's batch, such as those of a plate; an event is one datum."
+            f"site {shown(name)}: {kept} data point(s){masked}; leave-one-out needs 2 or more. Data points are the "
+            "elements of a site's batch, such as those of a plate; an event is one data point."
         )
     if not counted.all():
         log_likelihood = log_likelihood[:, counted]

@@ -1,4 +1,4 @@
-"""The sites of any Pyro program: their shapes and plates, and the log-densities of many draws at a time."""
+"""The sites of a Pyro program: shapes, plates, and log-densities of many draws at once."""
 
 from __future__ import annotations
 
@@ -21,41 +21,40 @@ from torch.distributions import biject_to, constraints
 from flowvae.core.errors import FlowvaeError
 from flowvae.guides.automatic.masks import counted, counted_data
 from flowvae.guides.automatic.supports import is_circular, support_of
+from flowvae.inference.log_density import is_scaled, refuse_scaled
 
 __all__ = [
     "Program",
     "Site",
     "SiteRun",
     "element",
-    "is_scaled",
     "read_model",
     "read_program",
-    "refuse_scaled",
     "simulator",
     "unmasked",
     "wrapped",
 ]
 
-TRIAL = 3  # draws on which one run under an outer plate is compared with runs one by one
-ROUNDING = 1e3  # times the number type's own rounding
+TRIAL = 3  # draws for which a run under an outer plate is compared with single runs
+ROUNDING = 1e3  # tolerance, in units of the rounding error of the dtype
 
 
 @dataclass(frozen=True)
 class Site:
-    """A sample site, as it is without an outer plate.
+    """A sample site, as recorded without an outer plate.
 
     Args:
         name: the site's name.
-        kind: "latent", "delta" (what an automatic guide computes), "deterministic", "observed" or "factor".
-        shape: of its value.
-        batch: of its log-density.
-        dims: a name for every dimension of the value; those of plates have the plate's name.
-        value: what it was when the program was read.
+        kind: "latent", "delta" (computed by an automatic guide), "deterministic", "observed" or "factor".
+        shape: shape of its value.
+        batch: shape of its log-density.
+        dims: a name for every dimension of the value; plate dimensions have the plate's name.
+        value: its value when the program was read.
         scaled: whether `poutine.scale` changes its log-density.
-        validated: whether its distribution checks values, so that one outside the support is a mistake.
-        free: how many numbers its value has as a vector of R^D; none: its support is not continuous.
+        validated: whether its distribution validates values, so that one outside the support is an error.
+        free: number of unconstrained dimensions of its value; None if its support is not continuous.
         circular: whether its values are angles, with a periodic density.
-        turn: where its values begin, if they lie within one turn of 2π, such as those of Uniform(0, 2π).
+        turn: lower end of its range, if the range is one turn of 2π, as for Uniform(0, 2π).
     """
 
     name: str
@@ -73,12 +72,12 @@ class Site:
 
 @dataclass(frozen=True)
 class SiteRun:
-    """What a program says of S draws.
+    """Log-densities and values of a program for S draws.
 
     Args:
-        total: the sum of all its log-densities in nats, shape (S,).
+        total: sum of all log-densities in nats, shape (S,).
         pointwise: log-likelihood of every observed site in nats, (S, *batch).
-        counted: whether a mask leaves a datum in, for every observed site, (S, *batch).
+        counted: for every observed site, whether a data point is not masked, (S, *batch).
         values: of all other sites, (S, *shape).
     """
 
@@ -95,10 +94,10 @@ class Program:
     Args:
         function: the Pyro program.
         args: its positional arguments.
-        kwargs: its named arguments.
+        kwargs: its keyword arguments.
         sites: its sample sites by name.
-        nesting: how many dimensions its plates take.
-        together: whether one run under an outer plate serves many draws.
+        nesting: number of plate dimensions.
+        together: whether many draws can be scored in one run under an outer plate.
     """
 
     function: Callable[..., Any]
@@ -109,20 +108,20 @@ class Program:
     together: bool = False
 
     def refuse_scaled(self) -> None:
-        """Refuse log-densities that `poutine.scale` has changed.
+        """Check that no log-density is changed by `poutine.scale`.
 
         Raises:
-            FlowvaeError: if there are any.
+            FlowvaeError: if one is.
         """
         refuse_scaled([name for name, site in self.sites.items() if site.scaled])
 
     def of(self, *kinds: str) -> dict[str, Site]:
-        """The sites of some kinds."""
+        """Select the sites of some kinds."""
         return {name: site for name, site in self.sites.items() if site.kind in kinds}
 
     @torch.no_grad()
     def run(self, given: Mapping[str, Tensor], size: int, chunk: int | None = None) -> SiteRun:
-        """Run for `size` draws: with the values given, (size, *shape), and others drawn.
+        """Run the program for `size` draws, with some sites given, (size, *shape), and the others drawn.
 
         Args:
             given: site → values.
@@ -143,18 +142,18 @@ class Program:
         )
 
     def tried(self, given: Mapping[str, Tensor]) -> Program:
-        """This program, run for many draws together if that gives the same as one by one.
+        """Return this program, set to run many draws together if that gives the same results as one by one.
 
-        A model that sums over all dimensions of a value, say, mixes draws under an outer plate.
+        For example, a model that sums over all dimensions of a value mixes draws under an outer plate.
 
         Args:
-            given: values for some draws; where there are none, they are drawn.
+            given: values for some draws; if empty, they are drawn.
         """
         program = replace(self, together=True)
         few = {name: value[:TRIAL] for name, value in given.items()}
         try:
             together = program.run(few, TRIAL if not few else len(next(iter(few.values()))))
-        except Exception:  # whatever a program raises under a plate that it does not expect, it may run without
+        except Exception:  # a program may fail under an unexpected plate and still run without it
             return self
         alone = self.run({name: together.values[name] for name in self.of("latent")}, len(together.total))
         pairs = [(alone.total, together.total)]
@@ -194,7 +193,7 @@ class Program:
             if site.kind in ("latent", "delta"):
                 full = node["value"].broadcast_to(node["fn"].shape())
                 values[name] = full.reshape(size, *site.shape)
-                if name in given:  # by another program, which may not know this one's support
+                if name in given:  # by another program, possibly on another support
                     log_prob = log_prob.masked_fill(_outside(node["fn"], full), -torch.inf)
             elif site.kind == "observed":
                 if site.validated:
@@ -207,34 +206,34 @@ class Program:
 
 
 def element(name: str, index: tuple[int, ...]) -> str:
-    """What one number of a site's value is called, such as "theta[2, 0]"; the site's own name for a scalar."""
+    """Name of one element of a site's value, such as "theta[2, 0]"; the name of the site for a scalar."""
     return f"{name}[{', '.join(map(str, index))}]" if index else name
 
 
 def read_program(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
-    """Run a Pyro program once and note its sites.
+    """Run a Pyro program once and record its sites.
 
     Raises:
-        FlowvaeError: for a plate that takes a random part of its data, or has none; for a mask that does not fit.
+        FlowvaeError: for a plate that subsamples or is empty, or a mask of another shape.
     """
     try:
         trace = poutine.trace(function).get_trace(*args, **kwargs)
     except ZeroDivisionError as error:
-        if "size cannot be zero" not in str(error):  # what Pyro says of a plate
+        if "size cannot be zero" not in str(error):  # Pyro's message for a plate
             raise
-        raise FlowvaeError("a plate has size 0: Pyro's plates need 1 datum or more.") from None
+        raise FlowvaeError("a plate has size 0; Pyro's plates need 1 data point or more.") from None
     nodes = {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}
     for name in [name for name, node in nodes.items() if site_is_subsample(node)]:
         node = nodes.pop(name)
         taken, size = len(node["value"]), node["fn"].size
         if taken < size:
             raise FlowvaeError(
-                f"plate {name!r} takes {taken} of {size} data: log-densities need all of them. "
-                "Give the plate no subsample_size here."
+                f"plate {name!r} subsamples {taken} of {size} data points, but log-densities need all of them. "
+                "Remove subsample_size from the plate."
             )
     for name, node in nodes.items():
         if not node["infer"].get("_deterministic"):
-            counted(node)  # refuses a mask that does not fit
+            counted(node)  # raises for a mask of another shape
             _check_shape(name, node)
     sites = {name: _site(name, node, set(nodes)) for name, node in nodes.items()}
     nesting = max((len(site.batch) for site in sites.values()), default=0)
@@ -247,13 +246,13 @@ def read_model(
     kwargs: Mapping[str, Any],
     values: Mapping[str, Tensor] | None = None,
 ) -> Program:
-    """As `read_program`; where a prior draw is so extreme that the model cannot run, it runs at other values.
+    """Run a model once and record its sites; if a prior draw is too extreme for it to run, use other values.
 
     Args:
         model: Pyro model.
         args: its positional arguments.
-        kwargs: its named arguments.
-        values: of latent sites, which then take the place of a prior draw; none: around the middle of R^D.
+        kwargs: its keyword arguments.
+        values: of latent sites, used in place of a prior draw; None: values near the origin of R^D.
 
     Raises:
         FlowvaeError: as `read_program`.
@@ -268,7 +267,7 @@ def read_model(
 
 
 def wrapped(value: Tensor, source: Site, target: Site) -> Tensor:
-    """A program's draws of an angle within the turn in which another program has them; other draws as they are."""
+    """Shift draws of an angle by multiples of 2π into the range of another program; other draws are unchanged."""
     if source.turn is None or target.turn is None or not (source.circular or target.circular):
         return value
     return target.turn + (value - target.turn).remainder(2 * math.pi)
@@ -278,48 +277,30 @@ def _check_shape(name: str, node: Mapping[str, Any]) -> None:
     given, own = node["value"].shape, node["fn"].shape()
     if len(given) > len(own) or any(a not in (1, b) for a, b in zip(given[::-1], own[::-1], strict=False)):
         raise FlowvaeError(
-            f"site {name!r}: a value of shape {tuple(given)}, but its distribution has the shape {tuple(own)}; expand "
-            "the distribution, or put the site into a plate."
+            f"site {name!r}: a value of shape {tuple(given)}, but its distribution has shape {tuple(own)}; expand "
+            "the distribution or put the site into a plate."
         )
 
 
 def unmasked(run: SiteRun) -> dict[str, Tensor]:
-    """Which data of every observed site no mask leaves out, (*batch).
+    """For every observed site, whether a data point is not masked, (*batch).
 
     Raises:
-        FlowvaeError: for a mask that depends on a latent: the model is then no density of its data.
+        FlowvaeError: for a mask that depends on a latent, since the model then has no density of its data.
     """
     for name, value in run.counted.items():
         if (value != value[:1]).any():
             raise FlowvaeError(
-                f"site {name!r}: its mask changes with the latents, so that the model has no density of the data. Mask "
-                "by what does not depend on a latent."
+                f"site {name!r}: its mask depends on the latents, so the model has no density of the data. Use a mask "
+                "that does not depend on latents."
             )
     return {name: value[0] for name, value in run.counted.items()}
 
 
-def is_scaled(node: Mapping[str, Any]) -> bool:
-    """Whether a handler such as `poutine.scale` has changed a traced site's log-density."""
-    return bool((torch.as_tensor(node["scale"]) != 1).any())
-
-
-def refuse_scaled(names: list[str]) -> None:
-    """Refuse sites whose log-density `poutine.scale` has changed.
-
-    Raises:
-        FlowvaeError: if there are any.
-    """
-    if names:
-        raise FlowvaeError(
-            f"poutine.scale changes the log-density of {', '.join(names)}: weights, evidence and cross-validation "
-            "need it as it is. Call this with the model and the guide without poutine.scale."
-        )
-
-
 def simulator(model: Callable[..., Any]) -> Callable[..., Any]:
-    """The model without its data: it draws what it observed.
+    """Return the model without its data: observed sites are drawn.
 
-    `poutine.uncondition` draws deterministic sites as well, which in a plate gives them a dimension too many.
+    Unlike `poutine.uncondition` this leaves deterministic sites alone, which in a plate would gain a dimension.
     """
     return _Simulate()(model)
 
@@ -350,10 +331,10 @@ def _site(name: str, node: Any, names: set[str]) -> Site:
     shape = value.shape if kind in ("deterministic", "factor") else fn.shape()
     dims = [f"{name}_dim_{number}" for number in range(len(shape))]
     for frame in node["cond_indep_stack"]:
-        # a deterministic value counts all its dimensions as its event's, also those of plates
+        # all dimensions of a deterministic value belong to its event, also those of plates
         place = len(shape if kind == "deterministic" and fn.event_dim == len(shape) else batch) + (frame.dim or 0)
         if frame.vectorized and 0 <= place < len(shape) and shape[place] == frame.size:
-            # ArviZ means something else by these, and a dimension cannot have the name of a variable
+            # these names have another meaning in ArviZ, and a dimension cannot have the name of a variable
             clash = frame.name in {"chain", "draw", "sample", "i", *names}
             dims[place] = f"{frame.name}_dim" if clash else frame.name
     return Site(
@@ -392,22 +373,22 @@ def _free(fn: Any) -> int | None:
 
 
 def _outside(fn: Any, value: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Which values lie outside of a distribution's support, of its batch shape.
+    """Mask of values outside of a distribution's support, where its density is wrong without an error.
 
-    Densities are quietly wrong there.
+    The mask has the distribution's batch shape.
 
     Args:
         fn: the distribution.
-        value: of its shape.
-        counted: which numbers are looked at; none: all.
+        value: a value of its shape.
+        counted: mask of the elements to check; None: all.
     """
     try:
-        # draws of angles have one range; data may have another, such as [0, 2π)
+        # data may have another range of angles than draws, such as [0, 2π)
         support = support_of(fn) if counted is None else fn.support
         while isinstance(support, constraints.independent):
             support = support.base_constraint
         outside = ~support.check(value)
-    except (NotImplementedError, ValueError):  # a distribution without a support, or one that cannot be checked
+    except (NotImplementedError, ValueError):  # the support is undefined or cannot be checked
         return torch.tensor(False, device=value.device)
     if support.event_dim and outside.any():
         outside = outside & ~_rounded(support, value)
@@ -418,11 +399,11 @@ def _outside(fn: Any, value: Tensor, counted: Tensor | None = None) -> Tensor:
 
 
 def _rounded(support: Any, value: Tensor) -> Tensor:
-    """Whether a value is off its support, such as a simplex, by rounding alone: the map to R^D and back keeps it."""
+    """Whether a value is outside its support, such as a simplex, only by rounding: the map to R^D and back keeps it."""
     try:
         bijection = biject_to(support)
         back = bijection(bijection.inv(value))
-    except (NotImplementedError, RuntimeError):  # there is no such map, or none of values outside
+    except (NotImplementedError, RuntimeError):  # there is no such map, or not for values outside
         return torch.tensor(False, device=value.device)
     close = torch.isclose(back, value, rtol=0, atol=ROUNDING * torch.finfo(value.dtype).eps)
     return close.flatten(-support.event_dim).all(-1)

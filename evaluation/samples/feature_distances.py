@@ -1,4 +1,4 @@
-"""How far two sets of feature vectors are apart: FID, KID and PRDC, each with a standard error."""
+"""Distances between two sets of feature vectors: FID, KID and PRDC, each with a standard error."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from flowvae.core.errors import FlowvaeError
 
 __all__ = ["MEASURES", "Estimate", "compare_features", "frechet_distance", "kernel_distance", "prdc"]
 
-CHUNK = 1024  # rows of a matrix of all pairs that are in memory at a time
+CHUNK = 1024  # rows in memory at a time of a matrix of all pairs
 MEASURES = ("fid", "kid", "precision", "recall", "density", "coverage")
 
 
 class Estimate(NamedTuple):
-    """A number and its standard error."""
+    """An estimate with its standard error."""
 
     value: float
     se: float
 
 
 def compare_features(real: Tensor, generated: Tensor, neighbours: int = 5, groups: int = 20) -> dict[str, Estimate]:
-    """All six measures of two sets of n feature vectors in random order, each of shape (n, d).
+    """Compute all six measures of two sets of n feature vectors in random order, each of shape (n, d).
 
-    Their standard errors are from the jackknife: each of the groups in turn is left out of both sets. They cover the
-    sampling of the data and of the generator. A jackknife counts what depends on two data at once twice (Efron & Stein
-    1981), so it errs on the safe side: the errors are right for FID and KID of distributions that differ, too large by
-    up to a half for those of equal ones, and by up to double for shares of neighbourhoods. Intervals are of Student's t
-    with groups − 1 degrees. In one or two dimensions KID's cubic kernel is so skewed that they fall short.
+    The standard errors are from a jackknife that leaves each group in turn out of both sets, so they cover the sampling
+    of the data and of the generator. The jackknife counts second-order terms twice (Efron & Stein 1981) and is thus
+    conservative: correct for FID and KID of different distributions, up to 50 % too large for equal ones, and up to
+    100 % too large for shares of neighbourhoods. Use intervals of Student's t with groups − 1 degrees of freedom. In
+    one or two dimensions KID's cubic kernel is so skewed that these intervals cover too little.
 
     Args:
         real: features of data.
-        generated: features of as many generated data.
+        generated: features of the same number of generated data points.
         neighbours: k of PRDC.
-        groups: how many parts of the sets are left out in turn.
+        groups: number of jackknife groups.
 
     Raises:
         FlowvaeError: for sets of different sizes, or too small for the neighbours or the groups.
@@ -46,8 +46,8 @@ def compare_features(real: Tensor, generated: Tensor, neighbours: int = 5, group
         raise FlowvaeError(f"features of shapes {tuple(real.shape)} and {tuple(generated.shape)}: must be the same.")
     if groups < 2 or neighbours < 1 or count - -(-count // max(groups, 1)) <= max(neighbours, 1):
         raise FlowvaeError(
-            f"{count} data, neighbours = {neighbours}, groups = {groups}: the data that stay when a group is left out "
-            "must be more than the neighbours; take more data or fewer of the others."
+            f"{count} data, neighbours = {neighbours}, groups = {groups}: more data than neighbours must remain when a "
+            "group is left out; use more data, fewer neighbours or more groups."
         )
     real, generated = real.double(), generated.double()
 
@@ -64,7 +64,7 @@ def compare_features(real: Tensor, generated: Tensor, neighbours: int = 5, group
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """FID: ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), 0 for equal means and covariances.
 
-    Computed by torchmetrics. Biased upwards by about a constant over n, so figures with different n do not compare.
+    Computed by torchmetrics. The bias is positive and about a constant over n, so compare only values with the same n.
 
     Args:
         a: features, shape (N, d).
@@ -76,9 +76,9 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     from torchmetrics.image.fid import FrechetInceptionDistance  # takes seconds to import
 
     given = nn.Identity()
-    given.num_features = a.shape[1]  # type: ignore[assignment]  # where torchmetrics looks for it
+    given.num_features = a.shape[1]  # type: ignore[assignment]  # read by torchmetrics
     metric = FrechetInceptionDistance(feature=given).to(a.device)
-    centre = a.mean(0)  # it sums squares, which lose digits far from the origin
+    centre = a.mean(0)  # sums of squares lose digits far from the origin
     metric.update((a - centre).double(), real=True)
     metric.update((b - centre).double(), real=False)
     return float(metric.compute())
@@ -87,8 +87,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 def kernel_distance(a: Tensor, b: Tensor) -> float:
     """KID: the unbiased estimate of MMD² with the kernel (aᵀb/d + 1)³; 0 on average for equal distributions.
 
-    From all pairs at once. torchmetrics averages random subsets instead, which overlap, so the spread that it gives
-    beside its value is no standard error; with one subset of all data it gives this value.
+    It uses all pairs. torchmetrics averages over random subsets instead, which overlap, so the spread that it reports
+    is not a standard error; with a single subset of all data it gives the same value.
 
     Args:
         a: features, shape (N, d).
@@ -107,13 +107,13 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
 
 
 class PRDC(NamedTuple):
-    """Four shares of neighbourhoods; all but density are at most 1.
+    """Precision, recall, density and coverage; all but density are at most 1.
 
     Attributes:
-        precision: share of generated data inside the ball of some datum.
-        recall: share of data inside the ball of some generated datum.
-        density: mean number of data in whose balls a generated datum lies, over k; 1 on average if the laws are equal.
-        coverage: share of data whose ball holds generated data.
+        precision: share of generated points inside the ball of some data point.
+        recall: share of data points inside the ball of some generated point.
+        density: mean number of data balls that contain a generated point, over k; 1 on average for equal distributions.
+        coverage: share of data points whose ball contains generated points.
     """
 
     precision: float
@@ -123,11 +123,11 @@ class PRDC(NamedTuple):
 
 
 def prdc(real: Tensor, generated: Tensor, neighbours: int = 5) -> PRDC:
-    """Precision, recall, density and coverage; the ball of a point reaches to its k-th neighbour in its own set.
+    """Compute precision, recall, density and coverage; a point's ball reaches to its k-th neighbour in its own set.
 
-    If the laws are equal, density is 1 and coverage 1 − Π_{i=1..k} (N − i) / (M + N − i) in expectation, whatever the
-    law is. Precision and recall have no such value, and an outlier among the data, with its large ball, raises
-    precision; density and coverage were made to withstand that.
+    If the distributions are equal, the expectation of density is 1 and that of coverage 1 − Π_{i=1..k} (N − i) /
+    (M + N − i), for any distribution. Precision and recall have no such reference value. An outlier among the data has
+    a large ball and raises precision; density and coverage are robust to this.
 
     Args:
         real: features of data, shape (N, d).
@@ -161,7 +161,7 @@ def _radius(x: Tensor, neighbours: int) -> Tensor:
     for number, few in enumerate(x.split(CHUNK)):
         distance = torch.cdist(few, x)
         places = torch.arange(len(few), device=x.device)
-        distance[places, number * CHUNK + places] = torch.inf  # a row is no neighbour of itself
+        distance[places, number * CHUNK + places] = torch.inf  # a row is not its own neighbour
         parts.append(distance.kthvalue(neighbours, 1).values)
     return torch.cat(parts)
 
@@ -175,7 +175,7 @@ def _kernel_sum(a: Tensor, b: Tensor) -> float:
 
 
 def _jackknife(statistic: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, groups: int) -> Tensor:
-    """Standard errors of a statistic of n pairs of rows, by leaving out one group of pairs after another."""
+    """Jackknife standard errors of a statistic of n pairs of rows, leaving out one group of pairs at a time."""
     group = torch.arange(len(a), device=a.device) % groups
     without = torch.stack([statistic(a[group != g], b[group != g]) for g in range(groups)])
     return ((groups - 1) * without.var(0, correction=0)).sqrt()

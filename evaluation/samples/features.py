@@ -1,4 +1,4 @@
-"""Features in which data are compared: a small classifier's of the same data set, trained once and kept."""
+"""Feature maps for comparing data: a small classifier of the data set, trained once and cached, or whitening."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from flowvae.core.errors import FlowvaeError, check_int, check_number
 from flowvae.core.files import as_path
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import Dataset
+from flowvae.data import Batch, Dataset, Source, to_tensor
 from flowvae.data.dataset import SPLITS
+from flowvae.evaluation.figures.images import is_image
 from flowvae.inference.checkpoint import load_checkpoint, save_checkpoint
 from flowvae.networks import Standardize
 
 __all__ = ["Classifier", "Features", "cache_directory", "load_features", "train_features", "whiten"]
 
-BLOCK = 1000  # data in memory at a time
+BLOCK = 1000  # data points in memory at a time
 COMPONENTS = 32  # of whitened data, at most
-VERSION = 1  # of the training, counted up when it changes
-HELD_OUT = 0.1  # of the training data, where only those have labels
+VERSION = 1  # of the training procedure; increase it when that changes
+HELD_OUT = 0.1  # share of the training data, if only they have labels
 
 
 class Features(nn.Module):
-    """A fixed map (N, D) → (N, d); each feature has mean 0 and standard deviation 1 over the training data.
+    """A fixed map (N, *shape) → (N, d) whose features have mean 0 and standard deviation 1 over the training data.
 
-    So FID, which depends on the features' scale, is in units of their spread over the data.
+    FID depends on the scale of the features and is then in units of their variance over the data.
 
     Args:
-        network: the map, before its outputs are standardized.
+        network: the map, without standardization.
         scale: mean and standard deviation of its outputs over the training data.
-        facts: what the features are, for the protocol of every figure made with them.
+        facts: description of the features, for the protocol of measures that use them.
     """
 
     def __init__(self, network: nn.Module, scale: Standardize, facts: dict[str, Any]) -> None:
@@ -53,15 +54,15 @@ class Features(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.scale(self.network(x))
 
-    def of(self, x: Tensor) -> Tensor:
-        """Features of any number of data (N, D), shape (N, d), in float64."""
+    def of(self, x: Tensor | Source) -> Tensor:
+        """Compute the features of data (N, *shape) in blocks, shape (N, d), float64."""
         home = self.scale.center
-        return torch.cat([self(few.to(home)).double() for few in x.split(BLOCK)])
+        return torch.cat([self(few.args[0].to(home)).double() for few in Batch(x).split(BLOCK)])
 
 
 class _Part(NamedTuple):
     x: Tensor
-    y: Tensor  # numbers of the classes
+    y: Tensor  # class indices
     factors: Tensor  # standardized, (N, F); F = 0 where none are known
 
     def at(self, places: Tensor) -> _Part:
@@ -73,16 +74,16 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Classifier:
-    """A convolutional classifier of labelled images, whose last hidden layer is the features.
+    """A convolutional classifier of labelled images, whose last hidden layer provides the features.
 
-    It also predicts the factors of simulated images, so that its features hold what the label does not say.
+    It also predicts the factors of simulated images, so that the features contain more than the label.
 
     Args:
         features: d, width of the last hidden layer.
-        channels: of the first convolution; every halving of the image doubles them.
-        epochs: at most.
-        patience: epochs without a better validation loss, after which it stops.
-        batch: data a step.
+        channels: of the first convolution; they double whenever the image size is halved.
+        epochs: largest number of epochs.
+        patience: epochs without a better validation loss until training stops.
+        batch: data points per step.
         rate: learning rate of Adam.
     """
 
@@ -98,13 +99,13 @@ class Classifier:
             check_int(self, name)
         check_number(self, "rate")
 
-    def network(self, shape: tuple[int, int], outputs: int) -> tuple[nn.Sequential, nn.Sequential]:
-        """The features of images (N, height · width), and what is predicted from them, (N, outputs)."""
-        height, width = shape
+    def network(self, shape: Size, outputs: int) -> tuple[nn.Sequential, nn.Sequential]:
+        """Build the map from images (N, C, H, W) to features, and that from features to predictions (N, outputs)."""
+        colours, height, width = shape
         channels = self.channels
-        stride = 1 if max(shape) <= 8 else 2
+        stride = 1 if max(height, width) <= 8 else 2
         height, width = -(-height // stride), -(-width // stride)
-        layers: list[nn.Module] = [nn.Unflatten(1, (1, *shape)), nn.Conv2d(1, channels, 3, stride, 1), nn.ReLU()]
+        layers: list[nn.Module] = [nn.Conv2d(colours, channels, 3, stride, 1), nn.ReLU()]
         while max(height, width) > 7:
             layers += [nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1), nn.ReLU()]
             height, width, channels = (height + 1) // 2, (width + 1) // 2, 2 * channels
@@ -120,10 +121,10 @@ def load_features(
     cache: Path | None = None,
     progress: bool = False,
 ) -> Features:
-    """The features of a data set: its classifier's where it is of labelled images, else the whitened data.
+    """Load the features of a data set: those of its classifier for labelled images, otherwise the whitened data.
 
-    A classifier is trained the first time and kept in the cache, by the identity of data and labels, the settings and
-    the seed. A damaged file is replaced.
+    A classifier is trained on first use and cached under the identity of data and labels, the settings and the seed. A
+    damaged file is replaced.
 
     Args:
         data: the data set.
@@ -136,7 +137,7 @@ def load_features(
         FlowvaeError: if the cache cannot be written.
     """
     settings = settings or Classifier()
-    if data.image_shape is None or "train" not in (data.labels or {}):
+    if not is_image(data.shape) or "train" not in (data.labels or {}):
         return whiten(data)
     directory = cache_directory() if cache is None else as_path(cache)
     key = _key(data, settings, seed)
@@ -161,10 +162,10 @@ def load_features(
 def train_features(
     data: Dataset, settings: Classifier | None = None, seed: int = 0, progress: bool = False
 ) -> Features:
-    """Train a classifier on the training split, and stop it by the validation split.
+    """Train a classifier on the training split, with early stopping on the validation split.
 
-    Where only the training data have labels, a tenth of them is held out instead. Its accuracy is on the test data if
-    they have labels, else on the data that stopped it; `facts` says which.
+    If only the training data have labels, a tenth of them is held out for early stopping. The accuracy is measured on
+    the test data if they have labels, otherwise on the data for early stopping; `facts` states which.
 
     Args:
         data: labelled images.
@@ -173,7 +174,7 @@ def train_features(
         progress: whether to show a progress bar.
 
     Raises:
-        FlowvaeError: for data that are not labelled images, or labels that are no classes.
+        FlowvaeError: for data that are not labelled images, or labels that are not classes.
     """
     settings = settings or Classifier()
     parts, classes, judge = _labelled(data, seed)
@@ -213,33 +214,38 @@ def train_features(
         "seed": seed,
         "trained_on": data.identity.sha256,
     }
-    return _standardized(network, data.train, facts)
+    return _standardized(network, to_tensor(data.train, f"features of {data.name}"), facts)
 
 
 def whiten(data: Dataset) -> Features:
-    """Principal components of the training data with variance 1, 32 at most: features of data without labels.
+    """Compute features of data without labels: at most 32 principal components, scaled to variance 1.
 
-    Directions in which the data do not vary (below 10⁻⁶ of the largest variance) are left out.
+    Directions with a variance below 10⁻⁶ of the largest are left out.
 
     Raises:
-        FlowvaeError: for data that are all equal.
+        FlowvaeError: if all data points are equal.
     """
-    x = data.train.double()
+    from sklearn.decomposition import PCA  # slow to import
+
+    x = to_tensor(data.train, f"features of {data.name}").double().flatten(1)
     if not (x != x[0]).any():
-        raise FlowvaeError(f"{data.name}: all training data are equal; they have no principal components.")
-    values, vectors = torch.linalg.eigh(torch.cov(x.T).reshape(data.features, data.features))
-    kept = (values > 1e-6 * values[-1]).nonzero().flatten().flip(0)[:COMPONENTS]
-    share = float(values[kept].sum() / values.sum())
-    with seeded(0):  # initial weights, which the components replace
-        linear = nn.Linear(data.features, len(kept), bias=False).requires_grad_(False).to(x)
-    linear.weight.copy_((vectors[:, kept] / values[kept].sqrt()).T)
+        raise FlowvaeError(f"{data.name}: all training data are equal and have no principal components; check them.")
+    # centre first, since the fast solver subtracts the squared mean from the second moments
+    found = PCA(min(COMPONENTS, *x.shape), svd_solver="covariance_eigh").fit((x - x.mean(0)).numpy(force=True))
+    variance = found.explained_variance_
+    kept = variance > 1e-6 * variance[0]
+    share = float(found.explained_variance_ratio_[kept].sum())
+    components = torch.from_numpy(found.components_[kept] / variance[kept, None] ** 0.5)
+    with seeded(0):  # initial weights, replaced by the components
+        linear = nn.Linear(data.features, len(components), bias=False).requires_grad_(False).to(x)
+    linear.weight.copy_(components)
     facts = {
         "kind": "whitened principal components of the data",
-        "dimension": len(kept),
+        "dimension": len(components),
         "share_of_variance": share,
         "trained_on": data.identity.sha256,
     }
-    return _standardized(linear, x, facts)
+    return _standardized(nn.Sequential(nn.Flatten(), linear), x, facts)
 
 
 def cache_directory() -> Path:
@@ -249,19 +255,20 @@ def cache_directory() -> Path:
 
 
 def _networks(data: Dataset, settings: Classifier, outputs: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """The features of data (N, D), and what is predicted from them."""
-    if data.image_shape is None:
-        raise FlowvaeError(f"{data.name}: its data are no images (height, width); use whiten(data).")
-    body, head = settings.network(data.image_shape, outputs)
-    scale = Standardize(data.train.mean(), data.train.std().clamp_min(1e-6))
-    return nn.Sequential(scale, body).to(data.train), head.to(data.train)
+    """Build the maps from data (N, *shape) to features and from features to predictions."""
+    if not is_image(data.shape):
+        raise FlowvaeError(f"{data.name}: data points of shape {tuple(data.shape)} are not images; use whiten(data).")
+    body, head = settings.network(data.shape, outputs)
+    train = to_tensor(data.train, f"a classifier of {data.name}")
+    scale = Standardize(train.mean(), train.std().clamp_min(1e-6))
+    return nn.Sequential(scale, body).to(train), head.to(train)
 
 
 def _labelled(data: Dataset, seed: int) -> tuple[dict[str, _Part], int, str]:
-    """The parts that have labels, train and valid always; the number of classes; and who judges the accuracy."""
+    """Labelled parts, always train and valid; number of classes; name of the part on which accuracy is measured."""
     labels = data.labels or {}
     if "train" not in labels:
-        raise FlowvaeError(f"{data.name}: its training data have no labels for a classifier; use whiten(data).")
+        raise FlowvaeError(f"{data.name}: its training data lack the labels for a classifier; use whiten(data).")
     known = {split: labels[split] for split in SPLITS if split in labels}
     names, numbers = torch.unique(torch.cat(list(known.values())), return_inverse=True)
     if not 2 <= len(names) <= len(data.train) / 2:
@@ -271,7 +278,7 @@ def _labelled(data: Dataset, seed: int) -> tuple[dict[str, _Part], int, str]:
         )
     factors = _factors(data)
     parts = {
-        split: _Part(getattr(data, split), y, factors[split])
+        split: _Part(to_tensor(getattr(data, split), f"a classifier of {data.name}"), y, factors[split])
         for split, y in zip(known, numbers.split([len(part) for part in known.values()]), strict=True)
     }
     judge = "test" if "test" in parts else "valid"
@@ -284,11 +291,11 @@ def _labelled(data: Dataset, seed: int) -> tuple[dict[str, _Part], int, str]:
 
 
 def _factors(data: Dataset) -> dict[str, Tensor]:
-    """The factors of each split in standard units of train, (N, F)."""
+    """Factors of each split, standardized over the training data, (N, F)."""
     if data.factors is None:
-        return {split: data.train.new_zeros(len(getattr(data, split)), 0) for split in SPLITS}
+        return {split: torch.zeros(len(getattr(data, split)), 0, dtype=data.train.dtype) for split in SPLITS}
     center, unit = data.factors["train"].mean(0), data.factors["train"].std(0).clamp_min(1e-6)
-    return {split: ((values - center) / unit).to(data.train) for split, values in data.factors.items()}
+    return {split: ((values - center) / unit).to(data.train.dtype) for split, values in data.factors.items()}
 
 
 def _loss(network: nn.Module, part: _Part) -> Tensor:
@@ -306,11 +313,11 @@ def _standardized(network: nn.Module, train: Tensor, facts: dict[str, Any]) -> F
 
 
 def _key(data: Dataset, settings: Classifier, seed: int) -> str:
-    """Whatever the classifier depends on, as 16 digits."""
-    # the network's own text too: a file that an older version of this code has made is not taken for this one's
+    """Hash of everything that the classifier depends on, 16 hexadecimal digits."""
+    # the printed network too, so that files of older versions of this code do not match
     with seeded(0):
         network = repr(_networks(data, settings, 1))
-    facts = [VERSION, data.identity.sha256, data.image_shape, asdict(settings), network, seed]
+    facts = [VERSION, data.identity.sha256, list(data.shape), asdict(settings), network, seed]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for kind, of_split in (("labels", data.labels), ("factors", data.factors)):
         for split, values in sorted((of_split or {}).items()):
@@ -320,17 +327,17 @@ def _key(data: Dataset, settings: Classifier, seed: int) -> str:
 
 
 def _read(path: Path, data: Dataset, settings: Classifier, key: str) -> Features:
-    """Features from a file of the cache.
+    """Read features from a cache file.
 
     Raises:
-        FlowvaeError: if it is damaged or of other data.
+        FlowvaeError: if the file is damaged or belongs to other data.
     """
     tensors, facts = load_checkpoint(path)
     if facts.get("key") != key:
         raise FlowvaeError(f"{path}: holds the features of {facts.get('key')}, not of {key}.")
-    with seeded(0):  # initial weights, which the file replaces
+    with seeded(0):  # initial weights, replaced by those of the file
         network, _ = _networks(data, settings, 1)
-    wide = data.train.new_zeros(settings.features)
+    wide = next(network.parameters()).new_zeros(settings.features)
     features = Features(network, Standardize(wide, wide + 1), facts["features"])
     features.load_state_dict(tensors)
     return features.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""How good and how varied generated data are, in the features of a classifier of the data set."""
+"""Quality and diversity of generated data, in the features of a classifier of the data set."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from torch import Tensor
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.seeds import derive
 from flowvae.data import Dataset
+from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.metric import Metric
+from flowvae.evaluation.registry import measure
 from flowvae.evaluation.samples.feature_distances import Estimate, compare_features, frechet_distance
 from flowvae.evaluation.samples.features import Features
-from flowvae.evaluation.samples.sampling import equal_sizes, generate, rows
+from flowvae.evaluation.samples.sampling import conditions, equal_sizes, generate, rows
 
 __all__ = ["Generation", "expected_fid", "fid_at_sizes", "measure_generation"]
 
@@ -32,18 +34,18 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Generation:
-    """Six measures of a generator against data that were not fitted, and of the training data in its place.
+    """Six measures of generated data against held-out data, and of training data against the same for reference.
 
     Args:
         generated: measure → estimate, for generated data.
-        train: measure → estimate, for as many training data: what a generator can reach that draws from the law of
-            the data, and what FID's bias is at this n.
-        of: "draws" or "means", what was generated.
-        count: n, of data, generated data and training data each.
+        train: measure → estimate, for the same number of training data: the values of a generator with the exact
+            distribution of the data, including the bias of FID at this n.
+        of: kind of generated data, "draws" or "means".
+        count: n, number of data, of generated data and of training data.
         neighbours: k of PRDC.
-        seed: of the generated data and of the choice among the data.
-        features: what the features are.
-        vectors: the features of "data", "generated" and "train", shape (n, d) each.
+        seed: that decided the generated data and the choice of data.
+        features: description of the features.
+        vectors: features of "data", "generated" and "train", shape (n, d) each.
     """
 
     generated: dict[str, Estimate]
@@ -56,8 +58,8 @@ class Generation:
     vectors: dict[str, Tensor] = field(repr=False, compare=False)
 
     def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
-        """Every measure and, as `…_of_train`, its value for training data; those of means are named `…_of_means`."""
-        how = {
+        """Every measure and, as `…_of_train`, its value for training data; names for means end with `_of_means`."""
+        settings = {
             "generated": self.of,
             "n": self.count,
             "k": self.neighbours,
@@ -67,7 +69,7 @@ class Generation:
         }
         ending = "" if self.of == "draws" else f"_of_{self.of}"
         return [
-            Metric(f"{name}{end}", value, se, UNITS[name], split, protocol | how)
+            Metric(f"{name}{end}", value, se, UNITS[name], split, protocol | settings)
             for end, estimates in ((ending, self.generated), ("_of_train", self.train))
             for name, (value, se) in estimates.items()
         ]
@@ -86,25 +88,26 @@ def measure_generation(
     seed: int = 0,
     progress: bool = False,
 ) -> Generation:
-    """FID, KID, precision, recall, density and coverage of what a model generates.
+    """Compute FID, KID, precision, recall, density and coverage of data that a model generates.
 
     Args:
         model: Pyro model that generates data by `model(size=…)`.
         data: the data set that it was fitted to.
-        features: of the data set, such as `load_features` gives.
-        split: what generated data are held against, "valid" or "test".
-        of: "draws" x ~ p(x | z), or "means" E[x | z], see `generate`.
-        count: n; None: as many as there are in the smaller of split and train, 2000 at most.
+        features: features of the data set; see `load_features`.
+        split: data for comparison, "valid" or "test".
+        of: "draws" x ~ p(x | z) or "means" E[x | z]; see `generate`.
+        count: n; None: the size of the smaller of split and train, at most 2000.
         neighbours: k of PRDC.
-        seed: decides what is generated and which data are taken.
+        seed: decides the generated data and the choice of data.
         progress: whether to show a progress bar.
 
     Raises:
-        FlowvaeError: for a count that the data do not have, or too small for the neighbours.
+        FlowvaeError: for a count above the size of the data, or too small for the neighbours.
     """
     count = equal_sizes(data, split, count)
     real = features.of(rows(data, split, count, seed))
-    generated = features.of(generate(model, count, of, seed, progress)).to(real.device)
+    c = conditions(model, data, split, count, seed)
+    generated = features.of(generate(model, count, of, seed, progress, c)).to(real.device)
     train = features.of(rows(data, "train", count, seed)).to(real.device)
     return Generation(
         compare_features(real, generated, neighbours),
@@ -121,20 +124,20 @@ def measure_generation(
 def fid_at_sizes(
     real: Tensor, generated: Tensor, sizes: Sequence[int], repeats: int = 10, seed: int = 0
 ) -> pd.DataFrame:
-    """FID of random parts of two sets of features, to see how it depends on their size.
+    """Compute the FID of random subsets of two sets of features, as a function of their size.
 
     Args:
         real: features of data, shape (N, d).
         generated: features of generated data, or of other data, shape (M, d).
-        sizes: n of the parts.
-        repeats: how many pairs of parts are drawn of each size.
-        seed: decides the parts.
+        sizes: sizes n of the subsets.
+        repeats: number of pairs of subsets for each size.
+        seed: decides the subsets.
 
     Returns:
-        Columns n and fid, one row a pair of parts.
+        Columns n and fid, one row per pair of subsets.
 
     Raises:
-        FlowvaeError: for a size below 2 or above those of the sets.
+        FlowvaeError: for a size below 2 or above the sizes of the sets.
     """
     most = min(len(real), len(generated))
     if any(not 2 <= size <= most for size in sizes):
@@ -149,16 +152,37 @@ def fid_at_sizes(
 
 
 def expected_fid(covariance: Tensor, count: int) -> float:
-    """E FID of two sets of n Gaussian vectors of the same law, to order 1/n: its bias where the truth is 0.
+    """Compute E[FID] of two sets of n vectors from the same Gaussian to order 1/n: the bias where the truth is 0.
 
-    With the eigenvalues λ of the covariance, (1/n) (2 Σ_i λ_i + ½ Σ_i λ_i + Σ_ij λ_i λ_j / (λ_i + λ_j)): the first
-    term comes from the means, the others from the second-order expansion of the distance in the covariances. For
-    Σ = I it is d (d + 5) / 2n.
+    With the eigenvalues λ of the covariance it is (1/n) (2 Σ_i λ_i + ½ Σ_i λ_i + Σ_ij λ_i λ_j / (λ_i + λ_j)). The first
+    term comes from the means, the others from the second-order expansion of the distance in the covariances. For Σ = I
+    it is d (d + 5) / 2n.
 
     Args:
         covariance: Σ, shape (d, d).
         count: n.
     """
-    values = torch.linalg.eigvalsh(covariance.double()).clamp_min(1e-12)  # 0 / 0 stands for 0
+    values = torch.linalg.eigvalsh(covariance.double()).clamp_min(1e-12)  # avoids 0 / 0, which stands for 0
     pairs = values.unsqueeze(0) * values.unsqueeze(1) / (values.unsqueeze(0) + values.unsqueeze(1))
     return float(2.5 * values.sum() + pairs.sum()) / count
+
+
+@measure("generation", held_out=True, figures=("fid",))
+def _samples(context: EvaluationContext) -> MeasureResult:
+    """FID, KID, precision, recall, density and coverage, with the values of training data for reference."""
+    from flowvae.evaluation.figures.generation_plots import plot_fid_bias
+    from flowvae.evaluation.samples.features import load_features
+
+    # features belong to the data, not to the model, so their seed is the same for every run
+    features = load_features(context.data, seed=0, progress=context.progress)
+    result = measure_generation(context.model, context.data, features, split=context.split, **context.options)
+    metrics = result.metrics(context.split, {**context.protocol, "seed": context.seed})
+
+    def bias() -> Any:
+        sizes = sorted({max(2, result.count // part) for part in (8, 4, 2, 1)})
+        others = dict(result.vectors)
+        data = others.pop("data")
+        tables = {name: fid_at_sizes(data, other, sizes, seed=context.seed) for name, other in others.items()}
+        return plot_fid_bias(tables, data.T.cov())
+
+    return MeasureResult(metrics, {"fid": bias})

@@ -1,4 +1,4 @@
-"""What a model generates, and which data it is held against."""
+"""Generated data, and the data that they are compared with."""
 
 from __future__ import annotations
 
@@ -11,35 +11,43 @@ from tqdm.auto import tqdm
 
 from flowvae.core.errors import FlowvaeError, nearest, shown
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import Dataset
+from flowvae.data import Dataset, Source, condition_of
 from flowvae.models import VAE
 from flowvae.networks import in_eval_mode
 
-__all__ = ["KINDS", "LARGEST", "equal_sizes", "generate", "rows"]
+__all__ = ["KINDS", "LARGEST", "conditions", "equal_sizes", "generate", "rows"]
 
-BLOCK = 500  # data that share a stream of random numbers
-LARGEST = 2000  # how many of each are compared, if there are more
+BLOCK = 500  # data points that share a stream of random numbers
+LARGEST = 2000  # largest number of data points of each kind that are compared
 KINDS = ("draws", "means")
 
 
 @torch.no_grad()
 @in_eval_mode
-def generate(model: Callable[..., Any], count: int, of: str = "draws", seed: int = 0, progress: bool = False) -> Tensor:
-    """Generated data, shape (count, D).
+def generate(
+    model: Callable[..., Any],
+    count: int,
+    of: str = "draws",
+    seed: int = 0,
+    progress: bool = False,
+    c: Tensor | None = None,
+) -> Tensor:
+    """Generate data, shape (count, *shape).
 
-    "draws" are x ~ p(x | z), z ~ p(z): they alone have the law that the model claims for the data, so only for them
-    does a perfect model score as held-out data do. "means" are E[x | z], the pictures that a VAE is usually shown by.
-    They lack the pixel noise that the data have, and so differ from the data even if the model is perfect.
+    "draws" are x ~ p(x | z), z ~ p(z). They follow the model's distribution of the data, so those of a perfect model
+    score like held-out data. "means" are E[x | z], the images usually shown for a VAE. They lack the pixel noise of the
+    data, and so differ from the data even if the model is perfect.
 
     Args:
         model: Pyro model that generates data by `model(size=…)`; "means" need a `VAE`.
-        count: how many.
+        count: number of data points.
         of: "draws" or "means".
-        seed: decides them; the first of them do not depend on how many more there are, block by block.
+        seed: decides the draws; the first blocks do not depend on the count.
         progress: whether to show a progress bar.
+        c: conditions, shape (count, C), for a conditional model.
 
     Raises:
-        FlowvaeError: for another word, or for means of a model that has none.
+        FlowvaeError: for an unknown `of`, or for means of a model without E[x | z].
     """
     if of not in KINDS:
         raise FlowvaeError(f"of = {shown(of)}: {nearest(str(of), KINDS)}")
@@ -50,23 +58,24 @@ def generate(model: Callable[..., Any], count: int, of: str = "draws", seed: int
     for number, start in enumerate(tqdm(starts, desc="generated data", unit="block", disable=not progress or None)):
         size = min(BLOCK, count - start)
         with seeded(derive(seed, "generate", number)):
-            parts.append(model.generate(size)[1] if of == "means" and isinstance(model, VAE) else model(size=size))
+            given = {"size": size} if c is None else {"c": c[start : start + size]}
+            parts.append(model.generate(**given)[1] if of == "means" and isinstance(model, VAE) else model(**given))
     return torch.cat(parts)
 
 
 def equal_sizes(data: Dataset, split: str, count: int | None) -> int:
-    """How many data of the split, of train and of the model are compared: as many of each.
+    """Number of data points of the split, of train and of the model that are compared, the same of each.
 
     Args:
-        data: with the splits.
+        data: the data set.
         split: "valid" or "test".
-        count: the number that is asked for; None: as many as there are, 2000 at most.
+        count: requested number; None: all that both splits have, at most 2000.
 
     Raises:
-        FlowvaeError: for another split, or a number that the splits do not have.
+        FlowvaeError: for an unknown split, or a number above the size of a split.
     """
     if split not in ("valid", "test"):
-        raise FlowvaeError(f"split = {shown(split)}: generated data are held against held-out data, valid or test.")
+        raise FlowvaeError(f"split = {shown(split)}: generated data are compared with held-out data, valid or test.")
     most = min(len(data.train), len(getattr(data, split)))
     if count is None:
         return min(most, LARGEST)
@@ -78,7 +87,20 @@ def equal_sizes(data: Dataset, split: str, count: int | None) -> int:
 
 
 def rows(data: Dataset, split: str, count: int, seed: int) -> Tensor:
-    """`count` different data of a split in random order, shape (count, D)."""
-    x: Tensor = getattr(data, split)
+    """Choose `count` different data points of a split in random order, shape (count, *shape)."""
+    x: Tensor | Source = getattr(data, split)
+    order = _order(data, split, count, seed)
+    return x[order.to(x.device)] if isinstance(x, Tensor) else x[order]
+
+
+def conditions(model: object, data: Dataset, split: str, count: int, seed: int) -> Tensor | None:
+    """The conditions of the data points that `rows` gives, shape (count, C); None: the model conditions on nothing."""
+    condition = getattr(model, "condition", None)
+    if condition is None:
+        return None
+    return condition_of(data, condition, split)[_order(data, split, count, seed)]
+
+
+def _order(data: Dataset, split: str, count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(derive(seed, "rows", split))
-    return x[torch.randperm(len(x), generator=generator)[:count].to(x.device)]
+    return torch.randperm(len(getattr(data, split)), generator=generator)[:count]

@@ -9,17 +9,18 @@ import zuko
 from zuko.lazy import LazyTransform
 
 from flowvae.core.errors import check_int
-from flowvae.flows.spec import Cost, NetworkFlowSpec, start_as_identity
+from flowvae.core.parts import Cost
+from flowvae.flows.spec import NetworkFlowSpec, start_as_identity
 
 __all__ = ["BPF"]
 
 
 @dataclass(frozen=True)
-class BPF(NetworkFlowSpec):
+class BPF(NetworkFlowSpec, name="bpf"):
     """Autoregressive flow whose univariate maps are Bernstein polynomials on [-5, 5], linear outside.
 
-    The inverse is a bisection inside [-5, 5] and exact outside, so both directions hold on all of R^D. Outside, each
-    transform is off the polynomial's end by 1e-5 (zuko's margin), at the start too.
+    The inverse is a bisection inside [-5, 5] and exact outside, so both directions are valid on all of R^D. Outside,
+    each transform is off the polynomial's end by 1e-5 (zuko's margin), also before training.
 
     Args:
         degree: degree of the polynomials.

@@ -12,19 +12,20 @@ from zuko.flows.autoregressive import MAF as ZukoMAF
 from zuko.lazy import LazyTransform
 
 from flowvae.core.errors import check_choice
-from flowvae.flows.spec import Cost, NetworkFlowSpec, start_as_identity
+from flowvae.core.parts import Cost
+from flowvae.flows.spec import NetworkFlowSpec, start_as_identity
 
 __all__ = ["IAF"]
 
-OPEN = 2.0  # where the gate starts: sigmoid(2) = 0.88, near the identity, as the paper advises
+OPEN = 2.0  # initial logit of the gate: sigmoid(2) = 0.88, near the identity, as the paper advises
 
 
 @dataclass(frozen=True)
-class IAF(NetworkFlowSpec):
-    r"""Inverse autoregressive flow: z_i is a map of u_i whose parameters read u_{<i}.
+class IAF(NetworkFlowSpec, name="iaf"):
+    r"""Inverse autoregressive flow: z_i is a map of u_i with parameters that depend on u_{<i}.
 
-    A draw with its own density takes one pass a transform, the density of any other z one pass a dimension
-    and transform: right in a guide, slow as a prior. With the affine update it is the inverse of a MAF,
+    A draw with its own density takes one pass per transform, the density of any other z one pass per dimension
+    and transform: suited to a guide, slow as a prior. With the affine update it is the inverse of a MAF,
     z_i = (u_i − b_i(u_{<i})) / exp(a_i(u_{<i})), and starts as the identity. With the paper's gated update,
     z_i = σ_i u_i + (1 − σ_i) m_i, σ_i = sigmoid(s_i), log|det ∂z/∂u| = Σ log σ_i, it starts near it.
 
@@ -40,7 +41,7 @@ class IAF(NetworkFlowSpec):
 
     title: ClassVar[str] = "inverse autoregressive flow"
     paper: ClassVar[str] = "Kingma et al. 2016"
-    turned: ClassVar[str] = "MAF"
+    inverse_name: ClassVar[str] = "MAF"
 
     update: str = "affine"
 

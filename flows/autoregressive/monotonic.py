@@ -1,4 +1,4 @@
-"""Autoregressive flows whose univariate maps are monotone functions that only a bisection inverts."""
+"""Autoregressive flows with monotone univariate maps, inverted by bisection."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import zuko
 from zuko.lazy import Flow, LazyTransform
 
 from flowvae.core.errors import check_int
-from flowvae.flows.spec import Cost, NetworkFlowSpec, start_as_identity
+from flowvae.core.parts import Cost
+from flowvae.flows.spec import NetworkFlowSpec, start_as_identity
 
 __all__ = ["NAF", "SOSPF", "UNAF"]
 
 
 @dataclass(frozen=True)
 class _Bisected(NetworkFlowSpec):
-    """What the three have in common.
+    """Base class of `NAF`, `UNAF` and `SOSPF`.
 
-    Between transforms codes are squashed into [-11, 11], and the inverse is sought in [-10, 10]. The density
-    loses the mass beyond, and a draw from there is wrong.
+    Between transforms codes are squashed into [-11, 11], and the inverse is searched in [-10, 10]. The density
+    loses the mass outside, and draws from there are wrong.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("prior",)
-    why_not: ClassVar[str] = "its draws come from a bisection on [-10, 10], slow and wrong beyond"
+    why_not: ClassVar[str] = "its draws come from a bisection on [-10, 10], slow and wrong outside"
     proper: ClassVar[bool] = False
 
     @property
@@ -45,11 +46,11 @@ class _Bisected(NetworkFlowSpec):
 
 
 @dataclass(frozen=True)
-class NAF(_Bisected):
-    """Neural autoregressive flow: u_i is a monotone network of z_i, steered by a signal that reads z_{<i}.
+class NAF(_Bisected, name="naf"):
+    """Neural autoregressive flow: u_i is a monotone network of z_i, conditioned on a signal computed from z_{<i}.
 
     Args:
-        signal: how many numbers steer each monotone network.
+        signal: size of the signal that conditions each monotone network.
 
     References:
         Huang, Krueger, Lacoste & Courville (2018), "Neural Autoregressive Flows".
@@ -71,11 +72,11 @@ class NAF(_Bisected):
 
 
 @dataclass(frozen=True)
-class UNAF(_Bisected):
+class UNAF(_Bisected, name="unaf"):
     """Unconstrained neural autoregressive flow: u_i is the integral of a positive network.
 
     Args:
-        signal: how many numbers steer each integrand.
+        signal: size of the signal that conditions each integrand.
 
     References:
         Wehenkel & Louppe (2019), "Unconstrained Monotonic Neural Networks".
@@ -98,12 +99,12 @@ class UNAF(_Bisected):
 
 
 @dataclass(frozen=True)
-class SOSPF(_Bisected):
+class SOSPF(_Bisected, name="sospf"):
     """Sum-of-squares polynomial flow: u_i is the integral of a sum of squared polynomials of z_i.
 
     Args:
         degree: degree of the polynomials.
-        polynomials: how many are summed.
+        polynomials: number of polynomials in the sum.
 
     References:
         Jaini, Selby & Yu (2019), "Sum-of-Squares Polynomial Flow".

@@ -11,7 +11,8 @@ from torch.distributions import Transform
 from zuko.lazy import LazyTransform
 
 from flowvae.core.errors import check_widths
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.core.parts import Cost
+from flowvae.flows.spec import FlowSpec
 
 __all__ = ["CNF"]
 
@@ -19,12 +20,12 @@ LEAST = 7  # evaluations of the network that the adaptive solver makes for the i
 
 
 @dataclass(frozen=True)
-class CNF(FlowSpec):
+class CNF(FlowSpec, name="cnf"):
     r"""Continuous flow: du/dt = f(u, t) from z at t = 0 to u at t = 1, log-determinant ∫ tr ∂f/∂u dt.
 
-    The trace is exact. The solver is adaptive, so the cost grows while the flow learns; what is said of it
-    holds at the start. It chooses its steps for the whole batch: a log-density is exact to about a hundredth of a nat,
-    and depends by as much on the codes that are scored with it.
+    The trace is exact. The solver is adaptive, so the cost grows during training; `cost` is that of the untrained
+    flow. The solver chooses its steps for the whole batch: a log-density is exact to about 0.01 nats, and varies by as
+    much with the other codes in the batch.
 
     Args:
         hidden_features: widths of the hidden layers of f.
@@ -35,7 +36,7 @@ class CNF(FlowSpec):
 
     title: ClassVar[str] = "continuous normalizing flow"
     paper: ClassVar[str] = "Grathwohl et al. 2019"
-    twice_differentiable: ClassVar[bool] = False  # the solver has a gradient of its own, and that has none
+    twice_differentiable: ClassVar[bool] = False  # the solver's custom gradient is not differentiable
 
     hidden_features: tuple[int, ...] = (32, 32)
 
@@ -55,7 +56,7 @@ class CNF(FlowSpec):
 
 
 class _WithGradient(LazyTransform):
-    """zuko hands the solver no parameters in eval mode, and their gradients are lost: always hand them over."""
+    """A CNF with gradients of its parameters in eval mode, in which zuko does not pass them to the solver."""
 
     def __init__(self, transform: LazyTransform) -> None:
         super().__init__()

@@ -12,13 +12,14 @@ from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.lazy import LazyComposedTransform, LazyTransform
 from zuko.transforms import AdditiveTransform, MonotonicAffineTransform
 
-from flowvae.flows.spec import Cost, NetworkFlowSpec, start_as_identity
+from flowvae.core.parts import Cost
+from flowvae.flows.spec import NetworkFlowSpec, start_as_identity
 
 __all__ = ["NICE"]
 
 
 @dataclass(frozen=True)
-class NICE(NetworkFlowSpec):
+class NICE(NetworkFlowSpec, name="nice"):
     r"""Additive coupling, u_b = z_b + m(z_a), and a diagonal scale at the end: u = exp(s) ⊙ h.
 
     The couplings preserve volume; log|det ∂u/∂z| = Σ s_i. (zuko's class of this name is affine coupling.)

@@ -16,15 +16,15 @@ __all__ = ["ChannelCoupling"]
 
 
 class ChannelCoupling(LazyTransform):
-    """u_b = exp(s(z_a)) ⊙ z_b + t(z_a), u_a = z_a: the first half of the channels moves the second half.
+    """Affine coupling of channels, u_b = exp(s(z_a)) ⊙ z_b + t(z_a), u_a = z_a: a the first half, b the second.
 
-    On flat rows (..., chw), in which the first half of the channels is the first half of the row;
+    It acts on flat rows (..., chw), in which the first half of the channels is the first half of the row;
     log|det ∂u/∂z| = Σ s. The last layer of the network starts at zero, so the coupling starts as the identity.
 
     Args:
         shape: channels, height, width; an even number of channels.
         hidden_channels: width of the network; 0: a single convolution.
-        context: numbers that the network reads beside the image, the same at every pixel.
+        context: size of a context that the network also reads, the same at every pixel; 0: none.
 
     Raises:
         FlowvaeError: for an odd number of channels.

@@ -1,4 +1,4 @@
-"""Activation normalization of images: one scale and one shift a channel."""
+"""Activation normalization of images: one scale and one shift per channel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowvae.flows.image.shapes import Shape
 
 __all__ = ["ChannelNorm"]
 
-LEAST = 1e-3  # a channel that hardly varies is not blown up by more than the inverse of this
+LEAST = 1e-3  # minimum standard deviation of a channel, so that its initial scale is at most 1000
 
 
 class ChannelNorm(LazyTransform):
@@ -39,7 +39,7 @@ class ChannelNorm(LazyTransform):
 
     @torch.no_grad()
     def start_from(self, z: Tensor) -> None:
-        """Set scale and shift so that data z of shape (N, chw) leave with mean 0 and variance 1 a channel."""
+        """Set scale and shift so that outputs for data z (N, chw) have mean 0 and variance 1 in each channel."""
         by_channel = z.unflatten(-1, self.shape).movedim(-3, 0).flatten(1)
         scale = 1 / by_channel.std(1).clamp_min(LEAST)
         self.log_scale.copy_(scale.log())

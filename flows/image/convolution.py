@@ -51,9 +51,9 @@ class Convolution1x1Transform(Transform):
 class Convolution1x1(LazyTransform):
     """A learned mixing of the channels, the same matrix W = P L U at every pixel.
 
-    P and the signs of U's diagonal stay as they are; L, U above its diagonal and log|U_ii| are learned, so the
-    determinant costs c instead of c³, and W cannot become singular. Starts as the matrix `start`, by default
-    as the permutation that swaps the halves of the channels (what one coupling layer kept, the next one moves).
+    P and the signs of U's diagonal are fixed; L, U above its diagonal and log|U_ii| are learned, so the
+    determinant costs O(c) instead of O(c³), and W cannot become singular. It starts as the matrix `start`, by default
+    the permutation that swaps the halves of the channels (the next coupling transforms the half that this one kept).
 
     Args:
         shape: channels, height, width; two channels or more.

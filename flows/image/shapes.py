@@ -1,4 +1,4 @@
-"""Flat data as images: how a row of D numbers is laid out, and the checks of its shape."""
+"""Shapes of flat images: the layout of a row of D numbers, and checks."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def image_of(owner: object, features: int, image_shape: tuple[int, int] | None, 
     """Channels, height and width of flat data of that many features.
 
     Args:
-        owner: the flow that asks, for the error's text.
+        owner: the flow, for the error message.
         features: D = channels × height × width.
         image_shape: (height, width); None: a square of one channel.
         divisor: what height and width must be divisible by.
 
     Raises:
-        FlowvaeError: if D numbers are no such image, or its sides are not divisible.
+        FlowvaeError: if D numbers do not form such an image, or its sides are not divisible.
 
     >>> image_of(None, 48, (4, 4))
     (3, 4, 4)

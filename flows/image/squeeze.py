@@ -1,4 +1,4 @@
-"""Space for channels: the squeeze of an image, which is a permutation."""
+"""The squeeze of an image, which exchanges space for channels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Squeeze", "squeeze_order", "squeezed"]
 
 
 class Squeeze(LazyTransform):
-    """Every 2×2 block of pixels becomes four channels: (c, h, w) → (4c, h/2, w/2), on flat rows (..., chw).
+    """Squeeze of every 2×2 block of pixels into four channels: (c, h, w) → (4c, h/2, w/2), on flat rows (..., chw).
 
-    A convolution after it sees twice as far, and a coupling by channels splits neighbouring pixels. It is a
-    permutation: its log-determinant is 0.
+    It doubles the receptive field of a later convolution, and lets a channel coupling split neighbouring pixels. It
+    is a permutation: its log-determinant is 0.
 
     Args:
         shape: channels, height, width before the squeeze; height and width are even.
@@ -36,7 +36,7 @@ class Squeeze(LazyTransform):
 
 
 def squeezed(shape: Shape) -> Shape:
-    """The shape after a squeeze.
+    """Return the shape after a squeeze.
 
     >>> squeezed((1, 8, 8))
     (4, 4, 4)
@@ -46,7 +46,7 @@ def squeezed(shape: Shape) -> Shape:
 
 
 def squeeze_order(shape: Shape) -> Tensor:
-    """Where each flat number of the squeezed image comes from, shape (chw,).
+    """Compute the index into the flat image for each value of the flat squeezed image, shape (chw,).
 
     >>> squeeze_order((1, 2, 4)).tolist()
     [0, 2, 1, 3, 4, 6, 5, 7]

@@ -1,1 +1,1 @@
-"""Layers that flows are made of."""
+"""Layers of flows."""

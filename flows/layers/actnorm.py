@@ -1,4 +1,4 @@
-"""Activation normalization: a scale and a shift of each dimension that can start from a batch."""
+"""Activation normalization: a scale and a shift of each dimension, with data-dependent initialization."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from zuko.lazy import LazyTransform
 from zuko.transforms import DependentTransform, MonotonicAffineTransform
 
 from flowvae.core.errors import FlowvaeError
+from flowvae.core.parts import Cost
 from flowvae.flows.layers.parametric import ParametricTransform
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.flows.spec import FlowSpec
 
 __all__ = ["ActNorm", "ActNormTransform"]
 
@@ -35,8 +36,8 @@ class ActNormTransform(ParametricTransform):
     def start_from(self, batch: Tensor) -> None:
         """Set s and t so that this batch, shape (..., D), has mean 0 and variance 1 in every dimension.
 
-        Call it before training, with what the layer will see: nothing is done silently at a first batch. With a
-        context, s and t become the same for every context.
+        Call it before training, with inputs of this layer; a first batch does not trigger it. With a context, s and t
+        become the same for every context.
 
         Raises:
             FlowvaeError: if a dimension's standard deviation is not between 1/1000 and 1000.
@@ -64,8 +65,8 @@ class ActNormTransform(ParametricTransform):
 class ActNorm(FlowSpec):
     """A layer that scales and shifts each dimension, u = exp(s) ⊙ z + t; log|det ∂u/∂z| = Σ s_i.
 
-    It starts as the identity. The transform that it builds has `start_from(batch)`, the data-dependent start of
-    its paper, which happens only when asked for. Alone it is neither a prior nor a guide of interest.
+    It starts as the identity. Its transform has `start_from(batch)`, the data-dependent initialization of the paper,
+    which is never implicit. Alone it is neither a useful prior nor a useful guide.
 
     References:
         Kingma & Dhariwal (2018), "Glow: Generative Flow with Invertible 1x1 Convolutions".
@@ -80,7 +81,7 @@ class ActNorm(FlowSpec):
     title: ClassVar[str] = "activation normalization"
     paper: ClassVar[str] = "Kingma & Dhariwal 2018"
     roles: ClassVar[tuple[str, ...]] = ()
-    why_not: ClassVar[str] = "it is a layer to go between others, and alone its dimensions stay independent"
+    why_not: ClassVar[str] = "it is a layer for use between others, and alone its dimensions stay independent"
     least_features: ClassVar[int] = 1
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:

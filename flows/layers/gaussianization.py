@@ -9,23 +9,24 @@ import zuko
 from zuko.lazy import LazyTransform
 
 from flowvae.core.errors import MOST_LAYERS, check_int, check_widths
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.core.parts import Cost
+from flowvae.flows.spec import FlowSpec
 
 __all__ = ["GF"]
 
 
 @dataclass(frozen=True)
-class GF(FlowSpec):
+class GF(FlowSpec, name="gf"):
     """Gaussianization flow: each dimension goes through Φ⁻¹ of a mixture of Φ's, then all through a rotation.
 
-    u stays within ±4.9 whatever z is, and far codes have no finite gradient: fit for standardized data, not
-    for codes that move while an encoder learns.
+    u stays within ±4.9 for all z, and distant codes have no finite gradient. It suits standardized data, but not
+    the codes of an encoder during training.
 
     Args:
-        transforms: pairs of an element-wise map and a rotation.
-        components: Gaussians of each element-wise map.
-        hidden_features: widths of the network that reads a context; without one nothing is hidden, and the
-            setting is not used.
+        transforms: number of pairs of an element-wise map and a rotation.
+        components: number of Gaussians of each element-wise map.
+        hidden_features: widths of the hidden layers of the network that reads a context; not used without a
+            context.
 
     References:
         Meng, Song, Song & Ermon (2020), "Gaussianization Flows".
@@ -34,7 +35,7 @@ class GF(FlowSpec):
     title: ClassVar[str] = "Gaussianization flow"
     paper: ClassVar[str] = "Meng et al. 2020"
     roles: ClassVar[tuple[str, ...]] = ("prior",)
-    why_not: ClassVar[str] = "its draws come from a bisection on [-10, 10], slow and wrong beyond"
+    why_not: ClassVar[str] = "its draws come from a bisection on [-10, 10], slow and wrong outside"
     proper: ClassVar[bool] = False
 
     transforms: int = 3

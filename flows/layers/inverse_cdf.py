@@ -18,15 +18,15 @@ __all__ = ["InverseCDFTransform"]
 class InverseCDFTransform(Transform):
     """u = Φ⁻¹(F(z)), the *normalizing* direction, element by element; its inverse is z = F⁻¹(Φ(u)).
 
-    Every continuous distribution on the line is N(0, 1) pushed through one increasing map, this one, and no
-    other: in one dimension a flow has nothing left to learn. log|du/dz| = log p(z) − log φ(u), in nats.
+    Every continuous distribution on the real line is N(0, 1) pushed through a unique increasing map, the inverse of
+    this one: in one dimension a flow has nothing left to learn. log|du/dz| = log p(z) − log φ(u), in nats.
 
-    F rounds to 1 in the upper tail, where nothing is known any more of z: u stays below 8.2 in float64 and 5.3
-    in float32. In the lower tail it reaches −37 and −13.
+    F rounds to 1 in the upper tail, where z can no longer be resolved: u stays below 8.2 in float64 and 5.3 in
+    float32. In the lower tail it reaches −37 and −13.
 
     Args:
-        distribution: a univariate torch or Pyro distribution with `cdf`, and `icdf` if it has one (bisection and
-            Newton steps find F⁻¹ otherwise), of batch shape B. Values are of a shape that broadcasts with B.
+        distribution: a univariate torch or Pyro distribution of batch shape B with a `cdf`. Without an `icdf`, F⁻¹
+            is found by bisection and Newton steps. The shape of values must broadcast with B.
 
     Raises:
         FlowvaeError: if the distribution is not univariate, is discrete, or has no `cdf`.
@@ -51,15 +51,15 @@ class InverseCDFTransform(Transform):
             raise FlowvaeError(f"InverseCDFTransform({name}): must be a univariate continuous distribution.")
         self.distribution: Any = distribution
         self.domain = support
-        if isinstance(distribution, MixtureSameFamily):  # torch cannot map to its own support
+        if isinstance(distribution, MixtureSameFamily):  # torch has no bijection to a mixture's support
             support = distribution.component_distribution.support
         self._onto = biject_to(support)
         try:
             distribution.cdf(self._onto(torch.zeros(())))
         except NotImplementedError as error:
             raise FlowvaeError(
-                f"InverseCDFTransform({name}): must have a cdf, and this one has none. Use one that has, such as "
-                "Normal, Gamma, Weibull, or a MixtureSameFamily of them."
+                f"InverseCDFTransform({name}): must have a cdf. Use a distribution with one, such as Normal, Gamma, "
+                "Weibull, or a MixtureSameFamily of them."
             ) from error
 
     def _cdf(self, z: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class InverseCDFTransform(Transform):
             return self._search(p)
 
     def _search(self, p: Tensor) -> Tensor:
-        """F⁻¹(p) where only F is known, over all of R mapped onto the support."""
+        """F⁻¹(p) from F alone, by root-finding over R, mapped onto the support."""
 
         def excess(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             z = self._onto(t)
@@ -94,11 +94,11 @@ class InverseCDFTransform(Transform):
         return self._onto(monotone_root(excess, low, high))
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Element by element, in nats."""
+        """Compute log|du/dz| element by element, in nats."""
         return self.distribution.log_prob(x) + y.square() / 2 + math.log(2 * math.pi) / 2
 
 
 def _inside(p: Tensor) -> Tensor:
-    """A probability kept off 0 and 1, where Φ⁻¹ is infinite."""
+    """Clamp a probability away from 0 and 1, where Φ⁻¹ is infinite."""
     finfo = torch.finfo(p.dtype)
     return p.clamp(finfo.tiny, 1 - finfo.eps / 2)

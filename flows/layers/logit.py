@@ -1,4 +1,4 @@
-"""From pixels with noise to the whole line: the logit of Dinh et al., with its Jacobian."""
+"""The logit transform of Dinh et al., from dequantized pixels to the real line."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class LogitTransform(Transform):
 
     log|det ∂y/∂v| = Σ log((1 − 2α) / top) − log s − log(1 − s).
 
-    With α = 0 the inverse fills exactly (0, top). With α > 0 it fills a little more, −α top / (1 − 2α) to
-    top + α top / (1 − 2α); a pixel at the edge then has a modest logit instead of a heavy tail, and a density in y
-    keeps some mass outside [0, top].
+    With α = 0 the range of the inverse is (0, top). With α > 0 it is slightly larger, from −α top / (1 − 2α) to
+    top + α top / (1 − 2α); pixels at the edge then have moderate logits instead of a heavy tail, and a density in y
+    has some mass outside [0, top].
 
     Args:
         top: the upper end of the values.
         alpha: α, at least 0 and below 1/2.
     """
 
-    domain = constraints.real_vector  # what lies outside the interval above has no image
+    domain = constraints.real_vector  # values outside the interval above have no image
     codomain = constraints.real_vector
     bijective = True
 
@@ -51,7 +51,7 @@ class LogitTransform(Transform):
         return (constant + F.softplus(y) + F.softplus(-y)).sum(-1)
 
     def _squash(self, x: Tensor) -> Tensor:
-        # Rounding may put v on the very edge, where the logit is infinite: one float inside it is not
+        # Rounding may put v on the edge, where the logit is infinite: clamp to the nearest float inside
         edge = torch.finfo(x.dtype).eps
         return (self.alpha + (1 - 2 * self.alpha) * x / self.top).clamp(edge, 1 - edge)
 
@@ -64,7 +64,7 @@ class Logit(UnconditionalTransform):
         alpha: α, at least 0 and below 1/2.
 
     Raises:
-        FlowvaeError: for another α.
+        FlowvaeError: for an α outside [0, 1/2).
 
     References:
         Dinh et al. (2017), "Density estimation using Real NVP", section 4.1; with both ends kept away from 0

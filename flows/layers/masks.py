@@ -1,4 +1,4 @@
-"""Which half of a datum a coupling layer leaves alone."""
+"""Masks of coupling layers: the half of the features that a layer keeps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MASKS = ("alternating", "halves", "checkerboard", "channel")
 
 
 def coupling_mask(name: str, features: int, image_shape: tuple[int, int] | None = None, owner: object = None) -> Tensor:
-    """A boolean mask of shape (features,): True is kept and read, False is moved; `~mask` swaps the roles.
+    """Make a boolean mask (features,): True is kept and read, False is transformed; `~mask` swaps the roles.
 
     | name | True where |
     | --- | --- |
@@ -29,10 +29,10 @@ def coupling_mask(name: str, features: int, image_shape: tuple[int, int] | None 
         name: one of `MASKS`.
         features: D.
         image_shape: (height, width) for the image masks; None: a square image of one channel.
-        owner: the flow that asks, for the error's text.
+        owner: the flow, for the error message.
 
     Raises:
-        FlowvaeError: if an image mask is asked for data that are no image of even height and width.
+        FlowvaeError: for an image mask of data that are not images of even height and width.
 
     >>> coupling_mask("checkerboard", 4).int().tolist()
     [0, 1, 1, 0]

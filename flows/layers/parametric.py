@@ -16,13 +16,13 @@ __all__ = ["ParametricTransform"]
 class ParametricTransform(LazyTransform):
     """A transform made of parameter tensors, which are free or, with a context c, start + A c.
 
-    A is zero at first, so that an amortized layer starts as the same map for every context, and as the map
-    that the layer without a context starts as.
+    A starts at zero, so that an amortized layer starts as the same map for every context: the initial map of the
+    layer without a context.
 
     Args:
-        make: turns the parameters, each of shape (..., *its own), into a transform over (..., D).
-        start: the values at which the parameters start.
-        context: numbers in the context (0: none).
+        make: function from the parameters, each of shape (..., *its own), to a transform over (..., D).
+        start: initial values of the parameters.
+        context: size of the context (0: none).
 
     References:
         van den Berg et al. (2018), "Sylvester Normalizing Flows for Variational Inference", section 4.
@@ -42,7 +42,7 @@ class ParametricTransform(LazyTransform):
             self.phi = nn.ParameterList(start)
 
     def forward(self, c: Tensor | None = None) -> Transform:
-        """The transform for a context of shape (..., context)."""
+        """Make the transform for a context of shape (..., context)."""
         if not hasattr(self, "linear"):
             return self.make(*self.phi)
         flat = self.linear(c)

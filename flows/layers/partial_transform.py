@@ -1,4 +1,4 @@
-"""A transform of the first numbers of a row alone: what a multi-scale flow is made of."""
+"""Transforms of the first values of a row, for multi-scale flows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["PartialTransform", "TransformOfPart"]
 
 
 class TransformOfPart(Transform):
-    """Acts on the first `size` numbers of a row (..., D), and leaves the others as they are.
+    """A transform of the first `size` values of a row (..., D); the others are unchanged.
 
     Args:
         transform: a transform of vectors of that size.
-        size: how many numbers.
+        size: number of values that are transformed.
     """
 
     domain = constraints.real_vector
@@ -37,17 +37,17 @@ class TransformOfPart(Transform):
         return self.transform.log_abs_det_jacobian(x[..., : self.size], y[..., : self.size])
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The value and its log-determinant in one pass."""
+        """Compute the value and its log-determinant in one pass."""
         y, log_det = self.transform.call_and_ladj(x[..., : self.size])  # type: ignore[attr-defined]  # zuko adds it
         return torch.cat((y, x[..., self.size :]), -1), log_det
 
 
 class PartialTransform(LazyTransform):
-    """Factoring out (Dinh et al. 2017): later levels of an image flow see only what is not yet done.
+    """A lazy transform of the first values, for the later levels of a flow that factors out (Dinh et al. 2017).
 
     Args:
-        transform: the lazy transform of the first numbers.
-        size: how many numbers.
+        transform: the lazy transform of the first values.
+        size: number of values that are transformed.
     """
 
     def __init__(self, transform: LazyTransform, size: int) -> None:
@@ -60,6 +60,6 @@ class PartialTransform(LazyTransform):
 
     @torch.no_grad()
     def start_from(self, z: Tensor) -> None:
-        """Pass data on to a transform that initializes itself from them."""
+        """Initialize the inner transform from data (N, D), if it has a `start_from`."""
         if hasattr(self.transform, "start_from"):
             self.transform.start_from(z[..., : self.size])

@@ -1,4 +1,4 @@
-"""The rational-quadratic spline of zuko, with its bins normalized in a memory layout that suits a CPU."""
+"""zuko's rational-quadratic spline, with a memory layout that is faster on a CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["RationalQuadraticSpline"]
 
 
 class RationalQuadraticSpline(MonotonicRQSTransform):
-    """zuko's monotonic rational-quadratic spline, equal to rounding.
+    """zuko's monotonic rational-quadratic spline, equal up to rounding.
 
     Torch's softmax over a last axis of 4 or 8 numbers takes ten times as long as over a first one, and with zuko's
     layout it is half of the time of a spline flow's density.
@@ -25,8 +25,8 @@ class RationalQuadraticSpline(MonotonicRQSTransform):
         heights: unconstrained bin heights, shape (..., K).
         derivatives: unconstrained derivatives at the inner knots, shape (..., K - 1).
         bound: the spline acts on [-bound, bound].
-        slope: least slope.
-        kwargs: of a torch transform.
+        slope: minimum slope.
+        kwargs: keyword arguments of a torch transform.
 
     References:
         Durkan, Bekasov, Murray & Papamakarios (2019), "Neural Spline Flows".

@@ -11,8 +11,9 @@ from torch.distributions import Transform, constraints
 from zuko.lazy import LazyTransform
 
 from flowvae.core.errors import MOST_LAYERS, FlowvaeError, check_int
+from flowvae.core.parts import Cost
 from flowvae.flows.layers.parametric import ParametricTransform
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.flows.spec import FlowSpec
 
 __all__ = ["Householder", "HouseholderTransform", "reflect"]
 
@@ -20,9 +21,9 @@ __all__ = ["Householder", "HouseholderTransform", "reflect"]
 def reflect(x: Tensor, vectors: Tensor, reverse: bool = False) -> Tensor:
     """Reflect x of shape (..., D) in the planes through 0 normal to each of the vectors, shape (..., K, D).
 
-    The first vector reflects first; with `reverse`, the last one. A vector of zeros reflects nothing.
+    The first vector reflects first; with `reverse`, the last one. A vector of zeros leaves x unchanged.
     """
-    # a reflection knows no length: a largest entry of 1 keeps squares from overflow
+    # a reflection does not depend on the vector's length: a largest entry of 1 keeps squares from overflow
     largest = vectors.detach().abs().amax(-1, keepdim=True)
     unit = vectors / torch.where(largest > 0, largest, 1)
     unit = unit / torch.linalg.vector_norm(unit, dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
@@ -54,22 +55,22 @@ class HouseholderTransform(Transform):
         return reflect(y, self.vectors, reverse=True)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Zero, in nats, shape (...)."""
+        """Return zero, in nats, shape (...)."""
         return torch.zeros_like((x + y)[..., 0])
 
 
 @dataclass(frozen=True)
-class Householder(FlowSpec):
+class Householder(FlowSpec, name="householder"):
     """Householder flow: a product of reflections, z' = Π_k (I − 2 v_k v_kᵀ / ‖v_k‖²) z. It preserves volume.
 
-    On a Gaussian base it gives a Gaussian: with a context, a diagonal guide becomes one of full covariance, and
-    nothing more. On N(0, I) it gives N(0, I) whatever its parameters, so it is no prior. Turned round it is the
-    same family, its reflections in reverse order.
+    A Gaussian base remains Gaussian: with a context, a diagonal guide only becomes one of full covariance. N(0, I)
+    remains N(0, I) for all parameters, so it is not a prior. The inverse is of the same family, with the reflections
+    in reverse order.
 
     The reflections start in equal pairs, which cancel. A *pass* of `cost` is one reflection.
 
     Args:
-        transforms: how many reflections; an even number (an odd one mirrors space, which is never the identity).
+        transforms: number of reflections, an even one (an odd number mirrors space, which is never the identity).
 
     References:
         Tomczak & Welling (2016), "Improving Variational Auto-Encoders using Householder Flow".
@@ -82,7 +83,7 @@ class Householder(FlowSpec):
     paper: ClassVar[str] = "Tomczak & Welling 2016"
     roles: ClassVar[tuple[str, ...]] = ("posterior",)
     why_not: ClassVar[str] = "it rotates, and N(0, I) rotated is N(0, I)"
-    turned: ClassVar[str] = "Householder"
+    inverse_name: ClassVar[str] = "Householder"
 
     transforms: int = 4
 

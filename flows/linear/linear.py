@@ -13,13 +13,14 @@ from zuko.lazy import LazyComposedTransform, LazyTransform
 from zuko.transforms import AdditiveTransform, ComposedTransform, DependentTransform, LULinearTransform
 
 from flowvae.core.errors import check_choice
+from flowvae.core.parts import Cost
 from flowvae.flows.layers.parametric import ParametricTransform
 from flowvae.flows.linear.permutation import FixedPermutation
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.flows.spec import FlowSpec
 
 __all__ = ["Linear"]
 
-LARGEST = math.log(1000)  # of a log-scale, approached softly, as in zuko's affine transforms
+LARGEST = math.log(1000)  # soft bound of a log-scale, as in zuko's affine transforms
 
 
 def _affine(matrix: Tensor, shift: Tensor) -> Transform:
@@ -30,13 +31,13 @@ def _affine(matrix: Tensor, shift: Tensor) -> Transform:
 
 
 @dataclass(frozen=True)
-class Linear(FlowSpec):
+class Linear(FlowSpec, name="linear"):
     """u = W z + b with W = LU, triangular factors; log|det ∂u/∂z| = Σ log of their diagonal.
 
-    As a prior it is a Gaussian with a mean and any covariance, as a guide's flow it gives a diagonal Gaussian
-    a full covariance. It is the layer to put in front of a flow that acts in a box, such as a spline. The
-    diagonal is positive, between 1/1000 and 1000, so W is never singular. There is no network; a *pass* of
-    `cost` is one product with W or its inverse. With a context, the factors and b are linear in it.
+    As a prior it is a Gaussian with any mean and covariance; in a guide it gives a diagonal Gaussian a full
+    covariance. It is useful in front of a flow that acts in a box, such as a spline. The diagonal is positive,
+    between 1/1000 and 1000, so W is never singular. There is no network; a *pass* of `cost` is one product with W
+    or its inverse. With a context, the factors and b are linear in it.
 
     Args:
         kind: "lu", or "plu": W = Pᵀ L U P with a fixed random permutation P of the dimensions, so that

@@ -10,7 +10,8 @@ from torch import Tensor
 from zuko.lazy import LazyTransform
 from zuko.transforms import PermutationTransform
 
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.core.parts import Cost
+from flowvae.flows.spec import FlowSpec
 
 __all__ = ["FixedPermutation", "Permutation"]
 
@@ -24,16 +25,16 @@ class FixedPermutation(LazyTransform):
         self.register_buffer("order", order)
 
     def forward(self, c: Tensor | None = None) -> PermutationTransform:
-        """The permutation; a context changes nothing."""
+        """Return the permutation; a context is ignored."""
         return PermutationTransform(self.order)
 
 
 @dataclass(frozen=True)
 class Permutation(FlowSpec):
-    """A layer that permutes the dimensions, drawn when it is built; log|det| = 0.
+    """Random permutation of the dimensions, drawn when the layer is built; log|det| = 0.
 
-    It goes between layers that treat dimensions differently, and starts as a permutation, not as the identity.
-    Alone it is neither a prior nor a guide.
+    It is for use between layers that treat dimensions differently. It does not start as the identity, and alone it is
+    neither a prior nor a guide.
 
     References:
         Dinh, Krueger & Bengio (2014), "NICE: Non-linear Independent Components Estimation".
@@ -45,7 +46,7 @@ class Permutation(FlowSpec):
     title: ClassVar[str] = "fixed permutation"
     paper: ClassVar[str] = "Dinh et al. 2014"
     roles: ClassVar[tuple[str, ...]] = ()
-    why_not: ClassVar[str] = "it is a layer to go between others, and alone it only renames the dimensions"
+    why_not: ClassVar[str] = "it is a layer for use between others, and alone it only reorders the dimensions"
 
     @property
     def starts_as_identity(self) -> bool:

@@ -13,9 +13,10 @@ from torch.distributions import Transform, constraints
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
 from flowvae.core.errors import MOST_LAYERS, check_int
+from flowvae.core.parts import Cost
 from flowvae.flows.layers.parametric import ParametricTransform
 from flowvae.flows.residual.roots import TYPICAL_STEPS, monotone_root
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.flows.spec import FlowSpec
 
 __all__ = ["Planar", "PlanarTransform"]
 
@@ -25,11 +26,11 @@ class PlanarTransform(Transform):
 
     û = u + (softplus(a) − 1 − a) w / ‖w‖² with a = wᵀu, so that wᵀû = softplus(a) − 1 > −1: this is strictly
     invertible, because sup tanh' = 1. log|det ∂z'/∂z| = log(1 + tanh' wᵀû) ≥ log of the float's rounding. Where
-    ‖w‖ is below that rounding, û stays finite and w does less and less: at w = 0 the layer is a shift.
+    ‖w‖ is below that rounding, û stays finite and the effect of w vanishes: at w = 0 the layer is a shift.
 
     Args:
         w: normal of the planes that move, shape (..., D).
-        u: where they move, before the constraint, shape (..., D).
+        u: direction of their movement, before the constraint, shape (..., D).
         b: offset, shape (...).
     """
 
@@ -46,7 +47,7 @@ class PlanarTransform(Transform):
         wanted = F.softplus(a).clamp_min(epsilon)
         along = (wanted - 1 - a) / square.clamp_min(least)
         self.w, self.b, self.u_hat = w, b, u + along.unsqueeze(-1) * w
-        # 1 + wᵀû, which is what is wanted of it unless w is near 0
+        # 1 + wᵀû, which is `wanted` unless w is near 0
         share = (square / least).clamp_max(1)
         self.gap = share * wanted + (1 - share) * (1 + a)
 
@@ -54,7 +55,7 @@ class PlanarTransform(Transform):
         return (self.w * z).sum(-1)
 
     def _slope(self, t: Tensor) -> Tensor:
-        """1 + tanh' wᵀû, at t = tanh(·), written as a sum of positive terms."""
+        """Compute 1 + tanh' wᵀû at t = tanh(·), written as a sum of positive terms."""
         return t.square() + (1 - t.square()) * self.gap
 
     def _call(self, x: Tensor) -> Tensor:
@@ -66,35 +67,35 @@ class PlanarTransform(Transform):
 
         def excess(alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             t = torch.tanh(alpha + self.b)
-            inside = (1 - t.square()) * (alpha.abs() + self.b.abs())  # what tanh makes of its argument's rounding
+            inside = (1 - t.square()) * (alpha.abs() + self.b.abs())  # error of tanh due to its argument's rounding
             return alpha + reach * t - height, self._slope(t), height.abs() + reach.abs() * (1 + inside)
 
         alpha = monotone_root(excess, height - reach.abs(), height + reach.abs())
         return y - self.u_hat * torch.tanh(alpha + self.b).unsqueeze(-1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """In nats, shape (...)."""
+        """Compute the log-determinant in nats, shape (...)."""
         return self._slope(torch.tanh(self._height(x) + self.b)).log()
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The value, shape (..., D), and its log-determinant in nats, shape (...), in one pass."""
+        """Compute the value, shape (..., D), and its log-determinant in nats, shape (...), in one pass."""
         t = torch.tanh(self._height(x) + self.b)
         return x + self.u_hat * t.unsqueeze(-1), self._slope(t).log()
 
 
 @dataclass(frozen=True)
-class Planar(FlowSpec):
-    """Planar flow, generative direction z' = z + û tanh(wᵀz + b): each layer moves space along one direction.
+class Planar(FlowSpec, name="planar"):
+    """Planar flow, generative direction z' = z + û tanh(wᵀz + b): each layer moves points along one direction.
 
-    A layer costs a few products of vectors, so it takes many of them; there is no network inside, and a *pass*
-    of `cost` is one evaluation of one layer. With a context, w, u and b of each layer are linear in it.
+    A layer is weak but cheap, a few products of vectors, so many are stacked. There is no network; a *pass* of
+    `cost` is one evaluation of one layer. With a context, w, u and b of each layer are linear in it.
 
     The density of a value that the flow did not draw needs the root of a function of one variable in each
-    layer, which is found to float rounding in at most 12 passes at ordinary parameters (54 in float32, 112 in
-    float64, whatever the parameters). So it is a posterior; `Inverse(Planar())` is a prior.
+    layer. It is found to float rounding in at most 12 passes for ordinary parameters (at most 54 in float32 and 112
+    in float64 for any parameters). It is therefore a posterior; `Inverse(Planar())` is a prior.
 
     Args:
-        transforms: how many layers are stacked.
+        transforms: number of layers.
 
     References:
         Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows". The constraint is that of

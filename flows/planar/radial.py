@@ -13,8 +13,9 @@ from torch.distributions import Transform, constraints
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
 from flowvae.core.errors import MOST_LAYERS, check_int
+from flowvae.core.parts import Cost
 from flowvae.flows.layers.parametric import ParametricTransform
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.flows.spec import FlowSpec
 
 __all__ = ["Radial", "RadialTransform"]
 
@@ -47,7 +48,7 @@ class RadialTransform(Transform):
         return torch.linalg.vector_norm(z - self.center, dim=-1)
 
     def _stretch(self, r: Tensor) -> Tensor:
-        """The quotient r' / r = 1 + βh, as a quotient of positive sums."""
+        """Compute the quotient r' / r = 1 + βh, as a quotient of positive sums."""
         return (self.total + r) / (self.alpha + r)
 
     def _call(self, x: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ class RadialTransform(Transform):
         return self.center + (y - self.center) / stretch.unsqueeze(-1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """In nats, shape (...)."""
+        """Compute the log-determinant in nats, shape (...)."""
         r = self._radius(x)
         # ∂r'/∂r = 1 + βh + βh'r = (r² + 2αr + α(α + β)) / (α + r)²
         radial = (r.square() + 2 * self.alpha * r + self.alpha * self.total).log() - 2 * (self.alpha + r).log()
@@ -71,15 +72,15 @@ class RadialTransform(Transform):
 
 
 @dataclass(frozen=True)
-class Radial(FlowSpec):
-    """Radial flow: each layer draws space towards a point, or pushes it away, z' = z + β (z − z_0) / (α + r).
+class Radial(FlowSpec, name="radial"):
+    """Radial flow: each layer contracts or expands space around a point, z' = z + β (z − z_0) / (α + r).
 
-    Its inverse is a closed form too (the root of a quadratic), so it is a prior as well as a posterior. It has
-    no network: a *pass* of `cost` is one evaluation of one layer, and the density of a given z takes two, the
+    Its inverse also has a closed form (the root of a quadratic), so it can be a prior or a posterior. There is no
+    network: a *pass* of `cost` is one evaluation of one layer, and the density of a given z takes two, the
     inverse and then the determinant there. With a context, the parameters of each layer are linear in it.
 
     Args:
-        transforms: how many layers are stacked.
+        transforms: number of layers.
 
     References:
         Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows".

@@ -13,10 +13,11 @@ from torch.distributions import Transform, constraints
 from zuko.lazy import LazyComposedTransform, LazyTransform
 
 from flowvae.core.errors import MOST_LAYERS, FlowvaeError, check_choice, check_int
+from flowvae.core.parts import Cost
 from flowvae.flows.layers.parametric import ParametricTransform
 from flowvae.flows.linear.householder import reflect
 from flowvae.flows.residual.roots import TYPICAL_STEPS, monotone_root
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.flows.spec import FlowSpec
 
 __all__ = ["Sylvester", "SylvesterTransform", "orthogonalize"]
 
@@ -51,7 +52,7 @@ class SylvesterTransform(Transform):
         self.S = triangles.mT.triu(1) + torch.diag_embed(self.s)
 
     def _bend(self, z: Tensor) -> Tensor:
-        """tanh(R̃ Qᵀ z + b), shape (..., M)."""
+        """Compute tanh(R̃ Qᵀ z + b), shape (..., M)."""
         return torch.tanh(_times(self.S, _times(self.Q.mT, z)) + self.b)
 
     def _moved(self, z: Tensor, t: Tensor) -> Tensor:
@@ -64,8 +65,8 @@ class SylvesterTransform(Transform):
         return self._moved(x, self._bend(x))
 
     def _inverse(self, y: Tensor) -> Tensor:
-        # In the basis Q the map is v' = v + R tanh(R̃ v + b). Its last coordinate knows no other, the one before
-        # knows the last, and so on: each is the root of an increasing function of one variable.
+        # In the basis Q the map is v' = v + R tanh(R̃ v + b). The last coordinate depends on no other, the one before
+        # on the last, and so on: each is the root of an increasing function of one variable.
         target = _times(self.Q.mT, y)
         M = target.shape[-1]
         v: list[Tensor] = []  # coordinates i+1 ... M, and their tanh
@@ -81,11 +82,11 @@ class SylvesterTransform(Transform):
         return y - _times(self.Q, _times(self.R, torch.stack(t, dim=-1)))
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """In nats, shape (...)."""
+        """Compute the log-determinant in nats, shape (...)."""
         return self._log_det(self._bend(x))
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The value, shape (..., D), and its log-determinant in nats, shape (...), in one pass."""
+        """Compute the value, shape (..., D), and its log-determinant in nats, shape (...), in one pass."""
         t = self._bend(x)
         return self._moved(x, t), self._log_det(t)
 
@@ -95,19 +96,19 @@ def _times(matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def _solve(r: Tensor, s: Tensor, b: Tensor, y: Tensor) -> Tensor:
-    """The x with x + r tanh(s x + b) = y, all of shape (...)."""
+    """Solve x + r tanh(s x + b) = y for x, all of shape (...)."""
 
     def excess(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         t = torch.tanh(s * x + b)
         bend = 1 - t.square()
-        inside = bend * ((s * x).abs() + b.abs())  # what tanh makes of its argument's rounding
+        inside = bend * ((s * x).abs() + b.abs())  # error of tanh due to its argument's rounding
         return x + r * t - y, 1 + r * s * bend, y.abs() + r.abs() * (1 + inside)
 
     return monotone_root(excess, y - r.abs(), y + r.abs())
 
 
 def orthogonalize(A: Tensor, most: int = 100) -> Tensor:
-    """The matrix with orthonormal columns nearest to A, shape (..., D, M), by Q ← Q (3I − QᵀQ) / 2.
+    """Find the matrix with orthonormal columns nearest to A (..., D, M), by Q ← Q (3I − QᵀQ) / 2.
 
     Björck & Bowie (1971); with A scaled to ‖A‖ ≤ 1 it converges whenever the columns are independent.
 
@@ -148,19 +149,19 @@ def _triangular(flip: bool, *rest: Tensor) -> Transform:
 
 
 @dataclass(frozen=True)
-class Sylvester(FlowSpec):
-    """Sylvester flow, z' = z + Q R tanh(R̃ Qᵀ z + b): a planar layer that moves along M directions at once.
+class Sylvester(FlowSpec, name="sylvester"):
+    """Sylvester flow, z' = z + Q R tanh(R̃ Qᵀ z + b): a planar layer that moves points along M directions at once.
 
-    It is its authors' flow for a guide: with a context, every parameter is linear in it. There is no network; a
-    *pass* of `cost` is one evaluation of a layer or, in the density of a value that the flow did not draw, of
-    the function of one variable whose root each of the M coordinates of each layer is (12 passes at most at
-    ordinary parameters). So it is a posterior; `Inverse(Sylvester())` is a prior.
+    Its authors proposed it for guides: with a context, every parameter is linear in it. There is no network; a
+    *pass* of `cost` is one evaluation of a layer. The density of a value that the flow did not draw needs M roots
+    per layer, one for each coordinate; there a pass is one evaluation of a function of one variable (at most 12 per
+    root for ordinary parameters). It is therefore a posterior; `Inverse(Sylvester())` is a prior.
 
     Args:
         kind: how Q is kept orthonormal. "orthogonal": by iterated orthogonalization of a free matrix.
             "householder": as a product of D reflections. "triangular": Q is the identity in one layer and
-            turns the order of the dimensions round in the next.
-        transforms: how many layers are stacked.
+            reverses the order of the dimensions in the next.
+        transforms: number of layers.
         rank: M, the columns of Q (none: the latent size). Q of kind "triangular" is always square.
 
     Raises:

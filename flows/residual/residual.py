@@ -23,19 +23,20 @@ from flowvae.core.errors import (
     check_widths,
     shown,
 )
-from flowvae.flows.spec import Cost, FlowSpec
+from flowvae.core.parts import Cost
+from flowvae.flows.spec import FlowSpec
 
 __all__ = ["Residual", "ResidualTransform"]
 
-EXACT_TERMS = 2  # of the power series that are always taken, before the roulette
+EXACT_TERMS = 2  # terms of the power series that are always included, before the roulette
 BOUND = 1.1  # sup |silu'| = 1.0998...
 
 
 class ContractiveMLP(nn.Module):
-    """A network g(z, c) whose Lipschitz constant in z is below a bound, whatever its parameters.
+    """A network g(z, c) whose Lipschitz constant in z is below a bound for all parameters.
 
-    Each weight matrix that acts on z is divided by its largest singular value (computed, not tracked from step
-    to step) where that is above the layer's share of the bound; silu / 1.1 is 1-Lipschitz and smooth.
+    Each weight matrix that acts on z is rescaled if its largest singular value (computed, not tracked from step
+    to step) is above the layer's share of the bound; silu / 1.1 is 1-Lipschitz and smooth.
 
     Args:
         features: D, numbers in and out.
@@ -56,11 +57,11 @@ class ContractiveMLP(nn.Module):
         self.lipschitz = lipschitz
 
     def biases(self) -> list[Tensor]:
-        """The biases of all layers."""
+        """Return the biases of all layers."""
         return [layer.bias for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def weights(self) -> list[Tensor]:
-        """The weight matrices as they act, each of spectral norm below the layer's share."""
+        """Compute the rescaled weight matrices, each of spectral norm below the layer's share."""
         found = []
         for W in (layer.weight for layer in self.layers if isinstance(layer, nn.Linear)):
             largest = W.detach().abs().max().clamp_min(1)  # squares of large entries would overflow
@@ -92,7 +93,7 @@ class ResidualTransform(Transform):
         self.shift: Tensor = torch.zeros_like(self.biases[0]) if network.context is None else network.context(c)
 
     def _residual(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """g(z), shape (..., D), and the activations' slopes, with which `_push` multiplies by J."""
+        """Compute g(z), shape (..., D), and the activations' slopes, with which `_push` multiplies by J."""
         h = F.linear(z, self.weights[0], self.biases[0]) + self.shift
         slopes = []
         for W, b in zip(self.weights[1:], self.biases[1:], strict=True):
@@ -102,14 +103,14 @@ class ResidualTransform(Transform):
         return h, slopes
 
     def _push(self, slopes: list[Tensor], tangents: Tensor) -> Tensor:
-        """J times tangents of shape (..., D, n)."""
+        """Multiply tangents of shape (..., D, n) by J."""
         tangents = self.weights[0] @ tangents
         for W, slope in zip(self.weights[1:], slopes, strict=True):
             tangents = W @ (slope.unsqueeze(-1) * tangents)
         return tangents
 
     def _jacobian(self, z: Tensor, slopes: list[Tensor]) -> Tensor:
-        """I + J, shape (..., D, D)."""
+        """Compute I + J, shape (..., D, D)."""
         eye = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
         return eye + self._push(slopes, eye)
 
@@ -122,7 +123,7 @@ class ResidualTransform(Transform):
         if not torch.is_grad_enabled():
             return x
         for _ in range(2):
-            # x is right to rounding: two Newton steps give it its first and second derivatives, and no more
+            # x is exact up to rounding: two Newton steps add its first and second derivatives, without changing it
             g, slopes = self._residual(x)
             newton = torch.linalg.solve(self._jacobian(x, slopes), x + g - y)
             x = x - (newton - newton.detach())
@@ -148,25 +149,25 @@ class ResidualTransform(Transform):
         )
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """In nats, shape (...); unbiased if not exact."""
+        """Compute the log-determinant in nats, shape (...); unbiased if not exact."""
         return self._log_det(x, self._residual(x)[1])
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The value, shape (..., D), and its log-determinant in nats, shape (...)."""
+        """Compute the value, shape (..., D), and its log-determinant in nats, shape (...)."""
         g, slopes = self._residual(x)
         return x + g, self._log_det(x, slopes)
 
     def _log_det(self, x: Tensor, slopes: list[Tensor]) -> Tensor:
         if self.exact:
-            # LAPACK pivots, so the sign of a positive determinant is safe; its size never is below (1 - L)^D
+            # LAPACK pivots, so the sign of a positive determinant is safe; its size is at least (1 - L)^D
             return torch.linalg.slogdet(self._jacobian(x, slopes))[1].expand(slopes[0].shape[:-1])
         return self._series(x, slopes)
 
     def _series(self, x: Tensor, slopes: list[Tensor]) -> Tensor:
-        """Chen et al. (2019), eq. 6: the series cut at random, each term over its chance of being reached.
+        """Chen et al. (2019), eq. 6: the series truncated at random, each term over its probability of inclusion.
 
-        A further term is taken with probability L = lipschitz. The k-th is at most Lᵏ and is divided by a power
-        of L as high, so the variance is finite whatever the parameters.
+        Each further term is included with probability L = lipschitz. The k-th term is at most Lᵏ and is divided by
+        a power of L of the same order, so the variance is finite for all parameters.
         """
         roulette = math.floor(math.log(1 - torch.rand((), dtype=torch.float64).item()) / math.log(self.lipschitz))
         shape = (*slopes[0].shape[:-1], x.shape[-1], 1)
@@ -180,7 +181,7 @@ class ResidualTransform(Transform):
 
 
 def fixed_point_steps(lipschitz: float, epsilon: float) -> int:
-    """Steps after which the fixed point is surely found to a relative rounding of epsilon."""
+    """Number of steps that guarantee the fixed point to a relative error of epsilon."""
     return math.ceil(math.log(epsilon) / math.log(lipschitz))
 
 
@@ -192,28 +193,28 @@ class LazyResidual(LazyTransform):
         self.network, self.exact = network, exact
 
     def forward(self, c: Tensor | None = None) -> ResidualTransform:
-        """The layer for a context of shape (..., context)."""
+        """Make the layer for a context of shape (..., context)."""
         return ResidualTransform(self.network, c, self.exact)
 
 
 @dataclass(frozen=True)
-class Residual(FlowSpec):
-    """Residual flow: u = z + g(z), with a network g that moves no two points together as fast as they are apart.
+class Residual(FlowSpec, name="residual"):
+    """Residual flow: u = z + g(z), with contractive networks g.
 
-    Up to `exact_up_to` dimensions the log-determinant is exact. Above, it is an unbiased estimate by a power
-    series that is cut at random (Russian roulette) with a random probe for each value: log-densities are then
-    noisy (seeded by torch's generator), their mean is right, and exp of them is *not* unbiased, so an importance
-    weighted bound from them is not a bound; raise `exact_up_to` for such a measure. Building such a flow warns.
+    Up to `exact_up_to` dimensions the log-determinant is exact. Above, it is an unbiased estimate: a power series
+    truncated at random (Russian roulette), with a random probe for each value. Log-densities are then noisy (from
+    torch's generator). Their mean is right, but exp of them is *not* unbiased, so an importance-weighted bound from
+    them is not a bound; raise `exact_up_to` for such a measure. Building such a flow warns.
 
     A *pass* of `cost` is one evaluation of a layer's g or one product with its Jacobian. A sample is the fixed
-    point of z ← u − g(z), which takes log(float32's rounding) / log(lipschitz) passes at most (the figure that is
-    given), and mostly a tenth of that. So it is a prior; `Inverse(Residual())` is a guide.
+    point of z ← u − g(z), which takes at most log(float32's rounding) / log(lipschitz) passes (the number in
+    `cost`), and usually a tenth of that. It is therefore a prior; `Inverse(Residual())` is a guide.
 
     Args:
-        transforms: how many layers are stacked.
+        transforms: number of layers.
         hidden_features: widths of the hidden layers of each g.
-        lipschitz: bound on the Lipschitz constant of each g, below 1. Near 1 a layer bends more, and its inverse
-            takes more steps.
+        lipschitz: bound on the Lipschitz constant of each g, below 1. Near 1 a layer is more flexible, and its
+            inverse takes more steps.
         exact_up_to: the largest latent size at which the log-determinant is exact.
 
     References:
@@ -246,8 +247,8 @@ class Residual(FlowSpec):
         if not exact:
             warnings.warn(
                 f"Residual at {features} dimensions, above exact_up_to = {self.exact_up_to}: its log-densities are "
-                "random estimates, right in the mean only. The ELBO is noisier, and importance-weighted figures (IWAE, "
-                f"NLL, effective draws) are wrong, the evidence too high; exact_up_to = {features} makes them exact.",
+                "unbiased random estimates. The ELBO is noisier, and importance-weighted figures (IWAE, NLL, effective "
+                f"draws) are wrong, the evidence too high; exact_up_to = {features} makes them exact.",
                 EstimatedDensityWarning,
                 stacklevel=2,
             )

@@ -1,4 +1,4 @@
-"""The root of an increasing function of one variable, to float rounding and with gradients."""
+"""Roots of increasing functions of one variable, to float rounding and with gradients."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 
 __all__ = ["TYPICAL_STEPS", "monotone_root"]
 
-TYPICAL_STEPS = 12  # evaluations that a root of x + r tanh(s x + b) = y takes at most at ordinary parameters
+TYPICAL_STEPS = 12  # maximum number of evaluations for a root of x + r tanh(s x + b) = y at ordinary parameters
 
 
 def monotone_root(function: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]], lower: Tensor, upper: Tensor) -> Tensor:
-    """The x between two bounds at which an increasing function is zero, element by element.
+    """Find the root of an increasing function between two bounds, element by element.
 
-    Newton's steps inside a bracket that every evaluation narrows; where a step is more than half as long as
-    the last one, the bracket is halved instead. So it always ends, after 2 evaluations a bit of the mantissa at
-    most, and mostly after a few.
+    The search takes Newton steps inside a bracket that every evaluation narrows; where a step is more than half as
+    long as the last one, the bracket is halved instead. It always ends, after at most 2 evaluations per bit of the
+    mantissa, and usually after a few.
 
-    The root has first and second derivatives with respect to everything that the function holds: they are
-    those of two more Newton steps, which by the implicit function theorem is exact.
+    The root has exact first and second derivatives with respect to all tensors inside the function: by the implicit
+    function theorem they are those of two more Newton steps.
 
     Args:
-        function: x to its value, its slope, and the sum of the sizes of what it adds up, all of shape (...). The
-            last says how near to zero rounding lets the value come.
+        function: maps x to its value, its slope, and the sum of the absolute values of its terms, all of shape
+            (...). The last determines how close to zero the value can come with rounding.
         lower: where the function is not positive, shape (...).
         upper: where it is not negative, shape (...).
     """
@@ -51,6 +51,6 @@ def monotone_root(function: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]], l
         for _ in range(2):
             value, slope, _ = function(x)
             newton = value / slope
-            # x is right to rounding: the step gives its derivatives only, and leaves the value alone
+            # x is exact up to rounding: the step adds its derivatives, without changing the value
             x = x - (newton - newton.detach())
     return x

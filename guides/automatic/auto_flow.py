@@ -31,24 +31,24 @@ from flowvae.networks import declare_parameters
 
 __all__ = ["AutoFlow"]
 
-BLOCK = 1000  # draws that quantiles keep in memory at a time, with what the flow needs for them
+BLOCK = 1000  # number of draws that `quantiles` computes at a time, which bounds the memory for the flow
 
 
 class AutoFlow(AutoContinuous):
-    r"""u ~ N(0, I), v = T(u), z = loc + L v: a flow guide over all latent variables of a model, unconstrained.
+    r"""Flow guide over all latent variables of a model, unconstrained: u ~ N(0, I), v = T(u), z = loc + L v.
 
-    The flow T acts in standardized space, where its networks and the box of its splines have their right scale; the
-    learned affine layer after it carries location, scale and (with a full L) correlation of the posterior. T starts
-    as the identity, so the guide starts as N(loc, init_scale² I), like Pyro's `AutoMultivariateNormal`, and with
-    `affine="full"` it contains that guide whatever the flow is.
+    The flow T acts in standardized space, which suits its networks and the box of its splines; the learned affine
+    layer after it has location, scale and (with a full L) correlation of the posterior. T starts as the identity, so
+    the guide starts as N(loc, init_scale² I), like Pyro's `AutoMultivariateNormal`. With `affine="full"` it contains
+    that guide for every flow.
 
-    Constrained variables are mapped by the bijections of torch and Pyro; `supports.py` lists them.
-    One that depends on other latent variables, as in `b ~ Uniform(0, a)`, is that of the draw at hand: the model runs
-    inside the guide up to the last site whose support has bounds.
+    Constrained variables are mapped by the bijections of torch and Pyro; `supports.py` lists them. A support that
+    depends on other latent variables, as in `b ~ Uniform(0, a)`, is that of the current draw: the guide runs the model
+    up to the last site whose support has bounds.
 
-    The guide is set up when it first runs: call it once, with the model's arguments, before `load_state_dict` or
-    before its parameters are handed to an optimizer. Its parameters stay in the module; Pyro's parameter store is
-    not used, so that two guides cannot train each other's parameters.
+    The guide is set up in its first run: call it once, with the model's arguments, before `load_state_dict` or before
+    its parameters are given to an optimizer. Its parameters stay in the module; Pyro's parameter store is not used, so
+    that two guides cannot train each other's parameters.
 
     Train it with `Trace_ELBO`: `TraceMeanField_ELBO` drops the log-densities of Delta sites, and with them the Jacobian
     of the constraints, of this guide as of Pyro's autoguides.
@@ -56,15 +56,15 @@ class AutoFlow(AutoContinuous):
     Args:
         model: a Pyro model whose latent variables are continuous and two numbers or more together.
         flow: the family T, cheap in its *generative* direction, such as `IAF` or `CouplingNSF`.
-        init_loc_fn: gives the location at the start, site by site, as in Pyro's autoguides.
-        init_scale: standard deviation at the start, of every unconstrained latent number.
+        init_loc_fn: function that gives the initial location, site by site, as in Pyro's autoguides.
+        init_scale: initial standard deviation of every unconstrained latent number.
         affine: "full" (L lower triangular) or "diagonal".
-        draws: draws behind `median` and `quantiles`.
+        draws: number of draws for `median` and `quantiles`.
 
     Raises:
         FlowvaeError: at once, if the flow cannot be a posterior or a setting is out of range; at the first run, if
             the model has too few latent numbers for the flow, a latent without a bijection from the reals, or one in a
-            plate that takes a part of its data.
+            plate that subsamples its data.
 
     References:
         Kucukelbir et al. (2017), "Automatic Differentiation Variational Inference"; Rezende & Mohamed (2015).
@@ -80,7 +80,7 @@ class AutoFlow(AutoContinuous):
         draws: int = 10_000,
     ) -> None:
         super().__init__(model)
-        self._model = (model,)  # AutoContinuous wraps it; here `read_prototype` does, which may need another start
+        self._model = (model,)  # not wrapped as by AutoContinuous: `read_prototype` may need another initialization
         self.init_loc_fn = init_loc_fn
         self.flow, self.init_scale, self.affine, self.draws = flow, init_scale, affine, draws
         check_posterior(self, flow)
@@ -97,8 +97,8 @@ class AutoFlow(AutoContinuous):
         """
         if self._model is None:
             raise FlowvaeError(
-                "this AutoFlow was pickled without its model, which pickle cannot store: make AutoFlow(model, flow), "
-                "call it once, and give it the state_dict of this one."
+                "this AutoFlow was pickled without its model, which pickle cannot store: create AutoFlow(model, flow), "
+                "call it once, and load the state_dict of this one."
             )
         return self._model[0]
 
@@ -110,14 +110,14 @@ class AutoFlow(AutoContinuous):
             check_sites(self.model, args, kwargs, nodes=self.prototype_trace.nodes)
             self._build(self._lay_out(args, kwargs))
         except BaseException:
-            self.prototype_trace = None  # or it would count as set up
+            self.prototype_trace = None  # the guide is not set up
             raise
 
     def _lay_out(self, args: Any, kwargs: Any) -> Tensor:
-        """Give every site its place in the unconstrained vector; returns the start, shape (D,)."""
+        """Lay out the sites in the unconstrained vector; returns its initial value, shape (D,)."""
         self._unconstrained_shapes, self._cond_indep_stacks, self._prototype_frames = {}, {}, {}
-        self._transforms: dict[str, Transform] = {}  # onto supports that stay the same
-        self._last: str | None = None  # the last site with another kind of support
+        self._transforms: dict[str, Transform] = {}  # onto fixed supports
+        self._last: str | None = None  # the last site whose support is not fixed
         parts = []
         for name, site in self.prototype_trace.iter_stochastic_nodes():
             transform = bijection(name, site["fn"])
@@ -137,16 +137,16 @@ class AutoFlow(AutoContinuous):
             for name, part in first.items():
                 if not torch.equal(part.value, second[name].value):
                     raise FlowvaeError(
-                        f"site {name!r}: its support depends on something random that this guide does not draw, such "
-                        "as a hidden site. Sample a variable on a support that stays the same, such as Uniform(0, 1), "
-                        "and use pyro.deterministic for what is computed from it."
+                        f"site {name!r}: its support depends on random numbers that this guide does not draw, such as "
+                        "a hidden site. Sample a variable with a fixed support, such as Uniform(0, 1), and use "
+                        "pyro.deterministic for what is computed from it."
                     )
         return loc
 
     def _build(self, loc: Tensor) -> None:
         size = self.latent_dim
         if not size:
-            raise FlowvaeError("AutoFlow over a model without latent numbers: there is nothing to fit a guide to.")
+            raise FlowvaeError("AutoFlow over a model without latent numbers: there is nothing to draw; use no guide.")
         if size < self.flow.least_features:
             raise FlowvaeError(
                 f"AutoFlow over a model with {size} unconstrained latent number(s): {type(self.flow).__name__} lets "
@@ -170,16 +170,16 @@ class AutoFlow(AutoContinuous):
         return self._posterior().transform.transforms[0]
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> TorchDistribution:
-        """The distribution over the unconstrained vector, event shape (D,); the arguments change nothing.
+        """Return the distribution over the unconstrained vector, event shape (D,); the arguments are ignored.
 
-        A draw remembers its own density, so an IAF is cheap here.
+        The density of the last draw is cached, so an IAF is cheap here.
         """
         module = self._posterior()
         declare_parameters(self._pyro_name, module)
         return to_pyro(module())
 
     def _posterior(self) -> Any:
-        # past PyroModule's attribute access, which would put the parameters into the global store
+        # without PyroModule's attribute access, which would put the parameters into the global store
         module = self._modules.get("posterior")
         if module is None:
             raise FlowvaeError(
@@ -188,7 +188,7 @@ class AutoFlow(AutoContinuous):
         return module
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Torch's, for a guide that has been set up.
+        """Load a state dict, as torch does, into a guide that has been set up.
 
         Raises:
             FlowvaeError: before the guide has run for the first time.
@@ -213,7 +213,7 @@ class AutoFlow(AutoContinuous):
         return drawn
 
     def _parts(self, latent: Tensor, args: Any, kwargs: Any) -> dict[str, Part]:
-        """The sites' values for unconstrained vectors, shape (..., D), draws to the left of all plates."""
+        """Compute the sites' values for unconstrained vectors (..., D), draws to the left of all plates."""
         free = {site["name"]: value for site, value in self._unpack_latent(latent)}
         parts: dict[str, Part] = {}
         if self._last is not None:
@@ -222,7 +222,7 @@ class AutoFlow(AutoContinuous):
             if name not in parts:
                 if name not in self._transforms:
                     raise FlowvaeError(
-                        f"site {name!r}: not in this run of the model; a guide needs the same sites always."
+                        f"site {name!r}: not in this run of the model; a guide needs the same sites in every run."
                     )
                 parts[name] = constrain(value, self._transforms[name], self._event_dim(name))
         return {name: parts[name] for name in free}
@@ -232,7 +232,7 @@ class AutoFlow(AutoContinuous):
 
     @torch.no_grad()
     def quantiles(self, quantiles: list[float] | Tensor, *args: Any, seed: int = 0, **kwargs: Any) -> dict[str, Tensor]:
-        """Quantiles of every entry of every latent variable, by site, shape (quantiles, *site).
+        """Estimate quantiles of every entry of every latent variable, by site, shape (quantiles, *site).
 
         They are those of `draws` draws in the constrained space, entry by entry.
         """
@@ -244,15 +244,15 @@ class AutoFlow(AutoContinuous):
         return {name: _quantiles(value, wanted) for name, value in values.items()}
 
     def median(self, *args: Any, seed: int = 0, **kwargs: Any) -> dict[str, Tensor]:
-        """The median of every entry of every latent variable, by site; see `quantiles`."""
+        """Estimate the median of every entry of every latent variable, by site; see `quantiles`."""
         return {name: value[0] for name, value in self.quantiles([0.5], *args, seed=seed, **kwargs).items()}
 
     def constrain(self, latent: Tensor, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """The latent variables by site, shape (S, *site), of unconstrained vectors (S, D).
+        """Map unconstrained vectors (S, D) to the latent variables by site, shape (S, *site).
 
         Args:
             latent: the vectors.
-            args: the model's arguments, on which supports may depend; none: those of the guide's first run.
+            args: the model's arguments, on which supports may depend; by default those of the guide's first run.
             kwargs: its keyword arguments.
         """
         self._posterior()  # set up?
@@ -281,16 +281,16 @@ class AutoFlow(AutoContinuous):
         return {name: part.value.reshape(len(latent), *sites[name]["value"].shape) for name, part in parts.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        # not AutoGuide's, which takes the model away from the guide that is being copied
+        # not AutoGuide's, which removes the model from the guide that is being copied
         state = {**self.__dict__, "master": None}
         try:
             pickle.dumps(self._model)
-        except Exception:  # functions inside functions cannot be pickled, and a guide draws without its model
+        except Exception:  # nested functions cannot be pickled, and a guide can draw without its model
             state["_model"] = None
         return state
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AutoFlow:
-        """A guide with parameters of its own, of the same model."""
+        """Copy the guide and its parameters, but not the model."""
         memo[id(self._model)] = self._model
         copied = memo[id(self)] = type(self).__new__(type(self))
         copied.__setstate__(copy.deepcopy({**self.__dict__, "master": None}, memo))
@@ -298,7 +298,7 @@ class AutoFlow(AutoContinuous):
 
 
 def _quantiles(value: Tensor, wanted: Tensor) -> Tensor:
-    """Quantiles over the first dimension, a few columns at a time: torch has a limit."""
+    """Quantiles over the first dimension, a few columns at a time: torch limits the size of the input."""
     if not value.numel():
         return value.new_empty(len(wanted), *value.shape[1:])
     columns = value.reshape(len(value), -1).split(max(1, 10**7 // len(value)), dim=1)
@@ -308,9 +308,9 @@ def _quantiles(value: Tensor, wanted: Tensor) -> Tensor:
 class AffineLayer(LazyTransform):
     r"""The *normalizing* direction z → v of z = c + S (m + diag(eˢ) (I + N) v): m, s, N learned; c, S fixed.
 
-    S and c are the units in which the layer learns. Where a posterior's scales differ by orders of magnitude, or its
-    variables are nearly collinear, steps of one size suit all of them only in units of the posterior itself:
-    `restart` takes them from a Gaussian approximation.
+    S and c are the units in which the layer learns. If a posterior's scales differ by orders of magnitude, or its
+    variables are nearly collinear, one step size suits all of them only in units of the posterior: `restart` takes
+    these from a Gaussian approximation.
 
     Args:
         features: D.
@@ -340,7 +340,7 @@ class AffineLayer(LazyTransform):
         self.log_scale.zero_()
 
     def loc_and_scale(self) -> tuple[Tensor, Tensor]:
-        """Where v = 0 goes, shape (D,), and the lower triangular L, shape (D, D)."""
+        """Return the image of v = 0, shape (D,), and the lower triangular L, shape (D, D)."""
         scale = self.log_scale.exp()
         tril = scale.diag_embed()
         if self.lower is not None:
@@ -350,5 +350,5 @@ class AffineLayer(LazyTransform):
         return self.center + self.unit @ self.shift, self.unit @ tril
 
     def forward(self, c: Tensor | None = None) -> Transform:
-        """The transform; a context changes nothing."""
+        """Return the transform; a context is ignored."""
         return LowerCholeskyAffine(*self.loc_and_scale()).inv

@@ -1,4 +1,4 @@
-"""The latent variables of a model from an unconstrained vector, each on the support that it has in this very run."""
+"""Latent variables of a model from an unconstrained vector, each on its support in the current run."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def constrain(free: Tensor, transform: Transform, event_dim: int) -> Part:
 
 
 class Constrain(Messenger):
-    """Gives latent sites values on the supports that they have where the model meets them.
+    """Messenger that sets latent sites to values on their supports in the current run of the model.
 
-    A support may depend on latent variables before it, as in `b ~ Uniform(0, a)`. They are the values given here, so
-    that the support is that of this run, draw by draw.
+    A support may depend on earlier latent variables, as in `b ~ Uniform(0, a)`. These have the values set here, so
+    that the support is that of the current draw.
 
     Args:
         free: unconstrained values by site; draws to the left of all plates.
         prototype: the sites as they were when the guide was set up.
-        last: the site after which a run ends early; none: it goes on to the model's end.
+        last: the site after which the run stops; none: it runs to the model's end.
     """
 
     def __init__(self, free: Mapping[str, Tensor], prototype: Mapping[str, Any], last: str | None = None) -> None:
@@ -56,30 +56,30 @@ class Constrain(Messenger):
         if fn.event_shape != before.event_shape or not same_kind(support_of(fn), support_of(before)):
             raise FlowvaeError(
                 f"site {name!r} has changed between runs of the model, from {_description(before)} to "
-                f"{_description(fn)}; only the bounds of a support may change. Sample a variable that stays the same "
-                "and use pyro.deterministic for what is computed from it."
+                f"{_description(fn)}; only the bounds of a support may change. Sample a variable with a fixed shape "
+                "and support, and use pyro.deterministic for what is computed from it."
             )
         self.parts[name] = part = constrain(self.free[name], bijection(name, fn), fn.event_dim)
         msg["value"] = part.value
         if name == self.last:
-            raise _Enough
+            raise _Stop
 
 
 def _description(fn: Any) -> str:
     return f"{type(fn).__name__} of event shape {tuple(fn.event_shape)} on {shown(support_of(fn))}"
 
 
-class _Enough(BaseException):  # no Exception, which a model's own handlers might catch
-    """All sites that are wanted have their values."""
+class _Stop(BaseException):  # not an Exception, which the model's own code might catch
+    """Ends a run of the model after the last site."""
 
 
 def run_until(
     model: Callable[..., Any], messenger: Constrain, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Part]:
-    """Run a model, unseen by other handlers, up to the messenger's last site; returns the parts by site."""
+    """Run a model, hidden from other handlers, up to the messenger's last site; returns the parts by site."""
     try:
         with poutine.block():
             messenger(model)(*args, **kwargs)
-    except _Enough:
+    except _Stop:
         pass
     return messenger.parts

@@ -1,4 +1,4 @@
-"""Masks of Pyro sites: which numbers count, and what a masked model leaves without a density."""
+"""Masks of Pyro sites: which numbers enter the log-density, and checks of masked models."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["check_sites", "counted", "counted_data"]
 
 
 def counted(node: Mapping[str, Any]) -> Tensor:
-    """Which numbers of a traced site's value its log-density counts, of the shape of the value.
+    """Compute a boolean mask of the numbers that enter a traced site's log-density, of the shape of the value.
 
-    Masks of `poutine.mask`, of `fn.mask(...)`, and of a distribution that `to_event` has made an event of.
+    It combines the masks of `poutine.mask`, of `fn.mask(...)`, and of distributions inside a `to_event`.
 
     Raises:
         FlowvaeError: for a mask that does not fit the site.
@@ -30,7 +30,7 @@ def counted(node: Mapping[str, Any]) -> Tensor:
 
 
 def counted_data(node: Mapping[str, Any]) -> Tensor:
-    """Which of a site's data count: those of which any number does; of the site's batch shape."""
+    """Compute a boolean mask of a site's data points of which any number enters the log-density (batch shape)."""
     keep, event = _counted(node), node["fn"].event_dim
     if event:
         keep = keep.reshape((1,) * max(0, event - keep.dim()) + keep.shape).flatten(-event).any(-1)
@@ -38,7 +38,7 @@ def counted_data(node: Mapping[str, Any]) -> Tensor:
 
 
 def _counted(node: Mapping[str, Any]) -> Tensor:
-    """As `counted`, but as small as broadcasting allows."""
+    """Compute the mask of `counted`, before it is expanded to the shape of the value."""
     fn, shape = node["fn"], node["fn"].shape()
     keep = _numbers(node["mask"], fn.event_dim).to(node["value"].device)
     while isinstance(fn, Independent | MaskedDistribution):
@@ -67,26 +67,26 @@ def check_sites(
     gradients: bool = False,
     nodes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Refuse a model whose masks or missing data leave no right answer.
+    """Raise an error for a model whose masks or missing data make inference meaningless.
 
-    A latent number that is masked in the model has a flat prior. That is right where the data inform it. Where nothing
-    depends on it (such as the numbers of `x_unobserved` that `obs_mask` replaces by observed ones), and a guide gives
-    it a density all the same, the ELBO has no upper bound and importance weights have no meaning.
+    A latent number that is masked in the model has a flat prior, which is valid if the data inform it. If nothing
+    depends on it (such as the numbers of `x_unobserved` that `obs_mask` replaces by observed ones), and a guide still
+    gives it a density, the ELBO has no upper bound and importance weights have no meaning.
 
     Args:
         model: Pyro model.
-        args: its arguments, and the guide's.
-        kwargs: its named arguments.
+        args: arguments of the model and of the guide.
+        kwargs: their named arguments.
         guide: Pyro guide; none: all latent numbers have a density.
-        gradients: whether gradients are wanted, which are NaN where data are, masked or not.
-        nodes: of a trace of the model, if there is one already.
+        gradients: whether gradients are needed; they are NaN where data are NaN, masked or not.
+        nodes: nodes of a trace of the model, if there is one already.
 
     Raises:
-        FlowvaeError: for latents that are masked in the model, or the guide, alone; for observed NaN.
+        FlowvaeError: for latents that are masked only in the model or only in the guide; for observed NaN.
     """
     drawn = None if guide is None else _traced(guide, args, kwargs)
     if nodes is None:
-        # at the guide's draws: prior draws may be impossible further down the model
+        # at the guide's draws, because the model may be unable to run at prior draws
         nodes = _traced(model if drawn is None else poutine.replay(model, trace=drawn), args, kwargs).nodes
     sites = _sites(nodes)
     for name, node in sites.items():
@@ -110,7 +110,7 @@ def check_sites(
         if which.any():
             raise FlowvaeError(
                 f"latent {name!r}: {int(which.sum())} of its {which.numel()} numbers are masked in the model and "
-                f"nothing else depends on them, so that they have no posterior. {_remedy(name)}"
+                f"nothing else depends on them, so they have no posterior. {_remedy(name)}"
             )
 
 
@@ -139,8 +139,8 @@ def _refuse_nan(name: str, node: Mapping[str, Any], gradients: bool) -> None:
         raise FlowvaeError(f"{what} and not masked; leave them out of the data, or mask them by poutine.mask.")
     if gradients:
         raise FlowvaeError(
-            f"{what}; they are masked, but gradients are NaN there all the same. Put numbers of the distribution's "
-            "support there, such as those of torch.nan_to_num."
+            f"{what}; they are masked, but gradients there are still NaN. Replace them by numbers in the "
+            "distribution's support, for example with torch.nan_to_num."
         )
 
 
@@ -151,7 +151,7 @@ def _without_effect(
     latent: Mapping[str, Any],
     masked: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Which of the masked numbers have no effect on the model's log-densities, by their gradients at a draw."""
+    """Find the masked numbers without effect on the model's log-density, by its gradient at a draw."""
     if not masked:
         return {}
     values = {name: node["value"].detach().clone() for name, node in latent.items()}
@@ -173,7 +173,7 @@ def _remedy(name: str) -> str:
     if name.endswith("_unobserved"):
         site = name.removesuffix("_unobserved")
         return (
-            f"Give {site!r} no obs_mask: observe it under poutine.mask (or `fn.mask(mask)`), which leaves the missing "
-            "data out, and draw these by flowvae.evaluation.predict."
+            f"Give {site!r} no obs_mask: observe it under poutine.mask (or `fn.mask(mask)`), which leaves out the "
+            "missing data, and draw these with flowvae.evaluation.predict."
         )
     return "Mask the data alone, take these numbers out of the model, or write a guide that masks them too."

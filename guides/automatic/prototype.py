@@ -1,4 +1,4 @@
-"""The latent sites of a model at the start of a guide, from one run of the model."""
+"""Initial values of a model's latent sites, from one run of the model."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from flowvae.guides.automatic.supports import bijection, support_of
 
 __all__ = ["check_plates", "read_prototype"]
 
-BY_CHANCE = (init_to_median, init_to_mean, init_to_sample, init_to_uniform)  # starts that prior draws decide
+BY_CHANCE = (init_to_median, init_to_mean, init_to_sample, init_to_uniform)  # random initializations
 
 
 def read_prototype(
     model: Callable[..., Any], init_loc_fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
-    """A trace of a model's latent sites, each at its start.
+    """Trace the latent sites of a model at their initial values.
 
-    Prior draws may be so extreme that the model cannot run there, such as a scale that underflows to zero. Where they
-    decide the start, it then is the middle of the unconstrained space.
+    Prior draws may be so extreme that the model cannot run there, such as a scale that underflows to zero. A random
+    initialization then falls back to zero in the unconstrained space.
 
     Args:
         model: Pyro model.
@@ -37,7 +37,7 @@ def read_prototype(
         kwargs: its keyword arguments.
 
     Raises:
-        FlowvaeError: for a latent site that a flow guide cannot draw, or a start outside of its support.
+        FlowvaeError: for a latent site that a flow guide cannot draw, or an initial value outside of its support.
     """
     try:
         trace = _trace(model, init_loc_fn, args, kwargs)
@@ -52,7 +52,7 @@ def read_prototype(
 
 
 def _is_possible(model: Callable[..., Any], start: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether the model's log-density has a finite gradient at the start."""
+    """Whether the model's log-density has a finite gradient at the initial values."""
     values = {name: site["value"].detach().clone().requires_grad_() for name, site in start.iter_stochastic_nodes()}
     with poutine.block(), torch.enable_grad(), pyro.validation_enabled(False):
         trace = poutine.trace(poutine.condition(model, data=values)).get_trace(*args, **kwargs)
@@ -75,7 +75,7 @@ def _trace(
 
 
 class _Start(InitMessenger):
-    """Gives latent sites their start, and refuses those that a flow cannot draw."""
+    """Messenger that initializes latent sites; those that a flow cannot draw are an error."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["value"] is not None or site_is_subsample(msg):
@@ -91,14 +91,14 @@ class _Start(InitMessenger):
         if not (support.check(start).all() and transform.inv(start).isfinite().all()):
             if self.init_fn not in BY_CHANCE and self.init_fn is not _middle:
                 raise FlowvaeError(
-                    f"site {name!r}: its start {shown(start.tolist())} is outside of its support {shown(support)}, or "
-                    "at its edge; give another init_loc_fn."
+                    f"site {name!r}: its initial value {shown(start.tolist())} is outside of its support "
+                    f"{shown(support)}, or at its edge; give another init_loc_fn."
                 )
             msg["value"] = _middle(msg)
 
 
 def _middle(site: Any) -> Tensor:
-    """The image of zero."""
+    """Map zero in the unconstrained space to the support."""
     fn = site["fn"]
     try:
         like = fn.sample()
@@ -109,14 +109,14 @@ def _middle(site: Any) -> Tensor:
 
 
 def check_plates(name: str, plates: Any) -> None:
-    """Refuse a latent site in a plate that a guide over one vector of fixed length cannot follow.
+    """Raise an error for a latent site in a plate that a guide over one vector of fixed length does not support.
 
     Args:
-        name: of the site.
+        name: name of the site.
         plates: its `cond_indep_stack`.
 
     Raises:
-        FlowvaeError: for a plate that is a loop, or takes a part of its data.
+        FlowvaeError: for a plate that is a loop, or subsamples its data.
     """
     for frame in plates:
         if not frame.vectorized:
@@ -125,7 +125,7 @@ def check_plates(name: str, plates: Any) -> None:
             )
         if frame.full_size not in (None, frame.size):
             raise FlowvaeError(
-                f"site {name!r}: local to plate {frame.name!r}, which takes {frame.size} of {frame.full_size} data, so "
-                f"that the guide would have latent numbers for {frame.size} data only. Give the plate no "
+                f"site {name!r}: local to plate {frame.name!r}, which subsamples {frame.size} of {frame.full_size} "
+                f"data points, so the guide would have latent numbers for {frame.size} of them only. Give the plate no "
                 "subsample_size, or use pyro.infer.autoguide.AutoNormal or an amortized guide for this site."
             )

@@ -1,4 +1,4 @@
-"""The support of a latent site, and the bijection that leads there from the reals.
+"""Supports of latent sites, and bijections from the reals onto them.
 
 | support | distributions, such as | in a flow guide |
 | --- | --- | --- |
@@ -6,12 +6,12 @@
 | positive, nonnegative, bounded below or above | Gamma, LogNormal, Pareto | exp, shifted |
 | unit interval, interval | Beta, Uniform, AffineBeta | sigmoid, scaled |
 | simplex | Dirichlet, LogisticNormal, RelaxedOneHotCategorical | stick breaking |
-| ordered, positive ordered vector | those of your own | cumulative sums of exponentials |
+| ordered, positive ordered vector | user-defined | cumulative sums of exponentials |
 | Cholesky factor of a correlation matrix | LKJCholesky | rows of partial correlations |
-| stack, cat | those of your own | part by part |
+| stack, cat | user-defined | part by part |
 | circle | VonMises, SineBivariateVonMises, SineSkewed | sigmoid onto (-π, π), where Pyro draws them |
 | mixture of one family | MixtureSameFamily | as its components, if these share their support |
-| change of variables | TransformedDistribution | as its last transform, if every one starts where the one before ends |
+| change of variables | TransformedDistribution | as its last transform, if domains and codomains match |
 | sphere | ProjectedNormal, VonMises3D | refused: no bijection from the reals |
 | positive definite, lower Cholesky | Wishart | refused: torch has no bijection for it |
 | correlation matrix | LKJ | refused: rounding puts its values off the diagonal of ones; use LKJCholesky |
@@ -42,7 +42,7 @@ WRAPPERS = (dist.MaskedDistribution, dist.ExpandedDistribution)
 CIRCLE = constraints.interval(-math.pi, math.pi)
 SHARED = [CIRCLE, *(value for value in vars(constraints).values() if isinstance(value, Constraint))]
 
-# sets that differ by points without mass
+# sets that differ by points of measure zero
 _SAME = {
     constraints.greater_than_eq: constraints.greater_than,
     constraints.half_open_interval: constraints.interval,
@@ -53,10 +53,10 @@ _SAME = {
 
 
 def support_of(fn: Any) -> Constraint:
-    """The set over which a distribution's density integrates to one.
+    """Find the set over which a distribution's density integrates to one.
 
-    It is the distribution's own `support`, but for circular ones: these call all reals their support, on which their
-    density is periodic, and draw from [-π, π). An interval without an upper bound is a half-line.
+    It is the distribution's own `support`, except for circular ones: these declare all reals as their support, on
+    which their density is periodic, but draw from [-π, π). An interval without an upper bound is a half-line.
     """
     if isinstance(fn, Independent):
         return _independent(support_of(fn.base_dist), fn.reinterpreted_batch_ndims)
@@ -73,14 +73,14 @@ def support_of(fn: Any) -> Constraint:
 
 
 def bijection(name: str, fn: Any) -> Transform:
-    """The bijection from the reals to the support of a latent site.
+    """Find the bijection from the reals to the support of a latent site.
 
     Args:
-        name: of the site.
+        name: name of the site.
         fn: its distribution.
 
     Raises:
-        FlowvaeError: for a distribution without a density or without such a bijection, with what to write instead.
+        FlowvaeError: for a distribution without a density or without such a bijection, with an alternative.
     """
     plain = _plain(fn)
     kind = type(plain).__name__
@@ -110,19 +110,19 @@ def is_circular(fn: Any) -> bool:
 
 
 def is_fixed(support: Constraint) -> bool:
-    """Whether a support is the same whatever the model has drawn: one without bounds or other numbers of its own."""
+    """Whether a support is the same in every run of the model: one without bounds or other parameters."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return any(support is shared for shared in SHARED)
 
 
 def same_kind(one: Constraint, other: Constraint) -> bool:
-    """Whether two supports are of the same kind, with the same bijection but for its bounds."""
+    """Whether two supports are of the same kind: their bijections differ in bounds only."""
     return [type(part) for part in _nested(one)] == [type(part) for part in _nested(other)]
 
 
 def same_set(one: Any, other: Any) -> bool:
-    """Whether two supports are the same, bounds included, up to points without mass."""
+    """Whether two supports are the same, bounds included, up to points of measure zero."""
     while isinstance(one, constraints.independent):
         one = one.base_constraint
     while isinstance(other, constraints.independent):
@@ -171,11 +171,11 @@ def _remedy(fn: Any) -> str:
 
 
 def _check_chain(name: str, fn: Any) -> None:
-    """Refuse a TransformedDistribution whose last transform does not say where its values are.
+    """Raise an error for a TransformedDistribution whose last transform does not determine its support.
 
-    An affine transform, say, claims all reals, also where it shifts an Exponential.
+    The codomain of an affine transform, for example, is all reals, even if it shifts an Exponential.
     """
-    if type(fn).support is not TransformedDistribution.support:  # it says so itself
+    if type(fn).support is not TransformedDistribution.support:  # the class defines its own
         return
     support, base = support_of(fn.base_dist), type(_plain(fn.base_dist)).__name__
     for transform in _parts(fn.transforms):

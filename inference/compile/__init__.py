@@ -1,1 +1,1 @@
-"""Captured programs of model and guide."""
+"""Loss and gradients as captured programs of tensor operations."""

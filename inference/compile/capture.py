@@ -1,4 +1,4 @@
-"""Capture of a loss and its gradients as one program of tensor operations, which runs without Pyro and autograd."""
+"""A loss and its gradients as one program of tensor operations, run without Pyro and autograd."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from flowvae.inference.compile.recorder import Recorder, TracingError, storage
 
 __all__ = ["EagerWarning", "Program"]
 
-VIEWS = ("expand", "view")
+METHODS = ("expand", "view")  # faster as methods of a tensor than as functions of torch, if there are such
 
 
 class EagerWarning(UserWarning):
-    """Something is computed without the compilation that was asked for; the text says why."""
+    """A computation runs without the requested compilation; the message states why."""
 
 
-class _Give(Messenger):
-    """Replace changing numbers by tensors."""
+class _Substitute(Messenger):
+    """Replace the numbers read by `annealing.current` by tensors."""
 
     def __init__(self, numbers: list[Callable[[], float]], values: list[Tensor]) -> None:
         super().__init__()
@@ -42,43 +42,43 @@ class _Give(Messenger):
 
 
 class Program:
-    """The tensor operations of a loss and, if asked for, its gradients, with all they depend on as inputs.
+    """The tensor operations of a loss and, optionally, its gradients.
 
-    Inputs are the parameters and buffers of the modules that the model and guide call, Pyro's parameters, tensor
-    arguments and the weights of `annealing`. Random numbers are drawn anew at every run. Other tensors are taken by
-    reference, other values as they were.
+    Inputs of the program are the tensor arguments, the parameters and buffers of the modules that the loss calls,
+    Pyro's parameters, and the annealing weights. Random numbers are drawn in every run. All other tensors, kept by
+    reference, and Python values are constants.
 
     Args:
-        terms: gives loss and surrogate loss (scalars) of tensor arguments.
-        watch: what a run noted.
+        terms: a function of the tensor arguments that returns loss and surrogate loss, two scalars.
+        tracker: dependencies of a run of `terms`.
         arguments: the tensor arguments.
-        gradients: whether the gradients are wanted.
-        inductor: whether inductor shall compile the program.
+        gradients: whether to compute gradients.
+        inductor: whether to compile the program by inductor.
 
     Raises:
-        TracingError: if the operations depend on the values that go through them.
+        TracingError: if the sequence of operations depends on the values of tensors.
     """
 
     def __init__(
         self,
         terms: Callable[[list[Tensor]], tuple[Tensor, Tensor]],
-        watch: DependencyTracker,
+        tracker: DependencyTracker,
         arguments: Sequence[Tensor],
         gradients: bool,
         inductor: bool,
     ) -> None:
-        self.modules = list(watch.modules)
-        self.sites = list(watch.sites.values())
-        self.numbers = watch.numbers
-        self.proofs = 0  # how many runs were compared with Pyro's own
-        # masks and indices may decide shapes: they are fixed, and a change of one asks for a new program
+        self.modules = list(tracker.modules)
+        self.sites = list(tracker.sites.values())
+        self.numbers = tracker.numbers
+        self.checked_runs = 0  # number of runs that were compared with Pyro's own
+        # Integer and boolean tensors may decide shapes. They are constants, and a change of one needs a new program.
         self.slots: list[Slot] = []
         self.fixed: list[Slot] = []
-        for owner, key in watch.slots():
+        for owner, key in tracker.slots():
             value = owner[key]
-            changes = value.is_floating_point() or value.is_complex() or id(value) in watch.changed
+            changes = value.is_floating_point() or value.is_complex() or id(value) in tracker.changed
             (self.slots if changes else self.fixed).append((owner, key))
-        # fresh objects, because a tensor is known by its identity and an argument may be a buffer as well
+        # New tensor objects: the recorder tells tensors apart by identity, and an argument may be a buffer too.
         fresh = [argument.detach().requires_grad_(argument.requires_grad) for argument in arguments]
         values = [torch.tensor(number(), dtype=torch.float64) for number in self.numbers]
         inputs = [*(owner[key] for owner, key in self.slots), *fresh, *values]
@@ -88,7 +88,7 @@ class Program:
         recorder = Recorder(inputs, fixed)
         try:
             with pyro.validation_enabled(False), torch.autograd.set_multithreading_enabled(False), recorder:
-                with poutine.block(), _Give(self.numbers, values):
+                with poutine.block(), _Substitute(self.numbers, values):
                     loss, surrogate = terms(fresh)
                 grads: list[Tensor] = []
                 if gradients and surrogate.requires_grad:
@@ -96,14 +96,14 @@ class Program:
                     found = torch.autograd.grad(surrogate, [inputs[index] for index in leaves], allow_unused=True)
                     self.differentiated = [i for i, grad in zip(leaves, found, strict=True) if grad is not None]
                     grads = [grad for grad in found if grad is not None]
-                    grads = _own([inputs[index] for index in self.differentiated], grads, recorder.lasting())
+                    grads = _unshared([inputs[index] for index in self.differentiated], grads, recorder.lasting())
                 loss = loss.detach().clone()
         except TracingError:
             raise
         except Exception as error:
-            raise TracingError(_cause(error)) from error
+            raise TracingError(_first_line(error)) from error
         if any(storage(value) in recorder.mutated for value in fixed):
-            raise TracingError("a buffer of whole numbers is written to")
+            raise TracingError("an integer or boolean buffer is changed in place; a program takes these as constants")
         self.state = self._state()
         graph = recorder.program([loss, *grads])
         self.run = _function(graph)
@@ -111,79 +111,87 @@ class Program:
             try:
                 self.run = _inductor(graph, inputs)
             except Exception as error:
-                warnings.warn(f"inductor cannot compile ({_cause(error)}): captured only.", EagerWarning, stacklevel=7)
+                message = f"inductor cannot compile ({_first_line(error)}): captured only."
+                warnings.warn(message, EagerWarning, stacklevel=7)
 
     def fits(self) -> bool:
-        """Whether the modules, parameters and buffers are still such as the program was captured for."""
+        """Whether modules, parameters and buffers are still those that the program was captured for, up to values."""
         try:
             return self.state == self._state()
         except (KeyError, AttributeError):  # a parameter was removed
             return False
 
     def _state(self) -> Any:
-        kept = [owner[key] for owner, key in self.slots]
+        inputs = [owner[key] for owner, key in self.slots]
         fixed = [owner[key] for owner, key in self.fixed]
         return (
             [module.training for module in self.modules],
-            [id(value) if value.requires_grad else 0 for value in kept],  # its Pyro site holds the object
-            [value.device for value in kept],
-            [value.dtype for value in kept],
-            [value.shape for value in kept],
+            [id(value) if value.requires_grad else 0 for value in inputs],  # its Pyro site refers to the object
+            [value.device for value in inputs],
+            [value.dtype for value in inputs],
+            [value.shape for value in inputs],
             [(id(value), value._version) for value in fixed],
         )
 
     @torch.no_grad()
     def __call__(self, arguments: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """The loss, and leaves with what their gradients grow by, for tensor arguments of the captured shapes."""
+        """Loss, leaves and their gradients, for tensor arguments of the captured shapes."""
         values = [torch.tensor(number(), dtype=torch.float64) for number in self.numbers]
         inputs = [*(owner[key] for owner, key in self.slots), *arguments, *values]
         loss, *gradients = self.run(*inputs)
         return loss, [inputs[index] for index in self.differentiated], gradients
 
 
-def _cause(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
 
 
-def _own(leaves: list[Tensor], gradients: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-    """The gradients in the layout of their leaves and in memory of their own, as an optimizer expects them."""
-    taken = {storage(value) for value in inputs}
-    own = []
+def _unshared(leaves: list[Tensor], gradients: list[Tensor], lasting: list[Tensor]) -> list[Tensor]:
+    """The gradients, each in the layout of its leaf and in memory of its own, as optimizers expect them."""
+    taken = {storage(value) for value in lasting}
+    unshared = []
     for leaf, gradient in zip(leaves, gradients, strict=True):
         memory = storage(gradient)
         if gradient.stride() != leaf.stride() or memory in taken:
             gradient = torch.empty_like(leaf).copy_(gradient)
         taken.add(memory)
-        own.append(gradient)
-    return own
+        unshared.append(gradient)
+    return unshared
 
 
 def _function(graph: GraphModule) -> Callable[..., Any]:
-    """The program as one Python function, with direct names for its operations.
+    """The graph as one Python function whose operations are global names.
 
-    To look up `torch.ops.aten.mul.Tensor` takes longer than to multiply small tensors, and the functions of `torch`
-    read their arguments faster than the operations that they stand for.
+    This is torch.fx's own source of the graph with shorter names. `GraphModule.forward` looks up
+    `torch.ops.aten.mul.Tensor` in every call, which takes longer than to multiply small tensors: 1.3 to 1.6 times the
+    time of the whole program. torch.fx compiles its source by `exec` as well; no text of a user's is part of it.
     """
     code = graph.graph.python_code("self")
     names: dict[str, Any] = dict(code.globals)
 
-    def direct(match: re.Match[str]) -> str:
-        library, name, overload = match.groups()
-        operation = getattr(getattr(getattr(torch.ops, library), name), overload)
-        plain = getattr(torch.Tensor if name in VIEWS else torch, name, None)
-        same = type(plain) in (BuiltinFunctionType, MethodDescriptorType) and "Tensor?[]" not in str(operation._schema)
-        key = f"{library}_{name}_{overload}"
-        names[key] = plain if library == "aten" and same else operation._op
+    def name(match: re.Match[str]) -> str:
+        key = "_".join(match.groups())
+        names[key] = _fastest(*match.groups())
         return key
 
-    exec(re.sub(r"torch\.ops\.(\w+)\.(\w+)\.(\w+)", direct, code.src), names)
+    exec(re.sub(r"torch\.ops\.(\w+)\.(\w+)\.(\w+)", name, code.src), names)
     return partial(names["forward"], graph)
+
+
+def _fastest(library: str, name: str, overload: str) -> Callable[..., Any]:
+    """The operation, or the equal function of `torch`, which parses its arguments faster."""
+    operation = getattr(getattr(getattr(torch.ops, library), name), overload)
+    function: Any = getattr(torch.Tensor if name in METHODS else torch, name, None)
+    same = type(function) in (BuiltinFunctionType, MethodDescriptorType)
+    same = same and library == "aten" and "Tensor?[]" not in str(operation._schema)
+    found: Callable[..., Any] = function if same else operation._op
+    return found
 
 
 def _inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     from torch._inductor.compile_fx import compile_fx
 
-    # torch's own generators, so that a seed means the same as without inductor
+    # torch's own generators: the same seed gives the same random numbers as without inductor
     with torch.no_grad():
         compiled: Any = compile_fx(graph, inputs, config_patches={"fallback_random": True})
     run: Callable[..., Any] = compiled

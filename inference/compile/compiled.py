@@ -1,4 +1,4 @@
-"""The ELBO as a captured program: Pyro's model and guide at the price of their tensor operations."""
+"""The ELBO as a captured program, with only the cost of the tensor operations of model and guide."""
 
 from __future__ import annotations
 
@@ -25,29 +25,31 @@ from flowvae.inference.optim import FiniteTraceELBO, NonFiniteError
 __all__ = ["MODES", "CompiledTrace_ELBO"]
 
 MODES = ("capture", "inductor")
-MOST = 32  # programs of one model and guide
-PROOFS = 2  # runs of a program beside Pyro's
+MAX_PROGRAMS = 32  # of one pair of model and guide
+CHECKED_RUNS = 2  # of a program, compared with Pyro's own
 
 
-class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name its ELBOs)
-    """`Trace_ELBO` that runs model and guide once, keeps the tensor operations, and repeats only these.
+class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (named like Pyro's ELBOs)
+    """`Trace_ELBO` that captures the tensor operations of model and guide, and then repeats only these.
 
         SVI(model, guide, optim, loss=CompiledTrace_ELBO())
 
-    Loss and gradients are Trace_ELBO's to rounding, with the same random numbers from the same seed; gradients,
-    parameters and optimizers are the same objects. A program is captured for every shape of the arguments, every
-    value of arguments that are no tensors, and every state of the modules (training or evaluation, which parameters
-    are trained, device). These may change from step to step: the values of tensor arguments, parameters and buffers,
-    the weights of `weigh_latent` and `temper`, and random numbers. Anything else that Python code reads stays what
-    it was when captured.
+    Loss and gradients equal Trace_ELBO's up to rounding, with the same random numbers from the same seed. Gradients,
+    parameters and optimizers are the same objects.
 
-    The first two runs of a program are compared with Pyro's own. A loss that cannot be captured, because its
-    operations depend on values, or that differs, is from then on computed by `Trace_ELBO`, and one `EagerWarning`
-    names the cause. Validation happens in the first run of a program, as far as Pyro's is switched on.
+    The first step captures a program. There is one program for every combination of the shapes of the tensor arguments
+    (data, a condition), the values of other arguments, and the states of the modules: training or evaluation mode,
+    which parameters require a gradient, device. From step to step these may change: the values of tensor arguments,
+    parameters and buffers, the weights of `weigh_latent` and `temper`, and random numbers. All other Python
+    values are constants from the time of the capture.
+
+    The first two runs of a program are compared with Pyro's own. If the operations depend on the values of tensors, or
+    if the results differ, `Trace_ELBO` computes the pair of model and guide from then on, and one `EagerWarning` names
+    the cause. Arguments of distributions are validated in the first run of a program, if Pyro's validation is on.
 
     Args:
-        compile: "capture", or "inductor" to have the program compiled too, which takes a C++ compiler and seconds to
-            minutes, and falls back to "capture" with an `EagerWarning`.
+        compile: "capture", or "inductor" to compile the program as well. Inductor needs a C++ compiler and takes
+            seconds to minutes; where it fails, the program is only captured, with an `EagerWarning`.
         settings: those of `Trace_ELBO`.
 
     Raises:
@@ -59,18 +61,18 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name it
         self.compile = compile
         check_choice(self, "compile", MODES)
         self._programs: dict[Any, list[Program]] = {}
-        self._eager: set[Any] = set()  # pairs that cannot be captured
+        self._eager: set[Any] = set()  # pairs of model and guide that cannot be captured
         self._warned: set[str] = set()
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """The loss in nats, without gradients."""
+        """Compute the loss in nats, without gradients."""
         found = self._run(model, guide, args, kwargs, gradients=False)
         if found is None:
             return float(super().loss(model, guide, *args, **kwargs))
         return found[0].item()
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """The loss in nats, with gradients added to those of the parameters.
+        """Compute the loss in nats, and add its gradients to those of the parameters.
 
         Raises:
             NonFiniteError: if the loss is not finite.
@@ -95,11 +97,11 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name it
     def _run(
         self, model: Any, guide: Any, args: Any, kwargs: Any, gradients: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor]] | None:
-        """Loss, leaves and their gradients by a program; None if there can be none."""
+        """Loss, leaves and their gradients from a program; None if Trace_ELBO has to compute them."""
         for handler in _PYRO_STACK:
             if not isinstance(handler, TraceMessenger) or not handler.param_only:
                 name = type(handler).__name__
-                self._warn(f"{name} is active around the loss; let it wrap the model or the guide instead")
+                self._warn(f"{name} is active around the loss; apply it to the model or the guide instead")
                 return None
         flat, spec = pytree.tree_flatten((args, kwargs))
         arguments = [value for value in flat if isinstance(value, Tensor)]
@@ -107,14 +109,14 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name it
         try:
             programs = self._programs.setdefault(key, [])
         except TypeError as error:
-            self._warn(f"an argument cannot tell one program from another: {error}")
+            self._warn(f"an argument that is no tensor cannot be hashed: {error}")
             return None
         if (model, guide) in self._eager:
             return None
         if self.vectorize_particles and self.max_plate_nesting == float("inf"):
-            self._guess_max_plate_nesting(model, guide, args, kwargs)  # draws random numbers, as it does in Pyro
+            self._guess_max_plate_nesting(model, guide, args, kwargs)  # draws random numbers, as in Trace_ELBO
         program = next((program for program in programs if program.fits()), None)
-        if program is None or program.proofs < PROOFS:
+        if program is None or program.checked_runs < CHECKED_RUNS:
 
             def terms(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
                 given = iter(tensors)
@@ -122,19 +124,19 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name it
                 return self._terms(model, guide, *pytree.tree_unflatten(values, spec))
 
             try:
-                program = self._proved(program, terms, arguments, gradients, (model, guide))
+                program = self._checked(program, terms, arguments, gradients, (model, guide))
             except TracingError as error:
                 self._eager.add((model, guide))
                 self._warn(str(error))
                 return None
             if program not in programs:
                 programs.append(program)
-        for handler in _PYRO_STACK:  # traces of parameters, such as SVI's
+        for handler in _PYRO_STACK:  # traces of `param` statements, such as SVI's
             for site in program.sites:
                 handler._postprocess_message(site.copy())
         return program(arguments)
 
-    def _proved(
+    def _checked(
         self,
         program: Program | None,
         terms: Callable[[list[Tensor]], tuple[Tensor, Tensor]],
@@ -142,44 +144,46 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name it
         gradients: bool,
         pair: tuple[Any, Any],
     ) -> Program:
-        """The program, captured if there is none, after a run that agrees with Pyro's own; random state is kept."""
+        """Return the program, captured if None, after checking one run against Pyro's own; keeps the random state."""
         if any(value.requires_grad and not value.is_leaf for value in arguments):
-            raise TracingError("an argument requires a gradient and was computed from others")
+            raise TracingError("an argument requires a gradient and is no leaf")
         with random_state_kept():
-            with DependencyTracker() as watch:
+            with DependencyTracker() as tracker:
                 loss, surrogate = terms(arguments)
-            leaves = [*watch.leaves(), *(value for value in arguments if value.requires_grad)] if gradients else []
+            leaves = [*tracker.leaves(), *(value for value in arguments if value.requires_grad)] if gradients else []
             grads: list[Tensor | None] = []
             if leaves and surrogate.requires_grad:
                 grads = list(torch.autograd.grad(surrogate, leaves, allow_unused=True))
-            watch.undo()
+            tracker.undo()
         if program is None:
             made = [one for key, found in self._programs.items() if key[:2] == pair for one in found]
-            if len(made) >= MOST:
-                raise TracingError(f"{MOST} programs were captured; give what changes as tensors of equal shapes")
+            if len(made) >= MAX_PROGRAMS:
+                raise TracingError(
+                    f"{MAX_PROGRAMS} programs have been captured; pass what changes as tensors of the same shapes"
+                )
             with random_state_kept():
-                program = Program(terms, watch, arguments, gradients, self.compile == "inductor")
-                watch.undo()
+                program = Program(terms, tracker, arguments, gradients, self.compile == "inductor")
+                tracker.undo()
         with random_state_kept():
             try:
                 again, grown, found = program(arguments)
             except Exception as error:
                 raise TracingError(f"the program does not run: {type(error).__name__}: {error}") from error
-            watch.undo()
+            tracker.undo()
         expected = {id(leaf): grad for leaf, grad in zip(leaves, grads, strict=False) if grad is not None}
         if expected.keys() != {id(leaf) for leaf in grown} or not _close(
             [loss.detach(), *(expected[id(leaf)] for leaf in grown)], [again, *found]
         ):
             raise TracingError(
-                f"it gives another loss ({again.item():.6g} in place of {loss.item():.6g}) or other gradients: "
-                "something changes that is neither a tensor argument, a parameter, a buffer, a weight of annealing "
-                "nor drawn by torch"
+                f"the program gives another loss ({again.item():.6g} instead of {loss.item():.6g}) or other gradients; "
+                "something changes that is no tensor argument, parameter, buffer, annealing weight or random number of "
+                "torch"
             )
-        program.proofs += 1
+        program.checked_runs += 1
         return program
 
     def _terms(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Loss, and the surrogate loss whose gradient estimates the loss's, as `Trace_ELBO` defines them."""
+        """Loss, and the surrogate loss whose gradient estimates that of the loss, as in `Trace_ELBO`."""
         loss: Any = 0.0
         surrogate: Any = 0.0
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
@@ -206,7 +210,7 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (Pyro's way to name it
 
 
 def _kinds(flat: list[Any]) -> tuple[Any, ...]:
-    """What of the arguments a program is made for: all but the values of tensors."""
+    """The arguments up to the values of tensors."""
     return tuple(
         (value.shape, value.dtype, value.device, value.requires_grad)
         if isinstance(value, Tensor)
@@ -216,7 +220,7 @@ def _kinds(flat: list[Any]) -> tuple[Any, ...]:
 
 
 def _ambient() -> tuple[Any, ...]:
-    """The settings of torch that operations depend on."""
+    """The global settings of torch that operations depend on."""
     return (
         torch.is_grad_enabled(),
         torch.get_default_dtype(),
@@ -225,7 +229,7 @@ def _ambient() -> tuple[Any, ...]:
 
 
 def _close(ones: list[Tensor], others: list[Tensor]) -> bool:
-    """Whether two losses, and two gradients as a whole, are equal to the rounding of a long sum."""
+    """Whether two losses, and two gradients as a whole, are equal up to the rounding of long sums."""
     for one, other in ((ones[:1], others[:1]), (ones[1:], others[1:])):
         size = sum(float(value.double().square().sum()) for value in one) ** 0.5
         error = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(one, other, strict=True)) ** 0.5

@@ -1,4 +1,4 @@
-"""What a model and its guide depend on, noted while they run."""
+"""Tracking of the modules, parameters and annealing weights that a loss depends on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 __all__ = ["DependencyTracker", "Slot"]
 
-Slot = tuple[Any, str]  # something that holds tensors by name, and a name
+Slot = tuple[Any, str]  # a mapping that holds a tensor, and the tensor's key there
 
 
 class DependencyTracker(Messenger):
-    """Notes what a model and its guide depend on while they run: modules, parameters and changing numbers.
+    """A handler that collects the dependencies of a model and its guide while they run inside it.
 
-    Modules are those that are called, and all inside them; parameters are Pyro's `param` statements; numbers are
-    those of `annealing.current`. Buffers are remembered as they were, for `undo`.
+    A module is a dependency if it, or a module that contains it, is called. The values of buffers before the module's
+    first call are kept, for `undo`.
+
+    Attributes:
+        modules: the modules, in the order of their calls.
+        sites: Pyro's `param` statements, by name.
+        numbers: the functions passed to `annealing.current`.
+        changed: identities of the buffers that the run changed; known after `undo`.
     """
 
     def __init__(self) -> None:
@@ -54,14 +60,14 @@ class DependencyTracker(Messenger):
 
     @torch.no_grad()
     def undo(self) -> None:
-        """Give the buffers that the run has changed the values that they had before it."""
+        """Restore the buffers that the run has changed."""
         for buffer, value in self._before:
             if not torch.equal(buffer, value):
                 self.changed.add(id(buffer))
                 buffer.copy_(value)
 
     def slots(self) -> list[Slot]:
-        """Where the parameters and buffers are kept: they are looked up at every run, for they may be replaced."""
+        """The slots of all parameters and buffers, each tensor once: a later run may find another tensor in a slot."""
         found: dict[int, Slot] = {}
         for module in self.modules:
             for owner in (module._parameters, module._buffers):
@@ -76,12 +82,12 @@ class DependencyTracker(Messenger):
         return list(found.values())
 
     def leaves(self) -> list[Tensor]:
-        """The parameters."""
+        """The parameters that require a gradient."""
         return [owner[key] for owner, key in self.slots() if owner[key].requires_grad]
 
 
 class _Store:
-    """Pyro's parameters as the optimizer sees them, whatever has happened to the store."""
+    """Pyro's parameter store as a mapping to unconstrained parameters, the leaves that the optimizer sees."""
 
     def __getitem__(self, name: str) -> Tensor:
         return pyro.get_param_store()._params[name]

@@ -1,4 +1,8 @@
-"""A record of tensor operations while they happen, as a graph that can be run again."""
+"""Recording of tensor operations as a graph that can be run again.
+
+torch's `make_fx` with passes that fold constants and merge equal views gives the same operations, but it takes four to
+six times as long to record them, and control flow that depends on values is found only at the end.
+"""
 
 from __future__ import annotations
 
@@ -16,35 +20,39 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["Recorder", "TracingError", "storage"]
 
-# their results depend on the shape of the tensor that they are given, and not on its values
+# their results depend on the shape of their argument only, not on its values
 SHAPED = {f"aten::{name}" for name in ("full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like")}
 
 
 class TracingError(Exception):
-    """A loss is no fixed program of tensor operations; the text says why not."""
+    """A loss cannot be repeated as a fixed sequence of tensor operations; the message says why."""
 
 
 class Recorder(TorchDispatchMode):
-    """Write down every tensor operation while it happens.
+    """Records the tensor operations that run inside it.
 
-    What depends on nothing that changes is *fixed*: such values may decide what Python does, and are computed once.
+    A tensor that depends on no input is *fixed*. It is computed once, and control flow may depend on its values.
 
     Args:
-        inputs: tensors whose values change.
-        fixed: tensors whose values do not.
+        inputs: tensors whose values change from run to run.
+        fixed: tensors whose values do not change.
+
+    Raises:
+        TracingError: in the operation by which a shape or control flow depends on the values of inputs, or that uses a
+            tensor that requires a gradient and is no input.
     """
 
     def __init__(self, inputs: list[Tensor], fixed: list[Tensor]) -> None:
         super().__init__()
         self.graph = Graph()
         self.root = nn.Module()
-        # by identity: a tensor that is gone is forgotten, because another one may get its identity. Nothing is kept
-        # alive for the record's sake, which would hold every intermediate value of a step in memory at once
+        # Tensors are known by identity as long as they live. The record keeps none alive, since together the
+        # intermediate values of a step take more memory than a step ever does at once.
         self.nodes: dict[int, Node] = {}
         self.references: dict[int, weakref.ref[Tensor]] = {}
         self.fixed: dict[Node, Tensor] = {}
-        self.mutated: set[int] = set()
-        self.views: dict[int, dict[Any, Node]] = {}  # by the memory that they show
+        self.mutated: set[int] = set()  # storages
+        self.views: dict[int, dict[Any, Node]] = {}  # by storage, then by geometry
         self.outer = list(inputs)
         for n, value in enumerate(inputs):
             self._know(value, self.graph.placeholder(f"i{n}"))
@@ -55,7 +63,7 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         given = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         if func is torch.ops.aten.lift_fresh.default and id(given[0]) not in self.nodes:
-            # a literal; a copy of it, because what follows may write into it
+            # a literal such as torch.tensor(1.0); copied, because later operations may write into it
             func, args, kwargs = torch.ops.aten.clone.default, (given[0],), {}
             self.fixed[self._constant(given[0])] = given[0]
         fixed = func._schema.name in SHAPED or all(self._is_fixed(value) for value in given)
@@ -65,14 +73,14 @@ class Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         memory = {storage(value) for value in given}
         for value in pytree.tree_leaves(out):
-            if isinstance(value, Tensor) and storage(value) not in memory:  # new, so what was there is gone
+            if isinstance(value, Tensor) and storage(value) not in memory:  # new memory: forget what was there before
                 self.views.pop(storage(value), None)
                 self.mutated.discard(storage(value))
         if isinstance(out, Tensor) and not func._schema.is_mutable and storage(out) in memory:
             for value in given:
                 self._views(value).setdefault(_geometry(value), self._node(value))
             if (same := self._views(out).get(_geometry(out))) is not None:
-                self._know(out, same)  # detached, transposed twice, viewed as what it is
+                self._know(out, same)  # a view equal to an earlier one: detached, or transposed twice
                 return out
         node = self.graph.call_function(func, *pytree.tree_map_only(Tensor, self._node, (args, kwargs)))
         if func._schema.is_mutable:
@@ -92,7 +100,7 @@ class Recorder(TorchDispatchMode):
         return out
 
     def _know(self, value: Tensor, node: Node) -> None:
-        """The tensor is what the node gives, as long as it lives."""
+        """Let the node stand for the tensor as long as the tensor lives."""
         key = id(value)
         self.nodes[key] = node
         self.references[key] = weakref.ref(value, lambda _: self._forget(key))
@@ -117,8 +125,8 @@ class Recorder(TorchDispatchMode):
             return self.nodes[id(value)]
         if value.requires_grad:
             raise TracingError(
-                "a tensor that requires a gradient is neither an argument nor a parameter of a module that is called "
-                f"or of Pyro's store ({_place()})"
+                "a tensor that requires a gradient is no argument, no parameter of a module that is called, and not in "
+                f"Pyro's parameter store ({_place()})"
             )
         return self._constant(value)
 
@@ -126,20 +134,20 @@ class Recorder(TorchDispatchMode):
         return self.nodes.get(id(value)) in self.fixed and storage(value) not in self.mutated
 
     def lasting(self) -> list[Tensor]:
-        """Tensors that outlive a run of the program."""
+        """The tensors that outlive a run of the program: inputs, constants and fixed values."""
         return [*self.outer, *self.fixed.values()]
 
     def _refuse(self, func: Any, args: Any) -> None:
         shape = torch.Tag.dynamic_output_shape in func.tags
-        if func is torch.ops.aten.index.Tensor:  # by numbers, or by a fixed mask, it is harmless
-            chosen = [index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)]
-            shape = not all(map(self._is_fixed, chosen))
+        if func is torch.ops.aten.index.Tensor:  # the shape depends on the values of boolean indices only
+            masks = [index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)]
+            shape = not all(map(self._is_fixed, masks))
         if shape or torch.Tag.data_dependent_output in func.tags:
-            what = "a shape" if shape else "what Python does next"
+            what = "a shape" if shape else "control flow"
             raise TracingError(f"{what} depends on the value of a tensor ({func} at {_place()})")
 
     def program(self, outputs: list[Tensor]) -> GraphModule:
-        """What was recorded, without what has no effect on the outputs and with fixed values for what is fixed."""
+        """The recorded operations, without those of no effect, and with constants for what is fixed."""
         results = [self._node(value) for value in outputs]
         self.graph.output(results)
         for node, value in self.fixed.items():
@@ -152,18 +160,18 @@ class Recorder(TorchDispatchMode):
 
 
 def storage(value: Tensor) -> int:
-    """Where a tensor's numbers lie; the zeros that autograd has not written anywhere are a place of their own."""
+    """Identifies a tensor's memory. Autograd's zeros that have no memory are told apart as objects."""
     return id(value) if value._is_zerotensor() else value.untyped_storage().data_ptr()
 
 
 def _geometry(value: Tensor) -> tuple[Any, ...]:
-    """Which numbers in memory it shows, and how."""
+    """Which elements of its memory a tensor shows, and how."""
     shown = value.storage_offset(), value.shape, value.stride(), value.dtype, value.is_conj(), value.is_neg()
     return storage(value) or id(value), *shown
 
 
 def _place() -> str:
-    """The line of the model's code, or of a library of distributions, that is running."""
+    """The innermost line that is running outside of torch: in the model, or in a library of distributions."""
     frames = traceback.extract_stack()[:-1]
     own = [frame for frame in frames if frame.filename != __file__ and "/torch/" not in frame.filename]
     path = Path(own[-1].filename)

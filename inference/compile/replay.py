@@ -1,4 +1,4 @@
-"""A function of one tensor as a captured program."""
+"""A function of tensors as a captured program."""
 
 from __future__ import annotations
 
@@ -19,58 +19,59 @@ __all__ = ["Replay"]
 
 
 class Replay:
-    """Captures the function at its first call and repeats its tensor operations for arguments of that shape.
+    """A function whose operations are captured in its first call and repeated for arguments of the same shapes.
 
-    Arguments of other shapes go to the function itself. Modules, their parameters and random numbers may change from
-    call to call, everything else stays what it was. Where the function cannot be captured, or the program gives
-    something else than the function does with the same random numbers, an `EagerWarning` says so once, and the
-    function is called.
+    Arguments of other shapes are passed to the function itself. Modules, their parameters and random numbers may change
+    from call to call; all other values are constants from the time of the capture. If the function cannot be captured,
+    or if the results of the program differ for the same random numbers, there is one `EagerWarning` and all calls go to
+    the function.
 
     Args:
-        function: gives a tensor of a tensor; no gradients go through it.
-        compile: "capture", or "inductor" to have the program compiled too, which takes a C++ compiler and 5 to 40
+        function: a function of tensors that returns a tensor; called without gradients.
+        compile: "capture", or "inductor" to compile the program as well, which needs a C++ compiler and takes 5 to 40
             seconds.
 
     Raises:
         FlowvaeError: for another `compile`.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], compile: str) -> None:  # noqa: A002
+    def __init__(self, function: Callable[..., Tensor], compile: str) -> None:  # noqa: A002
         self.function = function
         self.compile = compile
         check_choice(self, "compile", MODES)
         self.program: Program | None = None
-        self.shape: torch.Size | None = None
+        self.shapes: list[torch.Size] | None = None
 
     @torch.no_grad()
-    def __call__(self, x: Tensor) -> Tensor:
-        """What the function gives."""
-        if self.shape is None:
-            self.shape = x.shape
+    def __call__(self, *arguments: Tensor) -> Tensor:
+        """The value of the function."""
+        shapes = [argument.shape for argument in arguments]
+        if self.shapes is None:
+            self.shapes = shapes
             try:
-                self.program = self._captured(x)
+                self.program = self._captured(list(arguments))
             except TracingError as error:
                 warnings.warn(f"computed without compilation: {error}.", EagerWarning, stacklevel=4)
-        if self.program is None or x.shape != self.shape or not self.program.fits():
-            return self.function(x)
-        return self.program([x])[0]
+        if self.program is None or shapes != self.shapes or not self.program.fits():
+            return self.function(*arguments)
+        return self.program(list(arguments))[0]
 
-    def _captured(self, x: Tensor) -> Program:
+    def _captured(self, arguments: list[Tensor]) -> Program:
         def terms(arguments: list[Tensor]) -> tuple[Tensor, Tensor]:
-            value = self.function(arguments[0])
+            value = self.function(*arguments)
             return value, value
 
         with random_state_kept():
-            with DependencyTracker() as watch:
-                expected = self.function(x)
-            watch.undo()
+            with DependencyTracker() as tracker:
+                expected = self.function(*arguments)
+            tracker.undo()
         with random_state_kept():
-            program = Program(terms, watch, [x], gradients=False, inductor=self.compile == "inductor")
-            watch.undo()
+            program = Program(terms, tracker, arguments, gradients=False, inductor=self.compile == "inductor")
+            tracker.undo()
         with random_state_kept():
-            found = program([x])[0]
-            watch.undo()
+            found = program(arguments)[0]
+            tracker.undo()
         tolerance = torch.finfo(expected.dtype).eps ** 0.5
         if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
-            raise TracingError("its program gives other values than the function")
+            raise TracingError("the program gives other values than the function")
         return program

@@ -1,4 +1,4 @@
-"""The ELBO with path-derivative gradients, whose noise vanishes where the guide is exact."""
+"""The ELBO with path-derivative gradients, whose variance vanishes for an exact guide."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["PathTraceELBO"]
 class PathTraceELBO(FiniteTraceELBO):
     """`Trace_ELBO` that differentiates log q(z) through the draw z alone, "sticking the landing".
 
-    The gradient of log q_φ(z(φ)) with respect to φ has a part through z and a part at fixed z, the score. The
-    score is zero in expectation, so leaving it out keeps the gradient unbiased; and where q is the posterior, what is
-    left is zero for every single draw. The loss itself is that of `Trace_ELBO`.
+    The gradient of log q_φ(z(φ)) with respect to φ has a part through z and a part at fixed z, the score. The score is
+    zero in expectation, so the gradient without it is still unbiased. If q is the posterior, the remaining part is zero
+    for every single draw. The loss itself is that of `Trace_ELBO`.
 
-    The guide is scored a second time, at the same draws and with its parameters held fixed. That costs a
-    log-density of foreign values: one pass more of a coupling flow, but D passes of an inverse autoregressive one.
+    The guide is scored a second time, at the same draws with fixed parameters. This costs a log-density without cached
+    values: one more pass for a coupling flow, but D passes for an inverse autoregressive one.
 
     Raises:
         FlowvaeError: if a latent variable of the guide is not reparametrized; use `Trace_ELBO` there.
@@ -38,12 +38,12 @@ class PathTraceELBO(FiniteTraceELBO):
         model_trace, guide_trace = super()._get_trace(model, guide, args, kwargs)
         drawn = guide_trace.copy()
         for name, site in guide_trace.iter_stochastic_nodes():
-            # another tensor of the same value: distributions that remember a draw's density do not know it
+            # a new tensor with the same value, for which distributions have no cached density
             drawn.nodes[name] = {**site, "value": site["value"].clone()}
         with _fixed(guide_trace), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*was not registered in the param store")
             scored = poutine.trace(poutine.replay(guide, trace=drawn)).get_trace(*args, **kwargs)
-            scored.compute_score_parts()  # within: a flow's networks run when it is scored
+            scored.compute_score_parts()  # inside the block, since the networks of a flow run when it is scored
         for name, site in guide_trace.nodes.items():
             if site["type"] == "sample":
                 if not is_identically_zero(site["score_parts"].score_function):
@@ -57,7 +57,7 @@ class PathTraceELBO(FiniteTraceELBO):
 
 @contextmanager
 def _fixed(trace: Any) -> Iterator[None]:
-    """Within the block, no gradient goes to the parameters that the trace declares."""
+    """Disable gradients to the parameters that the trace declares, within the block."""
     parameters: list[Tensor] = []
     for site in trace.nodes.values():
         if site["type"] == "param":

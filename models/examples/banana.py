@@ -21,7 +21,7 @@ class Banana(nn.Module):
 
     Args:
         width: standard deviation of x.
-        bend: curvature; 0 is a Gaussian, and a negative one bends down.
+        bend: curvature; 0 is a Gaussian, and a negative value bends it down.
         thickness: standard deviation of y around the parabola.
 
     References:
@@ -44,22 +44,22 @@ class Banana(nn.Module):
         self.register_buffer("zero", torch.zeros(()), persistent=False)  # carries dtype and device
 
     def forward(self) -> Tensor:
-        """The model; returns y, shape (...)."""
+        """Run the model; returns y, shape (...)."""
         x = pyro.sample("x", dist.Normal(self.zero, self.width))
         return pyro.sample("y", dist.Normal(self.ridge(x), self.thickness))
 
     def ridge(self, x: Tensor) -> Tensor:
-        """The parabola bend (x² − width²), shape (...) → (...)."""
+        """Evaluate the parabola bend (x² − width²), shape (...) → (...)."""
         return self.bend * (x**2 - self.width**2)
 
     def draw(self, size: int, seed: int) -> dict[str, Tensor]:
-        """Independent exact draws "x" and "y", each of shape (size,)."""
+        """Draw independent exact samples "x" and "y", each of shape (size,)."""
         with seeded(seed):
             unit = torch.randn(2, size, dtype=self.zero.dtype).to(self.zero.device)
         x = self.width * unit[0]
         return {"x": x, "y": self.ridge(x) + self.thickness * unit[1]}
 
     def log_density(self, x: Tensor, y: Tensor) -> Tensor:
-        """Exact log p(x, y) in nats, shapes (...) → (...)."""
+        """Compute log p(x, y) exactly, in nats, shapes (...) → (...)."""
         along = dist.Normal(self.zero, self.width).log_prob(x)
         return along + dist.Normal(self.ridge(x), self.thickness).log_prob(y)

@@ -13,7 +13,7 @@ from flowvae.models.checks import as_observations
 
 __all__ = ["EightSchools"]
 
-EFFECT = (28, 8, -3, 7, -1, 1, 18, 12)  # points in a test that coaching gained, by school
+EFFECT = (28, 8, -3, 7, -1, 1, 18, 12)  # effect of coaching in test points, by school
 ERROR = (15, 10, 16, 11, 9, 11, 10, 18)  # their standard errors
 
 
@@ -22,8 +22,8 @@ class EightSchools(nn.Module):
 
     Sites "mu" and "tau"; "theta" and the observed "y" in a plate "schools". The non-centred form samples
     "theta_raw" ~ N(0, 1) instead and makes θ = μ + τ·theta_raw a deterministic site. Both have the same posterior
-    over (μ, τ, θ). They differ for the guide: centred, the scale of θ shrinks with τ, a funnel that no Gaussian
-    follows; non-centred, little is left to follow.
+    over (μ, τ, θ), but differ for the guide: centred, the scale of θ shrinks with τ, a funnel that no Gaussian
+    fits; non-centred, the posterior is closer to a Gaussian.
 
     Args:
         effect: y, shape (J,); Rubin's eight by default.
@@ -47,11 +47,11 @@ class EightSchools(nn.Module):
         self.register_buffer("error", as_observations(self, "error", error, above=0.0))
         if self.effect.shape != self.error.shape:
             raise FlowvaeError(
-                f"EightSchools: {len(self.effect)} effects and {len(self.error)} errors; give one error an effect."
+                f"EightSchools: {len(self.effect)} effects and {len(self.error)} errors; give one error for each."
             )
 
     def forward(self) -> Tensor:
-        """The model; returns θ, shape (..., J)."""
+        """Run the model; returns θ, shape (..., J)."""
         zero = self.effect.new_zeros(())
         mu = pyro.sample("mu", dist.Normal(zero, 5.0))
         tau = pyro.sample("tau", dist.HalfCauchy(zero + 5.0))

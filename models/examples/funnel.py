@@ -1,4 +1,4 @@
-"""Neal's funnel: a scale that is itself unknown, with everything about it known exactly."""
+"""Neal's funnel: Gaussians of an unknown scale, with a known density."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Funnel(nn.Module):
     """v ~ N(0, scale), x_i ~ N(0, e^{v/2}) for i = 1, …, D − 1; called without arguments, no data.
 
     Sites "v" and "x", of event shape (D − 1,). The non-centred form samples "x_raw" ~ N(0, I) and makes
-    x = e^{v/2} x_raw a deterministic site: the density that a guide has to follow is then Gaussian.
+    x = e^{v/2} x_raw a deterministic site: the density that a guide has to fit is then Gaussian.
 
-    A mean-field guide of the centred form makes v far too narrow, and by how much is known: see `mean_field`.
+    A mean-field guide of the centred form gives v far too small a variance, which is known exactly: see `mean_field`.
 
     Args:
         dimension: D, of v and x together.
@@ -47,7 +47,7 @@ class Funnel(nn.Module):
         self.register_buffer("zero", torch.zeros(()), persistent=False)  # carries dtype and device
 
     def forward(self) -> Tensor:
-        """The model; returns x, shape (..., D − 1)."""
+        """Run the model; returns x, shape (..., D − 1)."""
         v = pyro.sample("v", dist.Normal(self.zero, self.scale))
         width = (0.5 * v).exp().unsqueeze(-1)
         zeros = self.zero.expand(self.dimension - 1)
@@ -57,19 +57,19 @@ class Funnel(nn.Module):
         return pyro.deterministic("x", width * raw, event_dim=1)
 
     def draw(self, size: int, seed: int) -> dict[str, Tensor]:
-        """Independent exact draws: "v" of shape (size,) and "x" of shape (size, D − 1)."""
+        """Draw independent exact samples: "v" of shape (size,) and "x" of shape (size, D − 1)."""
         with seeded(seed):
             v = self.scale * torch.randn(size, dtype=self.zero.dtype)
             x = (0.5 * v).exp().unsqueeze(-1) * torch.randn(size, self.dimension - 1, dtype=self.zero.dtype)
         return {"v": v.to(self.zero.device), "x": x.to(self.zero.device)}
 
     def log_density(self, v: Tensor, x: Tensor) -> Tensor:
-        """Exact log p(v, x) in nats of the centred variables, shapes (...) and (..., D − 1) → (...)."""
+        """Compute log p(v, x) of the centred variables exactly, in nats, shapes (...) and (..., D − 1) → (...)."""
         width = (0.5 * v).exp().unsqueeze(-1)
         return dist.Normal(self.zero, self.scale).log_prob(v) + dist.Normal(self.zero, width).log_prob(x).sum(-1)
 
     def mean_field(self) -> tuple[float, float]:
-        """The best Gaussian guide with independent dimensions: standard deviations of q(v) and of every q(x_i).
+        """Compute the best mean-field Gaussian guide: standard deviations of q(v) and of every q(x_i).
 
         Both have mean 0. With s² = 1 / (1/scale² + (D − 1)/2) they are s and e^{−s²/4}: where the ELBO is
         stationary, e^{−v} x_i² is 1 on average for every i, and each x_i adds ½ to the precision of v.
@@ -78,5 +78,5 @@ class Funnel(nn.Module):
         return math.sqrt(square), math.exp(-0.25 * square)
 
     def mean_field_gap(self) -> float:
-        """KL(q ‖ p) in nats of `mean_field`: ½ log(1 + (D − 1) scale²/2)."""
+        """Compute KL(q ‖ p) of `mean_field` in nats: ½ log(1 + (D − 1) scale²/2)."""
         return 0.5 * math.log1p((self.dimension - 1) * self.scale**2 / 2)

@@ -1,4 +1,4 @@
-"""GARCH(1, 1): a series whose variance remembers, with bounded and skewed parameters."""
+"""GARCH(1, 1): a time series with autoregressive variance, whose parameters are bounded and skewed."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Garch11(nn.Module):
     support to be fixed. Flat over the triangle is α1 ~ Beta(1, 2) and share ~ Uniform(0, 1): the slice
     at α1 has length 1 − α1, which is the density of Beta(1, 2) up to its constant 2. "y" has event shape (T,).
 
-    The flat priors of μ and α0 have density 1 and no draws. Where Pyro asks for one, to find a start or a shape, it
-    gets N(0, 1) and its exponential; draws of the *prior* predictive then mean nothing. Drawn after
-    `poutine.uncondition`, y_t is one step ahead of the observed y_1, …, y_{t−1}.
+    The flat priors of μ and α0 have density 1 and cannot be sampled. Where Pyro needs a draw, for an initial value or
+    a shape, it gets N(0, 1) and its exponential, so draws of the *prior* predictive are meaningless. Under
+    `poutine.uncondition`, y_t is a one-step-ahead draw given the observed y_1, …, y_{t−1}.
 
     Args:
         y: the series, shape (T,).
@@ -50,7 +50,7 @@ class Garch11(nn.Module):
 
     @classmethod
     def simulated(cls, size: int = 200, seed: int = 0) -> Garch11:
-        """A simulated series: μ = 5, α0 = 0.5, α1 = 0.4, β1 = 0.3, sigma1 = 0.5.
+        """Simulate a series: μ = 5, α0 = 0.5, α1 = 0.4, β1 = 0.3, sigma1 = 0.5.
 
         Raises:
             FlowvaeError: for a size below 1.
@@ -66,9 +66,9 @@ class Garch11(nn.Module):
         return cls(5 + torch.stack(noise))
 
     def forward(self) -> Tensor:
-        """The model; returns y, shape (..., T)."""
+        """Run the model; returns y, shape (..., T)."""
         zero = self.y.new_zeros(())
-        # masked out, a distribution lends its support and its draws, and no density
+        # a masked distribution provides support and draws, but no density
         mu = pyro.sample("mu", dist.Normal(zero, 1.0).mask(False))
         alpha0 = pyro.sample("alpha0", dist.LogNormal(zero, 1.0).mask(False))
         alpha1 = pyro.sample("alpha1", dist.Beta(zero + 1, zero + 2))
@@ -78,18 +78,18 @@ class Garch11(nn.Module):
         return pyro.sample("y", dist.Normal(mu.unsqueeze(-1), scale).to_event(1), obs=self.y)
 
     def scales(self, mu: Tensor, alpha0: Tensor, alpha1: Tensor, beta1: Tensor) -> Tensor:
-        """The standard deviations s_1, …, s_T for parameters of shape (...), shape (..., T)."""
+        """Compute the standard deviations s_1, …, s_T for parameters of shape (...), shape (..., T)."""
         mu, alpha0, alpha1, beta1 = (value.unsqueeze(-1) for value in (mu, alpha0, alpha1, beta1))
-        news = alpha0 + alpha1 * (self.y[:-1] - mu) ** 2
-        first = self.y.new_tensor(self.sigma1**2).expand(*news.shape[:-1], 1)
-        return linear_recurrence(torch.cat((first, news), -1), beta1).sqrt()
+        innovations = alpha0 + alpha1 * (self.y[:-1] - mu) ** 2
+        first = self.y.new_tensor(self.sigma1**2).expand(*innovations.shape[:-1], 1)
+        return linear_recurrence(torch.cat((first, innovations), -1), beta1).sqrt()
 
 
 def linear_recurrence(a: Tensor, b: Tensor) -> Tensor:
-    """s_1 = a_1, s_t = a_t + b s_{t−1} for all t at once, shapes (..., T) and (..., 1) → (..., T).
+    """Solve s_1 = a_1, s_t = a_t + b s_{t−1} for all t at once, shapes (..., T) and (..., 1) → (..., T).
 
-    The solution s_t = Σ_k b^k a_{t−k} is summed by doubling: when a sum holds its first d terms, adding b^d times the
-    sum d steps back gives it 2d. That takes log2 T steps in place of T, with sums of the same terms.
+    The solution s_t = Σ_k b^k a_{t−k} is summed by doubling: adding b^d times the sum d steps back to a sum of d terms
+    gives a sum of 2d terms. This takes log2 T steps instead of T, with the same terms.
     """
     reach, power = 1, b
     while reach < a.shape[-1]:

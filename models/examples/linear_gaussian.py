@@ -1,4 +1,4 @@
-"""The linear-Gaussian model, in which everything that variational inference approximates is known exactly."""
+"""The linear-Gaussian model, whose posterior, evidence and best mean-field guide are known exactly."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LinearGaussian(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale), dtype=weight.dtype))
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
-        """The model: observes x of shape (N, D), or generates `size` new data."""
+        """Run the model: observe x of shape (N, D), or generate `size` new data points."""
         declare_parameters("model", self)
         latent = self.weight.shape[1]
         zeros = torch.zeros(latent, dtype=self.weight.dtype, device=self.weight.device)
@@ -43,33 +43,33 @@ class LinearGaussian(nn.Module):
             return pyro.sample("x", self.decode(z), obs=x)
 
     def decode(self, z: Tensor) -> dist.TorchDistribution:
-        """p(x | z) for codes of shape (..., latent)."""
+        """Return p(x | z) for codes of shape (..., latent)."""
         return dist.Normal(z @ self.weight.T + self.center, self.log_scale.exp()).to_event(1)
 
     def precision(self) -> Tensor:
-        """Λ = (WᵀW + σ² I) / σ², the precision of every posterior, shape (latent, latent)."""
+        """Compute Λ = (WᵀW + σ² I) / σ², the precision of every posterior, shape (latent, latent)."""
         variance = (2 * self.log_scale).exp()
         identity = torch.eye(self.weight.shape[1], dtype=self.weight.dtype, device=self.weight.device)
         return self.weight.T @ self.weight / variance + identity
 
     def posterior(self, x: Tensor) -> dist.MultivariateNormal:
-        """Exact p(z | x) for data of shape (..., D)."""
+        """Compute the exact p(z | x) for data of shape (..., D)."""
         precision = self.precision()
         pull = (x - self.center) @ self.weight / (2 * self.log_scale).exp()
         loc = torch.linalg.solve(precision, pull.unsqueeze(-1)).squeeze(-1)
         return dist.MultivariateNormal(loc, precision_matrix=precision)
 
     def mean_field(self, x: Tensor) -> dist.TorchDistribution:
-        """The best guide with independent dimensions: the posterior's mean, and variances 1/Λ_ii."""
+        """Compute the best guide with independent dimensions: the posterior's mean, and variances 1/Λ_ii."""
         scale = self.precision().diagonal().rsqrt()
         return dist.Normal(self.posterior(x).loc, scale).to_event(1)
 
     def mean_field_gap(self) -> Tensor:
-        """Log p(x) minus the ELBO of `mean_field`, in nats, the same for every x: ½ (Σ log Λ_ii − log|Λ|)."""
+        """Compute log p(x) minus the ELBO of `mean_field`, in nats, the same for every x: ½ (Σ log Λ_ii − log|Λ|)."""
         precision = self.precision()
         return 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
 
     def log_evidence(self, x: Tensor) -> Tensor:
-        """Exact log p(x) in nats for data of shape (..., D), shape (...)."""
+        """Compute log p(x) exactly, in nats, for data of shape (..., D), shape (...)."""
         variance = (2 * self.log_scale).exp()
         return dist.LowRankMultivariateNormal(self.center, self.weight, variance.expand(len(self.center))).log_prob(x)

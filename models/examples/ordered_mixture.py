@@ -1,4 +1,4 @@
-"""A mixture of two Gaussians whose means are in order, so that the components keep their names."""
+"""A mixture of two Gaussians with ordered means, which identify the components."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["OrderedMixture", "OrderedNormal"]
 
 
 class OrderedNormal(TorchDistribution):
-    """D independent N(0, scale), put in order: p(x) = D! Π_i N(x_i; 0, scale) on x_1 < … < x_D.
+    """D independent N(0, scale) variables, sorted: p(x) = D! Π_i N(x_i; 0, scale) on x_1 < … < x_D.
 
-    Each ordered vector stands for D! equally likely orders, which is the whole of the constant. The density is
-    that of x itself: whoever maps x to an unconstrained space adds that map's Jacobian, as Pyro does.
+    The constant is D! because each sorted vector has D! equally likely orders. The density is that of x itself: a map
+    of x to an unconstrained space adds its own Jacobian, as in Pyro.
 
     Args:
         scale: shape (...), the batch shape.
@@ -38,7 +38,7 @@ class OrderedNormal(TorchDistribution):
         super().__init__(scale.shape, torch.Size((features,)), validate_args=validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log p(value) in nats, (..., D) → (...)."""
+        """Compute log p(value) in nats, (..., D) → (...)."""
         if self._validate_args:
             self._validate_sample(value)
         scale = self.scale.unsqueeze(-1)
@@ -46,21 +46,21 @@ class OrderedNormal(TorchDistribution):
         return each.sum(-1) + math.lgamma(self.event_shape[0] + 1)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        """Draws of shape sample_shape + batch shape + (D,)."""
+        """Draw samples of shape sample_shape + batch shape + (D,)."""
         unit = torch.randn(self._extended_shape(sample_shape), dtype=self.scale.dtype, device=self.scale.device)
         return (self.scale.unsqueeze(-1) * unit).sort(-1).values
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> OrderedNormal:
-        """The same with its batch shape expanded."""
+        """Expand the batch shape."""
         return OrderedNormal(self.scale.expand(batch_shape), self.event_shape[0], validate_args=False)
 
 
 class OrderedMixture(nn.Module):
     """y ~ θ N(μ_1, σ_1) + (1 − θ) N(μ_2, σ_2) with μ_1 < μ_2; called without arguments.
 
-    Priors: μ in order, N(0, 2) each; σ ~ half-normal(2) each; θ ~ Beta(5, 5). Sites "mu" and "sigma", of event
-    shape (2,), "theta", and "y", of event shape (N,). The component of each datum is summed out. Without the order
-    the posterior would have two modes that are copies of each other.
+    Priors: μ ordered, N(0, 2) each; σ ~ half-normal(2) each; θ ~ Beta(5, 5). Sites "mu" and "sigma", of event
+    shape (2,), "theta", and "y", of event shape (N,). The component of each data point is summed out. Without the
+    order the posterior would have two identical modes.
 
     Args:
         y: data, shape (N,).
@@ -80,7 +80,7 @@ class OrderedMixture(nn.Module):
 
     @classmethod
     def simulated(cls, size: int = 200, seed: int = 0) -> OrderedMixture:
-        """Simulated data: μ = (−1, 2), σ = (1, 0.7), θ = 0.4.
+        """Simulate data: μ = (−1, 2), σ = (1, 0.7), θ = 0.4.
 
         Raises:
             FlowvaeError: for a size below 1.
@@ -92,7 +92,7 @@ class OrderedMixture(nn.Module):
         return cls(torch.where(first, -1 + unit, 2 + 0.7 * unit))
 
     def forward(self) -> Tensor:
-        """The model; returns y, shape (..., N)."""
+        """Run the model; returns y, shape (..., N)."""
         two = self.y.new_tensor(2.0)
         mu = pyro.sample("mu", OrderedNormal(two, 2))
         sigma = pyro.sample("sigma", dist.HalfNormal(two.expand(2)).to_event(1))

@@ -35,16 +35,16 @@ REFERENCE_MODELS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
 
 
 def reference_model(reference: Reference, centred: bool = False) -> nn.Module:
-    """The Pyro model of a reference, with its data, in torch's default dtype.
+    """Build the Pyro model of a reference, with its data, in torch's default dtype.
 
     Its sites (sampled or deterministic) have the names of `reference.draws` and the shapes of single draws.
 
     Args:
         reference: from `load_reference`.
-        centred: of eight schools alone: the centred form, whose posterior over mu, tau and theta is the same.
+        centred: for eight schools only: the centred form, whose posterior over mu, tau and theta is the same.
 
     Raises:
-        FlowvaeError: for a reference without a model, or the centred form of another model than eight schools.
+        FlowvaeError: for a reference without a model, or the centred form of a model other than eight schools.
     """
     if reference.name not in REFERENCE_MODELS:
         raise FlowvaeError(

@@ -22,13 +22,13 @@ NOISE = {"half-normal": dist.HalfNormal, "half-cauchy": dist.HalfCauchy}
 class LinearRegression(nn.Module):
     """β_d ~ N(0, beta_scale) or flat, σ ~ half-normal or half-Cauchy, y ~ N(x β, σ); called without arguments.
 
-    Sites "beta", of event shape (D,), "sigma", and "y", of event shape (N,). There is no intercept of its own: put
-    a column of ones into x. The data are one event and no plate, because Pyro's parallel `Predictive` takes
-    the axis of beta for an axis of the plate.
+    Sites "beta", of event shape (D,), "sigma", and "y", of event shape (N,). There is no separate intercept: put
+    a column of ones into x. The data are one event without a plate, because Pyro's parallel `Predictive` would
+    confuse the axis of beta with that of the plate.
 
-    A flat prior has density 1 (it adds nothing to the log joint), and no draws. Where Pyro asks for one, to find
-    a start or a shape, it gets a N(0, I) draw; draws of the *prior* predictive then mean nothing. Posterior
-    predictive draws, `Predictive(poutine.uncondition(model), draws)`, are as good as ever.
+    A flat prior has density 1 (it adds nothing to the log joint) and cannot be sampled. Where Pyro needs a draw, for
+    an initial value or a shape, it gets one of N(0, I), so draws of the *prior* predictive are meaningless. Posterior
+    predictive draws, `Predictive(poutine.uncondition(model), draws)`, are valid.
 
     Args:
         x: inputs, shape (N, D).
@@ -63,21 +63,21 @@ class LinearRegression(nn.Module):
         self.register_buffer("y", as_observations(self, "y", y))
         if len(self.x) != len(self.y):
             raise FlowvaeError(
-                f"LinearRegression: {len(self.x)} rows of x for {len(self.y)} values of y; give as many."
+                f"LinearRegression: {len(self.x)} rows of x for {len(self.y)} values of y; give one value per row."
             )
 
     @classmethod
     def correlated(
         cls, size: int = 50, features: int = 3, correlation: float = 0.95, seed: int = 0, **settings: Any
     ) -> LinearRegression:
-        """Simulated data whose inputs have unit variance and one correlation; β_d = (−1)^d, σ = 1.
+        """Simulate data whose inputs have unit variance and equal correlations; β_d = (−1)^d, σ = 1.
 
         Args:
             size: N.
             features: D.
-            correlation: of every two inputs, from 0 to below 1. The nearer to 1, the more a mean-field guide loses.
-            seed: of the data.
-            settings: of the model.
+            correlation: correlation of every pair of inputs, from 0 to below 1. A mean-field guide loses more near 1.
+            seed: seed of the data.
+            settings: settings of the model.
 
         Raises:
             FlowvaeError: for a correlation outside [0, 1), or fewer than one row or feature.
@@ -94,10 +94,10 @@ class LinearRegression(nn.Module):
         return cls(x, x @ beta.to(x) + error, **settings)
 
     def forward(self) -> Tensor:
-        """The model; returns y, shape (..., N)."""
+        """Run the model; returns y, shape (..., N)."""
         zeros = self.x.new_zeros(self.x.shape[1])
         prior = dist.Normal(zeros, self.beta_scale or 1.0).to_event(1)
-        # masked out, a distribution lends its support and its draws, and no density
+        # a masked distribution provides support and draws, but no density
         beta = pyro.sample("beta", prior if self.beta_scale else prior.mask(False))
         sigma = pyro.sample("sigma", NOISE[self.noise](self.x.new_tensor(self.noise_scale)))
         return pyro.sample("y", dist.Normal(beta @ self.x.T, sigma.unsqueeze(-1)).to_event(1), obs=self.y)

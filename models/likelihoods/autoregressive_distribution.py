@@ -1,4 +1,4 @@
-"""The joint distribution of an autoregressive network: the product rule as a Pyro distribution."""
+"""The joint distribution of an autoregressive network, as a Pyro distribution."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
-from torch import Tensor
+from torch import Size, Tensor
 from tqdm.auto import tqdm
 
 from flowvae.models.likelihoods.autoregressive_likelihoods import AutoregressiveLikelihood
@@ -16,13 +16,14 @@ __all__ = ["AutoregressiveDistribution"]
 
 
 class AutoregressiveDistribution(TorchDistribution):
-    """p(x) = Π_i p(x_i | x_1, …, x_{i−1}, c), event shape (D,).
+    """p(x) = Π_i p(x_i | x_1, …, x_{i−1}, c) over the D values of x in raster order.
 
-    The density of given data takes one pass of the network, a draw takes D of them, one value after the other.
+    The density of given data takes one pass of the network, a draw takes D passes, one per value.
 
     Args:
         network: gives the parameters of all D conditionals.
         head: the conditionals' family.
+        shape: event shape of x, of D values.
         context: c, shape (..., C), if the network takes one; its batch shape is the distribution's.
     """
 
@@ -33,44 +34,47 @@ class AutoregressiveDistribution(TorchDistribution):
         self,
         network: CausalNetwork,
         head: AutoregressiveLikelihood,
+        shape: Size,
         context: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self.network = network
         self.head = head
         self.context = context
-        batch = torch.Size() if context is None else context.shape[:-1]
-        super().__init__(batch, torch.Size((network.features,)), validate_args=validate_args)
+        batch = Size() if context is None else context.shape[:-1]
+        super().__init__(batch, Size(shape), validate_args=validate_args)
 
     @property
     def support(self) -> Any:
-        """D times the support of the head."""
+        """The support of the head for every value."""
         probe = self.head.center.new_zeros(self.network.features, self.network.parameters_each)
-        return constraints.independent(self.head(probe).support, 1)
+        return constraints.independent(self.head(probe).support, len(self.event_shape))
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> AutoregressiveDistribution:
-        """The same distribution with a larger batch shape."""
-        new = AutoregressiveDistribution(self.network, self.head, self.context, validate_args=False)
-        super(AutoregressiveDistribution, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+    def expand(self, batch_shape: Size, _instance: object = None) -> AutoregressiveDistribution:
+        """Expand the batch shape."""
+        new = AutoregressiveDistribution(self.network, self.head, self.event_shape, self.context, validate_args=False)
+        super(AutoregressiveDistribution, new).__init__(Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Exact log p(value) in nats, shape (..., D) → (...)."""
+        """Compute log p(value) exactly, in nats, shape (..., *shape) → (...)."""
         if self._validate_args:
             self._validate_sample(value)
-        parameters = self.network(self.head.standardize(value), self.context)
-        each = self.head(parameters).log_prob(value).sum(-1)
-        # copies that a plate made of this distribution share one pass of the network
+        flat = value.flatten(-len(self.event_shape))
+        parameters = self.network(self.head.standardize(flat), self.context)
+        each = self.head(parameters).log_prob(flat).sum(-1)
+        # copies of this distribution that a plate has made share one pass of the network
         return each.expand(torch.broadcast_shapes(each.shape, self.batch_shape))
 
     @torch.no_grad()
-    def sample(self, sample_shape: Any = torch.Size(), progress: bool = False) -> Tensor:  # noqa: B008
-        """Ancestral sampling: draws of shape sample_shape + batch shape + (D,), without a gradient."""
-        x = self.head.center.expand(self._extended_shape(torch.Size(sample_shape))).clone()
+    def sample(self, sample_shape: Any = Size(), progress: bool = False) -> Tensor:  # noqa: B008
+        """Draw by ancestral sampling: shape sample_shape + batch shape + event shape, without a gradient."""
+        batch = Size(sample_shape) + self.batch_shape
+        x = self.head.center.expand(*batch, self.network.features).clone()
         bar = tqdm(range(self.network.features), desc="sampling", unit="value", disable=None if progress else True)
         for i in bar:
-            # later values are not set yet; the network does not look at them, and their draws are thrown away
+            # later values are not set yet: no output for x_i depends on them, and their draws are discarded
             parameters = self.network(self.head.standardize(x), self.context)
             x[..., i] = self.head(parameters).sample()[..., i].to(x.dtype)
-        return x
+        return x.reshape(*batch, *self.event_shape)

@@ -1,28 +1,22 @@
-"""Distributions of one number given the earlier ones: what an autoregressive network's outputs parametrize.
+"""Autoregressive likelihoods: distributions of one value given the earlier ones, parametrized by a network.
 
-Which of them fits depends on what the numbers are, and that is said by the likelihood of the data.
+Each fits data of certain likelihoods.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
 from flowvae.core.errors import FlowvaeError, check_int, shown
-from flowvae.data.likelihoods import (
-    LEAST_LOG_SCALE,
-    BernoulliLikelihood,
-    BinomialLikelihood,
-    GaussianLikelihood,
-    LikelihoodSpec,
-    check_type,
-)
+from flowvae.core.parts import LikelihoodSpec, check_default_type
 from flowvae.models.likelihoods.discretized import DiscretizedLogisticMixture
+from flowvae.models.likelihoods.likelihood import LEAST_LOG_SCALE
 
 __all__ = [
     "AutoregressiveBernoulli",
@@ -36,13 +30,13 @@ __all__ = [
 
 
 class AutoregressiveLikelihood(nn.Module, ABC):
-    """p(x_i | parameters_i), elementwise.
+    """p(x_i | parameters_i), elementwise, of flattened data (..., D).
 
     Args:
-        likelihood: what the numbers are.
-        parameters: P, how many parameters a number has.
-        center: of the data, scalar or (D,).
-        unit: of the data, scalar or (D,); networks see (x − center) / unit.
+        likelihood: likelihood of the data.
+        parameters: P, the number of parameters per value.
+        center: center of the data, scalar or (D,).
+        unit: unit of the data, scalar or (D,); networks see (x − center) / unit.
     """
 
     center: Tensor
@@ -57,46 +51,55 @@ class AutoregressiveLikelihood(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        """The distribution of batch shape (..., D) over numbers, in units of the data, from (..., D, P)."""
+        """Return the distribution over values, batch shape (..., D), in units of the data, from (..., D, P)."""
 
     def standardize(self, x: Tensor) -> Tensor:
-        """Data (..., D) in the units that networks see."""
+        """Standardize data (..., D), as input of a network."""
         return (x - self.center) / self.unit
 
 
 @dataclass(frozen=True)
 class AutoregressiveLikelihoodSpec(ABC):
-    """Settings of a head."""
+    """Settings of an autoregressive likelihood.
+
+    Attributes:
+        takes: description of the data that it fits.
+    """
 
     title: ClassVar[str]
-    kinds: ClassVar[tuple[type[LikelihoodSpec], ...]]
+    takes: ClassVar[str]
 
-    def build(self, likelihood: LikelihoodSpec, train: Tensor) -> AutoregressiveLikelihood:
-        """The head for data of this likelihood; data (N, D) give it its units.
+    def build(self, likelihood: LikelihoodSpec, train: Any) -> AutoregressiveLikelihood:
+        """Build the autoregressive likelihood for data of a likelihood, with units from training data (N, *shape).
 
         Raises:
-            FlowvaeError: if the head is for other numbers, or the data are not of torch's default type.
+            FlowvaeError: if it does not fit the data, or their dtype is not torch's default.
         """
-        if not isinstance(likelihood, self.kinds):
+        if not self.fits(likelihood):
             other = shown(default_autoregressive_likelihood(likelihood))
             raise FlowvaeError(
-                f"{type(self).__name__} for {likelihood} data ({likelihood.support}): it is for "
-                f"{' and '.join(kind.__name__ for kind in self.kinds)} data. Use {other}."
+                f"{type(self).__name__} for {likelihood} data ({likelihood.support}): it fits {self.takes} only. "
+                f"Use {other}."
             )
-        check_type(train)
+        check_default_type(train.dtype)
         return self._build(likelihood, train)
 
     @abstractmethod
-    def _build(self, likelihood: LikelihoodSpec, train: Tensor) -> AutoregressiveLikelihood: ...
+    def fits(self, likelihood: LikelihoodSpec) -> bool:
+        """Whether it fits data of this likelihood."""
+
+    @abstractmethod
+    def _build(self, likelihood: LikelihoodSpec, train: Any) -> AutoregressiveLikelihood: ...
 
 
 class _Counts(AutoregressiveLikelihood):
-    """Numbers 0, …, total, which networks see in [−1, 1]."""
+    """Counts 0, …, total, which are scaled to [−1, 1] for networks."""
 
     def __init__(self, likelihood: LikelihoodSpec, parameters: int) -> None:
-        half = torch.tensor(_total(likelihood) / 2)
+        total = _largest(likelihood)
+        half = torch.tensor(total / 2)
         super().__init__(likelihood, parameters, half, half.clone())
-        self.total = _total(likelihood)
+        self.total = total
 
 
 class _Bernoulli(_Counts):
@@ -106,12 +109,15 @@ class _Bernoulli(_Counts):
 
 @dataclass(frozen=True)
 class AutoregressiveBernoulli(AutoregressiveLikelihoodSpec):
-    """One logit a bit: P = 1."""
+    """One logit per bit: P = 1."""
 
     title: ClassVar[str] = "Bernoulli"
-    kinds = (BernoulliLikelihood,)
+    takes: ClassVar[str] = "values 0 and 1"
 
-    def _build(self, likelihood: LikelihoodSpec, train: Tensor) -> AutoregressiveLikelihood:
+    def fits(self, likelihood: LikelihoodSpec) -> bool:
+        return likelihood.largest == 1
+
+    def _build(self, likelihood: LikelihoodSpec, train: Any) -> AutoregressiveLikelihood:
         return _Bernoulli(likelihood, 1)
 
 
@@ -125,10 +131,13 @@ class AutoregressiveCategorical(AutoregressiveLikelihoodSpec):
     """A probability for each count from 0 to total, without any order among them: P = total + 1."""
 
     title: ClassVar[str] = "categorical"
-    kinds = (BernoulliLikelihood, BinomialLikelihood)
+    takes: ClassVar[str] = "whole numbers from 0 to a known maximum"
 
-    def _build(self, likelihood: LikelihoodSpec, train: Tensor) -> AutoregressiveLikelihood:
-        return _Categorical(likelihood, _total(likelihood) + 1)
+    def fits(self, likelihood: LikelihoodSpec) -> bool:
+        return likelihood.largest is not None
+
+    def _build(self, likelihood: LikelihoodSpec, train: Any) -> AutoregressiveLikelihood:
+        return _Categorical(likelihood, _largest(likelihood) + 1)
 
 
 class _LogisticMixture(_Counts):
@@ -140,7 +149,7 @@ class _LogisticMixture(_Counts):
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         logits, loc, log_scale = parameters.chunk(3, dim=-1)
-        # outputs near zero, as at the start, are components about as wide as the distance between them
+        # outputs near zero, as before training, give components about as wide as the distance between them
         log_scale = (log_scale - 1).clamp_min(LEAST_LOG_SCALE)
         return DiscretizedLogisticMixture(logits, loc + self.start, log_scale, self.total)
 
@@ -150,18 +159,21 @@ class AutoregressiveLogisticMixture(AutoregressiveLikelihoodSpec):
     """Mixture of discretized logistics over the counts from 0 to total: P = 3 · components.
 
     Args:
-        components: how many logistics.
+        components: number of logistics.
     """
 
     title: ClassVar[str] = "mixture of discretized logistics"
-    kinds = (BinomialLikelihood,)
+    takes: ClassVar[str] = "whole numbers from 0 to a known maximum, 2 or more"
 
     components: int = 5
 
     def __post_init__(self) -> None:
         check_int(self, "components")
 
-    def _build(self, likelihood: LikelihoodSpec, train: Tensor) -> AutoregressiveLikelihood:
+    def fits(self, likelihood: LikelihoodSpec) -> bool:
+        return likelihood.largest is not None and likelihood.largest > 1
+
+    def _build(self, likelihood: LikelihoodSpec, train: Any) -> AutoregressiveLikelihood:
         return _LogisticMixture(likelihood, self.components)
 
 
@@ -185,45 +197,53 @@ class _GaussianMixture(AutoregressiveLikelihood):
 class AutoregressiveGaussianMixture(AutoregressiveLikelihoodSpec):
     """Mixture of Gaussians over real numbers, in units of each column's own spread: P = 3 · components.
 
-    The noise scale that a Gaussian likelihood may name belongs to a decoder; here every component has its own.
+    The noise scale of a Gaussian likelihood applies to decoders only; here every component has its own scale.
 
     Args:
-        components: how many Gaussians.
+        components: number of Gaussians.
     """
 
     title: ClassVar[str] = "mixture of Gaussians"
-    kinds = (GaussianLikelihood,)
+    takes: ClassVar[str] = "real numbers"
 
     components: int = 5
 
     def __post_init__(self) -> None:
         check_int(self, "components")
 
-    def _build(self, likelihood: LikelihoodSpec, train: Tensor) -> AutoregressiveLikelihood:
-        units = likelihood.build(train)
-        return _GaussianMixture(likelihood, self.components, units.center, units.unit)
+    def fits(self, likelihood: LikelihoodSpec) -> bool:
+        return not likelihood.discrete
+
+    def _build(self, likelihood: LikelihoodSpec, train: Any) -> AutoregressiveLikelihood:
+        center, unit = (part.expand(train.shape[1:]).flatten() for part in likelihood.units(train))
+        return _GaussianMixture(likelihood, self.components, center, unit)
 
 
 def default_autoregressive_likelihood(likelihood: LikelihoodSpec) -> AutoregressiveLikelihoodSpec:
-    """The head for data of this likelihood, where none is named.
+    """Choose the default autoregressive likelihood for data of a likelihood.
 
+    Raises:
+        FlowvaeError: for counts without a known maximum.
+
+    >>> from flowvae.models import BinomialLikelihood
     >>> default_autoregressive_likelihood(BinomialLikelihood(16))
     AutoregressiveLogisticMixture(components=5)
     """
-    if isinstance(likelihood, BernoulliLikelihood):
-        return AutoregressiveBernoulli()
-    return (
-        AutoregressiveLogisticMixture()
-        if isinstance(likelihood, BinomialLikelihood)
-        else AutoregressiveGaussianMixture()
-    )
+    if likelihood.largest is not None:
+        return AutoregressiveBernoulli() if likelihood.largest == 1 else AutoregressiveLogisticMixture()
+    if likelihood.discrete:
+        raise FlowvaeError(
+            f"{likelihood} data ({likelihood.support}): there is no autoregressive likelihood of counts without a "
+            "known maximum; use binomial:TOTAL or categorical:CLASSES."
+        )
+    return AutoregressiveGaussianMixture()
 
 
 def _spread(components: int) -> Tensor:
-    """Where components begin: those that all begin at the same place learn the same thing for long."""
+    """Initial locations of the components; components with equal initial locations separate slowly."""
     return torch.linspace(-1, 1, components) if components > 1 else torch.zeros(1)
 
 
-def _total(likelihood: LikelihoodSpec) -> int:
-    """The largest count; a bit is a count from 0 to 1."""
-    return likelihood.total if isinstance(likelihood, BinomialLikelihood) else 1
+def _largest(likelihood: LikelihoodSpec) -> int:
+    assert likelihood.largest is not None  # checked by `fits`
+    return likelihood.largest

@@ -1,4 +1,4 @@
-"""The mixture of discretized logistics: a smooth density, cut into bins that are the counts."""
+"""The mixture of discretized logistics: a smooth density, integrated over one bin per count."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["DiscretizedLogisticMixture"]
 class DiscretizedLogisticMixture(TorchDistribution):
     """P(x) = Σ_k π_k [σ((y + h − μ_k)/s_k) − σ((y − h − μ_k)/s_k)] for counts x = 0, …, total.
 
-    y = 2x/total − 1 is the count brought to [−1, 1] and h = 1/total half a bin. The first bin begins at −∞
-    and the last one ends at +∞, so the probabilities sum to one. Neighbouring counts share what they learn,
-    unlike the classes of a categorical.
+    y = 2x/total − 1 is the count scaled to [−1, 1] and h = 1/total half a bin. The first bin begins at −∞
+    and the last one ends at +∞, so the probabilities sum to one. Neighbouring counts share parameters, unlike the
+    classes of a categorical.
 
-    A difference of sigmoids cancels in the tails. As a product it does not, so no case needs an approximation:
-    σ(a) − σ(b) = σ(a) σ(−b) (1 − e^{b−a}) for a > b.
+    A difference of sigmoids loses precision in the tails, but the equivalent product does not, so no case needs an
+    approximation: σ(a) − σ(b) = σ(a) σ(−b) (1 − e^{b−a}) for a > b.
 
     Args:
         logits: log π_k up to a constant, shape (..., K).
@@ -52,13 +52,13 @@ class DiscretizedLogisticMixture(TorchDistribution):
         return constraints.integer_interval(0, self.total)
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> DiscretizedLogisticMixture:
-        """The same distribution with a larger batch shape."""
+        """Expand the batch shape."""
         shape = (*batch_shape, self.logits.shape[-1])
         logits, loc, log_scale = (part.expand(shape) for part in (self.logits, self.loc, self.log_scale))
         return DiscretizedLogisticMixture(logits, loc, log_scale, self.total, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log P(value) in nats, for counts of the batch shape."""
+        """Compute log P(value) in nats, for counts of the batch shape."""
         if self._validate_args:
             self._validate_sample(value)
         value = value.unsqueeze(-1)
@@ -73,7 +73,7 @@ class DiscretizedLogisticMixture(TorchDistribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        """Counts, shape sample_shape + batch shape: a draw of the mixture, rounded to its bin."""
+        """Draw counts, shape sample_shape + batch shape: a draw of the mixture, rounded to its bin."""
         component = dist.Categorical(logits=self.logits, validate_args=False).sample(sample_shape).unsqueeze(-1)
         shape = (*component.shape[:-1], self.logits.shape[-1])
         loc = self.loc.expand(shape).gather(-1, component).squeeze(-1)

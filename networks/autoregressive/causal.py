@@ -1,40 +1,32 @@
-"""What every autoregressive network is: x in, parameters of p(x_i | x_1, …, x_{i−1}) for all i out, in one pass."""
+"""Autoregressive networks: x in, parameters of p(x_i | x_1, …, x_{i−1}) for all i out, in one pass."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from flowvae.core.errors import FlowvaeError
+from flowvae.core.registry import Spec
 
 __all__ = ["CausalNetwork", "CausalSpec", "gated"]
 
 
-@dataclass(frozen=True)
-class CausalSpec(ABC):
+class CausalSpec(Spec, ABC, kind="causal"):
     """Settings of an autoregressive network."""
 
-    title: ClassVar[str]
-    paper: ClassVar[str]
-
     @abstractmethod
-    def network(
-        self, features: int, parameters: int, context: int = 0, image_shape: tuple[int, int] | None = None
-    ) -> CausalNetwork:
-        """The network (..., features) → (..., features, parameters).
+    def build(self, shape: Size, parameters: int, context: int = 0) -> CausalNetwork:
+        """Build the network of data in raster order, (..., D) → (..., D, P), where D is the number of values.
 
         Args:
-            features: D, the number of values of a datum.
-            parameters: P, how many parameters the distribution of one value has.
+            shape: event shape of the data, such as (64,) or (1, 8, 8).
+            parameters: P, the number of parameters of the distribution of one value.
             context: C, the width of a context on which every output depends; 0: none.
-            image_shape: (height, width) with height · width = D, for networks that need neighbours.
 
         Raises:
-            FlowvaeError: if the network needs an image and the data are none.
+            FlowvaeError: if the network needs an image and the data are not images.
         """
 
 
@@ -54,10 +46,10 @@ class CausalNetwork(nn.Module, ABC):
         self.context_features = context
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Parameters (..., D, P) from data (..., D) and context (..., C), whose batch shapes broadcast.
+        """Compute parameters (..., D, P) from data (..., D) and context (..., C), whose batch shapes broadcast.
 
         Raises:
-            FlowvaeError: for another number of columns, or a context that is missing or not wanted.
+            FlowvaeError: for another number of columns, or a context that is missing or unexpected.
         """
         batch = x.shape[:-1]
         if x.shape[-1:] != (self.features,):
@@ -65,7 +57,7 @@ class CausalNetwork(nn.Module, ABC):
         if (self.context_features > 0) != (context is not None):
             given = "none given" if context is None else f"one of shape {tuple(context.shape)} given"
             wanted = f"must be (..., {self.context_features})" if self.context_features else "the network takes none"
-            raise FlowvaeError(f"context: {given}; {wanted}. Build the network with the context that it gets.")
+            raise FlowvaeError(f"context: {given}; {wanted}. Build the network with that context.")
         if context is not None:
             if context.shape[-1:] != (self.context_features,):
                 raise FlowvaeError(f"context: shape {tuple(context.shape)}; must be (..., {self.context_features}).")
@@ -76,11 +68,11 @@ class CausalNetwork(nn.Module, ABC):
 
     @abstractmethod
     def rows(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Parameters (N, D, P) from data (N, D) and context (N, C)."""
+        """Compute parameters (N, D, P) from data (N, D) and context (N, C)."""
 
 
 def gated(h: Tensor) -> Tensor:
-    """The gated activation tanh(a) ⊙ σ(b) of h = (a, b), channels halved: (N, 2C, ...) → (N, C, ...).
+    """Apply the gated activation tanh(a) ⊙ σ(b) of h = (a, b), channels halved: (N, 2C, ...) → (N, C, ...).
 
     References:
         van den Oord et al. (2016), "Conditional image generation with PixelCNN decoders".

@@ -1,13 +1,14 @@
-"""MADE: an autoencoder whose weights are masked until it is autoregressive."""
+"""MADE: masked autoencoder, autoregressive by masks on its weights."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from zuko.nn import MaskedLinear
 
 from flowvae.core.errors import check_widths
@@ -17,17 +18,16 @@ __all__ = ["MADE"]
 
 
 @dataclass(frozen=True)
-class MADE(CausalSpec):
-    """A multilayer perceptron in which every unit has a degree, and sees no unit of a higher one.
+class MADE(CausalSpec, name="made"):
+    """A masked multilayer perceptron: every unit has a degree, and no input of a higher degree.
 
     The context has degree 0 and x_j degree j (counted from 1), a hidden unit a degree m up to D − 1, and the
     parameters of x_i degree i − 1; a weight is kept where degree(to) ≥ degree(from). Degrees are spread
-    evenly over a layer. A layer narrower than D − 1 lacks some of them, so that some outputs lose their last
-    predecessors in it; the direct connections from input to output (section 4.2 of the paper) keep these,
-    linearly.
+    evenly over a layer. A layer narrower than D − 1 lacks some degrees, and some outputs then lose their last
+    predecessors; direct connections from input to output (section 4.2 of the paper) keep a linear dependence on them.
 
     Args:
-        hidden_features: widths of the hidden layers; D or more lose nothing.
+        hidden_features: widths of the hidden layers; with D or more no output loses a predecessor.
 
     References:
         Germain et al. (2015), "MADE: masked autoencoder for distribution estimation".
@@ -41,10 +41,8 @@ class MADE(CausalSpec):
     def __post_init__(self) -> None:
         check_widths(self, "hidden_features")
 
-    def network(
-        self, features: int, parameters: int, context: int = 0, image_shape: tuple[int, int] | None = None
-    ) -> CausalNetwork:
-        return _MADE(self, features, parameters, context)
+    def build(self, shape: Size, parameters: int, context: int = 0) -> CausalNetwork:
+        return _MADE(self, math.prod(shape), parameters, context)
 
 
 class _MADE(CausalNetwork):
@@ -52,7 +50,7 @@ class _MADE(CausalNetwork):
         super().__init__(features, parameters, context)
         inputs = torch.cat((torch.arange(1, features + 1), torch.zeros(context, dtype=torch.long)))
         outputs = torch.arange(features).repeat_interleave(parameters)
-        # without a context a unit of degree 0 would see nothing
+        # without a context a unit of degree 0 would have no inputs
         least = min(0 if context else 1, features - 1)
         hidden = [torch.linspace(least, features - 1, width).round().long() for width in spec.hidden_features]
         layers: list[nn.Module] = []
@@ -68,5 +66,5 @@ class _MADE(CausalNetwork):
 
 
 def _masked(before: Tensor, after: Tensor, bias: bool = True) -> MaskedLinear:
-    """A linear layer between units of these degrees."""
+    """Make a masked linear layer between units of these degrees."""
     return MaskedLinear(after[:, None] >= before, bias=bias)

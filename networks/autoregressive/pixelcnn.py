@@ -1,13 +1,14 @@
-"""PixelCNN: masked convolutions over images, in one stack with a blind spot or in two without."""
+"""PixelCNN: causal convolutions over images, in one stack with a blind spot or in two stacks without."""
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
 from flowvae.core.errors import MOST_LAYERS, FlowvaeError, check_choice, check_int
@@ -17,18 +18,18 @@ __all__ = ["MaskedConv2d", "PixelCNN"]
 
 
 @dataclass(frozen=True)
-class PixelCNN(CausalSpec):
-    """Convolutions over the pixels above, and over those to the left in the same row.
+class PixelCNN(CausalSpec, name="pixelcnn"):
+    """Causal convolutions over the pixels above, and over those to the left in the same row.
 
     `"masked"` is one stack of k×k kernels whose weights at and after the pixel are zero. A step of a kernel
     that goes up a row goes at most h = ⌊k/2⌋ columns to the right, so the pixel d rows above and more than
-    h·d columns to the right is never seen, however many layers there are: the blind spot. `"two-stack"` has
+    h·d columns to the right has no influence, however many layers there are: the blind spot. `"two-stack"` has
     a vertical stack over all pixels above, which needs no mask, and a horizontal stack over those to the
-    left, which reads the vertical one; a pixel sees every earlier one up to h·layers columns to the right,
-    and 1 + h·layers rows above or columns to the left. Fewer layers make a local decoder, as VLAE wants it.
+    left, which reads the vertical one; a pixel depends on every earlier one up to h·layers columns to the right,
+    and 1 + h·layers rows above or columns to the left. Fewer layers make a local decoder, as in VLAE.
 
     Both kinds have gated activations and residual connections, so that they differ in the blind spot alone
-    (the first PixelCNN had ReLU), and a learned vector for each place, as in `WaveNet`.
+    (the first PixelCNN had ReLU), and a learned vector for each position, as in `WaveNet`.
 
     Args:
         kind: "two-stack" or "masked".
@@ -55,22 +56,27 @@ class PixelCNN(CausalSpec):
             check_int(self, name)
         check_int(self, "layers", most=MOST_LAYERS)
         if self.kernel % 2 == 0 or self.kernel < 3:
-            raise FlowvaeError(f"PixelCNN.kernel = {self.kernel}: must be odd, 3 or more, to have a middle.")
-
-    def network(
-        self, features: int, parameters: int, context: int = 0, image_shape: tuple[int, int] | None = None
-    ) -> CausalNetwork:
-        if image_shape is None or image_shape[0] * image_shape[1] != features:
             raise FlowvaeError(
-                f"PixelCNN: image_shape = {image_shape} for data of {features} columns; it needs images, "
-                "height · width = columns. For other data use MADE or WaveNet."
+                f"PixelCNN.kernel = {self.kernel}: must be odd, 3 or more, so that the kernel has a centre."
+            )
+
+    def build(self, shape: Size, parameters: int, context: int = 0) -> CausalNetwork:
+        """Build the network of images (1, H, W).
+
+        Raises:
+            FlowvaeError: for data of another shape.
+        """
+        if len(shape) != 3 or shape[0] != 1:
+            raise FlowvaeError(
+                f"PixelCNN: data of shape {tuple(shape)}; it needs images of one channel, (1, H, W). For other data "
+                "use MADE or WaveNet."
             )
         kind = _TwoStack if self.kind == "two-stack" else _Masked
-        return kind(self, features, parameters, context, image_shape)
+        return kind(self, parameters, context, (shape[1], shape[2]))
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A convolution that sees only earlier pixels in raster order, and with `own` the pixel itself too.
+    """A convolution over earlier pixels in raster order, and with `own` the pixel itself.
 
     Args:
         inputs: channels in.
@@ -94,12 +100,10 @@ class MaskedConv2d(nn.Conv2d):
 
 
 class _Images(CausalNetwork):
-    """Rows to images, and features to parameters."""
+    """Base class of both kinds: reshapes rows to images, and maps features to parameters."""
 
-    def __init__(
-        self, spec: PixelCNN, features: int, parameters: int, context: int, image_shape: tuple[int, int]
-    ) -> None:
-        super().__init__(features, parameters, context)
+    def __init__(self, spec: PixelCNN, parameters: int, context: int, image_shape: tuple[int, int]) -> None:
+        super().__init__(math.prod(image_shape), parameters, context)
         self.image_shape = image_shape
         self.layers = spec.layers
         channels = spec.channels
@@ -118,14 +122,12 @@ class _Images(CausalNetwork):
 
     @abstractmethod
     def stacks(self, image: Tensor, shifts: list[Any]) -> Tensor:
-        """Features (N, channels, H, W) of images (N, 1, H, W); the context shifts the gates of each layer."""
+        """Compute features (N, channels, H, W) of images (N, 1, H, W); the context shifts the gates of each layer."""
 
 
 class _Masked(_Images):
-    def __init__(
-        self, spec: PixelCNN, features: int, parameters: int, context: int, image_shape: tuple[int, int]
-    ) -> None:
-        super().__init__(spec, features, parameters, context, image_shape)
+    def __init__(self, spec: PixelCNN, parameters: int, context: int, image_shape: tuple[int, int]) -> None:
+        super().__init__(spec, parameters, context, image_shape)
         channels = spec.channels
         self.input = MaskedConv2d(1, channels, spec.kernel, own=False)
         self.convolutions = nn.ModuleList(
@@ -141,10 +143,8 @@ class _Masked(_Images):
 
 
 class _TwoStack(_Images):
-    def __init__(
-        self, spec: PixelCNN, features: int, parameters: int, context: int, image_shape: tuple[int, int]
-    ) -> None:
-        super().__init__(spec, features, parameters, context, image_shape)
+    def __init__(self, spec: PixelCNN, parameters: int, context: int, image_shape: tuple[int, int]) -> None:
+        super().__init__(spec, parameters, context, image_shape)
         channels, self.reach = spec.channels, spec.kernel // 2
         up, left = (self.reach + 1, spec.kernel), (1, self.reach + 1)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
 from flowvae.core.errors import check_int, check_widths
@@ -16,21 +17,22 @@ __all__ = ["WaveNet"]
 
 
 @dataclass(frozen=True)
-class WaveNet(CausalSpec):
+class WaveNet(CausalSpec, name="wavenet"):
     """Causal dilated 1-D convolutions with gated activations, residual and skip connections.
 
-    The input is shifted by one place, and layer l adds to h
+    The input is shifted by one position, and layer l adds to h
 
         W_l ∗ (tanh(F_l ∗ h + V_l c) ⊙ σ(G_l ∗ h + U_l c)),
 
-    where ∗ looks back in steps of the layer's dilation and c is the context, if there is one. The memory is
-    finite: x_i depends on the `receptive_field` values before it. Convolutions treat all places alike, but
-    the values of a datum of fixed size are not alike (the corner of an image is background), so a learned
-    vector for each place is added to the first layer.
+    where ∗ is a causal convolution with the layer's dilation and c is the context, if there is one. The receptive
+    field is finite: x_i depends on the `receptive_field` values before it. Convolutions treat all positions alike,
+    but the positions of data of a fixed size differ (the corner of an image is background), so a learned vector
+    for each position is added to the first layer.
 
     Args:
         channels: width of every layer.
-        dilations: of the layers; doubling them doubles the memory a layer.
+        dilations: dilations of the layers; doubling them from layer to layer makes the receptive field grow
+            exponentially.
         kernel: taps of a convolution.
 
     References:
@@ -51,17 +53,15 @@ class WaveNet(CausalSpec):
 
     @property
     def receptive_field(self) -> int:
-        """How many values before x_i its distribution depends on.
+        """The number of values before x_i on which its distribution depends.
 
         >>> WaveNet(dilations=(1, 2, 4)).receptive_field
         8
         """
         return 1 + (self.kernel - 1) * sum(self.dilations)
 
-    def network(
-        self, features: int, parameters: int, context: int = 0, image_shape: tuple[int, int] | None = None
-    ) -> CausalNetwork:
-        return _WaveNet(self, features, parameters, context)
+    def build(self, shape: Size, parameters: int, context: int = 0) -> CausalNetwork:
+        return _WaveNet(self, math.prod(shape), parameters, context)
 
 
 class _WaveNet(CausalNetwork):
@@ -71,8 +71,8 @@ class _WaveNet(CausalNetwork):
         self.input = nn.Conv1d(1, channels, 1)
         self.place = nn.Parameter(torch.zeros(channels, features))
         self.layers = nn.ModuleList(
-            _Layer(channels, spec.kernel, dilation, context, last=place == len(spec.dilations))
-            for place, dilation in enumerate(spec.dilations, start=1)
+            _Layer(channels, spec.kernel, dilation, context, last=number == len(spec.dilations))
+            for number, dilation in enumerate(spec.dilations, start=1)
         )
         self.output = nn.Sequential(
             nn.ReLU(), nn.Conv1d(channels, channels, 1), nn.ReLU(), nn.Conv1d(channels, parameters, 1)
@@ -88,7 +88,7 @@ class _WaveNet(CausalNetwork):
 
 
 class _Layer(nn.Module):
-    """(N, channels, D) → the same for the next layer, and for the output."""
+    """Gated layer, (N, channels, D) → residual and skip outputs of the same shape."""
 
     def __init__(self, channels: int, kernel: int, dilation: int, context: int, last: bool) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _Layer(nn.Module):
         self.convolution = nn.Conv1d(channels, 2 * channels, kernel, dilation=dilation)
         self.context = nn.Linear(context, 2 * channels, bias=False) if context else None
         self.skip = nn.Conv1d(channels, channels, 1)
-        self.residual = None if last else nn.Conv1d(channels, channels, 1)  # nothing follows the last layer
+        self.residual = None if last else nn.Conv1d(channels, channels, 1)  # the last layer has no successor
 
     def forward(self, h: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         gates = self.convolution(F.pad(h, (self.past, 0)))

@@ -14,7 +14,9 @@ def paired(a, b):
 
 
 # Exercise 2. The target is the count of the flow arm; prior and encoder stay those of the baseline.
-answer_2 = widen_decoder(Experiment(), count_parameters(replace(Experiment(), prior=NSF(transforms=4))))
+base, flow = Experiment(), replace(Experiment(), prior=NSF(transforms=4))
+digits = base.data.load(0)
+answer_2 = widen_decoder(base, digits, count_parameters(flow, digits))
 
 # Exercise 3. An arm that has all that comes along with the change, and not the change.
 answer_3 = {

@@ -88,17 +88,18 @@ def test_no_header_is_believed(tmp_path: Path, version: int, shape: str, descr: 
 
 @FUZZ
 @given(
-    train=scalar_dtypes().flatmap(lambda dtype: arrays(dtype, array_shapes(min_dims=0, max_dims=3, max_side=12))),
+    train=scalar_dtypes().flatmap(lambda dtype: arrays(dtype, array_shapes(min_dims=0, max_dims=5, max_side=12))),
     labels=st.none() | scalar_dtypes().flatmap(lambda dtype: arrays(dtype, array_shapes(min_dims=0, max_dims=2))),
-    likelihood=st.sampled_from(["gaussian", "gaussian:0.1", "bernoulli", "binomial:4"]),
+    likelihood=st.sampled_from(["gaussian", "gaussian:0.1", "bernoulli", "binomial:4", "categorical:3", "poisson"]),
 )
 def test_any_type_and_shape(tmp_path: Path, train: np.ndarray, labels: np.ndarray | None, likelihood: str) -> None:
     parts = {"train": train} if labels is None else {"train": train, "labels": labels}
     data = outcome(tmp_path / "x.npz", packed(**parts), likelihood)
     if data is not None:
-        assert data.features == train[0].size
-        model = data.likelihood.build(data.train)
-        assert model(torch.zeros(data.features)).log_prob(data.test).isfinite().all()
+        assert data.shape == (train[:, None] if train.ndim == 3 else train).shape[1:]
+        likelihood_of = data.likelihood.build(data.shape, data.likelihood.units(data.train))
+        given = likelihood_of(torch.zeros(data.likelihood.parameter_shape(data.shape)))
+        assert given.log_prob(data.test).isfinite().all()
 
 
 def archive_of(path: Path, content: bytes, **how: int) -> None:
@@ -249,8 +250,8 @@ def test_labels_keep_their_values(tmp_path: Path, labels: np.ndarray, expected: 
     [
         ({"labels_test": np.arange(9), "train": WHOLE["train"]}, "labels_test and no test"),
         ({**WHOLE, "labels_train": np.arange(40)}, "'labels' and 'labels_train'"),
-        ({**WHOLE, "labels_test": np.arange(8)}, r"labels_test: shape \(8,\).*\(9,\)"),
-        ({**WHOLE, "labels_valid": np.zeros((7, 1))}, r"labels_valid: shape \(7, 1\)"),
+        ({**WHOLE, "labels_test": np.arange(8)}, r"labels of test: shape \(8,\).*\(9,\)"),
+        ({**WHOLE, "labels_valid": np.zeros((7, 1))}, r"labels of valid: shape \(7, 1\)"),
         ({**WHOLE, "labels": np.full(40, 2**63, dtype="u8")}, "9223372036854775808 at row 0"),
         ({**WHOLE, "labels": np.full(40, np.nan)}, "nan at row 0"),
         ({**WHOLE, "labels": np.full(40, 1j)}, "complex128"),

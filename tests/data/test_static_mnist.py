@@ -30,15 +30,15 @@ def test_bits_come_back(tmp_path: Path) -> None:
     bits = write(tmp_path / "x.npz", "train", "valid", "test")
     data = StaticMNIST(tmp_path / "x.npz").load(0)
     for name, value in bits.items():
-        assert torch.equal(getattr(data, name), torch.from_numpy(value).float())
-    assert data.image_shape == (28, 28)
+        assert torch.equal(getattr(data, name), torch.from_numpy(value).float().reshape(-1, 1, 28, 28))
+    assert data.shape == StaticMNIST().shape == (1, 28, 28)
     assert "tuned" not in data.identity.split
 
 
 def test_without_a_test_split_the_figures_say_so(tmp_path: Path) -> None:
     bits = write(tmp_path / "x.npz", "train", "valid")
     data = StaticMNIST(tmp_path / "x.npz").load(0)
-    assert torch.equal(data.test, torch.from_numpy(bits["valid"]).float())
+    assert torch.equal(data.test.flatten(1), torch.from_numpy(bits["valid"]).float())
     assert "valid used as test too" in data.identity.split
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import flowvae.evaluation as evaluation
-from flowvae import MAF, Digits, Experiment, FlowvaeError, RealNVP, SemiAmortized
+from flowvae import MAF, Digits, Experiment, RealNVP, SemiAmortized
 from flowvae.data import Dataset, Moons
 from flowvae.evaluation import (
     AggregatedPosterior,
@@ -28,7 +28,7 @@ from flowvae.evaluation import (
     measure_surgery,
     whiten,
 )
-from flowvae.experiments.run import ModelGuide
+from flowvae.experiments.assemble import ModelGuide
 from flowvae.guides import NoGuide
 from flowvae.inference import refine
 from flowvae.models import FlowModel
@@ -55,10 +55,10 @@ def vae(data: Dataset = DATA) -> ModelGuide:
 
 
 def flow(data: Dataset) -> tuple[nn.Module, nn.Module]:
-    return FlowModel(RealNVP(hidden_features=(8,)).transform(data.features), data.features), NoGuide()
+    return FlowModel(RealNVP(hidden_features=(8,)).transform(data.features), data.shape), NoGuide()
 
 
-def subject(model: Any, guide: Any) -> list[Any]:
+def measured(model: Any, guide: Any) -> list[Any]:
     of = evaluation.EvaluationContext(model, guide, DATA, "test", 30, 0, {})
     return [evaluation.MEASURES[name](of) for name in ("likelihood", "activity", "mmd")]
 
@@ -70,7 +70,7 @@ VAE_CALLS: dict[str, Callable[[Any, Any], object]] = {
     ),
     "Scene": lambda m, g: Scene(m, g, DATA),
     "draw_state": lambda m, g: evaluation.draw_state(Scene(m, g, DATA), torch.zeros(2)),
-    "EvaluationContext": subject,
+    "EvaluationContext": measured,
     "calibrate": lambda m, g: evaluation.calibrate(m, g, 5, 9),
     "calibrate_fits": lambda m, g: evaluation.calibrate_fits(m, lambda _: g, X[:2], simulations=1, draws=9),
     "draw_codes": lambda m, g: evaluation.draw_codes(g, X, 1, 0),
@@ -179,7 +179,8 @@ def noisy_pair() -> ModelGuide:
         layers = nn.Linear(inputs, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, outputs)
         return nn.Sequential(*layers)
 
-    model.decoder, guide.encoder = network(2, 64), network(64, 8)
+    model.decoder = nn.Sequential(network(2, 64), nn.Unflatten(1, (1, 8, 8)))
+    guide.encoder = nn.Sequential(nn.Flatten(1), network(64, 8))
     with torch.no_grad():
         guide.head.log_scale.weight.zero_()
         guide.head.log_scale.bias.fill_(-12.0)  # a code is all but a point, so that noise explains no difference
@@ -198,7 +199,8 @@ def test_a_datum_is_measured_alike_in_any_company() -> None:
 def test_draws_of_a_datum_do_not_mix_with_data_in_a_layer_that_knows_channels() -> None:
     """As many units as there are data in a block: a batch of draws would be taken for one of channels."""
     model, guide = vae()
-    model.decoder = nn.Sequential(nn.Linear(2, 64), nn.BatchNorm1d(64), nn.Tanh(), nn.Linear(64, 64))
+    last = nn.Linear(64, 64), nn.Unflatten(1, (1, 8, 8))
+    model.decoder = nn.Sequential(nn.Linear(2, 64), nn.BatchNorm1d(64), nn.Tanh(), *last)
     model.decoder[1].running_mean.copy_(torch.randn(64))
     (block,) = importance_draws(model, guide, WHOLE.test[:64], 3, 0)
     model.eval()
@@ -207,7 +209,7 @@ def test_draws_of_a_datum_do_not_mix_with_data_in_a_layer_that_knows_channels() 
 
 
 class Own(nn.Module):
-    """Somebody's own model, whose decoder sees the draws as they come."""
+    """A user's own model, whose decoder does not fold leading dimensions."""
 
     def __init__(self, decoder: nn.Module) -> None:
         super().__init__()
@@ -216,17 +218,19 @@ class Own(nn.Module):
     def forward(self, x: torch.Tensor) -> None:
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x.flatten(1))
 
 
-def test_an_own_model_that_mixes_draws_and_data_is_refused() -> None:
+def test_an_own_model_sees_one_code_a_row() -> None:
+    """As many units as there are data in a block: a batch of draws would be taken for one of channels."""
     decoder = nn.Sequential(nn.Linear(2, 64), nn.BatchNorm1d(64), nn.Tanh(), nn.Linear(64, 64))
     decoder[1].running_mean.copy_(torch.randn(64))
     _, guide = vae()
-    with pytest.raises(FlowvaeError, match=r"x\[\d+\].*alone"):
-        measure_likelihoods(Own(decoder), guide, WHOLE.test[:64], 3)
-    decoder[1] = nn.LayerNorm(64)
-    assert measure_likelihoods(Own(decoder), guide, WHOLE.test[:64], 3).elbo.isfinite().all()
+    (block,) = importance_draws(Own(decoder), guide, WHOLE.test[:64], 3, 0)
+    decoder.eval()
+    for code, log_likelihood in zip(block.code, block.log_likelihood, strict=True):
+        expected = dist.Normal(decoder(code), 1.0).log_prob(WHOLE.test[:64].flatten(1)).sum(-1)
+        torch.testing.assert_close(log_likelihood, expected.detach())
 
 
 def test_a_guide_that_looks_into_the_model_evaluates_it_too() -> None:

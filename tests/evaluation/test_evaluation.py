@@ -32,7 +32,7 @@ from flowvae.evaluation import (
 )
 from flowvae.evaluation.likelihood import importance_weights as weights_module
 from flowvae.evaluation.likelihood.elbo_and_nll import khat_metrics
-from flowvae.experiments.run import ModelGuide
+from flowvae.experiments.assemble import ModelGuide
 from flowvae.models import LinearGaussian
 from flowvae.networks import MLP
 
@@ -159,9 +159,9 @@ def test_arviz_export_has_every_group() -> None:
     shapes = {
         ("posterior", "z"): (1, 30, 7, 3),
         ("prior", "z_new"): (1, 30, 3),
-        ("posterior_predictive", "x"): (1, 30, 7, 64),
+        ("posterior_predictive", "x"): (1, 30, 7, 1, 8, 8),
         ("log_likelihood", "x"): (1, 30, 7),
-        ("observed_data", "x"): (7, 64),
+        ("observed_data", "x"): (7, 1, 8, 8),
     }
     for (group, name), shape in shapes.items():
         assert exported[group][name].shape == shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Transform, constraints
 from zuko.flows.gaussianization import ElementWiseTransform
-from zuko.lazy import LazyTransform
+from zuko.lazy import LazyDistribution, LazyTransform
 
 from flowvae import (
     MAF,
@@ -21,15 +21,14 @@ from flowvae import (
     FlowGuide,
     FlowvaeError,
     Inverse,
+    PriorSpec,
     RealNVP,
     Training,
-    register_flow,
 )
 from flowvae.core.errors import EstimatedDensityWarning
-from flowvae.experiments import families
-from flowvae.experiments.families import check_own_flow
 from flowvae.experiments.stages import SecondStage
 from flowvae.flows import BPF, Cost, FlowSpec, Planar, Residual, check_flow
+from flowvae.flows.check import check_own_flows
 
 
 class Slopes(Transform):
@@ -134,7 +133,7 @@ def test_a_log_determinant_that_is_drawn_is_judged_by_its_mean() -> None:
         check_flow(Own(Estimated), 4, seed=seed)
         with pytest.warns(EstimatedDensityWarning):
             check_flow(Residual(), 12, seed=seed)
-        with pytest.raises(FlowvaeError, match="Mend log_abs_det_jacobian"):
+        with pytest.raises(FlowvaeError, match="log_abs_det_jacobian"):
             check_flow(Own(Biased), 4, seed=seed)
 
 
@@ -144,7 +143,7 @@ def test_a_log_determinant_that_is_drawn_is_judged_by_its_mean() -> None:
         (Own(NoLogDet), "method log_abs_det_jacobian is missing"),
         (Own(NoWayBack), "method _inverse is missing"),
         (Own(ZeroLogDet), r"0 where automatic differentiation finds .* nats"),
-        (Own(WrongSign), "Mend log_abs_det_jacobian"),
+        (Own(WrongSign), "log_abs_det_jacobian"),
         (Own(SummedTwice), r"log-determinants of shape .*must be \(16, 4\) and \(16,\)"),
         (Own(Folds), "must be a bijection"),
         (Own(Infinite), "not finite.*tanh"),
@@ -158,22 +157,44 @@ def test_each_slip_is_named(flow: FlowSpec, message: str) -> None:
         check_flow(flow, 4)
 
 
-def test_an_own_flow_is_found_in_prior_and_guide() -> None:
-    for part in (Own(ZeroLogDet), Inverse(Own(ZeroLogDet)), FlowGuide(Inverse(Own(ZeroLogDet)))):
-        with pytest.raises(FlowvaeError, match="Mend log_abs_det_jacobian"):
-            check_own_flow(part, 4)
-    check_own_flow(FlowGuide(Own()), 4)
+@dataclass(frozen=True)
+class Holder(PriorSpec):
+    """A part with two flows inside, one of them of a user's own."""
+
+    first: FlowSpec = field(default_factory=MAF)
+    second: FlowSpec = field(default_factory=lambda: Inverse(Own(ZeroLogDet)))
+
+    def build(self, features: int, context: int = 0) -> LazyDistribution:
+        return self.first.build(features, context)
 
 
-def test_a_wrong_flow_trains_nothing_and_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for table in ("FLOWS", "PRIORS", "GUIDES", "ANY_FLOW"):
-        monkeypatch.setattr(families, table, dict(getattr(families, table)))
-    for table in ("FLOWS", "ANY_FLOW"):
-        monkeypatch.setattr(f"flowvae.experiments.serialization.{table}", getattr(families, table))
+def test_an_own_flow_is_found_in_every_part() -> None:
+    wrong = Own(ZeroLogDet)
+    holders: tuple[Any, ...] = (Experiment(prior=wrong), Inverse(wrong), FlowGuide(Inverse(wrong)), FlowDecoder(wrong))
+    for holder in (*holders, Holder(), Holder(Inverse(wrong), MAF())):
+        with pytest.raises(FlowvaeError, match="log_abs_det_jacobian"):
+            check_own_flows(holder, 4)
+    check_own_flows(FlowGuide(Own()), 4)
+    check_own_flows(Holder(Own(), Inverse(Own())), 4)
 
-    @register_flow("wrong")
+
+def test_a_flow_in_a_guide_is_tried_with_the_context_that_it_reads() -> None:
+    tried = []
+
     @dataclass(frozen=True)
-    class Wrong(MAF):
+    class Noted(Own):
+        def transform(self, features: int, context: int = 0) -> LazyTransform:
+            tried.append(context)
+            return super().transform(features, context)
+
+    check_own_flows(FlowGuide(Noted(), context=3), 4)
+    check_own_flows(FlowGuide(Noted(), context=3, conditioned=False), 4)
+    assert (tried[0], tried[-1]) == (3, 0)
+
+
+def test_a_wrong_flow_trains_nothing_and_leaves_no_directory(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Wrong(MAF, name="wrong"):
         def transform(self, features: int, context: int = 0) -> LazyTransform:
             return Own(ZeroLogDet).transform(features, context)
 
@@ -185,7 +206,7 @@ def test_a_wrong_flow_trains_nothing_and_leaves_no_directory(tmp_path: Path, mon
         replace(plain, decoder=FlowDecoder(Wrong())),
         after,
     ):
-        with pytest.raises(FlowvaeError, match="Mend log_abs_det_jacobian"):
+        with pytest.raises(FlowvaeError, match="log_abs_det_jacobian"):
             wrong.run(tmp_path / "run", progress=False)
         assert not (tmp_path / "run").exists()
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, kl_divergence
 
 from flowvae.core.errors import SlowDirectionWarning
+from flowvae.core.registry import families
 from flowvae.evaluation import measure_likelihoods
-from flowvae.experiments.families import GUIDES
 from flowvae.flows import IAF, Householder
 from flowvae.guides import AmortizedGuide, FlowGuide, FullRank, Gaussian, GuideSpec
 from flowvae.guides.local_parameters import push, sobol_normal
@@ -23,7 +23,9 @@ from flowvae.models import LinearGaussian
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-FLOW_GUIDES = {name: spec for name, (_, spec) in GUIDES.items() if isinstance(spec, FlowGuide)}
+FLOW_GUIDES = {
+    name: family.default for name, family in families("guide").items() if isinstance(family.default, FlowGuide)
+}
 every_flow_guide = pytest.mark.parametrize(
     "spec",
     [

@@ -14,7 +14,7 @@ import torch
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.files import atomic_write
-from flowvae.inference import load_checkpoint, save_checkpoint
+from flowvae.inference import checkpoint, load_checkpoint, save_checkpoint
 
 
 def written(path: Path) -> Path:
@@ -51,6 +51,14 @@ def test_every_kind_of_damage_is_noticed(tmp_path: Path) -> None:
     load_checkpoint(path)
     with pytest.raises(FlowvaeError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "other")
+
+
+def test_a_file_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 1)
+        written(tmp_path / "c")
+    with pytest.raises(FlowvaeError, match=rf"format 1\b.*format {checkpoint.FORMAT}\b"):
+        load_checkpoint(tmp_path / "c")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

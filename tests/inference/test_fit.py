@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from flowvae import MAF, Digits, Experiment, FlowvaeError, Training
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset
-from flowvae.experiments.run import ModelGuide
+from flowvae.experiments.assemble import ModelGuide, build
 from flowvae.inference import (
     Fitted,
     JointAdam,
@@ -43,7 +43,7 @@ def data() -> Dataset:
 
 def train(settings: Training, seed: int = 0, checkpoint: Path | None = None) -> tuple[ModelGuide, Fitted]:
     digits = data()
-    vae = SMALL.build(digits)
+    vae = build(SMALL, digits)
     fitted = fit(
         vae.model,
         vae.guide,
@@ -64,7 +64,7 @@ def test_fit_takes_the_steps_of_plain_svi() -> None:
     digits = data()
     ours, _ = train(replace(FAST, epochs=2, patience=10))
     # the best weights are kept; with two epochs of early training the last ones are the best
-    vae = SMALL.build(digits)
+    vae = build(SMALL, digits)
     optim = AdamW({"lr": FAST.learning_rate, "weight_decay": 0.0})
     mean = poutine.scale(scale=1 / FAST.batch_size)
     svi = SVI(mean(vae.model), mean(vae.guide), optim, loss=Trace_ELBO())
@@ -142,7 +142,7 @@ def test_a_kl_weight_is_the_weight_of_the_kl_in_every_step_and_in_validation(wei
     digits = data()
     settings = replace(FAST, epochs=1, validation_draws=1, weight_decay=0.01)
     ours, fitted = train(replace(settings, kl_weight=weight))
-    model, guide = SMALL.build(digits)
+    model, guide = build(SMALL, digits)
 
     def objective(x: Tensor) -> Tensor:
         posterior = guide.posterior(x)
@@ -243,9 +243,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(compiled: str) -> N
     order = torch.randperm(200, generator=torch.Generator().manual_seed(derive(0, "order", 0)))
     x[order[75], 0] = 0.0  # comes in the eighth batch
     settings = replace(FAST, batch_size=10, compile=compiled)
-    with pytest.raises(
-        TrainingStopped, match=r"epoch 0, batch 7: the norm of the gradient is nan; nothing was stepped"
-    ):
+    with pytest.raises(TrainingStopped, match=r"epoch 0, batch 7: the norm of the gradient is nan; .*no checkpoint"):
         fit(model, guide, x, x, settings, progress=False)
     assert torch.isfinite(model.scale)
     assert torch.isfinite(guide.loc).all()
@@ -276,7 +274,7 @@ def test_a_training_that_stopped_names_a_checkpoint_that_exists(tmp_path: Path) 
 
 def test_weigh_latent_scales_the_kl_and_temper_the_joint() -> None:
     digits = data()
-    vae = SMALL.build(digits)
+    vae = build(SMALL, digits)
     x = digits.train[:20]
 
     def terms(model: object, guide: object) -> tuple[Tensor, Tensor, Tensor]:
@@ -356,7 +354,7 @@ def test_going_on_from_a_checkpoint_is_bit_exact(tmp_path: Path) -> None:
 def test_another_experiment_does_not_go_on_from_it(tmp_path: Path) -> None:
     digits = data()
     train(FAST, checkpoint=tmp_path / "c")
-    vae = SMALL.build(digits)
+    vae = build(SMALL, digits)
     with pytest.raises(FlowvaeError, match="other settings"):
         fit(
             vae.model,

@@ -1,4 +1,4 @@
-"""Refinement datum by datum, against the exact posterior of the linear-Gaussian model."""
+"""Refinement of each data point, against the exact posterior of the linear-Gaussian model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import pyro.distributions as dist
 import pytest
 import torch
 from helpers import disturb
+from linear_pairs import Conditional, TwoLevels
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from flowvae.core.errors import FlowvaeError, SlowDirectionWarning
+from flowvae.core.parts import Condition
+from flowvae.core.registry import families
+from flowvae.data import Batch
 from flowvae.evaluation import measure_likelihoods
-from flowvae.experiments.families import GUIDES
 from flowvae.flows import IAF, CouplingNSF, Inverse, Linear, Residual, Sylvester
 from flowvae.guides import AmortizedGuide, FlowGuide, FullRank, Gaussian, GuideSpec
 from flowvae.guides.local_parameters import push, sobol_normal
@@ -30,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 # a solver's steps take seconds; the other two have tests of their own
 REFINABLE = {
     name: spec
-    for name, (_, spec) in GUIDES.items()
+    for name, spec in ((name, family.default) for name, family in families("guide").items())
     if not any(word in name for word in ("cnf", "residual", "semi-amortized"))
 } | {f"sylvester-{kind}": FlowGuide(Sylvester(transforms=2, kind=kind)) for kind in ("householder", "triangular")}
 
@@ -257,3 +260,37 @@ def test_what_cannot_be_refined_is_refused_by_name() -> None:
         refine(model, amortized(FlowGuide(Inverse(Residual(1, (8,))))), x)
     with pytest.raises(FlowvaeError, match=r"\(0, 7\)"):
         refine(model, amortized(Gaussian()), x[:0])
+
+
+def test_a_refinement_given_a_condition_at_a_site_of_any_name() -> None:
+    pair = Conditional()
+    c = torch.eye(3)
+    x = pair.model(c=c, size=3)
+    guide = AmortizedGuide(nn.Identity(), FullRank().build(2, 7), Condition(encoder=False), name="h")
+    refined = refine(pair.model, guide, Batch(x, c), steps=400, learning_rate=0.1, draws=32)
+    result = measure_likelihoods(pair.model, refined, Batch(x, c), draws=2000)
+    torch.testing.assert_close(result.elbo, pair.log_evidence(x, c), rtol=0, atol=0.05)
+    assert (pair.log_evidence(x, c.roll(1, 0)) - result.elbo).abs().min() > 0.1
+    with pytest.raises(FlowvaeError, match=r"x\[0\].*3 other"):
+        refined.posterior(x, c.roll(1, 0))
+
+
+def test_data_of_any_event_shape() -> None:
+    torch.manual_seed(2)
+    model, x = LinearGaussian(torch.randn(6, 3), torch.zeros(6), scale=0.6), torch.randn(3, 1, 2, 3)
+
+    def image(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(model.decode(z).mean.reshape(-1, 1, 2, 3), 0.6).to_event(3), obs=x)
+
+    guide = AmortizedGuide(nn.Flatten(), FullRank().build(3, 6))
+    refined = refine(image, guide, x, steps=250, learning_rate=0.1)
+    truth = model.log_evidence(x.flatten(1)).detach()
+    torch.testing.assert_close(measure_likelihoods(image, refined, x, 2000).elbo, truth, rtol=0, atol=5e-3)
+
+
+def test_a_guide_without_a_head_is_refused() -> None:
+    pair = TwoLevels()
+    with pytest.raises(FlowvaeError, match="check"):
+        refine(pair.model, pair.guide, pair.data(3))  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from flowvae.core.errors import FlowvaeError
 from flowvae.flows import IAF
 
 PACKAGES = (flowvae.data, flowvae.flows, flowvae.guides, flowvae.inference, flowvae.models, flowvae.networks)
-NEEDED = {"flow": IAF()}  # settings without a default
+NEEDED = {"flow": IAF(), "name": "FashionMNIST", "root": "."}  # settings without a default
 
 
 def specs() -> Iterator[type]:

@@ -15,10 +15,11 @@ from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from pyro.optim import Adam
 from scipy.stats import chi2, kstest
-from torch import Tensor
+from torch import Size, Tensor
 
 from flowvae import Digits, FlowvaeError, Training
-from flowvae.data import BernoulliLikelihood, BinomialLikelihood, Dataset, GaussianLikelihood, LikelihoodSpec
+from flowvae.core.parts import LikelihoodSpec
+from flowvae.data import Dataset
 from flowvae.evaluation import flow_metrics, measure_flow
 from flowvae.guides import NoGuide
 from flowvae.inference import fit
@@ -30,7 +31,12 @@ from flowvae.models import (
     AutoregressiveLikelihoodSpec,
     AutoregressiveLogisticMixture,
     AutoregressiveModel,
+    BernoulliLikelihood,
+    BinomialLikelihood,
+    CategoricalLikelihood,
     DiscretizedLogisticMixture,
+    GaussianLikelihood,
+    PoissonLikelihood,
     default_autoregressive_likelihood,
 )
 from flowvae.networks import MADE, CausalSpec, PixelCNN, WaveNet
@@ -56,18 +62,19 @@ each_discrete = pytest.mark.parametrize(("head", "likelihood"), DISCRETE.values(
 
 
 def levels(likelihood: LikelihoodSpec) -> int:
-    return likelihood.total + 1 if isinstance(likelihood, BinomialLikelihood) else 2
+    assert likelihood.largest is not None
+    return likelihood.largest + 1
 
 
-def dataset(likelihood: LikelihoodSpec, shape: tuple[int, int] = (1, 3), rows: int = 60) -> Dataset:
+def dataset(likelihood: LikelihoodSpec, shape: tuple[int, ...] = (1, 1, 3), rows: int = 60) -> Dataset:
     generator = torch.Generator().manual_seed(3)
-    size = (rows, shape[0] * shape[1])
+    size = (rows, *shape)
     if likelihood.discrete:
         x = torch.randint(0, levels(likelihood), size, generator=generator).float()
     else:
         x = 5.0 + 3.0 * torch.randn(size, generator=generator)
     x = x.to(torch.get_default_dtype())
-    return Dataset(x[:40], x[40:50], x[50:], likelihood, "toy", "none", "in order", image_shape=shape)
+    return Dataset(x[:40], x[40:50], x[50:], likelihood, "toy", "none", "in order")
 
 
 def build(
@@ -75,7 +82,7 @@ def build(
     head: AutoregressiveLikelihoodSpec,
     likelihood: LikelihoodSpec,
     context: int = 0,
-    shape: tuple[int, int] = (1, 3),
+    shape: tuple[int, ...] = (1, 1, 3),
     scale: float = 0.4,
 ) -> AutoregressiveModel:
     model = Autoregressive(network, head).build(dataset(likelihood, shape), context)
@@ -85,7 +92,8 @@ def build(
 
 def states(likelihood: LikelihoodSpec, features: int = 3) -> Tensor:
     values = range(levels(likelihood))
-    return torch.tensor(list(itertools.product(values, repeat=features)), dtype=torch.get_default_dtype())
+    rows = torch.tensor(list(itertools.product(values, repeat=features)), dtype=torch.get_default_dtype())
+    return rows[:, None, None]
 
 
 @pytest.mark.usefixtures("float64")
@@ -180,10 +188,10 @@ def test_ancestral_samples_agree_with_the_exact_joint(
         expected = size * model.log_prob(x).double().exp()
     torch.manual_seed(11)
     draws = model.sample(size, progress=False)
-    assert draws.shape == (size, 3)
+    assert draws.shape == (size, 1, 1, 3)
     assert not draws.requires_grad
     base = levels(likelihood)
-    index = (draws @ torch.tensor([base**2, base, 1.0])).long()
+    index = (draws.flatten(1) @ torch.tensor([base**2, base, 1.0])).long()
     seen = torch.bincount(index, minlength=base**3).double()
     # states that are expected less than five times are counted as one
     rare = expected < 5
@@ -199,7 +207,7 @@ def test_ancestral_samples_of_real_data_agree_with_the_density() -> None:
     """The probability integral transform of each value, given those before it, is uniform."""
     model = build(MADE((24,)), AutoregressiveGaussianMixture(2), GaussianLikelihood())
     torch.manual_seed(2)
-    x = model.sample(4000, progress=False)
+    x = model.sample(4000, progress=False).flatten(1)
     with torch.no_grad():
         mixture = model.head(model.network(model.head.standardize(x)))
         normal, weights = mixture.component_distribution, mixture.mixture_distribution.probs
@@ -219,8 +227,9 @@ def test_log_prob_is_that_of_pyros_trace(
     torch.testing.assert_close(trace.nodes["x"]["log_prob"], model.log_prob(x))
     torch.testing.assert_close(trace.log_prob_sum(), model.log_prob(x).sum())
     # and the product of the conditionals, each asked for on its own
-    each = model.head(model.network(model.head.standardize(x))).log_prob(x)
-    assert each.shape == x.shape
+    flat = x.flatten(1)
+    each = model.head(model.network(model.head.standardize(flat))).log_prob(flat)
+    assert each.shape == flat.shape
     torch.testing.assert_close(each.sum(-1), model.log_prob(x))
 
 
@@ -239,8 +248,8 @@ def test_the_elbo_without_a_latent_is_the_exact_likelihood(vectorized: bool) -> 
 def test_every_parameter_gets_a_gradient(
     network: CausalSpec, head: AutoregressiveLikelihoodSpec, likelihood: LikelihoodSpec
 ) -> None:
-    model = build(network, head, likelihood, shape=(3, 4))
-    Trace_ELBO().loss_and_grads(model, NoGuide(), dataset(likelihood, (3, 4)).train)
+    model = build(network, head, likelihood, shape=(1, 3, 4))
+    Trace_ELBO().loss_and_grads(model, NoGuide(), dataset(likelihood, (1, 3, 4)).train)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -263,7 +272,7 @@ def test_plain_svi_lowers_the_loss(network: CausalSpec) -> None:
 def test_maximum_likelihood_reaches_the_entropy_of_the_data() -> None:
     """With enough freedom the best model is the empirical distribution, whose NLL is its entropy."""
     counts = torch.tensor([9, 1, 4, 6, 2, 12, 3, 3])
-    x = states(BernoulliLikelihood()).repeat_interleave(counts, dim=0)
+    x = states(BernoulliLikelihood()).repeat_interleave(counts, dim=0).flatten(1)
     frequencies = counts / counts.sum()
     entropy = -(frequencies * frequencies.log()).sum().item()
     model = Autoregressive(MADE((32,))).build(Dataset(x, x, x, BernoulliLikelihood(), "toy", "none", "all"))
@@ -290,11 +299,11 @@ def test_fit_trains_it_and_keeps_the_best(head: AutoregressiveLikelihoodSpec, li
 
 def test_predictive_and_render_model_work() -> None:
     model = build(MADE((8,)), AutoregressiveCategorical(), BinomialLikelihood(4))
-    assert Predictive(model, num_samples=3)(None, 5)["x"].shape == (3, 5, 3)
-    assert Predictive(model, num_samples=3, parallel=True)(None, 5)["x"].shape == (3, 5, 3)
-    assert "x" in pyro.render_model(model, model_args=(None, 4)).source
+    assert Predictive(model, num_samples=3)(None, None, 5)["x"].shape == (3, 5, 1, 1, 3)
+    assert Predictive(model, num_samples=3, parallel=True)(None, None, 5)["x"].shape == (3, 5, 1, 1, 3)
+    assert "x" in pyro.render_model(model, model_args=(None, None, 4)).source
     model = build(MADE((8,)), AutoregressiveCategorical(), BinomialLikelihood(4), context=2)
-    assert model(None, 5, torch.randn(5, 2)).shape == (5, 3)
+    assert model(c=torch.randn(5, 2)).shape == (5, 1, 1, 3)
 
 
 @each_network
@@ -308,8 +317,8 @@ def test_the_context_changes_the_output(
     assert values.shape == (len(x),)
     assert (model.log_prob(x, context + 1) != values).all()
     torch.testing.assert_close(model.log_prob(x[3], context[3]), values[3], rtol=1e-4, atol=1e-5)
-    assert model.sample(4, context[0], progress=False).shape == (4, 3)
-    assert model.sample(4, context[:4], progress=False).shape == (4, 3)
+    assert model.sample(4, context[0], progress=False).shape == (4, 1, 1, 3)
+    assert model.sample(4, context[:4], progress=False).shape == (4, 1, 1, 3)
 
 
 def test_a_context_may_be_a_latent_of_another_site() -> None:
@@ -364,6 +373,7 @@ def test_its_likelihood_is_exact_and_has_units_and_a_standard_error() -> None:
 def test_every_likelihood_has_a_head() -> None:
     assert default_autoregressive_likelihood(BernoulliLikelihood()) == AutoregressiveBernoulli()
     assert default_autoregressive_likelihood(BinomialLikelihood(3)) == AutoregressiveLogisticMixture()
+    assert default_autoregressive_likelihood(CategoricalLikelihood(4)) == AutoregressiveLogisticMixture()
     assert default_autoregressive_likelihood(GaussianLikelihood()) == AutoregressiveGaussianMixture()
     model = Autoregressive(head=AutoregressiveCategorical()).build(Digits().load(0))
     assert model.head.parameters_each == 17
@@ -376,20 +386,21 @@ COUNTS = dataset(BinomialLikelihood(4))
     ("make", "message"),
     [
         (lambda m: m(), "give data x"),
-        (lambda m: m(torch.zeros(2, 4)), r"x: shape \(2, 4\); must be \(N, 3\)"),
-        (lambda m: m.log_prob(torch.tensor([[0.0, 5.0, 1.0]])), r"value 5 \(1 such values\); must be whole.* 0 to 4"),
-        (lambda m: m.log_prob(torch.tensor([[0.0, 0.5, 1.0]])), r"value 0\.5"),
-        (lambda m: m.log_prob(torch.tensor([[0.0, math.nan, 1.0]])), "value nan"),
+        (lambda m: m(torch.zeros(2, 4)), r"\(2, 4\).*\(N, 1, 1, 3\)"),
+        (lambda m: m.log_prob(torch.tensor([[[[0.0, 5.0, 1.0]]]])), r"value 5 \(1 such.* 0 to 4"),
+        (lambda m: m.log_prob(torch.tensor([[[[0.0, 0.5, 1.0]]]])), r"value 0\.5"),
+        (lambda m: m.log_prob(torch.tensor([[[[0.0, math.nan, 1.0]]]])), "value nan"),
         (lambda m: m.sample(0), "size = 0: must be 1 or more"),
-        (lambda m: m.log_prob(torch.zeros(2, 3), torch.zeros(2, 1)), "takes none"),
-        (lambda m: AutoregressiveModel(MADE().network(3, 4), m.head), "parameters = 5"),
+        (lambda m: m.log_prob(torch.zeros(2, 1, 1, 3), torch.zeros(2, 1)), "takes none"),
+        (lambda m: AutoregressiveModel(MADE().build(Size((3,)), 4), m.head, Size((3,))), "parameters = 5"),
         (
             lambda m: Autoregressive(head=AutoregressiveBernoulli()).build(COUNTS),
             r"binomial:4 data.*Use AutoregressiveLogisticMixture",
         ),
-        (lambda m: Autoregressive(head=AutoregressiveGaussianMixture()).build(COUNTS), "for GaussianLikelihood data"),
+        (lambda m: Autoregressive(head=AutoregressiveGaussianMixture()).build(COUNTS), "binomial:4.*real numbers"),
         (lambda m: AutoregressiveLogisticMixture(0), r"AutoregressiveLogisticMixture\.components = 0"),
-        (lambda m: Autoregressive(PixelCNN()).build(replace(COUNTS, image_shape=None)), "needs images"),
+        (lambda m: Autoregressive(PixelCNN()).build(COUNTS.flat()), "needs images"),
+        (lambda m: default_autoregressive_likelihood(PoissonLikelihood()), "poisson"),
     ],
 )
 def test_mistakes_are_named(make: object, message: str) -> None:

@@ -1,4 +1,4 @@
-"""A flow in the decoder is the same model as a flow prior, under a guide that is turned back by the flow."""
+"""A flow in the decoder is the same model as a flow prior, with the guide mapped through the flow's inverse."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ import pytest
 import torch
 from helpers import disturb
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from zuko.distributions import NormalizingFlow
 
 from flowvae import (
     IAF,
     MAF,
-    Arrays,
     CouplingNSF,
     Experiment,
     FlowvaeError,
     Gaussian,
     RealNVP,
     SlowDirectionWarning,
-    Training,
 )
-from flowvae.cli.command import main
-from flowvae.data import BernoulliLikelihood
-from flowvae.flows import GF, FlowSpec, to_pyro
+from flowvae.core.parts import NetworkSpec
+from flowvae.core.registry import find
+from flowvae.flows import GF, FlowSpec, Inverse, to_pyro
 from flowvae.models import FlowDecoder
-from flowvae.networks import MLP
+from flowvae.networks import MLP, Conv, Wrap, check_network, input_shape
 
 G = MLP((8,))
 
@@ -92,24 +90,43 @@ def test_it_starts_as_the_decoder_without_the_flow() -> None:
     assert counts[1] - counts[0] == extra
 
 
-def test_yaml_and_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import numpy as np
+@pytest.mark.parametrize("network", [MLP((8,)), Conv((4,))], ids=["mlp", "conv"])
+@pytest.mark.parametrize("inputs", [Size((4,)), Size((1, 2, 2))], ids=str)
+@pytest.mark.parametrize("context", [0, 3])
+def test_it_is_the_network_after_the_flow(network: NetworkSpec, inputs: Size, context: int) -> None:
+    flow, outputs = RealNVP(2, (8,)), Size((1, 5, 6))
+    decoder = FlowDecoder(flow, network).build(inputs, outputs, context)
+    disturb(decoder, 0.3)
+    assert check_network("decoder", decoder, inputs, outputs, context) == outputs
+    assert input_shape(decoder) == inputs
+    u, c = torch.randn(7, *inputs), [torch.randn(7, context)] if context else []
+    z = decoder.transform().inv(u.reshape(7, 4))
+    assert (z - u.reshape(7, 4)).abs().min() > 1e-4
+    torch.testing.assert_close(decoder(u, *c), decoder.network(z.reshape(u.shape), *c))
+    decoder(u, *c).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in decoder.parameters())
 
-    monkeypatch.setattr("flowvae.experiments.experiment.draw_figures", lambda *_: None)  # they take seconds
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 2, (60, 5)))
-    experiment = Experiment(
-        latent=2,
-        decoder=FlowDecoder(RealNVP(1, (8,)), G),
-        inference=Training(epochs=1, device="cpu"),
-        data=Arrays(tmp_path / "x.npy", BernoulliLikelihood()),
-    )
-    experiment.to_yaml(tmp_path / "e.yaml")
-    assert Experiment.from_yaml(tmp_path / "e.yaml") == experiment
-    out = tmp_path / "run"
-    words = ["--config", str(tmp_path / "e.yaml"), "--out", str(out), "--draws", "5"]
-    assert main(["train", *words, "--decoder.hidden-features", "6"]) == 0
-    stored = Experiment.from_yaml(out / "experiment.yaml")
-    assert stored.decoder == FlowDecoder(RealNVP(1, (8,)), MLP((6,)))
+
+def test_the_network_is_drawn_before_the_flow() -> None:
+    torch.manual_seed(0)
+    alone = G.build(Size((3,)), Size((5,)))
+    torch.manual_seed(0)
+    decoder = FlowDecoder(RealNVP(1, (8,)), G).build(Size((3,)), Size((5,)))
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), decoder.network.parameters(), strict=True))
+
+
+def test_it_is_registered_and_takes_a_module() -> None:
+    assert find("network", "flow-decoder").default == FlowDecoder(CouplingNSF(), MLP())
+    module = nn.Linear(3, 5)
+    assert FlowDecoder(RealNVP(), module) == FlowDecoder(RealNVP(), Wrap(module))  # type: ignore[arg-type]
+    assert FlowDecoder(RealNVP(), module).build(Size((3,)), Size((5,))).network is module  # type: ignore[arg-type]
+
+
+def test_it_is_stored_in_yaml(tmp_path: Path) -> None:
+    for decoder in (FlowDecoder(), FlowDecoder(RealNVP(1, (8,)), G), FlowDecoder(Inverse(MAF(1, (8,))), Conv((4,)))):
+        experiment = Experiment(latent=2, decoder=decoder)
+        experiment.to_yaml(tmp_path / "e.yaml")
+        assert Experiment.from_yaml(tmp_path / "e.yaml") == experiment
 
 
 def test_what_cannot_be_in_a_decoder_is_refused() -> None:
@@ -117,9 +134,11 @@ def test_what_cannot_be_in_a_decoder_is_refused() -> None:
         FlowDecoder(GF())
     with pytest.raises(FlowvaeError, match=r"FlowDecoder\.flow"):
         FlowDecoder(Gaussian())  # type: ignore[arg-type]
-    with pytest.raises(FlowvaeError, match=r"FlowDecoder\.mlp"):
+    with pytest.raises(FlowvaeError, match=r"FlowDecoder\.network = 3"):
         FlowDecoder(RealNVP(), 3)  # type: ignore[arg-type]
+    with pytest.raises(FlowvaeError, match=r"FlowDecoder\.network = .*MLP\("):
+        FlowDecoder(RealNVP(), MLP)  # type: ignore[arg-type]
     with pytest.raises(FlowvaeError, match="did you mean realnvp"):
-        Experiment.from_dict({"decoder": {"flow": "realnpv"}})
+        Experiment.from_dict({"decoder": {"family": "flow-decoder", "flow": "realnpv"}})
     with pytest.warns(SlowDirectionWarning, match=r"MAF in a decoder: a draw costs 16 .* latent 8; inverted"):
-        FlowDecoder(MAF()).network(8, 4)
+        FlowDecoder(MAF()).build(Size((8,)), Size((4,)))

@@ -12,18 +12,19 @@ from helpers import disturb
 from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from pyro.optim import Adam
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.distributions import AffineTransform
 from zuko.lazy import LazyTransform
 from zuko.transforms import ComposedTransform, LULinearTransform
 
 from flowvae.core.errors import FlowvaeError, SlowDirectionWarning
-from flowvae.data import Digits, Moons
+from flowvae.data import Digits, Moons, first
 from flowvae.evaluation import FlowLikelihoods, flow_metrics, measure_flow
 from flowvae.flows import MAF, NAF, NSF, FlowSpec, Glow, RealNVP
 from flowvae.guides import FlowNoise, NoGuide, UniformNoise
 from flowvae.inference import Training, fit
 from flowvae.models import DequantizedFlow, FlowModel
+from flowvae.networks import MLP
 
 TOTAL = 2  # counts 0, 1, 2 in two dimensions: nine data, whose probabilities can be summed
 
@@ -198,15 +199,64 @@ def test_fit_with_no_guide_measures_the_exact_likelihood() -> None:
     torch.testing.assert_close(result.bound, model.flow().log_prob(data.valid).detach())
 
 
+@pytest.mark.parametrize("vectorized", [False, True])
+@pytest.mark.parametrize("kind", [FlowModel, DequantizedFlow])
+def test_images_have_the_density_of_their_rows(kind: type[FlowModel], vectorized: bool) -> None:
+    """A flow acts on the flattened data: its densities, ELBOs and samples are those of the same flow over rows."""
+    shape, total = Size((2, 2, 3)), (3,) if kind is DequantizedFlow else ()
+    flow = MAF(hidden_features=(8,)).transform(12)
+    disturb(flow, 0.3)
+    images, rows = kind(flow, shape, *total), kind(flow, 12, *total)
+    x = torch.randint(0, 4, (5, *shape), generator=torch.Generator().manual_seed(0)).float()
+    guide: nn.Module = UniformNoise() if total else NoGuide()
+    elbo = Trace_ELBO(num_particles=3, max_plate_nesting=1, vectorize_particles=vectorized)
+    losses = []
+    for model, data in ((images, x), (rows, x.flatten(1))):
+        torch.manual_seed(4)
+        losses.append(elbo.loss(model, guide, data))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert math.isfinite(losses[0])
+    torch.testing.assert_close(images.encode(x), rows.encode(x.flatten(1)))
+    drawn = []
+    for model in (images, rows):
+        torch.manual_seed(5)
+        drawn.append(model.generate(7))
+    assert drawn[0].shape == (7, 2, 2, 3)
+    torch.testing.assert_close(drawn[0].flatten(1), drawn[1])
+    with pytest.raises(FlowvaeError, match=r"\(5, 12\).*\(N, 2, 2, 3\)"):
+        images(x.flatten(1))
+
+
+@pytest.mark.usefixtures("float64")
+def test_flow_noise_over_images_is_that_over_their_rows() -> None:
+    shape = Size((1, 1, 2))
+    guide = FlowNoise(MLP((4,)).build(shape), RealNVP(hidden_features=(8,)), shape, 4)
+    disturb(guide, 0.1)
+    x = counts().reshape(-1, *shape)
+    u = guide(x)
+    assert u.shape == x.shape
+    nodes = (torch.arange(400) + 0.5) / 400
+    grid = torch.cartesian_prod(nodes, nodes).reshape(-1, *shape)
+    with torch.no_grad():
+        density = guide.posterior(x[5]).log_prob(grid).exp()
+    assert math.isclose(density.mean().item(), 1, abs_tol=5e-3)
+    flow = MAF(hidden_features=(8,)).transform(2)
+    disturb(flow, 0.1)
+    images, rows = DequantizedFlow(flow, shape, TOTAL, 0.0), DequantizedFlow(flow, 2, TOTAL, 0.0)
+    found = measure_flow(images, guide, x, 3_000).log_likelihood
+    torch.testing.assert_close(found, exact_log_probability(rows, x.flatten(1)), rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize(
     "flow",
     [MAF(), RealNVP(mask="checkerboard"), Glow(steps=2, hidden_channels=8)],
     ids=lambda f: type(f).__name__,
 )
 def test_every_parameter_of_a_pair_gets_a_gradient(flow: FlowSpec) -> None:
-    x = Digits().load(0).train[:16]
-    model = DequantizedFlow(flow.transform(64), 64, 16)
-    guide = FlowNoise(nn.Linear(64, 8), RealNVP(), 64, 8)
+    data = Digits().load(0)
+    x = first(data.train, 16)
+    model = DequantizedFlow(flow.transform(64), data.shape, 16)
+    guide = FlowNoise(MLP((8,)).build(data.shape), RealNVP(), data.shape, 8)
     disturb(model, 0.02)
     disturb(guide, 0.02)
     Trace_ELBO().loss_and_grads(model, guide, x)
@@ -218,13 +268,15 @@ def test_every_parameter_of_a_pair_gets_a_gradient(flow: FlowSpec) -> None:
 
 
 def test_predictive_and_generate_give_counts() -> None:
-    model = DequantizedFlow(Glow(steps=1, hidden_channels=8).transform(64), 64, 16)
+    data = Digits().load(0)
+    model = DequantizedFlow(Glow(steps=1, hidden_channels=8).transform(64), data.shape, 16)
     drawn = Predictive(model, num_samples=4)(None, 6)["x"]
-    assert drawn.shape == (4, 6, 64)
+    assert drawn.shape == (4, 6, 1, 8, 8)
+    assert model.generate(5).shape == (5, 1, 8, 8)
     for x in (drawn, model.generate(5, temperature=0.7)):
         assert torch.equal(x, x.round())
         assert 0 <= x.min() <= x.max() <= 16
-    x = Digits().load(0).test[:5]
+    x = first(data.test, 5)
     assert torch.equal(model.decode(model.encode(x)), x)
     graph = pyro.render_model(model, model_args=(x,))
     assert "noise" in graph.source

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from zuko.distributions import NormalizingFlow
 
 from flowvae import Digits, Experiment, FlowGuide, FlowvaeError, FullRank, Gaussian, Inverse, Mixture
+from flowvae.core.registry import families
 from flowvae.data import Dataset, parse_likelihood
-from flowvae.experiments.families import GUIDES, PRIORS
-from flowvae.experiments.run import ModelGuide
+from flowvae.experiments.assemble import ModelGuide
 from flowvae.flows import MAF, to_pyro
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE, StandardNormal
@@ -42,8 +42,8 @@ def build(experiment: Experiment, data: Dataset) -> ModelGuide:
 def every_pair() -> list[object]:
     return [
         pytest.param(prior, guide, id=f"{p}-{g}")
-        for p, (_, prior) in PRIORS.items()
-        for g, (_, guide) in GUIDES.items()
+        for p, prior in ((name, family.default) for name, family in families("prior").items())
+        for g, guide in ((name, family.default) for name, family in families("guide").items())
         # every prior with two guides, and every guide with two priors
         if p in ("normal", "maf") or g in ("gaussian", "iaf")
     ]
@@ -52,7 +52,8 @@ def every_pair() -> list[object]:
 @pytest.mark.parametrize(("prior", "guide"), every_pair())
 def test_every_parameter_of_every_pair_gets_a_gradient(prior: object, guide: object) -> None:
     data = digits()
-    model, q = build(replace(SMALL, prior=prior, guide=guide), data)
+    shape = (1, 4, 4) if getattr(prior, "shaped", False) else SMALL.latent
+    model, q = build(replace(SMALL, latent=shape, prior=prior, guide=guide), data)
     disturb(model, 0.05)
     disturb(q, 0.05)
     Trace_ELBO().loss_and_grads(model, q, data.train[:16])
@@ -103,12 +104,12 @@ def test_a_model_that_was_trained_can_be_pickled() -> None:
 def test_predictive_generates_and_reconstructs() -> None:
     data = digits()
     vae = replace(SMALL, prior=MAF(), guide=FlowGuide(Inverse(MAF()))).build(data)
-    prior = Predictive(vae.model, num_samples=4)(None, 6)
+    prior = Predictive(vae.model, num_samples=4)(size=6)
     assert prior["z"].shape == (4, 6, 3)
-    assert prior["x"].shape == (4, 6, 64)
+    assert prior["x"].shape == (4, 6, 1, 8, 8)
     x = data.test[:5]
     posterior = Predictive(poutine.uncondition(vae.model), guide=vae.guide, num_samples=4)(x)
-    assert posterior["x"].shape == (4, 5, 64)
+    assert posterior["x"].shape == (4, 5, 1, 8, 8)
     parallel = Predictive(vae.model, guide=vae.guide, num_samples=4, parallel=True)(x)
     assert parallel["z"].shape == (4, 5, 3)
 
@@ -181,10 +182,11 @@ def test_flow_prior_is_a_deeper_decoder_and_a_warped_guide() -> None:
     latent, features, rows = 3, 6, 40
     flow = MAF(transforms=2, hidden_features=(8,)).build(latent)
     disturb(flow, 0.3)
-    decoder = MLP((8,)).network(latent, features)
-    encoder, width = MLP((8,)).trunk(features)
+    decoder = MLP((8,)).build(torch.Size((latent,)), torch.Size((features,)))
+    encoder, width = MLP((8,)).build(torch.Size((features,))), 8
     head = Gaussian().build(latent, width)
-    likelihood = parse_likelihood("gaussian:1").build(torch.randn(50, features))
+    spec = parse_likelihood("gaussian:1")
+    likelihood = spec.build(torch.Size((features,)), spec.units(torch.randn(50, features)))
     left_model = VAE(flow, decoder, likelihood)
     left_guide = AmortizedGuide(encoder, head)
     right_model = VAE(StandardNormal().build(latent), _Composed(decoder, flow.transform), likelihood)

@@ -12,13 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowvae import IAF, MAF, NSF, Experiment, FlowGuide, Inverse
+from flowvae import IAF, MAF, NSF, Condition, Conv, Experiment, FlowGuide, Inverse, load
 from flowvae.cli.command import main
-from flowvae.cli.commands import Compare
-from flowvae.cli.words import arrange
 from flowvae.comparisons import PRESETS, QUESTIONS
+from flowvae.evaluation import MEASURES
 
 QUICK = ["--inference.epochs", "2", "--draws", "5", "--inference.device", "cpu"]
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take longer than such trainings."""
+    monkeypatch.setattr("flowvae.experiments.train.draw_figures", lambda *_, **__: [])
 
 
 def run(*words: str) -> int:
@@ -38,6 +43,7 @@ def test_the_line_of_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "nats per datum (test)" in printed
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_users_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez("mine.npz", train=np.random.default_rng(0).integers(0, 2, (100, 6)))
@@ -52,6 +58,7 @@ def test_a_users_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert experiment.inference.epochs == 5
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_config_is_a_base_for_changes(tmp_path: Path) -> None:
     base = tmp_path / "base.yaml"
     Experiment(latent=3, prior=MAF(transforms=2), guide=FlowGuide(Inverse(NSF(bins=3)))).to_yaml(base)
@@ -63,7 +70,19 @@ def test_a_config_is_a_base_for_changes(tmp_path: Path) -> None:
     assert experiment.latent == 3
 
 
-def test_evaluate_and_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("no_figures")
+def test_networks_and_a_condition_by_name(tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    line = "encoder:conv --encoder.channels 4 decoder:conv --decoder.channels 4 --latent 1 3 3 --condition.no-prior"
+    assert run("train", "--out", out, *line.split(), *QUICK) == 0
+    experiment = load(out).experiment
+    assert experiment.encoder == experiment.decoder == Conv(channels=(4,))
+    assert experiment.latent == (1, 3, 3)
+    assert experiment.condition == Condition(prior=False)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "run")
     run("train", "--out", out, "--latent", "2", *QUICK)
     capsys.readouterr()
@@ -71,37 +90,18 @@ def test_evaluate_and_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "nats per datum (valid)" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert {m["protocol"]["draws"] for m in metrics if m["split"] == "valid"} == {7}
-    assert run("sample", out) == 0
-    assert (tmp_path / "run" / "samples.png").is_file()
-    target = tmp_path / "draws.npz"
-    assert run("sample", out, "--out", str(target), "--count", "5", "--seed", "3") == 0
-    with np.load(target) as drawn:
-        assert drawn["z"].shape == (5, 2)
-        assert drawn["x"].shape == (5, 64)
-        assert set(np.unique(drawn["x"])) <= set(range(17))
-        first = drawn["x"]
-    run("sample", out, "--out", str(target), "--count", "5", "--seed", "3")
-    with np.load(target) as drawn:
-        np.testing.assert_array_equal(drawn["x"], first)
-    assert run("sample", out, "--out", "draws.txt") == 2
-    assert run("sample", out, "--count", "0") == 2
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_resume_on_the_command_line(tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     run("train", "--out", out, "--latent", "2", "prior:maf", *QUICK)
     assert run("train", "--out", out, "--resume") == 0
+    assert run("train", "--out", out, "--resume", "--inference.epochs", "3") == 0  # extended
+    assert len(load(out).history) == 3
+    assert run("train", "--out", out, "--resume", "--inference.epochs", "1") == 2
     assert run("train", "--out", out, "--latent", "2", "prior:maf", *QUICK) == 2
     assert run("train", "--out", out, "--latent", "2", "prior:maf", "--overwrite", *QUICK) == 0
-
-
-def test_list_as_text_and_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("list") == 0
-    assert "Papamakarios" in capsys.readouterr().out
-    assert run("list", "--json", "--latent", "32") == 0
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert rows["maf"]["sample"] == 64
-    assert run("list", "--latent", "0") == 2
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,11 @@ def test_list_as_text_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("train --out r prior:mfa", "did you mean maf"),
         ("train --out r guide:gausian", "did you mean gaussian"),
-        ("train --out r prior:planar", "cannot be a prior: the density of a value that it did not draw"),
-        ("train --out r guide:naf", "cannot be a posterior: its draws come from a bisection"),
-        ("train --out r prior:maf --prior.bins 3", "it is a setting of nsf"),
+        ("train --out r prior:planar", "planar: this family cannot be a prior"),
+        ("train --out r guide:naf", "naf: this family cannot be a guide"),
+        ("train --out r prior:maf --prior.bins 3", "setting of nsf"),
+        ("train --out r condition:labels", "Condition(prior=False)"),
+        ("train --out r --latent 4 7 0", "(4, 7, 0)"),
         ("train --out r --latent 1 prior:maf", "latent = 1"),
         ("train --out r --latent 0", "latent = 0"),
         ("train --out r --config none.yaml", "none.yaml: no such file"),
@@ -172,13 +174,6 @@ def test_a_likelihood_is_checked_on_the_command_line(tmp_path: Path, monkeypatch
     assert status == 2
 
 
-def test_settings_find_their_part_in_any_order() -> None:
-    base = Experiment(prior=NSF())
-    words = ["--guide.base", "full-rank", "--prior.bins", "3", "guide:iaf", "--latent", "4"]
-    expected = ["--latent", "4", "prior:nsf", "--prior.bins", "3", "guide:iaf", "--guide.base", "full-rank"]
-    assert arrange(words, base) == expected
-
-
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     assert "evaluate" in capsys.readouterr().out
@@ -190,8 +185,12 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert "layer" in capsys.readouterr().out
 
 
-def test_help_names_every_question() -> None:
-    assert all(name in (Compare.__doc__ or "") for name in QUESTIONS)
+def test_help_names_every_measure_and_question(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, known in (("evaluate", MEASURES), ("compare", QUESTIONS)):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        said = capsys.readouterr().out
+        assert all(f"{name}: " in said for name in known)
 
 
 def test_numbers_stand_in_for_those_of_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +200,7 @@ def test_numbers_stand_in_for_those_of_a_preset(monkeypatch: pytest.MonkeyPatch)
         asked.append(preset)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flowvae.cli.command.answer", note)
+    monkeypatch.setattr("flowvae.cli.comparing.answer", note)
     run("compare", "holes", "--preset", "hour")
     run("compare", "holes", "--preset", "hour", "--seeds", "3", "--draws", "7")
     run("compare", "holes", "--preset", "cluster", "--epochs", "9")
@@ -209,6 +208,7 @@ def test_numbers_stand_in_for_those_of_a_preset(monkeypatch: pytest.MonkeyPatch)
     assert run("compare", "holes", "--seeds", "1") == 2
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_is_said_after_an_interruption_leads_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,10 +227,10 @@ def test_what_is_said_after_an_interruption_leads_on(
     monkeypatch.setattr("flowvae.experiments.run.Run.evaluate", interrupt)
     assert run("evaluate", out) == 130
     assert "metrics.json" in capsys.readouterr().err
-    monkeypatch.setattr("flowvae.cli.command.answer", interrupt)
+    monkeypatch.setattr("flowvae.cli.comparing.answer", interrupt)
     assert run("compare", "capacity", "--out", out) == 130
     assert "same command" in capsys.readouterr().err
-    monkeypatch.setattr("flowvae.cli.command.table", interrupt)
+    monkeypatch.setattr("flowvae.cli.listing.table", interrupt)
     assert run("list") == 130
     assert capsys.readouterr().err == "flowvae: interrupted.\n"
 

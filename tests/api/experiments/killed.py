@@ -28,13 +28,12 @@ import numpy as np
 import torch
 
 from flowvae import Arrays, Experiment, Mixture, Training, load
-from flowvae.comparisons.engine.answer import answer
+from flowvae.comparisons import Preset, Question, answer
 from flowvae.comparisons.engine.grid import cell_name, run_grid
-from flowvae.comparisons.engine.question import BASES, Preset, Question
-from flowvae.data import BernoulliLikelihood
-from flowvae.experiments.experiment import fit_prior
 from flowvae.experiments.run import Run
 from flowvae.experiments.stages import SecondStage
+from flowvae.experiments.train import fit_prior
+from flowvae.models import BernoulliLikelihood
 from flowvae.networks import MLP
 
 KILLED = 137
@@ -51,6 +50,12 @@ def measured(run: Run) -> list[str]:
     for inside in sorted(run.directory.glob("*/experiment.yaml")):
         found += measured(load(inside.parent))
     return found
+
+
+def can_be_read(directory: Path) -> None:
+    """Open what a killed command has left, where it is a run; its measures are then those of its weights."""
+    if (directory / "experiment.yaml").is_file() and (directory / "checkpoint.safetensors").is_file():
+        load(directory)
 
 
 def child(command: Callable[[], object], root: Path, kill_at: int = -1) -> tuple[int, Any]:
@@ -102,12 +107,15 @@ def scenarios(folder: Path) -> dict[str, tuple[Command, Command, Command]]:
     other = replace(one, seed=1)
     two = replace(one, second_stage=SecondStage(Mixture(2), quick, fine_tune=True))
     stage = SecondStage(Mixture(2), quick)
+    longer = replace(quick, epochs=4)
+    fitted = replace(one, second_stage=stage)
     other.run(folder / "other", **HOW)
     (folder / "other" / "figures").mkdir()
     for file in ("samples.png", "error.txt", "figures/latent.png", ".metrics.json.0123456789abcdef.tmp"):
         (folder / "other" / file).touch()
     one.run(folder / "one", **HOW)
     two.run(folder / "two", **HOW)
+    fitted.run(folder / "fitted", **HOW)
 
     def copied(name: str, *but: str) -> Command:
         def prepare(place: Path) -> None:
@@ -157,14 +165,12 @@ def scenarios(folder: Path) -> dict[str, tuple[Command, Command, Command]]:
     question = Question(
         "coins",
         "Does a mixture help?",
-        lambda base: {"one": base, "mixture": replace(base, prior=Mixture(2))},
+        lambda base, data: {"one": base, "mixture": replace(base, prior=Mixture(2))},
         "one",
-        data=("coins",),
     )
-    BASES["coins"] = one
 
     def ask(place: Path) -> object:
-        found = answer(question, "coins", Preset(seeds=2, epochs=2, draws=5), place / "answers", progress=False)
+        found = answer(question, one, Preset(seeds=2, epochs=2, draws=5), place / "answers", progress=False)
         files = sorted(str(file.relative_to(place)) for file in found.directory.rglob("*") if file.is_file())
         return [files, (found.directory / "table.csv").read_text(), (found.directory / "answer.json").read_text()]
 
@@ -178,6 +184,8 @@ def scenarios(folder: Path) -> dict[str, tuple[Command, Command, Command]]:
 
     unfinished = ("history.csv", "metrics.json")
     replaced = start(one, overwrite=True)
+    extended = start(replace(one, inference=longer), resume=True)
+    fitted_on = start(replace(fitted, second_stage=replace(stage, inference=longer)), resume=True)
     return {
         "start": (nothing, start(one), go_on(one)),
         "overwrite": (copied("other"), replaced, replaced),
@@ -185,6 +193,8 @@ def scenarios(folder: Path) -> dict[str, tuple[Command, Command, Command]]:
         "overwrite three stages": (copied("two"), replaced, replaced),
         "resume": (copied("one", *unfinished), start(one, resume=True), go_on(one)),
         "resume without checkpoint": (copied("one", "checkpoint.safetensors"), start(one, resume=True), go_on(one)),
+        "extend": (copied("one"), extended, extended),
+        "extend a second stage": (copied("fitted"), fitted_on, fitted_on),
         "three stages": (nothing, start(two), go_on(two)),
         "fit-prior": (nothing, fit, go_on_fitting),
         "evaluate": (copied("one"), evaluate, evaluate),
@@ -215,11 +225,13 @@ def sweep(folder: Path, name: str, scenario: tuple[Command, Command, Command], p
     for point in tried:
         fresh()
         status, _ = child(lambda: command(place), place, point)
+        opens, why = child(lambda: can_be_read(place / "run"), place)
         left = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
         again, returned = child(lambda: following(place), place)
         leftovers = [*place.glob("run/.*.tmp"), *place.glob("cells/*/.*.tmp")]
-        if status != KILLED or again != 0 or returned[1] != expected or leftovers:
-            failures.append({"point": point, "status": status, "left": left, "then": returned, "tmp": len(leftovers)})
+        if status != KILLED or opens != 0 or again != 0 or returned[1] != expected or leftovers:
+            found = {"point": point, "status": status, "left": left, "opens": why, "then": returned}
+            failures.append({**found, "tmp": len(leftovers)})
     return {"points": changes, "tried": len(tried), "failures": failures}
 
 

@@ -18,12 +18,12 @@ from flowvae.cli.command import main
 from flowvae.comparisons import QUESTIONS, answer
 from flowvae.comparisons.engine.grid import run_grid
 from flowvae.core.files import as_path, atomic_write
-from flowvae.data import BernoulliLikelihood
 from flowvae.evaluation import MEASURES
 from flowvae.experiments.directory import delete_run, figure_file, foreign, is_empty, writing
-from flowvae.experiments.experiment import fit_prior
 from flowvae.experiments.run import Run
 from flowvae.experiments.stages import SecondStage
+from flowvae.experiments.train import fit_prior
+from flowvae.models import BernoulliLikelihood
 from flowvae.networks import MLP
 
 QUICK = Training(epochs=1, device="cpu")
@@ -149,7 +149,7 @@ def test_what_cannot_be_a_directory_is_refused_before_any_work(
     name: str, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(run.parent)
-    monkeypatch.setattr("flowvae.experiments.experiment.fit", never)
+    monkeypatch.setattr("flowvae.experiments.train.fit", never)
     commands = [
         lambda: SETTINGS.run(name),
         lambda: load(name),
@@ -176,7 +176,7 @@ def test_what_cannot_be_a_directory_is_refused_before_any_work(
 def test_places_that_cannot_be_written_are_named(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flowvae.experiments.experiment.fit", never)
+    monkeypatch.setattr("flowvae.experiments.train.fit", never)
     (tmp_path / "file").write_text("kept")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     places = {"file": "file", "dangling link": "link", "below a file": "file/run", "in /proc": "/proc/nothing/run"}
@@ -222,7 +222,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_stays(
     def draw(*how: object) -> None:
         write(out / "figures.png", "")
 
-    monkeypatch.setattr("flowvae.experiments.experiment.draw_figures", draw)
+    monkeypatch.setattr("flowvae.experiments.train.draw_figures", draw)
     own(mine).to_yaml(tmp_path / "e.yaml")
     words = ["train", "--config", str(tmp_path / "e.yaml"), "--out", str(out), "--draws", "5"]
     with monkeypatch.context() as patch:
@@ -309,7 +309,7 @@ def test_overwrite_deletes_no_directory_that_is_in_use(
 
 
 def test_a_comparison_deletes_only_its_own_files(tmp_path: Path) -> None:
-    from flowvae.comparisons.engine.answer import _delete_earlier
+    from flowvae.comparisons.engine.answer_files import delete_earlier
 
     place = tmp_path / "place"
     (place / "samples").mkdir(parents=True)
@@ -317,7 +317,7 @@ def test_a_comparison_deletes_only_its_own_files(tmp_path: Path) -> None:
     for name in ["table.csv", "differences-nll.csv", "differences.png", "priors.png", "samples/a.png", *kept]:
         (place / name).touch()
     (place / "answer.json").write_text('{"figures": ["priors", "../secret"], "arms": {"a": {}}}')
-    _delete_earlier(place)
+    delete_earlier(place)
     left = {file.relative_to(place) for file in place.rglob("*") if file.is_file()}
     assert left == {Path(name) for name in kept[:-1]}
     assert (tmp_path / "secret.png").exists()

@@ -34,10 +34,10 @@ from flowvae import (
     load,
 )
 from flowvae.cli.family_table import table
-from flowvae.data import BinomialLikelihood
-from flowvae.experiments.families import GUIDES, PRIORS, name_of
+from flowvae.core.registry import families, name_of
 from flowvae.experiments.serialization import from_plain, to_plain
 from flowvae.inference import load_checkpoint
+from flowvae.models import BinomialLikelihood
 from flowvae.networks import MLP
 
 TINY = Experiment(
@@ -69,7 +69,8 @@ def test_yaml_round_trip(experiment: Experiment, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["prior", "guide"])
 def test_every_family_survives_its_name(kind: str) -> None:
-    for name, (_, spec) in (PRIORS if kind == "prior" else GUIDES).items():
+    for name, family in families(kind).items():
+        spec = family.default
         assert name_of(spec) == name
         assert from_plain(kind, name) == spec
         assert from_plain(kind, to_plain(spec)) == spec
@@ -81,7 +82,7 @@ def test_every_family_survives_its_name(kind: str) -> None:
         ("prior: mfa", "did you mean maf"),
         ("prior: {family: maf, bins: 3}", "it is a setting of nsf"),
         ("prior: planar", "cannot be a prior: the density of a value that it did not draw"),
-        ("prior: {transforms: 3}", "must name a family"),
+        ("prior: {transforms: 3}", "no setting 'transforms'; it is a setting of .*maf"),
         ("guide: {family: iaf, components: 3}", "no setting 'components'"),
         ("laten: 3", "did you mean latent"),
         ("inference: {epoch: 3}", "did you mean epochs"),
@@ -89,14 +90,14 @@ def test_every_family_survives_its_name(kind: str) -> None:
         ("latent: eight", "latent = 'eight'"),
         ("latent: 8.0", "latent = 8.0"),
         ("seed: 4294967296", "seed = 4294967296: must be a whole number, 0 to 4294967295"),
-        ("inference: {learning_rate: 1e-3}", "write 1.0e-3 there"),
-        ("inference: {learning_rate: 2.5e4}", r"write 2.5e\+4 there"),
+        ("inference: {learning_rate: 1e-3}", "write 1.0e-3"),
+        ("inference: {learning_rate: 2.5e4}", r"write 2.5e\+4"),
         ("inference: {learning_rate: '0.5'}", "write 0.5 without quotes"),
         ("inference: {learning_rate: fast}", r"learning_rate = 'fast': must be a number above 0\.$"),
         ("inference: {learning_rate: nan}", r"learning_rate = 'nan': must be a number above 0\.$"),
         ("data: {family: arrays, path: 3, likelihood: bernoulli}", r"data\.path = 3: must be the path"),
         ("data: {family: static-mnist, path: 3}", r"data\.path = 3: must be the path"),
-        ("data: {family: arrays, path: x.npz, likelihood: 4}", r"data\.likelihood = 4: must be bernoulli"),
+        ("data: {family: arrays, path: x.npz, likelihood: 4}", r"data\.likelihood = 4.*bernoulli"),
         ("data: {family: arrays, path: x.npz}", "'likelihood' must be given"),
         ("- 3", "settings by name"),
         ("prior: !!python/object/apply:os.system [true]", "tags"),
@@ -206,12 +207,13 @@ def test_data_that_changed_are_noticed(tmp_path: Path) -> None:
     experiment = replace(TINY, data=Arrays(path, from_plain_likelihood()))
     experiment.run(tmp_path / "run", draws=5, progress=False)
     np.savez(path, train=1 - x)
+    run = load(tmp_path / "run")  # which needs no data
     with pytest.raises(FlowvaeError, match="was trained on"):
-        load(tmp_path / "run")
+        _ = run.data
 
 
 def from_plain_likelihood():  # type: ignore[no-untyped-def]
-    from flowvae.data import BernoulliLikelihood
+    from flowvae.models import BernoulliLikelihood
 
     return BernoulliLikelihood()
 
@@ -221,7 +223,7 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
 from flowvae import Experiment
 import flowvae.inference
-module = sys.modules["flowvae.inference.fit"]
+module = sys.modules["flowvae.inference.training_state"]
 save, saved = module.save_checkpoint, []
 def save_and_die(*args, **kwargs):
     save(*args, **kwargs)

@@ -15,6 +15,7 @@ from helpers import HANGS
 EVERY = "FLOWVAE_EVERY_KILL" in os.environ  # some minutes; otherwise a few points of each
 SCENARIOS = [
     *("start", "overwrite", "overwrite, then resume", "overwrite three stages", "resume", "resume without checkpoint"),
+    *("extend", "extend a second stage"),
     *("three stages", "fit-prior", "evaluate", "compare", "compare, damaged", "compare again"),
 ]
 

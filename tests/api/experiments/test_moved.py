@@ -14,11 +14,11 @@ import pytest
 from flowvae import Arrays, Experiment, FlowvaeError, Mixture, Training, load
 from flowvae.cli.command import main
 from flowvae.core.errors import DamagedError
-from flowvae.data import BernoulliLikelihood
 from flowvae.experiments.directory import writing
-from flowvae.experiments.experiment import fit_prior
 from flowvae.experiments.stages import SecondStage
+from flowvae.experiments.train import fit_prior
 from flowvae.inference import checkpoint_digest
+from flowvae.models import BernoulliLikelihood
 from flowvae.networks import MLP
 
 HOW = {"draws": 5, "figures": False, "progress": False}

@@ -14,15 +14,15 @@ import torch
 from flowvae import Arrays, Experiment, FlowvaeError, Mixture, Training, load
 from flowvae.cli.command import main
 from flowvae.core.errors import DamagedError, OtherDeviceWarning, UnfinishedRunWarning
-from flowvae.data import BernoulliLikelihood
 from flowvae.experiments.run import MeasurementError, Run
 from flowvae.experiments.stages import SecondStage
 from flowvae.inference import choose_device
+from flowvae.models import BernoulliLikelihood
 from flowvae.networks import MLP
 
 QUICK = Training(epochs=1, device="cpu")
 HOW = {"draws": 5, "figures": False, "progress": False}
-X = np.random.default_rng(0).integers(0, 2, (60, 5))
+X = np.random.default_rng(0).integers(0, 2, (60, 3, 3))
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,12 @@ def same_weights(one: Run, other: Run) -> bool:
 def test_the_place_of_the_data_may_be_corrected(trained: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = place / "run"
     edit(run, data=Arrays(place / "gone.npz", BernoulliLikelihood()))
-    with pytest.raises(FlowvaeError, match=r"no such file.*correct data\.path in .*experiment\.yaml"):
-        load(run)
+    opened = load(run)  # without its data
+    for needs_data in (lambda: opened.data, lambda: opened.evaluate(draws=5, progress=False)):
+        with pytest.raises(FlowvaeError, match=r"gone\.npz.*data\.path in .*experiment\.yaml"):
+            needs_data()
+    with pytest.raises(FlowvaeError, match=r"gone\.npz.*data\.path in .*experiment\.yaml"):
+        opened.experiment.run(run, resume=True, **HOW)  # type: ignore[arg-type]
     np.savez(place / "renamed.npz", train=X)
     monkeypatch.chdir(place)
     experiment = edit(run, data=Arrays(Path("renamed.npz"), BernoulliLikelihood()))
@@ -82,8 +86,14 @@ def test_the_place_of_the_data_may_be_corrected(trained: Path, place: Path, monk
     opened.evaluate(draws=5, progress=False)
     assert opened.metric("nll").value == before
     np.savez(place / "renamed.npz", train=1 - X)
-    with pytest.raises(FlowvaeError, match="was trained on"):
-        load(run)
+    opened = load(run)
+    for needs_data in (lambda: opened.data, lambda: opened.evaluate(draws=5, progress=False)):
+        with pytest.raises(FlowvaeError, match=rf"{run}.*renamed\.npz"):
+            needs_data()
+    assert opened.metric("nll").value == before  # which stay
+    unfinished(run)
+    with pytest.raises(FlowvaeError, match=f"{run}"):
+        experiment.run(run, resume=True, **HOW)  # type: ignore[arg-type]
 
 
 def test_a_run_goes_on_where_its_data_have_moved(trained: Path, place: Path) -> None:

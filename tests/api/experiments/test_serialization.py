@@ -1,109 +1,109 @@
-"""Specs as plain values: whatever is in a table is named, written and read back."""
+"""Specs as plain values: whatever has a name is written and read back."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from zuko.lazy import LazyDistribution
 
-from flowvae import MAF, Experiment, FlowDecoder, FlowvaeError, Gaussian, Inverse, RealNVP, StandardNormal
-from flowvae.cli.commands import Train, parse
-from flowvae.cli.family_table import format_rows, table
-from flowvae.cli.words import arrange
-from flowvae.experiments.families import ANY_FLOW, GUIDES, PRIORS, name_of
-from flowvae.experiments.serialization import from_plain, to_plain
-from flowvae.flows import Cost
-from flowvae.flows.spec import standard_normal
-from flowvae.guides import GuideSpec
+from flowvae import MAF, Experiment, FlowDecoder, FlowvaeError, Gaussian, Inverse, PriorSpec, RealNVP, StandardNormal
+from flowvae.core.parts import GuideSpec, LikelihoodSpec, parse_likelihood
+from flowvae.core.registry import families, kinds
+from flowvae.experiments.serialization import check_setting, from_plain, read_setting, to_plain
+from flowvae.inference import Training
+from flowvae.inference.schedules import Cosine
 from flowvae.networks import MLP
 
 
-@dataclass(frozen=True)
-class Wide(GuideSpec):
-    """As CONTRIBUTING.md says it: a frozen dataclass below GuideSpec."""
-
-    title: ClassVar[str] = "wide"
-    paper: ClassVar[str] = "own 2026"
-
-    width: float = 2.0
-
-    def build(self, features: int, context: int) -> LazyDistribution:
-        return Gaussian().build(features, context)
-
-    def cost(self, features: int) -> Cost:
-        return Cost(0, 0, 0)
+def test_every_part_with_default_settings_is_read_back() -> None:
+    for kind in kinds():
+        for name, family in families(kind).items():
+            ours = type(family.default).__module__.startswith("flowvae.")  # other tests may have defined parts
+            if family.default is not None and ours:
+                plain = to_plain(family.default)
+                assert plain == name if kind == "likelihood" else plain["family"] == name
+                assert from_plain(kind, plain) == family.default
+                assert from_plain(kind, name) == family.default
 
 
-@dataclass(frozen=True)
-class Still:
-    """A prior that is no flow."""
+def test_an_own_part_is_written_and_read_back(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Wide(GuideSpec, name="wide"):
+        title: ClassVar[str] = "wide"
 
-    title: ClassVar[str] = "still"
-    paper: ClassVar[str] = "own 2026"
-    roles: ClassVar[tuple[str, ...]] = ("prior",)
-    proper: ClassVar[bool] = True
+        width: float = 2.0
 
-    depth: int = 1
+        def build(self, features: int, context: int) -> LazyDistribution:
+            return Gaussian().build(features, context)
 
-    def build(self, features: int, context: int = 0) -> LazyDistribution:
-        return standard_normal(features)
+    @dataclass(frozen=True)
+    class Still(PriorSpec, name="still"):
+        """A prior that is not a flow."""
 
-    def cost(self, features: int) -> Cost:
-        return Cost(0, 0, 0)
+        depth: int = 1
 
+        def build(self, features: int, context: int = 0) -> LazyDistribution:
+            return StandardNormal().build(features, context)
 
-def test_what_is_only_in_a_table_is_named_written_and_read_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     experiment = Experiment(latent=2, prior=Still(depth=3), guide=Wide(width=5.0))
-    for part in (experiment.prior, experiment.guide):
-        with pytest.raises(FlowvaeError, match="has no name"):
-            to_plain(part)
-    monkeypatch.setitem(GUIDES, "wide", (Wide, Wide()))
-    monkeypatch.setitem(PRIORS, "still", (Still, Still()))
-    assert (name_of(experiment.guide), name_of(experiment.prior)) == ("wide", "still")
     assert to_plain(experiment.guide) == {"family": "wide", "width": 5.0}
     experiment.to_yaml(tmp_path / "e.yaml")
     assert Experiment.from_yaml(tmp_path / "e.yaml") == experiment
-    assert {"wide", "still"} <= {row.name for row in table(latent=2)}
-    base = Experiment()
-    own = {f.name: getattr(base, f.name) for f in fields(Experiment) if f.name != "second_stage"}
-    words = arrange(["--guide.width", "5", "guide:wide", "prior:still"], base)
-    parsed = parse(Train, words, "train", Train(out=tmp_path, **own))
-    assert (parsed.guide, parsed.prior) == (Wide(width=5.0), Still())
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Settings that hold parts of every kind."""
+
+    prior: PriorSpec = field(default_factory=MAF)
+    likelihood: LikelihoodSpec | None = None
+    training: Training = field(default_factory=Training)
+    sizes: tuple[tuple[int, ...], ...] = ((1, 2),)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "plain"),
+    [
+        ("prior", RealNVP(transforms=3), {"family": "realnvp", "transforms": 3}),
+        ("likelihood", parse_likelihood("binomial:3"), "binomial:3"),
+        ("likelihood", None, None),
+        ("sizes", ((3,), (4, 5)), [[3], [4, 5]]),
+        ("training", Training(schedule=Cosine(0.5)), {"schedule": {"family": "cosine", "final": 0.5}}),
+    ],
+)
+def test_settings_are_read_by_their_types(name: str, value: object, plain: object) -> None:
+    assert read_setting(Holder, name, plain, name) == value
+    assert read_setting(Holder, name, to_plain(value), name) == value
+
+
+def test_a_part_without_family_is_the_default_one() -> None:
+    assert read_setting(Holder, "prior", {"transforms": 5}, "prior") == MAF(transforms=5)
+    with pytest.raises(FlowvaeError, match=r"'bins'.*nsf"):
+        read_setting(Holder, "prior", {"bins": 5}, "prior")
 
 
 def test_a_decoder_with_a_flow_is_read_back() -> None:
     decoder = FlowDecoder(Inverse(MAF(1, (8,))), MLP((6,)))
-    assert from_plain("decoder", to_plain(decoder)) == decoder
-    assert from_plain("decoder", {"flow": "realnvp"}) == FlowDecoder(RealNVP())
-    assert from_plain("decoder", to_plain(MLP((6,)))) == MLP((6,))
-    with pytest.raises(FlowvaeError, match=r"decoder\.mlp: 3; must be settings by name"):
-        from_plain("decoder", {"flow": "realnvp", "mlp": 3})
-    with pytest.raises(FlowvaeError, match="decoder: no setting 'base'"):
-        from_plain("decoder", {"flow": "realnvp", "base": 3})
+    assert from_plain("network", to_plain(decoder)) == decoder
+    assert from_plain("network", {"family": "flow-decoder", "flow": "realnvp"}) == FlowDecoder(RealNVP())
+    assert from_plain("network", to_plain(MLP((6,)))) == MLP((6,))
+    with pytest.raises(FlowvaeError, match=r"FlowDecoder\.network = 3"):
+        from_plain("network", {"family": "flow-decoder", "network": 3})
+    with pytest.raises(FlowvaeError, match="'base'"):
+        from_plain("network", {"family": "flow-decoder", "base": 3})
 
 
-def test_the_list_says_which_flows_may_be_turned_round() -> None:
-    rows = table(latent=4)
-    (line,) = [line for line in format_rows(rows).splitlines() if line.startswith("inverse-NAME")]
-    said = set(line.rstrip(".").partition(": ")[2].split(", "))
-    for row in rows:
-        if row.name in said:
-            turned = from_plain("flow", f"inverse-{row.name}")
-            assert turned == Inverse(from_plain("flow", row.name))
-            assert turned.cost(4).sample == row.density
-        else:
-            with pytest.raises(FlowvaeError, match="unknown family"):
-                from_plain("flow", f"inverse-{row.name}")
-    assert {"maf", "planar"} <= said <= set(ANY_FLOW)
-    assert {row.name for row in rows} == {*PRIORS, *GUIDES} - {f"inverse-{name}" for name in said}
+def test_a_setting_of_another_family_is_named_with_its_owner() -> None:
+    with pytest.raises(FlowvaeError, match=r"maf.*'bins'.*nsf"):
+        check_setting("prior", "maf", "bins")
+    check_setting("guide", "inverse-nsf", "bins")  # of the flow inside
+    check_setting("guide", "inverse-nsf", "conditioned")  # of the guide around it
 
 
 def test_an_experiment_is_not_its_prior() -> None:
-    with pytest.raises(FlowvaeError, match="encoder: 'wide'; must be settings by name"):
+    with pytest.raises(FlowvaeError, match=r"'wide'.*mlp"):
         Experiment.from_dict({"encoder": "wide"})
     assert Experiment.from_dict({"prior": "normal"}) == replace(Experiment(), prior=StandardNormal())

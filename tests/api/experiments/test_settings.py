@@ -41,10 +41,10 @@ from flowvae import (
 )
 from flowvae.cli.command import main
 from flowvae.core.errors import shown
+from flowvae.core.parts import LikelihoodSpec
 from flowvae.core.yaml_reader import read_yaml
-from flowvae.data import LikelihoodSpec
-from flowvae.data.likelihoods import BernoulliLikelihood
 from flowvae.experiments.serialization import to_plain
+from flowvae.models import BernoulliLikelihood
 from flowvae.networks import MLP
 
 LONGEST = 2000  # characters of an error
@@ -198,7 +198,7 @@ def test_what_is_written_is_read_back(values: dict[str, Any], tmp_path: Path) ->
 
 
 NAMES = ("latent", "seed", "encoder", "decoder", "inference", "data", "prior", "guide", "second_stage")
-INNER = ("family", "transforms", "hidden_features", "bins", "base", "context", "flow", "mlp", "epochs", "device")
+INNER = ("family", "transforms", "hidden_features", "bins", "base", "context", "flow", "network", "epochs", "device")
 INNER += ("learning_rate", "clip", "compile", "kl_warmup", "prior", "inference", "fine_tune", "path", "likelihood")
 words = st.sampled_from(["maf", "inverse-nsf", "gaussian", "normal", "digits", "arrays", "auto", "bernoulli", "none"])
 values = words | st.integers(-1, 3) | st.sampled_from([0.5, [8], [2, 2], True, None, 10**30]) | plain
@@ -325,7 +325,7 @@ def test_a_part_that_could_not_be_read_back_is_refused_before_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez("x.npz", train=np.random.default_rng(0).integers(0, 2, (40, 4)))
-    monkeypatch.setattr("flowvae.experiments.experiment.fit", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr("flowvae.experiments.train.fit", lambda *_, **__: pytest.fail("it trains"))
     said = outcome(lambda: experiment.run("run"))
     assert "Own" in said
     assert not Path("run").exists()
@@ -419,7 +419,7 @@ def test_memory_is_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Weights, gradients and Adam's moments: 4 times 4 bytes a parameter."""
     parameters = 2 * 4001 * 4000 + 4001 * 64 + 9 * 4000 + 65 * 4000 + 4001 * 16
     experiment = Experiment(encoder=MLP((4000, 4000)), decoder=MLP((4000, 4000)), inference=QUICK)
-    monkeypatch.setattr("flowvae.experiments.experiment.fit", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr("flowvae.experiments.train.fit", lambda *_, **__: pytest.fail("it trains"))
     monkeypatch.setattr("flowvae.core.memory.memory", lambda: 16.0 * parameters * 0.98)
     assert "memory" in outcome(lambda: experiment.run(tmp_path / "run"))
     monkeypatch.setattr("flowvae.core.memory.memory", lambda: 16.0 * parameters * 1.02)

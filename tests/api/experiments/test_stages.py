@@ -15,9 +15,9 @@ from flowvae import MAF, Experiment, FlowvaeError, Mixture, SemiAmortized, Stand
 from flowvae.cli.command import main
 from flowvae.comparisons.engine.grid import cell_name, run_grid
 from flowvae.data import Pinwheel
-from flowvae.experiments.experiment import fit_prior
 from flowvae.experiments.run import Run
 from flowvae.experiments.stages import SecondStage
+from flowvae.experiments.train import fit_prior
 from flowvae.inference import load_checkpoint
 from flowvae.networks import MLP
 
@@ -117,10 +117,9 @@ def test_yaml_keeps_a_second_stage_and_old_files_have_none(tmp_path: Path) -> No
 def test_a_stage_that_was_killed_goes_on_to_the_same_end(
     saves: int, tmp_path: Path, two: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
+    from flowvae.inference import training_state
 
-    module = sys.modules["flowvae.inference.fit"]
-    save: Callable[..., None] = module._save  # type: ignore[attr-defined]
+    save: Callable[..., None] = training_state.save_checkpoint
     left = iter(range(saves, -1, -1))
 
     def killed(*args: Any) -> None:
@@ -129,7 +128,7 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_end(
         save(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_save", killed)
+        patch.setattr(training_state, "save_checkpoint", killed)
         with pytest.raises(KeyboardInterrupt):
             TWO.run(tmp_path / "run", **HOW)
     resumed = TWO.run(tmp_path / "run", resume=True, **HOW)
@@ -162,7 +161,7 @@ def test_fit_prior_copies_the_run_and_leaves_it_alone(tmp_path: Path, two: Run) 
 def test_fit_prior_on_the_command_line(
     tmp_path: Path, two: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowvae.experiments.experiment.draw_figures", lambda *_: None)  # they take seconds
+    monkeypatch.setattr("flowvae.experiments.train.draw_figures", lambda *_: None)  # they take seconds
     source, out = str(two.directory / "first-stage"), str(tmp_path / "run")
     words = ["--prior.transforms", "1", "--out", out, "--draws", "5", "--inference.epochs", "2"]
     assert main(["fit-prior", source, "prior:maf", *words]) == 0
@@ -198,7 +197,7 @@ def test_mistakes_are_named(make: Callable[[], object], message: str) -> None:
 
 
 def test_a_grid_trains_a_shared_first_stage_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two: Run) -> None:
-    import flowvae.experiments.experiment as module
+    import flowvae.experiments.train as module
 
     trained = []
     fit = module.fit
@@ -216,7 +215,7 @@ def test_a_grid_trains_a_shared_first_stage_once(tmp_path: Path, monkeypatch: py
 
 
 def test_a_killed_cell_keeps_its_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import flowvae.experiments.experiment as module
+    import flowvae.experiments.train as module
 
     fit = module.fit
     trained = []

@@ -34,6 +34,7 @@ from flowvae import (
 )
 from flowvae.data import DataSpec
 from flowvae.evaluation.figures.explorer_plots import Scene, draw_state
+from flowvae.experiments.signature import Signature
 from flowvae.explorer.explorer import explore
 from flowvae.networks import MLP
 
@@ -47,7 +48,7 @@ def untrained(experiment: Experiment) -> Run:
     data = experiment.data.load(0)
     pair = experiment.build(data)
     disturb(pair.model.prior, 0.3)
-    return Run(Path("none"), experiment, data, pair)
+    return Run(experiment, Signature.of(data), pair, directory=Path("none"), known_data=data)
 
 
 def scene(experiment: Experiment) -> Scene:
@@ -140,7 +141,7 @@ def test_the_same_seed_draws_the_same() -> None:
     ("call", "reason"),
     [
         (lambda run: explore({}), "must be a run or runs by name"),
-        (lambda run: explore({"a": "runs/a"}), "must be a run; `load`"),
+        (lambda run: explore({"a": "runs/a"}), "`load`"),
         (lambda run: explore(run, seed=-1), "seed = -1"),
         (lambda run: explore(untrained(replace(BASE, latent=1))), "latent = 1"),
         (lambda run: Scene(*untrained(replace(BASE, latent=1)).pair, run.data), "latent = 1"),

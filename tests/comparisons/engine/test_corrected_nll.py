@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from flowvae import Arrays, Experiment, FlowvaeError, Mixture, Training
+from flowvae.comparisons import BASES, Preset, Question
 from flowvae.comparisons.engine.answer import answer
 from flowvae.comparisons.engine.corrected_nll import corrected_nll, main
-from flowvae.comparisons.engine.question import BASES, Preset, Question
-from flowvae.experiments.experiment import load
+from flowvae.experiments.run import load
 from flowvae.networks import MLP
 
 
@@ -25,7 +25,7 @@ def test_where_ais_judged_all_data_it_has_the_last_word(tmp_path: Path, monkeypa
     question = Question(
         "q",
         "Q?",
-        lambda base: {"normal": base, "mixture": replace(base, prior=Mixture(2))},
+        lambda base, data: {"normal": base, "mixture": replace(base, prior=Mixture(2))},
         baseline="normal",
         data=("small",),
         measures=("gaps",),

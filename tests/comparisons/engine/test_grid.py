@@ -22,10 +22,12 @@ from helpers import HANGS
 from flowvae import MAF, Experiment, FlowvaeError, Mixture, Training
 from flowvae.comparisons.engine.grid import _run_all, cell_name, run_grid
 from flowvae.core.errors import UnfinishedRunWarning
-from flowvae.data import Arrays, BernoulliLikelihood
-from flowvae.experiments.experiment import fit_prior, load
+from flowvae.data import Arrays
+from flowvae.experiments.run import load
 from flowvae.experiments.stages import SecondStage
+from flowvae.experiments.train import fit_prior
 from flowvae.inference import save_checkpoint
+from flowvae.models import BernoulliLikelihood
 from flowvae.networks import MLP
 
 BASE = Experiment(latent=2, encoder=MLP((8,)), decoder=MLP((8,)), inference=Training(epochs=3, device="cpu"))
@@ -270,7 +272,11 @@ def test_a_file_that_is_missing_for_once_costs_no_run(tmp_path: Path, undisturbe
     grid = run_grid(own, range(2), cells, draws=20, progress=False)
     assert list(grid.failed["error"].str.contains("no such file")) == [True, True]
     assert {path: path.read_bytes() for path in cells.rglob("checkpoint.safetensors")} == weights
-    (tmp_path / "elsewhere.npz").rename(file)
+    np.savez(file, train=np.random.default_rng(1).integers(0, 2, (60, 5)))
+    grid = run_grid(own, range(2), cells, draws=20, progress=False)  # nor does a file of other data give its figures
+    assert list(grid.failed["error"].str.contains("data are now")) == [True, True]
+    assert {path: path.read_bytes() for path in cells.rglob("checkpoint.safetensors")} == weights
+    (tmp_path / "elsewhere.npz").replace(file)
     after = run_grid(own, range(2), cells, draws=20, progress=False).table
     pd.testing.assert_frame_equal(after.drop(columns=TIMES), before.drop(columns=TIMES))
 
@@ -295,7 +301,7 @@ def test_a_cell_that_was_measured_before_its_end_is_not_taken_for_done(
         (next(saved) or (lambda: None))()
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["flowvae.inference.fit"], "save_checkpoint", save_and_die)
+        patch.setattr(sys.modules["flowvae.inference.training_state"], "save_checkpoint", save_and_die)
         with pytest.raises(Killed):
             hasty.run(directory, draws=20, progress=False)
     with pytest.warns(UnfinishedRunWarning, match="has not ended"):

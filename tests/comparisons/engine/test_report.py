@@ -17,9 +17,9 @@ import pytest
 from helpers import HANGS
 
 from flowvae import Digits, Experiment, FlowvaeError, Mixture, Training
+from flowvae.comparisons import BASES, PRESETS, Question
 from flowvae.comparisons.engine.answer import answer
 from flowvae.comparisons.engine.plots import plot_curves
-from flowvae.comparisons.engine.question import BASES, PRESETS, Question
 from flowvae.comparisons.engine.report import write_report
 from flowvae.networks import MLP
 
@@ -65,7 +65,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     question = Question(
         "mixture<b>",
         "Does a <mixture> help?\n\nWhat theory predicts: perhaps.",
-        lambda base: {
+        lambda base, data: {
             "normal": base,
             "mixture": replace(base, prior=Mixture(2)),
             "hot": replace(base, inference=replace(base.inference, learning_rate=1e18, clip=None)),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
 from flowvae import FlowvaeError
@@ -30,6 +33,27 @@ def test_differences_are_those_of_a_paired_t_test() -> None:
         ttest_rel(b, np.array(a) + side * MARGIN, alternative=than) for side, than in ((-1, "greater"), (1, "less"))
     ]
     assert row["p_same"] == pytest.approx(max(side.pvalue for side in sides))
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 20])
+def test_tests_of_several_pairs_are_those_of_their_formulas(seeds: int) -> None:
+    """By the t distribution alone: interval, t test, the larger of two one-sided tests, and Holm's products."""
+    rng = np.random.default_rng(seeds)
+    values = {f"arm-{n}": rng.normal(0.1 * n, 0.5, seeds) for n in range(6)}
+    arms = [*values][1:]
+    found = paired_differences(table(**{k: v.tolist() for k, v in values.items()}), [(a, "arm-0") for a in arms], "nll")
+    d = np.stack([values[arm] - values["arm-0"] for arm in arms])
+    mean, se = d.mean(1), d.std(1, ddof=1) / math.sqrt(seeds)
+    p = 2 * student.sf(abs(mean) / se, seeds - 1)
+    p_same = student.sf((MARGIN - abs(mean)) / se, seeds - 1)
+    reach = student.ppf(0.975, seeds - 1) * se
+    expected = {"difference": mean, "se": se, "low": mean - reach, "high": mean + reach, "p": p, "p_same": p_same}
+    for name, values_p in (("p", p), ("p_same", p_same)):
+        order = np.argsort(values_p)
+        stepwise = np.minimum(np.maximum.accumulate(np.arange(5, 0, -1) * values_p[order]), 1)
+        expected[f"{name}_holm"] = stepwise[np.argsort(order)]
+    for name, column in expected.items():
+        np.testing.assert_allclose(found[name], column, rtol=1e-10, err_msg=name)
 
 
 def test_mistakes_are_named() -> None:

@@ -191,7 +191,7 @@ def test_scales_that_underflow_are_simulated(seed: int) -> None:
 def test_ties_break_at_random() -> None:
     """A parameter of two values: most ranks are ties, and uniform all the same."""
 
-    def model(x: Tensor | None, size: int | None = None) -> None:
+    def model(x: Tensor | None = None, size: int | None = None) -> None:
         with pyro.plate("data", len(x) if x is not None else size):
             z = pyro.sample("z", dist.Bernoulli(torch.tensor([0.3])).to_event(1))
             pyro.sample("x", dist.Normal(0 * z, 1.0).to_event(1), obs=x)

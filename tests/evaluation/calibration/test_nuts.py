@@ -197,9 +197,9 @@ def test_numbers_that_never_vary() -> None:
     table = compare_to_reference({"a": ours}, {"a": theirs})
     assert list(table.index) == ["a[0]"]
     assert np.isfinite(table).all(axis=None)
-    with pytest.raises(FlowvaeError, match=r"a\[1\]: 1 at every draw"):
+    with pytest.raises(FlowvaeError, match=r"a\[1\].*\(1\)"):
         compare_to_reference({"a": ours + 1}, {"a": theirs})
     with pytest.raises(FlowvaeError, match=r"a\[0\]"):
         compare_to_reference({"a": np.full_like(ours, np.nan)}, {"a": theirs})
-    with pytest.raises(FlowvaeError, match="a varies"):
+    with pytest.raises(FlowvaeError, match="nothing to compare: a "):
         compare_to_reference({"a": ours[..., 1:]}, {"a": theirs[..., 1:]})

@@ -13,12 +13,12 @@ from latent_cases import Shifted, ppca, standard
 from matplotlib.figure import Figure
 
 from flowvae import MAF, Digits, Experiment, FlowvaeError, Pinwheel
+from flowvae.core.registry import families
 from flowvae.data import Dataset
 from flowvae.evaluation.figures.interpolation_plots import plot_paths, plot_traversals
 from flowvae.evaluation.figures.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.latent.activity import Activity
-from flowvae.experiments.families import PRIORS
-from flowvae.experiments.run import ModelGuide
+from flowvae.experiments.assemble import ModelGuide
 from flowvae.networks import MLP
 
 SMALL = Experiment(latent=3, encoder=MLP((8,)), decoder=MLP((8,)), prior=MAF(2, (8,)))
@@ -26,7 +26,7 @@ SMALL = Experiment(latent=3, encoder=MLP((8,)), decoder=MLP((8,)), prior=MAF(2, 
 
 def small(prior: str = "maf") -> tuple[ModelGuide, Dataset]:
     data = Digits().load(0)
-    pair = replace(SMALL, prior=PRIORS[prior][1]).build(data)
+    pair = replace(SMALL, prior=families("prior")[prior].default).build(data)
     disturb(pair.model.prior, 0.3)
     return pair, data
 

@@ -7,25 +7,25 @@ from pathlib import Path
 import pytest
 
 from flowvae import Digits, Experiment, Pinwheel
+from flowvae.core.registry import families
 from flowvae.data import DataSpec
 from flowvae.evaluation import MEASURES, EvaluationContext
-from flowvae.experiments.families import PRIORS
 from flowvae.networks import MLP
 
 PLANE = Pinwheel(train=300, valid=20, test=210)
 
 
-def subject(latent: int, prior: str = "normal", of: DataSpec = PLANE, draws: int = 20) -> EvaluationContext:
+def context(latent: int, prior: str = "normal", of: DataSpec = PLANE, draws: int = 20) -> EvaluationContext:
     data = of.load(0)
-    experiment = Experiment(latent=latent, encoder=MLP((8,)), decoder=MLP((8,)), prior=PRIORS[prior][1])
+    experiment = Experiment(latent=latent, encoder=MLP((8,)), decoder=MLP((8,)), prior=families("prior")[prior].default)
     return EvaluationContext(*experiment.build(data), data, "test", draws, 0, {"measure": "its name"})
 
 
 @pytest.mark.parametrize("prior", ["maf", "mixture"])
 @pytest.mark.parametrize("images", [True, False])
 def test_ways_are_drawn_of_images_alone(prior: str, images: bool) -> None:
-    of = subject(2, prior, Digits() if images else PLANE)
-    taken = MEASURES["paths"](of)
+    of = context(2, prior, Digits() if images else PLANE)
+    taken = MEASURES["interpolation"](of)
     assert set(taken.figures) == ({"paths", "traversals"} if images else set())
     assert len(taken.metrics) == (4 if prior == "maf" else 2)
     for metric in taken.metrics:
@@ -37,7 +37,7 @@ def test_ways_are_drawn_of_images_alone(prior: str, images: bool) -> None:
 
 @pytest.mark.parametrize(("draws", "offered"), [(20, set()), (60, {"khat"})])
 def test_k_is_drawn_where_there_is_one(draws: int, offered: set[str]) -> None:
-    taken = MEASURES["likelihood"](subject(1, draws=draws))
+    taken = MEASURES["likelihood"](context(1, draws=draws))
     assert set(taken.figures) == offered
     for draw in taken.figures.values():
         draw()
@@ -45,7 +45,7 @@ def test_k_is_drawn_where_there_is_one(draws: int, offered: set[str]) -> None:
 
 @pytest.mark.parametrize("latent", [1, 2])
 def test_holes_are_drawn_in_a_plane(latent: int) -> None:
-    taken = MEASURES["holes"](subject(latent))
+    taken = MEASURES["holes"](context(latent))
     assert set(taken.figures) == ({"holes"} if latent > 1 else set())
     for draw in taken.figures.values():
         draw()
@@ -53,7 +53,7 @@ def test_holes_are_drawn_in_a_plane(latent: int) -> None:
 
 def test_fid_is_drawn_against_the_number_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWVAE_CACHE", str(tmp_path))
-    taken = MEASURES["generation"](subject(2))
+    taken = MEASURES["generation"](context(2))
     value = {metric.name: metric.value for metric in taken.metrics}
     figure = taken.figures["fid"]()
     ax = figure.axes[0]

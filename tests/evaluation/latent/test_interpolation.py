@@ -127,8 +127,8 @@ def test_pairs_are_of_different_labels_and_no_datum_is_in_two() -> None:
     data = Digits().load(0)
     start, end = different_pairs(data, 1000, seed=0)
     assert data.labels is not None
-    label = {tuple(x.tolist()): int(y) for x, y in zip(data.test, data.labels["test"], strict=True)}
-    rows = [tuple(x.tolist()) for x in torch.cat((start, end))]
+    label = {tuple(x.flatten().tolist()): int(y) for x, y in zip(data.test, data.labels["test"], strict=True)}
+    rows = [tuple(x.flatten().tolist()) for x in torch.cat((start, end))]
     assert len(set(rows)) == len(rows) > 200
     assert all(label[a] != label[b] for a, b in zip(rows[: len(start)], rows[len(start) :], strict=True))
     few, _ = different_pairs(data, 7, seed=0)

@@ -14,10 +14,10 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from zuko.distributions import NormalizingFlow
 
 from flowvae.core.errors import FlowvaeError, SlowDirectionWarning
+from flowvae.core.registry import families
 from flowvae.evaluation.latent.aggregated_posterior import AggregatedPosterior
 from flowvae.evaluation.latent.prior_overfitting import measure_prior_overfitting
 from flowvae.evaluation.latent.surgery import Surgery, measure_surgery
-from flowvae.experiments.families import GUIDES
 from flowvae.flows import IAF, MAF
 from flowvae.guides import AmortizedGuide, FlowGuide
 
@@ -130,7 +130,7 @@ def test_nothing_depends_on_the_chunk_and_everything_on_the_seed() -> None:
 @pytest.mark.parametrize("name", ["full-rank", "iaf", "realnvp", "planar", "inverse-bpf"])
 def test_log_density_is_that_of_the_mixture(name: str) -> None:
     """Datum by datum and code by code, for guides that could mistake one for the other."""
-    guide = AmortizedGuide(nn.Sequential(nn.Linear(5, 8), nn.Tanh()), GUIDES[name][1].build(3, 8))
+    guide = AmortizedGuide(nn.Sequential(nn.Linear(5, 8), nn.Tanh()), families("guide")[name].default.build(3, 8))
     disturb(guide, 0.1)
     x, z = torch.randn(3, 5), 0.5 * torch.randn(2, 3)
     with torch.no_grad():

@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from known_evidence import MeanField, ppca
+from linear_pairs import Conditional, TwoLevels
+from torch import Tensor
 
 from flowvae import MAF, Digits, Experiment, FlowvaeError
 from flowvae.evaluation import BDMC, AnnealedHMC, measure_bdmc
+from flowvae.flows import RealNVP
+from flowvae.guides import UniformNoise
+from flowvae.models import DequantizedFlow
 from flowvae.networks import MLP
 
 
@@ -56,7 +61,7 @@ def test_a_vae_with_a_flow_prior() -> None:
     data = Digits().load(0)
     pair = Experiment(latent=3, prior=MAF(2, (8,)), encoder=MLP((8,)), decoder=MLP((8,))).build(data)
     result = measure_bdmc(pair.model, pair.guide, 20, AnnealedHMC(8, 30))
-    assert result.x.shape == (20, 64)
+    assert result.x.shape == (20, 1, 8, 8)
     gap = result.gap
     assert -3 * gap.std() / 20**0.5 < gap.mean() < 0.5
 
@@ -79,3 +84,43 @@ def test_metrics_and_refusals() -> None:
     assert metrics["bdmc_gap"].protocol["simulated"] == 8
     with pytest.raises(FlowvaeError, match="size = 0"):
         measure_bdmc(model, MeanField(model), 0)
+
+
+@pytest.mark.usefixtures("float64")
+def test_two_latent_sites() -> None:
+    pair = TwoLevels(shift=0.2, factor=1.2)
+    result = measure_bdmc(pair.model, pair.guide, 24, AnnealedHMC(16, 60, 4))
+    truth = pair.log_evidence(result.x)
+    assert result.gap.mean() < 0.1
+    for bound, sign in ((result.lower, 1), (result.upper, -1)):
+        below = sign * (truth - bound)
+        assert below.mean() > -3 * below.std() / 24**0.5
+        assert below.abs().max() < 0.5
+
+
+@pytest.mark.usefixtures("float64")
+def test_data_simulated_given_conditions() -> None:
+    pair = Conditional(factor=1.2)
+    c = torch.eye(3)[torch.arange(70) % 3]
+    result = measure_bdmc(pair.model, pair.guide, 70, AnnealedHMC(8, 30, 4), c=c)
+    truth = pair.log_evidence(result.x, c)
+    assert (truth - result.lower).abs().mean() < 0.15
+    assert (truth - result.upper).abs().mean() < 0.15
+    with pytest.raises(FlowvaeError, match=r"size = 9.*70"):
+        measure_bdmc(pair.model, pair.guide, 9, c=c)
+
+
+def test_a_model_that_does_not_return_what_it_simulates_is_refused() -> None:
+    pair = TwoLevels()
+
+    def silent(x: Tensor | None = None, size: int | None = None) -> None:
+        pair.model(x, size)
+
+    with pytest.raises(FlowvaeError, match=r"size=5.*None"):
+        measure_bdmc(silent, pair.guide, 5)
+
+
+def test_a_model_that_simulates_by_other_sites_is_refused() -> None:
+    model = DequantizedFlow(RealNVP(hidden_features=(8,)).transform(3), 3, 16)
+    with pytest.raises(FlowvaeError, match="'noise'"):
+        measure_bdmc(model, UniformNoise(), 5)

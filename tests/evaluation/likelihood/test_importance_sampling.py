@@ -549,7 +549,7 @@ def test_the_export_of_a_pair_has_not_changed() -> None:
     exported = to_arviz(pair.model, pair.guide, data.test[:3], draws=10)
     assert exported["posterior"]["z"].dims == ("chain", "draw", "datum", "latent")
     assert exported["log_likelihood"]["x"].dims == ("chain", "draw", "datum")
-    assert exported["observed_data"]["x"].dims == ("datum", "feature")
+    assert exported["observed_data"]["x"].dims == ("datum", "channel", "row", "column")
 
 
 def test_a_guide_on_a_part_of_the_support_is_warned_of() -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from linear_pairs import TwoLevels
 from torch import Tensor
 
 from flowvae import IAF, MAF, NSF, Digits, Experiment, FlowGuide, FlowvaeError, Mixture, SemiAmortized
 from flowvae.cli.command import main
+from flowvae.data import Batch
 from flowvae.evaluation import importance_draws, measure_iwae, measure_likelihoods
-from flowvae.experiments.run import ModelGuide
+from flowvae.experiments.assemble import ModelGuide
 from flowvae.inference import EagerWarning, Replay, Training
 from flowvae.networks import MLP
 
@@ -56,7 +61,7 @@ def test_captured_draws_are_the_draws(name: str) -> None:
 
 
 def test_a_program_is_captured_once_and_used() -> None:
-    """The model's Python runs while a program is captured, for parts that are no whole ones, and never else."""
+    """The model's Python runs while a program is captured, and for incomplete parts, which are not captured."""
     pair = built(BASE)
     calls: list[int] = []
 
@@ -65,8 +70,8 @@ def test_a_program_is_captured_once_and_used() -> None:
         return pair.model(x)
 
     list(importance_draws(model, pair.guide, X[:128], 1100, seed=0, compile="capture"))
-    # capture and its control; one draw of the first block alone; then 100 draws of each of the two blocks
-    assert calls == [64, 64] + [64] + 2 * [64]
+    # capture and its control, of 250 draws; then the remaining 100 draws of each of the two blocks
+    assert calls == 2 * [250 * 64] + 2 * [100 * 64]
 
 
 def test_what_cannot_be_captured_is_computed_with_a_warning() -> None:
@@ -143,3 +148,101 @@ def test_another_word_is_refused_before_any_work(tmp_path: Path, capsys: pytest.
     assert main(["evaluate", str(run.directory), "--draws", "10", "--compile", "capture"]) == 0
     assert "nll" in capsys.readouterr().out
     assert run.metric("nll").value == pytest.approx(before, rel=1e-5)
+
+
+@pytest.mark.usefixtures("float64")
+def test_captured_draws_of_several_sites() -> None:
+    pair = TwoLevels((1, 2, 2), shift=0.2)
+    x = pair.data(64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (captured,) = importance_draws(pair.model, pair.guide, x, 300, seed=1, compile="capture")
+    (plain,) = importance_draws(pair.model, pair.guide, x, 300, seed=1)
+    assert {name: value.shape for name, value in captured.latents.items()} == {
+        "below": (300, 64, 3),
+        "top": (300, 64, 2),
+    }
+    torch.testing.assert_close(captured.log_weight, plain.log_weight)
+    torch.testing.assert_close(captured.latents, plain.latents)
+
+
+def test_discrete_values_keep_their_type() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(3)))
+            pyro.sample("x", dist.Normal(k.unsqueeze(-1).float(), 1.0).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Categorical(dist.Normal(torch.arange(3.0), 1.0).log_prob(x).exp()))
+
+    x = torch.linspace(-1, 3, 5).unsqueeze(1)
+    (block,) = importance_draws(model, guide, x, 20, seed=0)
+    assert block.code.dtype == torch.int64
+    truth = dist.Normal(torch.arange(3.0), 1.0).log_prob(x).logsumexp(1) - math.log(3)
+    torch.testing.assert_close(block.log_weight, truth.expand(20, 5))  # the guide is the exact posterior
+
+
+def test_a_guide_that_takes_draws_for_data_is_refused() -> None:
+    """A batch normalization over as many channels as there are data in a block."""
+    layer = torch.nn.BatchNorm1d(64)
+    layer.running_mean = torch.randn(64)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(torch.zeros(64), 1.0).to_event(1))
+            b = pyro.sample("b", dist.Normal(a, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(b, 1.0).to_event(1), obs=x)
+
+    class Guide(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                b = pyro.sample("b", dist.Normal(x, 1.0).to_event(1))
+                pyro.sample("a", dist.Normal(self.layer(b), 1.0).to_event(1))
+
+    x = torch.randn(64, 64)
+    with pytest.raises(FlowvaeError, match=r"x\[\d+\].* 3 draws.*alone"):
+        next(importance_draws(model, Guide(), x, 3, seed=0))
+    assert next(importance_draws(model, Guide(), x, 1, seed=0)).log_weight.isfinite().all()
+
+
+class Stored:
+    """Data that are not in memory."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.shape, self.dtype, self.largest = x, x.shape, x.dtype, 0
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        self.largest = max(self.largest, len(index))
+        return self.x[index]
+
+    def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
+        return (self[index] for index in order)
+
+
+def test_a_source_is_read_block_by_block() -> None:
+    pair = built(BASE)
+    stored = Stored(X)
+    result = measure_likelihoods(*pair, Batch(stored), 20)
+    assert torch.equal(result.log_evidence, measure_likelihoods(*pair, X, 20).log_evidence)
+    assert stored.largest == 64
+
+
+@pytest.mark.parametrize(
+    "x", [X[0], X[:0], X.tolist(), X.long(), X[..., :5]], ids=["1-d", "empty", "list", "int", "narrow"]
+)
+def test_what_are_not_data_are_refused(x: Any) -> None:
+    with pytest.raises(FlowvaeError, match=r"x"):
+        next(importance_draws(*built(BASE), x, 3, seed=0))
+
+
+def test_as_many_conditions_as_data() -> None:
+    with pytest.raises(FlowvaeError, match=r"c: 3 conditions for 130"):
+        next(importance_draws(*built(BASE), Batch(X, X[:3]), 3, seed=0))

@@ -117,7 +117,7 @@ def test_sites_and_single_data_are_told_apart() -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", pair.posterior(x))
 
-    with pytest.raises(FlowvaeError, match="latent of its own"):
+    with pytest.raises(FlowvaeError, match="log_evidence"):
         loo(importance_sample_each(pair, amortized, torch.zeros(3, 2), draws=50))
 
 
@@ -192,9 +192,9 @@ def test_fewer_than_two_data_are_refused() -> None:
         with pyro.plate("observation", len(y)), poutine.mask(mask=torch.arange(len(y)) == 3):
             pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
 
-    with pytest.raises(FlowvaeError, match="'y': 1 data;"):
+    with pytest.raises(FlowvaeError, match="'y': 1 data"):
         loo(importance_sample(event, guide(0.0, 1.0), Y))
-    with pytest.raises(FlowvaeError, match="'y': 1 data and 19 masked"):
+    with pytest.raises(FlowvaeError, match=r"'y': 1 data.* 19 masked"):
         loo(importance_sample(hidden, guide(0.0, 1.0), Y))
     with pytest.raises(FlowvaeError, match=r"'mu': .*\(20,\)"):
         importance_sample(lone, guide(0.0, 1.0), Y)  # masks the mean as well

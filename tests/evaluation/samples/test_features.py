@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from flowvae import FlowvaeError
 from flowvae.data import Dataset, Digits, Sprites
-from flowvae.data.likelihoods import GaussianLikelihood
 from flowvae.evaluation.samples import features as features_module
 from flowvae.evaluation.samples.features import (
     Classifier,
@@ -22,6 +21,7 @@ from flowvae.evaluation.samples.features import (
     train_features,
     whiten,
 )
+from flowvae.models import GaussianLikelihood
 
 SMALL = Classifier(features=4, channels=2, epochs=6, batch=32, rate=0.01)
 
@@ -35,7 +35,7 @@ def pictures(seed: int = 0, labels: tuple[str, ...] = ("train", "valid", "test")
         x = torch.randn(count, 8, 8, generator=generator)
         x[:, :, :4] += 2.0 * side[:, None, None]
         x[:, :, 4:] += 2.0 * (1 - side)[:, None, None]
-        return x.flatten(1), side
+        return x[:, None], side
 
     parts = {split: draw(count) for split, count in (("train", 200), ("valid", 60), ("test", 60))}
     return Dataset(
@@ -45,7 +45,6 @@ def pictures(seed: int = 0, labels: tuple[str, ...] = ("train", "valid", "test")
         preprocessing="none",
         split="simulated",
         labels={split: parts[split][1] for split in labels} or None,
-        image_shape=(8, 8),
     )
 
 
@@ -95,11 +94,12 @@ def test_factors_of_simulated_images_are_predicted_too() -> None:
 
 
 @pytest.mark.parametrize(("side", "last"), [(8, 4), (16, 4), (28, 7)])
-def test_images_of_other_sizes(side: int, last: int) -> None:
-    body, head = SMALL.network((side, side), 3)
+@pytest.mark.parametrize("colours", [1, 3])
+def test_images_of_other_sizes(side: int, last: int, colours: int) -> None:
+    body, head = SMALL.network(Size((colours, side, side)), 3)
     *convolutions, _, linear = body
-    assert nn.Sequential(*convolutions)(torch.zeros(5, side * side)).shape[2:] == (last, last)
-    assert head(body(torch.zeros(5, side * side))).shape == (5, 3)
+    assert nn.Sequential(*convolutions)(torch.zeros(5, colours, side, side)).shape[2:] == (last, last)
+    assert head(body(torch.zeros(5, colours, side, side))).shape == (5, 3)
     assert linear.out_features == SMALL.features
 
 
@@ -219,15 +219,28 @@ def test_data_without_labels_are_whitened(tmp_path: Path) -> None:
     assert covariance.allclose(torch.eye(len(covariance)).double(), atol=1e-4)
 
 
+def test_whitened_components_are_eigenvectors_of_the_covariance() -> None:
+    """Far from the origin too, where second moments have lost the digits of the variance."""
+    data = pictures(labels=())
+    train, valid, test = (x.double() + 1e6 for x in (data.train, data.valid, data.test))
+    features = whiten(replace(data, train=train, valid=valid, test=test))
+    variances, axes = torch.linalg.eigh(torch.cov(data.train.double().flatten(1).T))
+    kept = len(features.scale.center)
+    expected = (axes / variances.sqrt()).T.flip(0)[:kept]
+    weight = features.network[1].weight  # type: ignore[index]
+    assert kept == 32
+    torch.testing.assert_close(weight.abs(), expected.abs(), rtol=1e-5, atol=1e-6)
+
+
 def test_directions_without_variance_are_left_out() -> None:
     data = pictures(labels=())
-    flat = torch.zeros(64)
-    flat[:3] = 1.0
+    flat = torch.zeros(1, 8, 8)
+    flat[0, 0, :3] = 1.0
     features = whiten(replace(data, train=data.train * flat + 5.0))
     assert features.facts["dimension"] == 3
     assert features.facts["share_of_variance"] == pytest.approx(1.0)
     with pytest.raises(FlowvaeError, match="all training data are equal"):
-        whiten(replace(data, train=torch.ones(20, 64)))
+        whiten(replace(data, train=torch.ones(20, 1, 8, 8)))
 
 
 def test_labels_of_train_alone() -> None:
@@ -246,8 +259,8 @@ def test_labels_that_are_no_classes() -> None:
         train_features(replace(data, labels={"train": torch.zeros(200)}), SMALL)
     with pytest.raises(FlowvaeError, match=r"whiten\(data\)"):
         train_features(replace(data, labels=None), SMALL)
-    with pytest.raises(FlowvaeError, match="no images"):
-        train_features(replace(data, image_shape=None), SMALL)
+    with pytest.raises(FlowvaeError, match=r"\(64,\)"):
+        train_features(data.flat(), SMALL)
 
 
 def test_settings_are_checked() -> None:
@@ -263,9 +276,9 @@ def test_a_file_of_an_older_network_is_not_read(tmp_path: Path, monkeypatch: pyt
     load_features(data, quick, cache=tmp_path)
     newer = Classifier.network
 
-    def another(self: Classifier, shape: tuple[int, int], outputs: int) -> tuple[nn.Sequential, nn.Sequential]:
+    def another(self: Classifier, shape: Size, outputs: int) -> tuple[nn.Sequential, nn.Sequential]:
         body, head = newer(self, shape, outputs)
-        body[2] = nn.Tanh()
+        body[1] = nn.Tanh()
         return body, head
 
     monkeypatch.setattr(Classifier, "network", another)
@@ -280,3 +293,27 @@ def test_the_best_epoch_is_kept() -> None:
     assert long.facts["epochs"] < 40
     short = train_features(data, replace(eager, epochs=long.facts["epochs"] - 2))
     assert long.of(data.test).equal(short.of(data.test))
+
+
+def test_colours_are_seen() -> None:
+    """Classes that differ in colour alone, with equal sums over the channels."""
+    generator = torch.Generator().manual_seed(0)
+    side = torch.randint(2, (320,), generator=generator)
+    x = torch.randn(320, 3, 8, 8, generator=generator)
+    x[:, 0] += side[:, None, None]
+    x[:, 1] -= side[:, None, None]
+    parts, labels = x.split([200, 60, 60]), side.split([200, 60, 60])
+    data = Dataset(
+        *parts,
+        likelihood=GaussianLikelihood(),
+        name="colours",
+        preprocessing="none",
+        split="simulated",
+        labels=dict(zip(("train", "valid", "test"), labels, strict=True)),
+    )
+    assert train_features(data, SMALL).facts["accuracy"] > 0.95
+
+
+def test_whitened_features_are_those_of_the_rows() -> None:
+    data = pictures(labels=())
+    assert whiten(data).of(data.test).equal(whiten(data.flat()).of(data.flat().test))

@@ -11,11 +11,10 @@ import pytest
 import torch
 from scipy import stats
 from scipy.linalg import sqrtm
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from flowvae import FlowvaeError
 from flowvae.data import Dataset
-from flowvae.data.likelihoods import GaussianLikelihood
 from flowvae.evaluation import read_metrics, write_metrics
 from flowvae.evaluation.figures.generation_plots import plot_fid_bias
 from flowvae.evaluation.samples import feature_distances
@@ -29,7 +28,7 @@ from flowvae.evaluation.samples.feature_distances import (
 from flowvae.evaluation.samples.features import whiten
 from flowvae.evaluation.samples.generation import expected_fid, fid_at_sizes, measure_generation
 from flowvae.evaluation.samples.sampling import generate
-from flowvae.models import VAE, LinearGaussian, StandardNormal
+from flowvae.models import VAE, GaussianLikelihood, LinearGaussian, StandardNormal
 
 
 def normal(count: int, features: int, seed: int) -> Tensor:
@@ -55,7 +54,9 @@ def linear_vae(noise: float = 0.5) -> VAE:
     with torch.no_grad():
         decoder.weight.copy_(torch.tensor([[1.0, 0.0], [0.5, 1.0], [0.0, -1.0], [1.0, 1.0]]))
         decoder.bias.copy_(torch.tensor([1.0, -1.0, 0.0, 2.0]))
-    return VAE(StandardNormal().build(2), decoder, GaussianLikelihood(scale=noise).build(normal(100, 4, 0).float()))
+    spec = GaussianLikelihood(scale=noise)
+    likelihood = spec.build(Size((4,)), spec.units(normal(100, 4, 0).float()))
+    return VAE(StandardNormal().build(2), decoder, likelihood)
 
 
 def drawn_from(model: VAE, count: int = 400, seed: int = 5) -> Dataset:
@@ -273,9 +274,9 @@ def test_metrics_name_their_protocol(tmp_path: Path) -> None:
         ({"split": "train"}, "held-out data"),
         ({"count": 101}, "1 to 100"),
         ({"count": 2.5}, "whole number"),
-        ({"count": 5}, "must be more than the neighbours"),
+        ({"count": 5}, "5 data, neighbours = 5"),
         ({"neighbours": 0}, "neighbours = 0"),
-        ({"neighbours": 95}, "must be more than the neighbours"),
+        ({"neighbours": 95}, "neighbours = 95"),
     ],
 )
 def test_mistakes(settings: dict[str, object], message: str) -> None:

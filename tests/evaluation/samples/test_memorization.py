@@ -7,15 +7,14 @@ import math
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from flowvae import FlowvaeError
 from flowvae.data import Dataset
-from flowvae.data.likelihoods import GaussianLikelihood
 from flowvae.evaluation.figures.generation_plots import plot_memorization
 from flowvae.evaluation.samples import memorization
 from flowvae.evaluation.samples.memorization import Memorization, measure_memorization, nearest_in, two_sample_z
-from flowvae.models import VAE, StandardNormal
+from flowvae.models import VAE, GaussianLikelihood, StandardNormal
 
 
 def normal(count: int, features: int, seed: int) -> Tensor:
@@ -23,7 +22,7 @@ def normal(count: int, features: int, seed: int) -> Tensor:
 
 
 def gaussian_data(count: int = 300, features: int = 4, seed: int = 0) -> Dataset:
-    train, valid, test = normal(3 * count, features, seed).split(count)
+    train, valid, test = normal(3 * count, features, seed).reshape(-1, 1, 2, features // 2).split(count)
     return Dataset(
         train,
         valid,
@@ -32,7 +31,6 @@ def gaussian_data(count: int = 300, features: int = 4, seed: int = 0) -> Dataset
         name="normal",
         preprocessing="none",
         split="simulated",
-        image_shape=(2, features // 2),
     )
 
 
@@ -53,7 +51,7 @@ class Honest(nn.Module):
     """Draws from the law of the data."""
 
     def forward(self, size: int) -> Tensor:
-        return torch.randn(size, 4)
+        return torch.randn(size, 1, 2, 2)
 
 
 def result_of(generated: Tensor, held_out: Tensor) -> Memorization:
@@ -92,7 +90,8 @@ def test_means_look_copied_though_nothing_is() -> None:
     with torch.no_grad():
         decoder.weight.copy_(torch.eye(4)[:, :2])
         decoder.bias.zero_()
-    law = VAE(StandardNormal().build(2), decoder, GaussianLikelihood(scale=0.5).build(normal(1000, 4, 9)))
+    spec = GaussianLikelihood(scale=0.5)
+    law = VAE(StandardNormal().build(2), decoder, spec.build(Size((4,)), spec.units(normal(1000, 4, 9))))
     with torch.no_grad():
         train, valid, test = law(size=900).split(300)
     data = Dataset(
@@ -142,7 +141,7 @@ def test_the_nearest_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_components_hold_the_variance_that_they_say() -> None:
     data = gaussian_data()
-    scales = torch.tensor([3.0, 1.0, 0.0, 0.0])
+    scales = torch.tensor([[3.0, 1.0], [0.0, 0.0]])
     flat = Dataset(
         data.train * scales,
         data.valid * scales,
@@ -153,7 +152,7 @@ def test_the_components_hold_the_variance_that_they_say() -> None:
         split="simulated",
     )
     result = measure_memorization(Copies(flat.train, 0.0), flat, components=1)
-    spread = flat.train.T.cov()
+    spread = flat.train.flatten(1).T.cov()
     assert result.share == pytest.approx(float(torch.linalg.eigvalsh(spread)[-1] / spread.trace()), rel=1e-5)
     assert measure_memorization(Copies(flat.train, 0.0), flat).components == 4
 
@@ -195,3 +194,13 @@ def test_the_figure_shows_the_pairs() -> None:
     assert "distance" in left.get_xlabel()
     assert left.get_legend() is not None
     assert len(right.images) == 1
+
+
+def test_images_are_measured_as_their_rows() -> None:
+    data = gaussian_data()
+    images = measure_memorization(Copies(data.train, 0.1), data)
+    rows = measure_memorization(Copies(data.flat().train, 0.1), data.flat())
+    assert images.samples.shape == (300, 1, 2, 2)
+    assert images.samples.flatten(1).equal(rows.samples)
+    assert images.generated.equal(rows.generated)
+    assert images.held_out.equal(rows.held_out)

@@ -12,6 +12,7 @@ from torchvision.transforms.functional import rotate
 from zuko.lazy import LazyTransform
 
 from flowvae.core.errors import FlowvaeError
+from flowvae.core.parts import Cost
 from flowvae.flows import FlowSpec, Glow, RealNVP, initialize_from_data
 from flowvae.flows.image.channel_coupling import ChannelCoupling
 from flowvae.flows.image.channel_norm import ChannelNorm
@@ -21,7 +22,6 @@ from flowvae.flows.image.squeeze import Squeeze, squeezed
 from flowvae.flows.layers.logit import Logit
 from flowvae.flows.layers.masks import MASKS, coupling_mask
 from flowvae.flows.layers.partial_transform import PartialTransform
-from flowvae.flows.spec import Cost
 
 SHAPE: Shape = (4, 2, 2)
 D = 16

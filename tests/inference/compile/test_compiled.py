@@ -25,7 +25,9 @@ from torch import Tensor, nn
 
 from flowvae import MAF, Digits, Experiment, FlowvaeError, Training
 from flowvae.core.errors import ImproperDensityWarning, SlowDirectionWarning
-from flowvae.experiments.families import GUIDES, PRIORS
+from flowvae.core.parts import Condition
+from flowvae.core.registry import _is_ours, families
+from flowvae.data.batch import Batch
 from flowvae.inference import CompiledTrace_ELBO, EagerWarning, JointAdam, Ramp, fit, temper, weigh_latent
 from flowvae.inference.compile import capture
 from flowvae.inference.optim import NonFiniteError
@@ -35,6 +37,7 @@ DIGITS = Digits().load(0).train
 # their solvers take as many steps as the values need, or check that they have converged
 ADAPTIVE_PRIORS = {"cnf", "inverse-cnf", "inverse-residual", "sylvester", "inverse-sylvester"}
 ADAPTIVE_GUIDES = {"cnf", "inverse-cnf", "residual", "sylvester", "inverse-sylvester"}
+IMAGE_PRIORS = {"glow"}
 
 
 @pytest.fixture(autouse=True)
@@ -43,12 +46,17 @@ def _own_parameter_store() -> Iterator[None]:
     pyro.clear_param_store()
 
 
+def own(kind: str) -> list[str]:
+    """The families of the package; other test modules may define some of their own."""
+    return [name for name, family in families(kind).items() if family.default is not None and _is_ours(family)]
+
+
 def covering() -> list[tuple[str, str]]:
     """Every prior and every guide at least once; the adaptive ones with each other."""
     pairs = []
     for adaptive in (False, True):
-        priors = [name for name in PRIORS if (name in ADAPTIVE_PRIORS) is adaptive]
-        guides = [name for name in GUIDES if (name in ADAPTIVE_GUIDES) is adaptive]
+        priors = [name for name in own("prior") if (name in ADAPTIVE_PRIORS) is adaptive]
+        guides = [name for name in own("guide") if (name in ADAPTIVE_GUIDES) is adaptive]
         most = max(len(priors), len(guides))
         pairs += [(priors[i % len(priors)], guides[(i + 1) % len(guides)]) for i in range(most)]
     return pairs
@@ -62,11 +70,12 @@ def small(spec: Any) -> Any:
 
 def build(prior: str, guide: str) -> Any:
     """A small VAE, away from the identity that flows begin as."""
-    parts = {"prior": small(PRIORS[prior][1]), "guide": small(GUIDES[guide][1])}
+    parts = {"prior": small(families("prior")[prior].default), "guide": small(families("guide")[guide].default)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SlowDirectionWarning)
         warnings.simplefilter("ignore", ImproperDensityWarning)
-        pair = Experiment(latent=2, encoder=MLP((8,)), decoder=MLP((8,)), **parts).build(Digits().load(0))
+        latent = (1, 4, 4) if prior in IMAGE_PRIORS else 2
+        pair = Experiment(latent=latent, encoder=MLP((8,)), decoder=MLP((8,)), **parts).build(Digits().load(0))
     with torch.no_grad():
         for parameter in [p for part in pair for p in part.parameters()]:
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -91,14 +100,14 @@ def assert_same(
     tolerance: float = 1e-5,
     **settings: Any,
 ) -> CompiledTrace_ELBO:
-    """Loss and gradients of the compiled ELBO are Pyro's, batch after batch, and random numbers go on alike."""
+    """Loss and gradients of the compiled ELBO are Pyro's, batch after batch, and so are the random numbers after it."""
     plain = {key: value for key, value in settings.items() if key != "compile"}
     eager, compiled = Trace_ELBO(**plain), CompiledTrace_ELBO(**settings)
     for index, batch in enumerate(batches):
         before(index)
-        loss, grads = measured(eager, model, guide, leaves, index, batch)
+        loss, grads = measured(eager, model, guide, leaves, index, *Batch.of(batch).args)
         follows = torch.rand(3)
-        again, others = measured(compiled, model, guide, leaves, index, batch)
+        again, others = measured(compiled, model, guide, leaves, index, *Batch.of(batch).args)
         assert torch.equal(torch.rand(3), follows)
         assert again == pytest.approx(loss, rel=1e-5)
         for grad, other in zip(grads, others, strict=True):
@@ -194,6 +203,114 @@ X = torch.randn(6, 2, generator=torch.Generator().manual_seed(1))
 def test_scale_mask_and_subsampling() -> None:
     pair = simple_pair()
     assert_same(*map(poutine.scale(scale=0.3), pair), parameters(*pair), [X, X + 1, -X])
+
+
+class Conditional(nn.Module):
+    """Model or guide of a code given a condition, which it embeds if it is an index."""
+
+    def __init__(self, role: str, net: nn.Module) -> None:
+        super().__init__()
+        self.role, self.net, self.code = role, net, nn.Linear(2, 2)
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> None:
+        declare_parameters(self.role, self)
+        shift = torch.zeros(2) if c is None else self.net(c)
+        with pyro.plate("data", len(x)):
+            if self.role == "guide":
+                pyro.sample("z", dist.Normal(self.code(x) + shift, 0.5).to_event(1))
+                return
+            z = pyro.sample("z", dist.Normal(shift, 1.0).expand(x.shape).to_event(1))
+            pyro.sample("x", dist.Normal(self.code(z) - shift, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("kind", ["one-hot", "index"])
+def test_a_condition_is_an_input(kind: str) -> None:
+    """Its values may change from step to step; another shape, or none, asks for another program."""
+    if kind == "index":
+        nets: list[nn.Module] = [nn.Embedding(3, 2) for _ in range(2)]
+        conditions = [torch.arange(6) % (1 + step % 3) for step in range(5)]
+    else:
+        nets = [nn.Linear(3, 2) for _ in range(2)]
+        conditions = [torch.eye(3)[torch.arange(6) % (1 + step % 3)] for step in range(5)]
+    pair = Conditional("model", nets[0]), Conditional("guide", nets[1])
+    losses = []
+    for c in conditions[:3]:
+        torch.manual_seed(0)
+        losses.append(Trace_ELBO().loss(*pair, X, c))
+    assert max(losses) - min(losses) > 0.1
+    assert programs(assert_same(*pair, parameters(*pair), [Batch(X, c) for c in conditions])) == 1
+    batches = [X, Batch(X[:4], conditions[0][:4]), *(Batch(X + step, c) for step, c in enumerate(conditions)), X, X]
+    assert programs(assert_same(*pair, parameters(*pair), batches)) == 3
+
+
+def test_a_conditional_vae() -> None:
+    """Prior, encoder, guide head and decoder read the condition."""
+    parts = {"encoder": MLP((8,)), "decoder": MLP((8,)), "prior": MAF(2, (8,)), "condition": Condition()}
+    pair = Experiment(latent=2, **parts).build(Digits().load(0))
+    classes = torch.eye(10)
+    batches = [Batch(DIGITS[step : step + 5], classes[step : step + 5]) for step in range(4)]
+    assert programs(assert_same(*pair, parameters(*pair), batches)) == 1
+
+
+class Aggregated(nn.Module):
+    """A model whose prior is the mixture of the guide's posteriors at pseudo-inputs (Tomczak & Welling 2018)."""
+
+    def __init__(self, guide: Encoded) -> None:
+        super().__init__()
+        self.guides = (guide,)  # referenced, not a part
+        self.pseudo_inputs = nn.Parameter(torch.randn(3, 2))
+        self.net = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> None:
+        declare_parameters("model", self)
+        parts = self.guides[0].posterior(self.pseudo_inputs)
+        prior = dist.MixtureSameFamily(dist.Categorical(logits=torch.zeros(3)), parts)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", prior)
+            pyro.sample("x", dist.Normal(self.net(z), 1.0).to_event(1), obs=x)
+
+
+class Encoded(nn.Module):
+    """A Gaussian guide whose encoder has buffers that every call changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 4))
+
+    def posterior(self, x: Tensor) -> Any:
+        loc, log_scale = self.encoder(x).chunk(2, -1)
+        return dist.Normal(loc, log_scale.exp()).to_event(1)
+
+    def forward(self, x: Tensor) -> None:
+        declare_parameters("guide", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.posterior(x))
+
+
+def aggregated_pair() -> tuple[Aggregated, Encoded]:
+    torch.manual_seed(0)
+    guide = Encoded()
+    return Aggregated(guide), guide
+
+
+def test_a_prior_that_calls_the_encoder_of_the_guide() -> None:
+    """Its parameters are used in model and guide, and their gradients are the sum of both."""
+    model, guide = aggregated_pair()
+    assert programs(assert_same(model, guide, parameters(model, guide), [X, X + 1, -X, X])) == 1
+    assert model.pseudo_inputs.grad is not None
+    assert model.pseudo_inputs.grad.abs().max() > 1e-3
+
+
+def test_training_with_a_prior_that_calls_the_encoder_of_the_guide() -> None:
+    ends = []
+    for elbo in (Trace_ELBO(), CompiledTrace_ELBO()):
+        pair = aggregated_pair()
+        optim = JointAdam([*pair[0].named_parameters("model"), *pair[1].named_parameters("guide")], 0.05)
+        svi = SVI(*pair, optim, loss=elbo)
+        losses = [svi.step(X + step) for step in range(5)]
+        assert pair[1].encoder[1].num_batches_tracked == 10  # twice a step
+        ends.append([torch.tensor(losses), *(value for part in pair for value in part.state_dict().values())])
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-4)
 
 
 def test_an_argument_that_wants_a_gradient_gets_it() -> None:
@@ -512,7 +629,7 @@ def test_auto_compiles_what_is_long_enough_and_says_nothing(monkeypatch: pytest.
             made.append("compiled")
             super().__init__(**settings)
 
-    module = sys.modules["flowvae.inference.fit"]  # the package gives the function of that name
+    module = sys.modules["flowvae.inference.objectives.annealed_elbo"]
     monkeypatch.setattr(module, "CompiledTrace_ELBO", Noted)
     fitted("auto")
     assert made == []
@@ -567,6 +684,6 @@ def test_a_capture_keeps_no_intermediate_value_alive() -> None:
         losses[type(elbo)] = []
         for seed in range(3):
             torch.manual_seed(seed)
-            losses[type(elbo)].append(elbo.loss_and_grads(model, guide, DIGITS[:8]))
+            losses[type(elbo)].append(elbo.loss_and_grads(model, guide, DIGITS[:8].flatten(1)))
         assert set(alive) == {1}
     assert losses[CompiledTrace_ELBO] == pytest.approx(losses[Trace_ELBO], rel=1e-6)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import disturb
-from torch import Tensor
+from torch import Size, Tensor
 
 from flowvae import FlowvaeError
+from flowvae.core.registry import find, name_of
 from flowvae.networks import MADE, CausalNetwork, CausalSpec, PixelCNN, WaveNet
 
-SHAPE = (4, 6)
+SHAPE = Size((1, 4, 6))
+FLAT = Size((4,))
 D, P, C = 24, 2, 3
 NETWORKS: dict[str, CausalSpec] = {
     "made": MADE((40,)),
@@ -27,8 +29,8 @@ each_network = pytest.mark.parametrize("spec", NETWORKS.values(), ids=NETWORKS.k
 each_context = pytest.mark.parametrize("context", [0, C], ids=["plain", "context"])
 
 
-def build(spec: CausalSpec, context: int = 0, shape: tuple[int, int] = SHAPE) -> CausalNetwork:
-    network = spec.network(shape[0] * shape[1], P, context, shape)
+def build(spec: CausalSpec, context: int = 0, shape: Size = SHAPE) -> CausalNetwork:
+    network = spec.build(shape, P, context)
     disturb(network, 0.3)
     return network
 
@@ -49,10 +51,11 @@ def before(features: int = D) -> Tensor:
     return torch.ones(features, features, dtype=torch.bool).tril(-1)
 
 
-def places(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def places(shape: Size) -> tuple[Tensor, Tensor]:
     """For every pair (i, j): how many rows pixel j is above i, and how many columns to its right."""
-    index = torch.arange(shape[0] * shape[1])
-    row, column = index // shape[1], index % shape[1]
+    _, height, width = shape
+    index = torch.arange(height * width)
+    row, column = index // width, index % width
     return row[:, None] - row, column - column[:, None]
 
 
@@ -88,7 +91,7 @@ def test_more_layers_do_not_open_the_blind_spot() -> None:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("layers", "kernel"), [(1, 3), (2, 3), (1, 5)])
 def test_a_shallow_pixelcnn_is_local(layers: int, kernel: int) -> None:
-    shape = (7, 9)
+    shape = Size((1, 7, 9))
     up, right = places(shape)
     reach = layers * (kernel // 2)
     same_row = (up == 0) & (right >= -1 - reach)
@@ -108,6 +111,16 @@ def test_the_memory_of_a_wavenet_is_its_receptive_field() -> None:
     assert spec.receptive_field == 4
     found = dependencies(build(spec))
     assert torch.equal(found, before() & before().triu(-4))
+
+
+@pytest.mark.parametrize("spec", [MADE((40,)), WaveNet(channels=8)], ids=["made", "wavenet"])
+@pytest.mark.parametrize("shape", [Size((24,)), Size((2, 3, 4)), Size((4, 6))], ids=str)
+def test_data_of_any_shape_are_read_in_raster_order(spec: CausalSpec, shape: Size) -> None:
+    x = torch.randn(5, *shape).flatten(1)
+    torch.manual_seed(0)
+    network = build(spec, shape=shape)
+    torch.manual_seed(0)
+    assert torch.equal(network(x), build(spec, shape=Size((D,)))(x))
 
 
 @each_context
@@ -141,15 +154,21 @@ def test_batches_broadcast(spec: CausalSpec) -> None:
 
 @each_network
 def test_a_single_value_has_a_distribution(spec: CausalSpec) -> None:
-    network = spec.network(1, P, 0, (1, 1))
+    network = spec.build(Size((1, 1, 1)), P)
     x = torch.randn(4, 1)
     assert network(x).shape == (4, 1, P)
     torch.testing.assert_close(network(x), network(x + 1))
 
 
+@pytest.mark.parametrize(("name", "spec"), [("made", MADE()), ("wavenet", WaveNet()), ("pixelcnn", PixelCNN())])
+def test_they_are_registered(name: str, spec: CausalSpec) -> None:
+    assert find("causal", name).default == spec
+    assert name_of(spec) == name
+
+
 def test_weights_survive_their_state_dict() -> None:
     for spec in NETWORKS.values():
-        network, again = build(spec), spec.network(D, P, 0, SHAPE)
+        network, again = build(spec), spec.build(SHAPE, P)
         again.load_state_dict(network.state_dict())
         x = torch.randn(3, D)
         assert torch.equal(network(x), again(x))
@@ -165,12 +184,13 @@ def test_weights_survive_their_state_dict() -> None:
         (lambda: PixelCNN(kind="three-stack"), "two-stack"),  # type: ignore[arg-type]
         (lambda: PixelCNN(kernel=4), r"kernel = 4: must be odd"),
         (lambda: PixelCNN(kernel=1), r"kernel = 1: must be odd"),
-        (lambda: PixelCNN().network(24, 1), r"image_shape = None.*MADE or WaveNet"),
-        (lambda: PixelCNN().network(24, 1, 0, (5, 5)), r"image_shape = \(5, 5\) for data of 24"),
-        (lambda: MADE().network(4, 1)(torch.zeros(2, 5)), r"\(2, 5\); must be \(\.\.\., 4\)"),
-        (lambda: MADE().network(4, 1)(torch.zeros(4), torch.zeros(2)), "takes none"),
-        (lambda: MADE().network(4, 1, 2)(torch.zeros(4)), r"none given; must be \(\.\.\., 2\)"),
-        (lambda: MADE().network(4, 1, 2)(torch.zeros(4), torch.zeros(3)), r"\(3,\); must be \(\.\.\., 2\)"),
+        (lambda: PixelCNN().build(Size((24,)), 1), r"PixelCNN.*\(24,\).*\(1, H, W\).*MADE or WaveNet"),
+        (lambda: PixelCNN().build(Size((4, 6)), 1), r"\(4, 6\).*\(1, H, W\)"),
+        (lambda: PixelCNN().build(Size((3, 4, 2)), 1), r"\(3, 4, 2\).*one channel"),
+        (lambda: MADE().build(FLAT, 1)(torch.zeros(2, 5)), r"\(2, 5\).*\(\.\.\., 4\)"),
+        (lambda: MADE().build(FLAT, 1)(torch.zeros(4), torch.zeros(2)), r"\(2,\)"),
+        (lambda: MADE().build(FLAT, 1, 2)(torch.zeros(4)), r"none.*\(\.\.\., 2\)"),
+        (lambda: MADE().build(FLAT, 1, 2)(torch.zeros(4), torch.zeros(3)), r"\(3,\).*\(\.\.\., 2\)"),
     ],
 )
 def test_mistakes_are_named(make: object, message: str) -> None:

@@ -1,0 +1,61 @@
+"""`flowvae list`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import tyro
+
+from flowvae.cli.family_table import COSTLY, catalogue, check_kind, entries, format_entries, format_rows, table
+from flowvae.cli.parse import one_of, parse
+from flowvae.core.errors import FlowvaeError
+
+__all__ = ["List", "list_command"]
+
+KindName = Annotated[str, tyro.conf.arg(constructor_factory=one_of(lambda: ("all", *catalogue())))]
+
+
+@dataclass(frozen=True)
+class List:
+    """List what can be named: families of parts with their papers and costs, measures and questions.
+
+    Args:
+        kind: what to list.
+        json: print JSON.
+        latent: the latent size at which network passes are counted.
+    """
+
+    kind: tyro.conf.Positional[KindName] = "all"
+    json: bool = False
+    latent: int = 8
+
+
+def list_command(words: list[str]) -> int:
+    """Print the tables."""
+    args = parse(List, words, "list")
+    if args.latent < 1:
+        raise FlowvaeError(f"--latent {args.latent}: must be 1 or more.")
+    if args.kind != "all":
+        check_kind(args.kind)
+    shown = catalogue() if args.kind == "all" else (args.kind,)
+    if args.json:
+        print(json.dumps([row for kind in shown for row in _plain(kind, args.latent)], indent=2))
+        return 0
+    if args.kind == "all" or args.kind in COSTLY:
+        print(f"Network passes at latent {args.latent}, default settings.\n")
+        print(format_rows(table(args.latent, "" if args.kind == "all" else args.kind)))
+        print("density: of a given code (a prior pays it in training); sample: one draw;")
+        print("both: a draw with its own density (a guide pays it in training).")
+    for kind in shown:
+        if kind not in COSTLY:
+            print(f"\n{kind}\n\n{format_entries(entries(kind))}" if len(shown) > 1 else format_entries(entries(kind)))
+    return 0
+
+
+def _plain(kind: str, latent: int) -> list[dict[str, object]]:
+    """The lines of a kind as plain values, with costs where they are counted."""
+    if kind in COSTLY:
+        return [{"kind": kind, **asdict(row)} for row in table(latent, kind)]
+    return [asdict(entry) for entry in entries(kind)]

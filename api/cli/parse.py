@@ -1,0 +1,108 @@
+"""Words to the dataclass of a command, by tyro."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, field, fields, make_dataclass
+from typing import Annotated, Any, NoReturn
+
+import tyro
+
+from flowvae.core.parts import LikelihoodSpec, parse_likelihood
+from flowvae.core.registry import families
+
+__all__ = ["likelihood_forms", "one_of", "parse", "print_help"]
+
+_NONE = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="none",
+    choices=("none", "None"),
+    instance_from_str=lambda words: None,
+    is_instance=lambda value: value is None,
+    str_from_instance=lambda value: ["none"],
+)
+
+
+def likelihood_forms() -> dict[str, str]:
+    """Text forms of every registered likelihood by its name: bernoulli, binomial:TOTAL, gaussian[:SCALE], …."""
+    forms = {}
+    for family in families("likelihood").values():
+        own = fields(family.type)
+        form = f":{own[0].name.upper()}" if own else ""
+        needed = own and own[0].default is MISSING and own[0].default_factory is MISSING
+        forms[family.name] = family.name + (form if needed or not form else f"[{form}]")
+    return forms
+
+
+def parse(kind: type, words: list[str], command: str, default: Any = None, description: str | None = None) -> Any:
+    """The arguments of a command from its words; a mistake, or --help, ends the program as tyro does it.
+
+    A part in the default decides which settings there are.
+
+    Args:
+        kind: the dataclass of the command.
+        words: all but those that name parts.
+        command: its name.
+        default: an object of the class whose values stand where no word does.
+        description: for --help; None: the docstring of the class.
+    """
+    given = {} if default is None else {"default": default}
+    likelihood = tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="|".join(likelihood_forms().values()),
+        instance_from_str=lambda words: parse_likelihood(words[0]),
+        is_instance=lambda value: isinstance(value, LikelihoodSpec),
+        str_from_instance=lambda value: [str(value)],
+    )
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(lambda info: likelihood if _is_likelihood(info.type) else None)
+    registry.primitive_rule(lambda info: _NONE if info.type in (None, type(None)) else None)
+    with registry, warnings.catch_warnings():
+        # the flow inside a FlowGuide is annotated by a type variable; the default has its class
+        warnings.filterwarnings("ignore", "Could not resolve type parameter")
+        return tyro.cli(
+            kind,
+            args=words,
+            prog=f"flowvae {command}",
+            description=description,
+            config=(tyro.conf.AvoidSubcommands,),
+            **given,
+        )
+
+
+def print_help(command: str, word: str, part: Any) -> NoReturn:
+    """Print the settings of one part, and end the program.
+
+    Args:
+        command: in which it was named.
+        word: that named it, such as "prior:maf" or "prior.decoder:resnet".
+        part: the part with its default settings.
+    """
+    kind: Any = Annotated[type(part), tyro.conf.arg(name=word.partition(":")[0])]
+    settings = make_dataclass("Settings", [("part", kind, field(default=part))])
+    parse(settings, ["--help"], command, description=f"Settings of {word}.")
+    sys.exit()  # which tyro has done
+
+
+def one_of(names: Callable[[], Iterable[str]]) -> Callable[[], Any]:
+    """A tyro constructor of a text whose help lists the names that are registered when words are parsed."""
+
+    def word() -> Any:
+        return Annotated[
+            str,
+            tyro.constructors.PrimitiveConstructorSpec(
+                nargs=1,
+                metavar="|".join(names()),
+                instance_from_str=lambda words: words[0],
+                is_instance=lambda value: isinstance(value, str),
+                str_from_instance=lambda value: [value],
+            ),
+        ]
+
+    return word
+
+
+def _is_likelihood(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, LikelihoodSpec)

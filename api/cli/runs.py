@@ -1,0 +1,251 @@
+"""Commands on a trained run: `flowvae evaluate`, `sample`, `encode` and `export`."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from flowvae.cli.parse import parse
+from flowvae.core.errors import FlowvaeError, shown, shown_path
+from flowvae.core.files import as_path, atomic_write
+from flowvae.data.reading import read_arrays
+from flowvae.evaluation import MEASURES, Effort, draw_figures, plot_samples, write_figure
+from flowvae.evaluation.figures.images import as_picture, is_image
+from flowvae.experiments.run import MeasurementError, Run, load
+
+__all__ = [
+    "Encode",
+    "Evaluate",
+    "Export",
+    "Sample",
+    "encode_command",
+    "evaluate_command",
+    "export_command",
+    "sample_command",
+]
+
+ARRAY = "write one with np.save(PATH, ARRAY)."
+PICTURES = 64  # in a grid
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained run: ELBO and NLL, or any other measures by name; all of them go into metrics.json.
+
+    Args:
+        run: directory of the run.
+        measures: all, or names of those above.
+        split: train, valid or test.
+        draws: draws per data point for the NLL.
+        seed: of all measures.
+        compile: none, capture or inductor: how NLL and IWAE bound are computed; inductor pays on thousands of data.
+        effort: size of iwae, gaps and bdmc.
+        figures: draw the figures of the run and of the measures too.
+    """
+
+    run: tyro.conf.Positional[Path]
+    measures: tuple[str, ...] = ("likelihood",)
+    split: str = "test"
+    draws: int = 1000
+    seed: int = 0
+    compile: str = "none"
+    effort: Effort = field(default_factory=Effort)
+    figures: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw new data from a trained run: a picture (.png), or arrays (.npz): E[x given z] as mean, and draws of x as x.
+
+    Args:
+        run: directory of the run, or an exported file.
+        out: file to write, .png or .npz; by default samples.png in the run.
+        count: how many; by default 64, or one for each row of --condition.
+        label: the class that a model conditioned on labels draws, a number or a name.
+        condition: a .npy with labels (N,) or covariates (N, C), one row for each draw.
+        seed: decides the draws.
+    """
+
+    run: tyro.conf.Positional[Path]
+    out: Path | None = None
+    count: int | None = None
+    label: str | None = None
+    condition: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Write the codes of new data: the mean of q(z given x) of each data point, or draws from it.
+
+    Args:
+        run: directory of the run, or an exported file.
+        data: a .npy with data (N, *event shape), in the units of the training data.
+        codes: the .npy to write, shape (N, *latent), or (draws, N, *latent).
+        draws: how many draws of each data point; by default the mean.
+        label: the class of all data points, for a model conditioned on labels.
+        condition: a .npy with labels (N,) or covariates (N, C).
+        seed: of the draws.
+    """
+
+    run: tyro.conf.Positional[Path]
+    data: tyro.conf.Positional[Path]
+    codes: tyro.conf.Positional[Path]
+    draws: int | None = None
+    label: str | None = None
+    condition: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run without its data as one file, which another machine opens: flowvae.load(FILE).
+
+    Args:
+        run: directory of the run.
+        file: the file, NAME.safetensors.
+    """
+
+    run: tyro.conf.Positional[Path]
+    file: tyro.conf.Positional[Path]
+
+
+def evaluate_command(words: list[str]) -> int:
+    """Take measures of a run."""
+    args = parse(Evaluate, words, "evaluate", description=_describe_measures())
+    run = load(args.run)
+    measures = tuple(MEASURES) if args.measures == ("all",) else args.measures
+    how = {"split": args.split, "draws": args.draws, "seed": args.seed, "compile": args.compile, "effort": args.effort}
+    failed = None
+    try:
+        taken = run.evaluate(measures=measures, figures=args.figures, **how)
+    except MeasurementError as error:
+        failed, taken = error, error.taken
+    for metric in taken:
+        print(metric)
+    if args.figures and run.directory is not None:
+        draw_figures(run.pair.model, run.pair.guide, run.data, run.history, run.directory / "figures", args.seed)
+    if failed:
+        raise failed
+    return 0
+
+
+def sample_command(words: list[str]) -> int:
+    """Draw new data from a run."""
+    args = parse(Sample, words, "sample")
+    folder = args.run if args.run.is_dir() else args.run.parent
+    out = as_path(args.out) if args.out else folder / "samples.png"
+    if out.suffix not in (".png", ".npz"):
+        raise FlowvaeError(f"--out {shown_path(out)}: must end in .png (a picture) or .npz (arrays).")
+    if args.count is not None and args.count < 1:
+        raise FlowvaeError(f"--count {args.count}: must be 1 or more.")
+    run = load(args.run)
+    own = args.count, args.label, args.condition
+    if out.suffix == ".png" and own == (None, None, None) and run.directory is not None:
+        write_figure(plot_samples(run.pair.model, run.data, args.seed), out)  # beside test data, given their conditions
+        print(out)
+        return 0
+    c = _condition(run, args.label, args.condition, ("prior", "decoder"))
+    count = None if isinstance(c, np.ndarray) and args.count is None else args.count or PICTURES
+    if out.suffix == ".png":
+        if not is_image(run.signature.shape):
+            raise FlowvaeError(
+                f"--out {shown_path(out)}: data points of shape {run.signature.shape} are not images; write an .npz."
+            )
+        write_figure(_images(_array(run.sample(count, c, seed=args.seed))), out)
+    else:
+        # the same seed gives the same codes
+        mean, x = (_array(run.sample(count, c, of=of, seed=args.seed)) for of in ("means", "draws"))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(out) as temporary, temporary.open("wb") as file:
+            np.savez(file, mean=mean, x=x)
+    print(out)
+    return 0
+
+
+def encode_command(words: list[str]) -> int:
+    """Write the codes of new data."""
+    args = parse(Encode, words, "encode")
+    if args.codes.suffix != ".npy":
+        raise FlowvaeError(f"{shown_path(args.codes)}: must end in .npy, the file to write.")
+    x = _read(args.data)
+    run = load(args.run)
+    if x.ndim == 3 and len(run.signature.shape) == 3 and run.signature.shape[0] == 1:
+        x = x[:, None]  # grey images, as a file of training data may hold them
+    c = _condition(run, args.label, args.condition, ("encoder", "guide"))
+    codes = _array(run.encode(x, c, args.draws, seed=args.seed))
+    out = as_path(args.codes)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out) as temporary, temporary.open("wb") as file:
+        np.save(file, codes)
+    print(f"{out}: codes, shape {codes.shape}")
+    return 0
+
+
+def export_command(words: list[str]) -> int:
+    """Write a run as one file."""
+    from flowvae.experiments.export import export_run
+
+    args = parse(Export, words, "export")
+    print(export_run(args.run, args.file))
+    return 0
+
+
+def _describe_measures() -> str:
+    """The description of `flowvae evaluate`, with a line of every registered measure."""
+    about = inspect.cleandoc(Evaluate.__doc__ or "").partition("\n\nArgs:")[0]
+    lines = [f"{name}: {(measure.__doc__ or '').partition(chr(10))[0]}" for name, measure in MEASURES.items()]
+    return "\n\n".join([about, *lines])
+
+
+def _condition(run: Run, label: str | None, file: Path | None, readers: tuple[str, str]) -> Any:
+    """What a user conditions on: a label as a number or a name, or the array of a file; None: nothing.
+
+    Raises:
+        FlowvaeError: for none of them where one of these parts of the model reads a condition, or both.
+    """
+    if label is not None and file is not None:
+        raise FlowvaeError(f"--label {shown(label)} with --condition {shown_path(file)}: give one of them.")
+    if file is not None:
+        return _read(file)
+    condition = run.experiment.condition
+    if label is None and condition is not None and any(getattr(condition, reader) for reader in readers):
+        raise FlowvaeError(f"{run.name}: is a conditional model; name a --label, or a --condition FILE.npy.")
+    if label is None or label in run.signature.classes or not label.isdecimal():
+        return label
+    return int(label[:9])  # longer numbers are no classes
+
+
+def _read(path: Path) -> NDArray[Any]:
+    """The array of a .npy."""
+    where = shown_path(path)
+    arrays = read_arrays(where, as_path(path), ARRAY, "array")
+    if list(arrays) != ["array"]:
+        raise FlowvaeError(f"{where}: is an archive of several arrays; {ARRAY}")
+    return arrays["array"]
+
+
+def _array(x: Any) -> NDArray[Any]:
+    """A tensor or an array as an array."""
+    array: NDArray[Any] = x.numpy(force=True) if isinstance(x, torch.Tensor) else x
+    return array
+
+
+def _images(x: NDArray[Any]) -> Figure:
+    """Images (N, C, H, W) in a grid, black at the largest value."""
+    from torchvision.utils import make_grid  # takes two seconds to import
+
+    grid = make_grid(torch.from_numpy(x / (x.max() or 1)).float(), nrow=8, padding=1, pad_value=0.5)
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    ax = figure.add_subplot()
+    ax.imshow(as_picture(grid[: x.shape[1]]), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.axis("off")
+    return figure

@@ -1,0 +1,162 @@
+"""`flowvae train` and `flowvae fit-prior`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from flowvae.cli.parse import parse, print_help
+from flowvae.cli.words import choose_parts, is_choice, kind_of_part, take_option
+from flowvae.core.errors import FlowvaeError, shown
+from flowvae.core.parts import Condition, GuideSpec, NetworkSpec, PriorSpec
+from flowvae.core.registry import families
+from flowvae.data import DataSpec
+from flowvae.experiments.experiment import Experiment
+from flowvae.experiments.run import Run
+from flowvae.experiments.stages import SecondStage
+from flowvae.experiments.train import fit_prior
+from flowvae.flows import MAF
+from flowvae.inference import Training
+
+__all__ = ["SHARED", "FitPrior", "Train", "fit_prior_command", "read_words", "train_command"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a VAE, measure it on the test split and draw figures, all into one directory.
+
+    A part is swapped by a word PART:NAME, and has settings --PART.SETTING, both anywhere in the line. A part inside a
+    part has its path: prior:latent-variable prior.decoder:resnet --prior.decoder.features 64.
+    `flowvae train prior:maf --help` explains the settings of one part, `flowvae list` all families.
+    A second stage after the training is written in --config, or added with `flowvae fit-prior`.
+
+    Args:
+        out: directory of the run.
+        config: an experiment.yaml that the other arguments change; with --resume, the run's own.
+        resume: go on with the interrupted run in --out, or extend a finished one by a larger --inference.epochs.
+        overwrite: delete an earlier run in --out.
+        draws: draws per data point for the test NLL; by default 1000 or, with --resume, as many as the run was
+            started with.
+        latent: size of the code, or its shape: 4 7 7.
+        seed: decides split, initial weights, order of batches and noise.
+        inference: how to train.
+        data: data set.
+        encoder: network from data to what the guide reads.
+        decoder: network from code to the parameters of the likelihood.
+        prior: p(z).
+        guide: q(z given x).
+        condition: what the model conditions on.
+    """
+
+    out: Path
+    config: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    draws: int | None = None
+    latent: int | tuple[int, ...]
+    seed: int
+    inference: Training
+    data: DataSpec
+    encoder: NetworkSpec
+    decoder: NetworkSpec
+    prior: PriorSpec
+    guide: GuideSpec
+    condition: Condition | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitPrior:
+    """Fit another prior to the codes of a finished run, its encoder and decoder frozen; the run is copied.
+
+    The prior is named as in `flowvae train`: prior:NAME and its settings. An interrupted fit goes on with
+    `flowvae train --resume --out OUT`.
+
+    Args:
+        run: directory of the run; named first.
+        out: directory of the new run.
+        fine_tune: train encoder, decoder and prior together afterwards.
+        overwrite: delete an earlier run in --out.
+        draws: draws per data point for the test NLL.
+        inference: how to train; by default as the run was trained, without its annealing.
+        prior: the second p(z).
+    """
+
+    run: tyro.conf.Positional[Path]
+    out: Path
+    fine_tune: bool = False
+    overwrite: bool = False
+    draws: int = 1000
+    inference: Training
+    prior: PriorSpec
+
+
+SHARED = [f.name for f in fields(Experiment) if f.name != "second_stage"]  # settings of both
+
+
+def train_command(words: list[str]) -> int:
+    """Train an experiment that words describe."""
+    words, config = take_option(words, "--config")
+    _, out = take_option(words, "--out")
+    if "--resume" in words and config is None and out is not None:
+        config = str(Path(out) / "experiment.yaml")
+    base = Experiment.from_yaml(config) if config is not None else Experiment()
+    args = read_words(words, "train", Train(out=tyro.MISSING, **{name: getattr(base, name) for name in SHARED}))
+    experiment = replace(base, **{name: getattr(args, name) for name in SHARED})
+    return _report(experiment.run(args.out, overwrite=args.overwrite, resume=args.resume, draws=args.draws))
+
+
+def fit_prior_command(words: list[str]) -> int:
+    """Fit a prior that words name to the codes of a run."""
+    base = Experiment()
+    blank = FitPrior(run=tyro.MISSING, out=tyro.MISSING, inference=base.inference, prior=MAF())
+    if words and not {"-h", "--help"} & set(words):
+        if words[0].startswith("-") or is_choice(words[0], blank):
+            raise FlowvaeError(
+                f"fit-prior {shown(words[0])}: name the run first, such as flowvae fit-prior runs/mine prior:maf."
+            )
+        base = Experiment.from_yaml(Path(words[0]) / "experiment.yaml")
+    inference = replace(base.inference, kl_warmup=0, tempering=0)
+    args = read_words(words, "fit-prior", replace(blank, inference=inference))
+    stage = SecondStage(args.prior, args.inference, args.fine_tune)
+    return _report(fit_prior(args.run, stage, args.out, overwrite=args.overwrite, draws=args.draws))
+
+
+def read_words(words: list[str], command: str, base: Any) -> Any:
+    """The arguments of a command that has parts; asked for help, that about the part that was named last."""
+    chosen = choose_parts(words, base)
+    if {"-h", "--help"} & set(words):
+        for word, part in reversed(chosen.named.items()):
+            if part is not None:  # condition:none
+                print_help(command, word, part)
+    return parse(type(base), chosen.words, command, chosen.base, _describe(base))
+
+
+def _describe(base: Any) -> str:
+    """The docstring of a command, and the names of the families that its parts may be of."""
+    about = (base.__doc__ or "").partition("\n\n    Args:")[0]
+    lines = ["\n".join(line.strip() for line in about.splitlines())]
+    for name, kind in _kinds(base).items():
+        names = ["none", "labels", "covariates"] if kind == "condition" else families(kind)
+        lines.append(f"{name}: {', '.join(names)}")
+    return "\n\n".join(lines)
+
+
+def _kinds(owner: Any, prefix: str = "") -> dict[str, str]:
+    """Kinds by the paths of the parts of a command, those of a training too."""
+    found = {}
+    for f in fields(owner):
+        if kind := kind_of_part(owner, f.name):
+            found[prefix + f.name] = kind
+        elif is_dataclass(inside := getattr(owner, f.name)):
+            found |= _kinds(inside, f"{prefix}{f.name}.")
+    return found
+
+
+def _report(run: Run) -> int:
+    for metric in run.metrics:
+        print(metric)
+    print(f"{run.directory}: experiment.yaml, checkpoint, history.csv, metrics.json and figures/")
+    return 0

@@ -1,0 +1,324 @@
+"""Specs of the parts of a VAE: conditional distributions, and the networks between them.
+
+| part | symbol | the spec's `build` returns |
+| --- | --- | --- |
+| prior | p(z) or p(z given c) | a lazy distribution: condition in, distribution over z out |
+| decoder network | h = g(z, c) | a module, event shape in, event shape out |
+| likelihood | p(x given h) | a lazy distribution: decoder output in, distribution over x out |
+| encoder network | e = f(x, c) | a module |
+| guide head | q(z given e) | a lazy distribution: encoder output in, distribution over z out |
+
+"Lazy distribution" is zuko's `LazyDistribution`: a module whose call maps a context to a distribution.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Size, Tensor, nn
+from zuko.lazy import LazyDistribution
+
+from flowvae.core.errors import FlowvaeError, check_bool, check_choice, shown
+from flowvae.core.registry import Spec, families, find
+
+__all__ = [
+    "Condition",
+    "Cost",
+    "GuideSpec",
+    "LikelihoodSpec",
+    "NetworkSpec",
+    "PriorSpec",
+    "Units",
+    "as_likelihood",
+    "check_default_type",
+    "parse_likelihood",
+]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of a distribution, in passes through its networks.
+
+    The docstring of a family without networks defines what counts as a pass.
+
+    Args:
+        density: log-density of a given z, the *normalizing* direction z → u; the cost of a prior in training.
+        sample: one draw, the *generative* direction u → z; the cost of a prior in generation.
+        sample_and_density: a draw with its own log-density; the cost of a guide in training.
+    """
+
+    density: int = 0
+    sample: int = 0
+    sample_and_density: int = 0
+
+
+class PriorSpec(Spec, ABC, kind="prior"):
+    """Settings of a prior p(z), or p(z given c). Every flow is a prior.
+
+    Codes are flat vectors (..., D). The lazy distribution that `build` returns may also have
+
+    - `bind(guide, train)`: called once after the guide has been built, for priors that depend on guide or data; it
+      must store a module as a `flowvae.networks.Reference`, so that every parameter has one owner;
+    - `objective(codes)`: the loss in nats per code that a second stage minimizes in place of −log p(z);
+    - `statements(name, c)`, `guide_statements(name, z, c)` and `latent_sites(name)`: the Pyro statements of a prior
+      with latent variables of its own, where `name` is the site of the code.
+
+    Attributes:
+        proper: whether it is a normalized density on all of R^D for all parameters.
+        conditional: whether `build` can take a context.
+        shaped: whether `build` takes the shape of the code, such as (C, H, W) for an image flow, instead of its size.
+        trainable: whether it has parameters.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = ("prior",)
+    proper: ClassVar[bool] = True
+    conditional: ClassVar[bool] = True
+    shaped: ClassVar[bool] = False
+    trainable: ClassVar[bool] = True
+    twice_differentiable: ClassVar[bool] = True  # whether gradients of the gradients of its density exist
+
+    @abstractmethod
+    def build(self, features: int, context: int = 0) -> LazyDistribution:
+        """Build the distribution over codes (..., features), given a context of size `context` (0: none).
+
+        A `shaped` family is called with the shape of the code in place of its size.
+        """
+
+    def cost(self, features: int) -> Cost:
+        """Network passes; none by default."""
+        return Cost()
+
+
+class NetworkSpec(Spec, ABC, kind="network"):
+    """Settings of a network, the encoder's or the decoder's."""
+
+    @abstractmethod
+    def build(self, inputs: Size, outputs: Size | None = None, context: int = 0) -> nn.Module:
+        """Build the network, (N, *inputs) → (N, *outputs).
+
+        Args:
+            inputs: event shape of the inputs.
+            outputs: event shape of the outputs; None, for an encoder: features in a shape that the network chooses.
+            context: size of a condition that it also reads (0: none); the module is then called with (inputs,
+                condition), the condition of shape (N, context).
+        """
+
+
+class Units(NamedTuple):
+    """The units in which networks see data: (x − center) / unit; scalars, or of the shape of a data point."""
+
+    center: Tensor
+    unit: Tensor
+
+
+class LikelihoodSpec(Spec, ABC, kind="likelihood"):
+    """Settings of a likelihood p(x given h): the support of the data, and the shape of the decoder's outputs.
+
+    Its text form, used by data sets, YAML and the command line, is the family's name, or the name and the value of
+    its setting: "bernoulli", "binomial:16". A family with several settings overrides `__str__` and `from_text`.
+
+    Attributes:
+        discrete: whether p(x given h) is a probability of counts, so that bits/dim are an absolute code length.
+        support: the support in words.
+        largest: the largest value, where the support is 0, 1, …, largest; None for any other support.
+    """
+
+    discrete: ClassVar[bool]
+    support: Any  # a class attribute or a property of settings
+
+    @property
+    def largest(self) -> int | None:
+        return None
+
+    @abstractmethod
+    def build(self, shape: Size, units: Units) -> LazyDistribution:
+        """Build the lazy distribution: decoder outputs (..., *parameter_shape(shape)) in, distribution over x out.
+
+        Args:
+            shape: event shape of x, and of the distribution.
+            units: result of `units(train)`.
+        """
+
+    def parameter_shape(self, shape: Size) -> Size:
+        """Return the event shape of the decoder's outputs; by default that of the data."""
+        return shape
+
+    def units(self, train: Any) -> Units:
+        """Center and unit of the training data (N, *shape); 0 and 1 by default.
+
+        Raises:
+            FlowvaeError: for data whose dtype is not torch's default, the dtype of networks.
+        """
+        check_default_type(train.dtype)
+        return Units(torch.zeros(()), torch.ones(()))
+
+    def check(self, name: str, splits: Mapping[str, Any]) -> None:
+        """Raise an error for data in the support whose density cannot be computed.
+
+        Args:
+            name: name of the data, for messages.
+            splits: data (N, *shape) by the name of the split; "train" and possibly others.
+
+        Raises:
+            FlowvaeError: for such data; names the position of a value.
+        """
+
+    @abstractmethod
+    def violations(self, x: Tensor) -> Tensor:
+        """Boolean mask of the values outside the support, of the shape of x."""
+
+    def offsets(self, train: NDArray[Any], kind: type) -> NDArray[np.float64] | None:
+        """Offsets to subtract from the data before a cast that would lose digits; None by default.
+
+        Args:
+            train: finite data (N, *shape), in a dtype that can represent them.
+            kind: NumPy dtype to which the data are cast.
+
+        Returns:
+            Numbers of the event shape, 0 where nothing is lost.
+        """
+        return None
+
+    def __str__(self) -> str:
+        own = fields(self)  # type: ignore[arg-type]  # every named spec is a dataclass
+        value = getattr(self, own[0].name) if own else None
+        text = self.family if value is None else f"{self.family}:{value}"
+        if len(own) > 1 and any(getattr(self, f.name) != f.default for f in own[1:]):
+            return repr(self)  # has all settings, but `from_text` cannot read it
+        return text
+
+    @classmethod
+    def from_text(cls, value: str | None) -> LikelihoodSpec:
+        """Read the likelihood from the value of its first setting; None: default settings.
+
+        Raises:
+            FlowvaeError: for an invalid or a missing value.
+        """
+        own = fields(cls)  # type: ignore[arg-type]
+        if value is None:
+            if any(f.default is MISSING and f.default_factory is MISSING for f in own):
+                raise FlowvaeError(f"likelihood {cls.family}: must have the form {cls.family}:{own[0].name.upper()}.")
+            return cls()
+        if not own:
+            raise FlowvaeError(f"likelihood {shown(f'{cls.family}:{value}')}: {cls.family} takes no value.")
+        hint = get_type_hints(cls)[own[0].name]
+        for kind in (int, float, str):
+            if kind is hint or kind in get_args(hint):
+                try:
+                    given = kind(value)
+                except ValueError:
+                    continue
+                return cls(given)  # type: ignore[call-arg]
+        raise FlowvaeError(
+            f"likelihood {shown(f'{cls.family}:{value}')}: must have the form {cls.family}:{own[0].name.upper()}."
+        )
+
+
+def parse_likelihood(text: str) -> LikelihoodSpec:
+    """Read a likelihood from its text form: bernoulli, binomial:16, gaussian, gaussian:0.1 or gaussian:shared.
+
+    Raises:
+        FlowvaeError: for an unknown name or an invalid value.
+
+    >>> parse_likelihood("binomial:16")
+    BinomialLikelihood(total=16)
+    """
+    name, colon, value = text.partition(":")
+    likelihood: LikelihoodSpec = find("likelihood", name).type.from_text(value if colon else None)
+    return likelihood
+
+
+def as_likelihood(label: str, value: object) -> LikelihoodSpec:
+    """Return a likelihood unchanged, or read it from its text form.
+
+    Raises:
+        FlowvaeError: for anything else, or an invalid text form.
+    """
+    if isinstance(value, str):
+        return parse_likelihood(value)
+    if not isinstance(value, LikelihoodSpec):
+        forms = ", ".join(families("likelihood"))
+        raise FlowvaeError(f"{label} = {shown(value)}; must be a likelihood or its text form ({forms}).")
+    return value
+
+
+def check_default_type(dtype: torch.dtype) -> None:
+    """Raise an error for data whose dtype is not torch's default, the dtype of networks.
+
+    Raises:
+        FlowvaeError: for such data.
+    """
+    if dtype != torch.get_default_dtype():
+        raise FlowvaeError(
+            f"train: {dtype}, but networks are built in {torch.get_default_dtype()}; convert the data (subtract a "
+            f"large offset first), or call torch.set_default_dtype({dtype}) before."
+        )
+
+
+class GuideSpec(Spec, ABC, kind="guide"):
+    """Settings of a guide head q(z given e), where e is the encoder's output.
+
+    Attributes:
+        follows_model: whether the guide changes with the model's density, so that its codes are not fixed.
+    """
+
+    follows_model: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, features: int, context: int) -> LazyDistribution:
+        """Build the distribution over codes (..., features) given encoder features (..., context)."""
+
+    def improve(self, guide: Any, features: int, log_joint: Callable[[Any, Tensor], Tensor]) -> Any:
+        """Improve an amortized guide with the model's density; by default, return it unchanged.
+
+        Args:
+            guide: the amortized guide with this head.
+            features: size of the code.
+            log_joint: function of a batch of N data points and codes (S, N, features), returning log p(x, z) in nats,
+                shape (S, N).
+        """
+        return guide
+
+    def cost(self, features: int) -> Cost:
+        """Network passes after the encoder; none by default."""
+        return Cost()
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Condition c of a conditional VAE p(x given c), and the parts that depend on it.
+
+    With the prior N(0, I), which does not depend on c, and an encoder and a decoder that do, the model is the CVAE of
+    Sohn et al. If the decoder does not read c, x depends on c only through the prior.
+
+    Args:
+        on: "labels" (one-hot, by class) or "covariates" (the numbers `Dataset.conditions`).
+        prior: whether p(z) becomes p(z given c).
+        encoder: whether the encoder network reads c.
+        guide: whether the guide head reads c beside the encoder's features.
+        decoder: whether the decoder network reads c.
+
+    References:
+        Sohn, Lee & Yan (2015), "Learning Structured Output Representation using Deep Conditional Generative Models".
+    """
+
+    on: str = "labels"
+    prior: bool = True
+    encoder: bool = True
+    guide: bool = True
+    decoder: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice(self, "on", ("labels", "covariates"))
+        for part in ("prior", "encoder", "guide", "decoder"):
+            check_bool(self, part)
+        if not (self.prior or self.decoder):
+            raise FlowvaeError(
+                "Condition.prior = false, decoder = false: the model would not depend on c; set one of them to true."
+            )

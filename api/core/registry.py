@@ -1,0 +1,212 @@
+"""Registry of families of parts by name: defining a named spec class registers it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, ClassVar
+
+from flowvae.core.errors import FlowvaeError, nearest, shown
+
+__all__ = ["Family", "Spec", "families", "find", "kinds", "name_of"]
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+_CLASSES: dict[str, dict[str, type[Spec]]] = {}  # by kind and name
+_WRAPPERS: dict[str, list[type[Spec]]] = {}  # by kind
+
+
+class Spec:
+    """Settings of a part: derive a frozen dataclass from the spec of its kind, and give it a name.
+
+        @dataclass(frozen=True)
+        class Shear(FlowSpec, name="shear"): ...
+
+    The name is then known to error messages, YAML, the command line and `flowvae list`. Defining the class again, as
+    a notebook cell that runs twice does, replaces it.
+
+    Args:
+        kind: the kind of the parts that derive from this class ("flow", "prior", …); only for the root of a kind.
+        name: name of this family: lower-case letters, digits and hyphens.
+        wraps: the kind of part that this family wraps, in the field of that name; the family then has one name for
+            each family of that kind.
+        prefix: prefix of those names.
+
+    Raises:
+        FlowvaeError: for an invalid name, or one that another class has.
+    """
+
+    part: ClassVar[str] = ""  # the kind
+    family: ClassVar[str] = ""  # the name
+    wraps: ClassVar[str] = ""
+    prefix: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    naming: ClassVar[str] = ""  # how to give a nameless part a name, if not by naming its class
+
+    def __init_subclass__(cls, *, kind: str = "", name: str = "", wraps: str = "", prefix: str = "") -> None:
+        super().__init_subclass__()
+        cls.family, cls.wraps, cls.prefix = name, wraps, prefix
+        if kind:
+            cls.part = kind
+        if name:
+            _register(cls, name)
+        elif wraps:
+            for one in _kinds(cls):
+                others = [other for other in _WRAPPERS.get(one, []) if _full_name(other) != _full_name(cls)]
+                _WRAPPERS[one] = [*others, cls]
+            families.cache_clear()
+            _entries.cache_clear()
+
+    def refuses(self, kind: str) -> str:
+        """Return the reason why this part cannot be used as that kind; empty if it can."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A named family of parts.
+
+    Args:
+        name: its name.
+        type: the class, or the parametrized type of a wrapped part.
+        default: the part with default settings; None if a setting has no default.
+        why_not: the reason why it cannot be used as this kind; empty if it can.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    why_not: str = ""
+
+
+def discover(package: ModuleType) -> None:
+    """Import every module of a package, which registers the specs that they define."""
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+
+
+@cache
+def _entries(kind: str) -> Mapping[str, Family]:
+    found: dict[str, Family] = {}
+    for name, family in _CLASSES.get(kind, {}).items():
+        default = _default(family)
+        found[name] = Family(name, family, default, "" if default is None else default.refuses(kind))
+    for wrapper in _WRAPPERS.get(kind, []):
+        for inner in list(_entries(wrapper.wraps).values() if wrapper.wraps != kind else found.values()):
+            name = wrapper.prefix + inner.name
+            if inner.default is None or isinstance(inner.default, wrapper) or name in found:
+                continue
+            try:
+                default = wrapper(**{wrapper.wraps: inner.default})
+            except FlowvaeError as error:
+                found[name] = Family(name, wrapper, None, str(error).rstrip("."))
+                continue
+            found[name] = Family(name, wrapper[inner.type], default, default.refuses(kind))  # type: ignore[index]
+    return found
+
+
+def kinds() -> tuple[str, ...]:
+    """List the kinds of parts."""
+    return tuple(_CLASSES)
+
+
+@cache
+def families(kind: str) -> Mapping[str, Family]:
+    """List the families of a kind by name, flowvae's own first."""
+    usable = [family for family in _entries(kind).values() if not family.why_not]
+    ours = [family for family in usable if _is_ours(family)]
+    return {family.name: family for family in [*ours, *(family for family in usable if family not in ours)]}
+
+
+def find(kind: str, name: str) -> Family:
+    """Find the family of a kind by its name.
+
+    Raises:
+        FlowvaeError: for an unknown name, with the nearest one, or a family that cannot be used as this kind.
+    """
+    known = families(kind)
+    if name in known:
+        return known[name]
+    refused = _entries(kind).get(name)
+    if refused is not None:
+        raise FlowvaeError(f"{kind} {name}: this family cannot be a {kind}: {refused.why_not}.")
+    raise FlowvaeError(
+        f"{kind}: unknown family {shown(name)}; {nearest(name, known)} For a user-defined {kind}, import its "
+        "module first (--import MODULE)."
+    )
+
+
+def name_of(spec: Any) -> str:
+    """Return the registered name of a part.
+
+    Raises:
+        FlowvaeError: for an object whose class has no name, or has been defined again since.
+    """
+    if isinstance(spec, Spec):
+        if spec.wraps:
+            return spec.prefix + name_of(getattr(spec, spec.wraps))
+        if spec.family and any(_CLASSES[kind].get(spec.family) is type(spec) for kind in _kinds(type(spec))):
+            return spec.family
+    remedy = getattr(spec, "naming", "") or (
+        f'name its class, as in class {type(spec).__name__}(…, name="a-name") (and create the object again if the '
+        "class has been defined again)"
+    )
+    raise FlowvaeError(
+        f"{shown(spec)}: has no name, which loading a stored run needs. Either {remedy}, or train without a directory, "
+        "so that nothing is stored."
+    )
+
+
+def _register(cls: type[Spec], name: str) -> None:
+    label = f"class {cls.__name__}(…, name={shown(name)})"
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise FlowvaeError(f"{label}: must be lower-case letters, digits and hyphens, such as 'my-flow'.")
+    kinds = _kinds(cls)
+    if not kinds:
+        raise FlowvaeError(f"{label}: derive it from the spec of a kind, such as FlowSpec or LikelihoodSpec.")
+    for kind in kinds:
+        prefixes = [wrapper.prefix for wrapper in _WRAPPERS.get(kind, []) if wrapper.prefix]
+        other = _CLASSES.get(kind, {}).get(name)
+        if any(name.startswith(prefix) for prefix in prefixes):
+            raise FlowvaeError(f"{label}: must not begin with {prefixes[0]}, which names the inverse of a flow.")
+        if other is not None and _full_name(other) != _full_name(cls):
+            raise FlowvaeError(f"{label}: is the name of another {kind}, {other.__name__}; choose a different name.")
+    for kind in kinds:
+        _CLASSES.setdefault(kind, {})[name] = cls
+    families.cache_clear()
+    _entries.cache_clear()
+
+
+def _kinds(cls: type[Spec]) -> list[str]:
+    """The kinds of a class; a flow, for example, is also a prior."""
+    return [vars(base)["part"] for base in cls.__mro__ if vars(base).get("part")]
+
+
+def _default(family: type[Spec]) -> Any:
+    if not is_dataclass(family) or "__dataclass_fields__" not in vars(family):
+        raise FlowvaeError(
+            f"{family.__name__} (name {family.family!r}): put @dataclass(frozen=True) before the class, so that its "
+            "settings can be read and stored."
+        )
+    if missing := sorted(getattr(family, "__abstractmethods__", ())):
+        raise FlowvaeError(f"{family.__name__} (name {family.family!r}): has no {' and no '.join(missing)}; define it.")
+    if any(f.default is MISSING and f.default_factory is MISSING for f in fields(family)):
+        return None
+    return family()
+
+
+def _full_name(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
+
+
+def _is_ours(family: Family) -> bool:
+    inner = family.default
+    while isinstance(inner, Spec) and inner.wraps:
+        inner = getattr(inner, inner.wraps)
+    return (family.type if inner is None else type(inner)).__module__.startswith("flowvae.")

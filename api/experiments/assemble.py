@@ -1,0 +1,89 @@
+"""Building: an experiment and what its data are give a model and a guide."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+from torch import Size, Tensor
+
+from flowvae.core.parts import Units
+from flowvae.core.seeds import derive, seeded
+from flowvae.data import Dataset, Source
+from flowvae.experiments.experiment import Experiment
+from flowvae.experiments.signature import Signature
+from flowvae.flows.check import check_own_flows
+from flowvae.flows.spec import warn_if_slow
+from flowvae.guides import AmortizedGuide
+from flowvae.inference import log_joint
+from flowvae.models import VAE, warn_if_improper
+from flowvae.networks import Reference, Standardized, check_network
+
+__all__ = ["ModelGuide", "assemble", "build"]
+
+
+class ModelGuide(NamedTuple):
+    """A Pyro model and its guide; both are torch modules and plain Pyro callables of a batch, (x) or (x, c)."""
+
+    model: VAE
+    guide: AmortizedGuide
+
+
+def build(experiment: Experiment, data: Dataset) -> ModelGuide:
+    """Model and guide of the last stage with initial weights, for data of this kind.
+
+    Raises:
+        FlowvaeError: if a part cannot work at this size, or a network breaks its contract.
+    """
+    return assemble(experiment, Signature.of(data, experiment.condition), data.likelihood.units(data.train), data.train)
+
+
+def assemble(experiment: Experiment, signature: Signature, units: Units, train: Tensor | Source) -> ModelGuide:
+    """Model and guide of the last stage, with initial weights.
+
+    Args:
+        experiment: the parts.
+        signature: what the data are.
+        units: in which networks see them.
+        train: training data, for priors that look at them.
+
+    Raises:
+        FlowvaeError: if a part cannot work at this size, or a network breaks its contract.
+    """
+    seed, condition = experiment.seed, experiment.condition
+    shape, latent = Size(signature.shape), experiment.latent_shape
+    features = math.prod(latent)
+
+    def context(part: str) -> int:
+        return signature.condition if condition is not None and getattr(condition, part) else 0
+
+    last = experiment.last_prior
+    warn_if_improper(last, features)
+    warn_if_slow(last, features, "as a prior")
+    for part in (experiment, experiment.second_stage):
+        check_own_flows(part, features)
+    likelihood_spec = signature.spec
+    with seeded(derive(seed, "likelihood")):
+        likelihood = likelihood_spec.build(shape, units)
+    with seeded(derive(seed, "prior")):
+        prior = last.build(latent if last.shaped else features, context("prior"))  # type: ignore[arg-type]
+    outputs = likelihood_spec.parameter_shape(shape)
+    with seeded(derive(seed, "decoder")):
+        decoder = experiment.decoder.build(latent, outputs, context("decoder"))
+    check_network("Experiment.decoder", decoder, latent, outputs, context("decoder"))
+    with seeded(derive(seed, "encoder")):
+        network = experiment.encoder.build(shape, None, context("encoder"))
+    encoder = Standardized(*units, network)
+    encoder.inputs = shape  # type: ignore[assignment]  # what a network says about its inputs
+    width = math.prod(check_network("Experiment.encoder", encoder, shape, None, context("encoder")))
+    model = VAE(prior, decoder, likelihood, condition, latent)
+    with seeded(derive(seed, "guide")):
+        head = experiment.guide.build(features, width + context("guide"))
+        guide = AmortizedGuide(encoder, head, condition)
+        guide = experiment.guide.improve(guide, features, partial(log_joint, model))
+    if hasattr(prior, "guide_statements"):
+        guide.prior = Reference(prior)
+    if hasattr(prior, "bind"):
+        prior.bind(guide, train)
+    return ModelGuide(model, guide)

@@ -1,0 +1,195 @@
+"""Data as people hold them, NumPy arrays or tensors in original units, and as a trained model reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Size, Tensor, nn
+
+from flowvae.core.errors import FlowvaeError, nearest, plain_number, shown
+from flowvae.core.parts import Condition
+from flowvae.data import Source
+from flowvae.data.checks import check_values
+from flowvae.experiments.signature import Signature
+from flowvae.networks import check_data
+
+__all__ = ["Rows", "as_condition", "as_rows", "in_original_units", "same_kind"]
+
+EXACT = (torch.float64, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool)
+
+
+class Rows:
+    """A `Source` over the data of a user, which converts the data points that are read.
+
+    Args:
+        x: array, tensor or source (N, *event shape), in the units of the original data.
+        signature: of the model.
+        like: a tensor of the model, whose type and device the data points take.
+    """
+
+    def __init__(self, x: NDArray[Any] | Tensor | Source, signature: Signature, like: Tensor) -> None:
+        self.x = x
+        self.like = like
+        self.offset = signature.offset_array
+        self.shape = Size(x.shape)
+        self.dtype = like.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """The data points of an integer tensor (B,), shape (B, *event shape), on the model's device."""
+        if isinstance(self.x, np.ndarray):
+            return self._converted(np.asarray(self.x[index.numpy()]))
+        return self._converted(self.x[index.to(self.x.device) if isinstance(self.x, Tensor) else index])
+
+    def _converted(self, part: NDArray[Any] | Tensor) -> Tensor:
+        if isinstance(part, Tensor) and self.offset is None:
+            return part.detach().to(self.like.device, self.dtype)
+        values = part.numpy(force=True) if isinstance(part, Tensor) else part
+        if self.offset is not None:
+            # as the data were read: whole numbers above 2^53 have no exact float64
+            values = (values.astype(np.longdouble) if values.dtype.kind in "iu" else values) - self.offset
+        kind = torch.empty(0, dtype=self.dtype).numpy().dtype
+        with np.errstate(over="ignore"):  # infinities are refused with their place
+            return torch.from_numpy(np.array(values, kind)).to(self.like.device)
+
+    def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`self[index]` for each index in turn."""
+        if isinstance(self.x, np.ndarray | Tensor):
+            return (self[index] for index in order)
+        return (self._converted(part) for part in self.x.batches(order))  # which may read ahead
+
+
+def as_rows(name: str, x: Any, signature: Signature, like: Tensor) -> Rows:
+    """The data points of a user, checked.
+
+    Args:
+        name: of the argument, for messages.
+        x: NumPy array, tensor or source (N, *event shape), in the units of the original data.
+        signature: of the model.
+        like: a tensor of the model.
+
+    Raises:
+        FlowvaeError: for anything else, another event shape, values that are not real numbers or outside the support,
+            and a type that rounds data from which an offset must be subtracted.
+    """
+    event = Size(signature.shape)
+    if not isinstance(x, np.ndarray | Tensor | Source) or isinstance(x, np.ma.MaskedArray):
+        wanted = ", ".join(map(str, ("N", *event)))
+        raise FlowvaeError(f"{name} = {shown(x)}: must be a NumPy array or a tensor of shape ({wanted}).")
+    if x.dtype.is_complex if isinstance(x.dtype, torch.dtype) else x.dtype.kind not in "biuf":
+        raise FlowvaeError(f"{name}: {x.dtype}; must be real numbers.")
+    check_data(name, torch.empty(x.shape, device="meta"), event)  # the shape alone
+    if signature.offset is not None and not _is_exact(x):
+        raise FlowvaeError(
+            f"{name}: {x.dtype} rounds these data, from which an offset was subtracted before training; give the "
+            "original numbers in float64, for data of a run as run.data.original(x)."
+        )
+    rows = Rows(x, signature, like)
+    check_values(name, rows, signature.spec)
+    return rows
+
+
+def as_condition(
+    c: Any,
+    rows: int | None,
+    signature: Signature,
+    condition: Condition | None,
+    like: Tensor,
+    needed: bool = True,
+) -> Tensor | None:
+    """What a user conditions on, as the model reads it, shape (N, C).
+
+    Args:
+        c: labels (N,), as whole numbers or names of classes, or one of them for all data points; one-hot labels or
+            covariates (N, C); None: nothing.
+        rows: N; None: as many as c has.
+        signature: of the model.
+        condition: of the experiment.
+        like: a tensor of the model, whose type and device it takes.
+        needed: whether a conditional model must be given one.
+
+    Raises:
+        FlowvaeError: for a condition that is missing or of another form, a class that the model does not have, or a
+            model without condition.
+    """
+    if c is None:
+        if condition is not None and needed:
+            forms = (
+                "labels (N,), as numbers or names" if condition.on == "labels" else f"shape (N, {signature.condition})"
+            )
+            raise FlowvaeError(f"c = None: this model is conditional; give c, {forms}.")
+        return None
+    if condition is None:
+        raise FlowvaeError(f"c = {shown(c)}: this model conditions on nothing; leave c out.")
+    c = plain_number(c)
+    if isinstance(c, str | int):
+        if rows is None:
+            raise FlowvaeError(f"c = {shown(c)}: is one label; say how many data points it is for.")
+        c = [c] * rows
+    values = c.numpy(force=True) if isinstance(c, Tensor) else np.asarray(c)
+    if condition.on == "labels" and values.ndim == 1:
+        found = nn.functional.one_hot(torch.from_numpy(_numbers(values, signature)), signature.condition)
+    else:
+        found = _covariates(values, condition, signature)
+    if rows is not None and len(found) != rows:
+        raise FlowvaeError(f"c: {len(found)} conditions for {rows} data points; give one for each.")
+    return found.to(like.device, like.dtype)
+
+
+def in_original_units(x: Tensor, signature: Signature) -> Tensor:
+    """What a model gives, (..., *event shape), in the units of the original data; float64 if there is an offset."""
+    return x if signature.offset is None else x.cpu().double() + torch.from_numpy(signature.offset_array)
+
+
+def same_kind(result: Tensor, given: Any) -> Any:
+    """A result as what was given: a NumPy array, or a tensor on the device of a tensor; else a tensor on the CPU."""
+    if isinstance(given, np.ndarray):
+        return result.numpy(force=True)
+    if not isinstance(given, Tensor):
+        return result.cpu()
+    return (result.float() if given.device.type == "mps" else result).to(given.device)  # which has no float64
+
+
+def _is_exact(x: NDArray[Any] | Tensor | Source) -> bool:
+    """Whether a type has as many digits as float64."""
+    if isinstance(x.dtype, torch.dtype):
+        return x.dtype in EXACT
+    return x.dtype.kind != "f" or x.dtype.itemsize >= 8
+
+
+def _numbers(labels: NDArray[Any], signature: Signature) -> NDArray[np.int64]:
+    """Labels (N,) as numbers of classes."""
+    if labels.dtype.kind in "UO" and all(isinstance(label, str) for label in labels):
+        for label in labels:
+            if label not in signature.classes:
+                raise FlowvaeError(f"c: unknown class {shown(str(label))}; {nearest(str(label), signature.classes)}")
+        return np.array([signature.classes.index(label) for label in labels], np.int64)
+    if labels.dtype.kind not in "biuf":
+        raise FlowvaeError(f"c: labels of type {shown(labels.dtype)}; must be numbers or names of classes.")
+    wrong = ~((labels >= 0) & (labels < signature.condition) & (labels == np.round(labels)))  # NaN too
+    if wrong.any():
+        raise FlowvaeError(
+            f"c: label {labels[wrong][0]:g} with {signature.condition} classes; must be whole numbers from 0 to "
+            f"{signature.condition - 1}."
+        )
+    return labels.astype(np.int64)
+
+
+def _covariates(values: NDArray[Any], condition: Condition, signature: Signature) -> Tensor:
+    """Conditions (N, C) as they are: finite, and one-hot where they are labels."""
+    if values.ndim != 2 or values.shape[1] != signature.condition or values.dtype.kind not in "biuf" or not len(values):
+        forms = "labels (N,) or one-hot" if condition.on == "labels" else "covariates"
+        raise FlowvaeError(
+            f"c: shape {values.shape}, {values.dtype}; must be {forms} of shape (N, {signature.condition})."
+        )
+    if not np.isfinite(values).all():
+        raise FlowvaeError(f"c: {values[~np.isfinite(values)][0]:g} among the conditions; must be finite numbers.")
+    if condition.on == "labels" and not (((values == 0) | (values == 1)).all() and (values.sum(1) == 1).all()):
+        raise FlowvaeError("c: rows that are not one-hot; a row is 1 at its class, else 0; or give labels (N,).")
+    return torch.from_numpy(np.array(values, np.float64))

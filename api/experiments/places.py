@@ -1,0 +1,209 @@
+"""The directories that a training writes to, one a stage: what may be there, and how it is prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flowvae.core.errors import DamagedError, FlowvaeError, one_line
+from flowvae.data import Dataset
+from flowvae.evaluation import read_metrics
+from flowvae.experiments.directory import (
+    CHECKPOINT,
+    HISTORY,
+    METRICS,
+    SETTINGS,
+    check_files,
+    copy_run,
+    delete_leftovers,
+    delete_run,
+    foreign,
+    holds_run,
+    is_empty,
+    writing,
+)
+from flowvae.experiments.experiment import Experiment, changed_settings, same_anywhere
+from flowvae.experiments.reading import read_signature
+from flowvae.experiments.run import load
+from flowvae.inference import checkpoint_digest, load_checkpoint
+
+__all__ = [
+    "check_first_stage",
+    "check_place",
+    "is_started",
+    "places_of",
+    "prepare_place",
+    "same_training",
+    "stored_facts",
+]
+
+
+def places_of(experiment: Experiment, directory: Path) -> list[tuple[Experiment, Path]]:
+    """Every stage with its directory, the last stage first."""
+    found = []
+    for stage in experiment.stages():
+        found.append((stage, directory))
+        if stage.second_stage:
+            directory = directory / stage.second_stage.follows
+    return found
+
+
+def check_place(
+    experiment: Experiment, data: Dataset, directory: Path, overwrite: bool, resume: bool, kept: Sequence[Path] = ()
+) -> None:
+    """Refuse to touch what is in a directory unless asked to, and to delete what no run has written.
+
+    Args:
+        experiment: the last stage that is to be trained there.
+        data: its data.
+        directory: where to.
+        overwrite: whether a run that is there is to be deleted.
+        resume: whether it is to go on.
+        kept: files and directories that must not be deleted.
+
+    Raises:
+        DamagedError: for what is not a file in place of one.
+        FlowvaeError: for anything else that is in the way.
+    """
+    if resume:
+        _check_goes_on(experiment, data, directory)
+        return
+    if directory.exists() and not directory.is_dir():
+        raise FlowvaeError(f"{directory}: is a file; name a directory.")
+    if not directory.exists() or is_empty(directory):
+        return
+    if not overwrite:
+        ways = ["name another directory"]
+        ways += ["go on with it (--resume)"] if (directory / SETTINGS).is_file() else []
+        ways += ["delete it (--overwrite)"] if holds_run(directory) else []
+        raise FlowvaeError(f"{directory}: exists; {', or '.join(ways)}.")
+    if other := next(foreign(directory), None):
+        raise FlowvaeError(
+            f"{directory}: is not a run alone, so it is not deleted: no run has written {other}; move that, or "
+            "name another directory."
+        )
+    if not holds_run(directory):
+        raise FlowvaeError(f"{directory}: is not a run of this program, so it is not deleted; delete it yourself.")
+    with suppress(FileNotFoundError):  # the working directory may have been deleted
+        for inside in (*kept, Path()):
+            if inside.resolve().is_relative_to(directory.resolve()):
+                raise FlowvaeError(
+                    f"{directory}: {inside.resolve()} is in use and lies in it, so it is not deleted; name another "
+                    "directory."
+                )
+
+
+def _check_goes_on(experiment: Experiment, data: Dataset, directory: Path) -> None:
+    """Refuse settings and data with which the run in a directory cannot go on."""
+    plain = [Experiment.from_yaml(directory / SETTINGS).to_dict()]
+    check_files(directory)
+    facts = stored_facts(directory)
+    plain += [facts["settings"]["experiment"]] if facts else []
+    for stored in plain:  # experiment.yaml may be newer than the checkpoint
+        if changed := changed_settings(experiment, stored, extended=True):
+            raise FlowvaeError(
+                f"{directory}: holds another experiment ({', '.join(changed)}); go on with the settings of its "
+                "experiment.yaml, or name another directory."
+            )
+    if facts:
+        then, now = facts["settings"]["data"], data.identity.as_dict()
+        if then["sha256"] != now["sha256"]:
+            raise FlowvaeError(f"{directory}: was trained on {one_line(then)}, but the data are now {now}.")
+        try:
+            experiment.last_training.check_extends(facts["training"], facts["progress"]["epoch"])
+        except FlowvaeError as error:
+            raise FlowvaeError(f"{directory}: {error}") from None
+
+
+def check_first_stage(experiment: Experiment, finished: Path) -> None:
+    """Refuse a finished run that is none of the earlier stages.
+
+    Raises:
+        FlowvaeError: for such a run.
+    """
+    found = load(finished).experiment
+    if not any(same_anywhere(found, stage) for stage in experiment.stages()[1:]):
+        raise FlowvaeError(f"first_stage = {finished}: is the run of another experiment than an earlier stage.")
+
+
+def is_started(stage: Experiment, place: Path, finished: Path | None) -> bool:
+    """Whether a directory holds a part of an earlier stage; a finished run of that stage is copied there first.
+
+    Raises:
+        DamagedError: if it holds anything else.
+    """
+    if finished is not None and not place.exists() and same_anywhere(load(finished).experiment, stage):
+        copy_run(finished, place)
+    if not place.exists() or (place.is_dir() and is_empty(place)):
+        return False
+    try:
+        changed = changed_settings(stage, Experiment.from_yaml(place / SETTINGS).to_dict())
+    except FlowvaeError as error:
+        raise DamagedError(str(error)) from None
+    if changed:
+        raise DamagedError(
+            f"{place}: holds another experiment than the stage before ({', '.join(changed)}); move it elsewhere, and "
+            "the stage is trained again."
+        )
+    with writing(place):
+        _store_settings(stage, place)
+    return True
+
+
+def prepare_place(stage: Experiment, place: Path, resume: bool) -> None:
+    """Bring a directory into a state from which the stage is trained, or goes on.
+
+    Of a run that is extended, measures and history are deleted first and the settings written then: whatever is left
+    by an interruption is a run that can go on, and no figure of older weights stays beside newer ones.
+
+    Raises:
+        DamagedError: if the checkpoint or the measures of a run that is to go on are damaged.
+    """
+    delete_leftovers(place)
+    if not resume:
+        delete_run(place)
+        stage.to_yaml(place / SETTINGS)
+    facts = stored_facts(place)
+    checkpoint, history, metrics = (place / name for name in (CHECKPOINT, HISTORY, METRICS))
+    extended = facts is not None and bool(changed_settings(stage, facts["settings"]["experiment"]))
+    if extended or not (checkpoint.is_file() and history.is_file()):
+        for file in (metrics, history):
+            file.unlink(missing_ok=True)  # of weights that training will replace
+    elif metrics.is_file():
+        read_metrics(metrics, checkpoint_digest(checkpoint))  # raises where it is damaged
+    _store_settings(stage, place)
+
+
+def stored_facts(place: Path) -> dict[str, Any] | None:
+    """The facts of the checkpoint in a directory; None where there is no checkpoint.
+
+    Raises:
+        DamagedError: if it is damaged.
+        FlowvaeError: if it is that of an earlier version.
+    """
+    if not (place / CHECKPOINT).is_file():
+        return None
+    facts = load_checkpoint(place / CHECKPOINT)[1]
+    read_signature(place, facts)
+    return facts
+
+
+def same_training(stored: dict[str, Any], given: dict[str, Any], extended: bool = True) -> bool:
+    """Whether two facts of checkpoints are of one experiment on the same data.
+
+    Args:
+        stored: those of a checkpoint.
+        given: those of the training that is to go on from it.
+        extended: whether it may be longer.
+    """
+    changed = changed_settings(Experiment.from_dict(given["experiment"]), stored["experiment"], extended)
+    same: bool = stored["data"]["sha256"] == given["data"]["sha256"]
+    return same and not changed
+
+
+def _store_settings(stage: Experiment, place: Path) -> None:
+    """Let experiment.yaml say how long the training is, where the data are now and on what it computes."""
+    if Experiment.from_yaml(place / SETTINGS) != stage:
+        stage.to_yaml(place / SETTINGS)

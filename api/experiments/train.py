@@ -1,0 +1,299 @@
+"""Training an experiment: its stages in order, each in a directory of its own, measured and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from flowvae.core.errors import FlowvaeError, check_int_value, shown
+from flowvae.core.files import as_path, write_table
+from flowvae.core.memory import check_memory, watched
+from flowvae.core.seeds import derive
+from flowvae.data import Batch, Dataset, batch_of
+from flowvae.evaluation import draw_figures
+from flowvae.evaluation.likelihood.importance_weights import check_draws
+from flowvae.experiments.assemble import ModelGuide, build
+from flowvae.experiments.directory import CHECKPOINT, HISTORY, SETTINGS, writing
+from flowvae.experiments.experiment import Experiment
+from flowvae.experiments.places import (
+    check_first_stage,
+    check_place,
+    is_started,
+    places_of,
+    prepare_place,
+    same_training,
+    stored_facts,
+)
+from flowvae.experiments.reading import data_of_run, is_finished
+from flowvae.experiments.run import Run, load
+from flowvae.experiments.signature import Signature
+from flowvae.experiments.stages import SecondStage, freeze_except_prior, load_stage_weights
+from flowvae.inference import Fitted, checkpoint_digest, choose_device, fit
+
+__all__ = ["fit_prior", "train"]
+
+DRAWS = 1000  # K of the test NLL, unless told otherwise
+
+
+@dataclass(frozen=True)
+class _How:
+    """How every stage is trained, measured and drawn."""
+
+    draws: int
+    figures: bool
+    progress: bool
+    callbacks: Sequence[Callable[[dict[str, Any]], Any]] = ()
+    trackers: Sequence[Any] = ()
+
+
+def train(
+    experiment: Experiment,
+    directory: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    draws: int | None = None,
+    figures: bool = True,
+    progress: bool = True,
+    first_stage: Path | None = None,
+    callbacks: Sequence[Callable[[dict[str, Any]], Any]] = (),
+    trackers: Sequence[Any] = (),
+) -> Run:
+    """Train, measure on the test split, draw figures; everything lands in the directory.
+
+    Where there is a second stage, what comes before it is a run of its own, in a directory inside.
+
+    With `resume`, an interrupted run goes on. The training of a finished one is extended where the experiment has other
+    `Training.extendable` settings in its last stage, such as more epochs: it then ends where one training of that
+    length ends.
+
+    Args:
+        experiment: what to train.
+        directory: where to; made if it is not there. None: nothing is stored or measured, and parts need no name.
+        overwrite: delete the files of an earlier run that is there; refused where anything else lies there.
+        resume: go on with an interrupted run of the same experiment, or extend a finished one.
+        draws: K of the test NLL; None: 1000 or, with `resume`, as many as the run was started with.
+        figures: whether to draw them.
+        progress: whether to show progress bars.
+        first_stage: a finished run of an earlier stage, which is copied instead of trained again.
+        callbacks: functions of an epoch's row; one that returns True stops the training.
+        trackers: objects with `start`, `log` and `finish`; see `flowvae.inference.Tracker`.
+
+    Raises:
+        DamagedError: if a file of the run to go on with is damaged.
+        FlowvaeError: for a directory that exists, cannot be written or is being written by another process, a part
+            without a name in a run that is stored, or settings and data that do not fit; before any work.
+    """
+    directory = None if directory is None else as_path(directory)
+    if directory is None and (resume or overwrite):
+        raise FlowvaeError(f"directory = None with {'resume' if resume else 'overwrite'} = True: name the directory.")
+    if draws is not None:
+        check_int_value("draws", draws)
+    if directory is not None:
+        experiment.to_dict()  # refuses what could not be loaded
+    if directory is not None and resume:
+        data = data_of_run(experiment, directory / SETTINGS)
+    else:
+        data = experiment.data.load(experiment.seed)
+    for stage in experiment.stages():
+        choose_device(stage.last_training.device)
+        stage.last_training.check_steps(len(data.train))
+    if first_stage is not None:
+        first_stage = as_path(first_stage)
+        check_first_stage(experiment, first_stage)
+    pair = _checked_pair(experiment, data)
+    if draws is not None:
+        check_draws(draws, Batch.of(data.test), experiment.latent_shape.numel())
+    for stage in experiment.stages():
+        _check_batches(stage, data)
+    how = _How(draws or DRAWS, figures, progress, callbacks, trackers)
+    if directory is None:
+        return _train_in_memory(experiment, data, pair, how)
+    kept = [*experiment.data.paths.values(), *([] if first_stage is None else [first_stage])]
+    check_place(experiment, data, directory, overwrite, resume, kept)
+    with ExitStack() as locks:
+        locks.enter_context(writing(directory))
+        check_place(experiment, data, directory, overwrite, resume, kept)  # nobody else can change it now
+        how = replace(how, draws=draws or _draws_before(experiment, directory, resume))
+        waiting: list[tuple[Experiment, Path]] = []
+        before: Run | None = None
+        for stage, place in places_of(experiment, directory):  # last stage first
+            if place != directory:
+                resume = is_started(stage, place, first_stage)
+                if is_finished(place):
+                    before = load(place)
+                    break
+                check_place(stage, data, place, False, resume)
+                locks.enter_context(writing(place))
+            prepare_place(stage, place, resume)
+            waiting.append((stage, place))
+        for stage, place in reversed(waiting):
+            mine = pair if place == directory else build(stage, data)
+            before = _train_stage(stage, place, data, mine, before, how)
+    assert before is not None
+    return before
+
+
+def _train_stage(stage: Experiment, place: Path, data: Dataset, pair: ModelGuide, before: Run | None, how: _How) -> Run:
+    """Train one stage, measure and draw it, in a directory that has been checked, locked and prepared."""
+    checkpoint = place / CHECKPOINT
+    signature, identity = Signature.of(data, stage.condition), data.identity.as_dict()
+    plain = stage.to_dict()
+    settings = {"experiment": plain, "data": identity, "signature": signature.to_dict(), "draws": how.draws}
+    stored = stored_facts(place)
+    if stored and same_training(stored["settings"], settings, extended=False):
+        settings = stored["settings"]  # it goes on although its data have moved, or on another device
+    fitted = _fit_stage(stage, data, pair, before, how, checkpoint, settings)
+    write_table(place / HISTORY, fitted.history)
+    run = Run(
+        stage,
+        signature,
+        pair,
+        directory=place,
+        checkpoint=checkpoint_digest(checkpoint),
+        identity=identity,
+        known_data=data,
+    )
+    run.evaluate(draws=how.draws, progress=how.progress)
+    if how.figures:
+        draw_figures(pair.model, pair.guide, data, fitted.history, place / "figures", stage.seed)
+    return run
+
+
+def _train_in_memory(experiment: Experiment, data: Dataset, pair: ModelGuide, how: _How) -> Run:
+    """All stages without a directory."""
+    before: Run | None = None
+    for stage in reversed(experiment.stages()):
+        mine = pair if stage is experiment else build(stage, data)
+        fitted = _fit_stage(stage, data, mine, before, how, None, None)
+        before = Run(
+            stage,
+            Signature.of(data, stage.condition),
+            mine,
+            identity=data.identity.as_dict(),
+            known_data=data,
+            known_histories=(*(before.known_histories if before else ()), fitted.history),
+        )
+    assert before is not None
+    return before
+
+
+def _fit_stage(
+    stage: Experiment,
+    data: Dataset,
+    pair: ModelGuide,
+    before: Run | None,
+    how: _How,
+    checkpoint: Path | None,
+    facts: dict[str, Any] | None,
+) -> Fitted:
+    second = stage.second_stage
+    only_prior = second is not None and not second.fine_tune
+    if second and before is not None:
+        load_stage_weights(pair, before.pair, prior=second.before is not None)
+    objective = getattr(pair.model.prior, "objective", None) if only_prior else None
+    with freeze_except_prior(pair) if only_prior else nullcontext():
+        return fit(
+            pair.model,
+            pair.guide,
+            batch_of(data, stage.condition, "train"),
+            batch_of(data, stage.condition, "valid"),
+            stage.last_training,
+            # fresh noise: not that of the stage before
+            seed=derive(stage.seed, second.follows) if second else stage.seed,
+            checkpoint=checkpoint,
+            facts=facts,
+            progress=how.progress,
+            callbacks=how.callbacks,
+            trackers=how.trackers,
+            objective=None if objective is None else partial(_of_codes, pair, objective),
+            same=same_training,
+        )
+
+
+def _of_codes(pair: ModelGuide, objective: Callable[[Tensor], Tensor], batch: Batch) -> Tensor:
+    """The objective of a prior on fresh codes of a batch."""
+    return objective(pair.guide.posterior(*batch.args).sample())
+
+
+def _checked_pair(experiment: Experiment, data: Dataset) -> ModelGuide:
+    """Model and guide, unless they do not fit into memory."""
+    parts = ("latent", "encoder", "decoder", "prior", "guide")
+    named = ", ".join(f"{name} = {shown(getattr(experiment, name))}" for name in parts)
+    with watched(f"Experiment with {named}", "use a smaller latent, or smaller networks and flows"):
+        return build(experiment, data)
+
+
+def _check_batches(stage: Experiment, data: Dataset) -> None:
+    """Refuse draws of which one batch does not fit into memory: codes, the decoder's layers and its output."""
+    training = stage.last_training
+    widths = getattr(getattr(stage.decoder, "network", stage.decoder), "hidden_features", ())
+    numbers = stage.latent_shape.numel() + sum(widths) + data.features
+    rows = min(training.batch_size, len(data.train))
+    for name, draws in (("particles", rows * training.particles), ("validation_draws", training.validation_draws)):
+        check_memory(
+            f"inference.{name} = {getattr(training, name)}",
+            draws * numbers * data.train.dtype.itemsize,
+            f"use fewer {name.replace('_', ' ')}",
+        )
+
+
+def _draws_before(experiment: Experiment, directory: Path, resume: bool) -> int:
+    """K that the run to go on with was started with: its last checkpoint or that of an earlier stage says it."""
+    for _, place in places_of(experiment, directory) if resume else ():
+        if facts := stored_facts(place):
+            return int(facts["settings"].get("draws", DRAWS))
+    return DRAWS
+
+
+def fit_prior(
+    run: str | Path,
+    stage: SecondStage,
+    directory: str | Path,
+    *,
+    overwrite: bool = False,
+    draws: int = 1000,
+    figures: bool = True,
+    progress: bool = True,
+    data: Any = None,
+) -> Run:
+    """Fit another prior to the aggregated posterior of a finished run, which is copied and not touched.
+
+    Args:
+        run: directory of the run.
+        stage: the prior and how to fit it.
+        directory: where to; the run is copied into it. An interrupted fit goes on as any run does, with `resume`.
+        overwrite: delete the files of an earlier run that is there; refused where anything else lies there.
+        draws: K of the test NLL.
+        figures: whether to draw them.
+        progress: whether to show progress bars.
+        data: those of the run, where they were given in Python.
+
+    Raises:
+        FlowvaeError: if it is not a finished run, or has two stages already.
+    """
+    run, directory = as_path(run), as_path(directory)
+    if (run / SETTINGS).is_file() and not is_finished(run):
+        raise FlowvaeError(f"{run}: is not finished; go on with it first (--resume).")
+    first = load(run, data).experiment
+    if first.second_stage is not None:
+        raise FlowvaeError(f"{run}: has two stages already; fit the prior to its first, {run / 'first-stage'}.")
+    if run.resolve().is_relative_to(directory.resolve()) or directory.resolve().is_relative_to(run.resolve()):
+        raise FlowvaeError(f"{directory}: is inside {run} or around it; name another directory.")
+    # where the new run computes; the earlier device may not be here
+    first = replace(first, inference=replace(first.inference, device=stage.inference.device))
+    return train(
+        replace(first, second_stage=stage),
+        directory,
+        overwrite=overwrite,
+        draws=draws,
+        figures=figures,
+        progress=progress,
+        first_stage=run,
+    )

@@ -1,0 +1,260 @@
+"""A trained model and its guide in use: codes, reconstructions, samples and log-probabilities of a user's own data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from torch import Size, Tensor
+
+from flowvae.core.errors import FlowvaeError, check_int_value, nearest, shown
+from flowvae.core.memory import check_memory
+from flowvae.core.seeds import derive, seeded
+from flowvae.data import Batch
+from flowvae.evaluation import from_base, has_base, importance_draws, log_mean, to_base
+from flowvae.experiments.assemble import ModelGuide
+from flowvae.experiments.experiment import Experiment
+from flowvae.experiments.numpy_io import as_condition, as_rows, in_original_units, same_kind
+from flowvae.experiments.signature import Signature
+from flowvae.networks import eval_mode
+
+__all__ = ["TrainedModel"]
+
+BLOCK = 256  # data points in memory at a time
+MEAN_DRAWS = 128  # whose mean is the code, under a guide without a posterior mean
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model and its guide with trained weights, for data in their original units.
+
+    Data x are NumPy arrays or tensors of shape (N, *event shape); what comes back is of the same kind, on the device of
+    x, in the model's floating-point type. A conditional model needs the condition c: labels (N,), as numbers or names
+    of classes, one label for all, one-hot labels or covariates (N, C). Nothing has gradients, and memory is bounded:
+    data points are read in blocks, so x may be a memory-mapped array, or a `Source`, for which tensors come back.
+
+    Args:
+        experiment: its settings.
+        signature: what the model knows of its data.
+        pair: model and guide.
+    """
+
+    experiment: Experiment
+    signature: Signature
+    pair: ModelGuide
+
+    @torch.no_grad()
+    def encode(self, x: Any, c: Any = None, draws: int | None = None, *, seed: int = 0) -> Any:
+        """Codes of data: the mean of q(z given x), shape (N, *latent), or draws from it, (draws, N, *latent).
+
+        Under a guide without a mean in closed form, such as a flow, it is the mean of 128 draws.
+
+        Args:
+            x: data (N, *event shape).
+            c: condition, for a model whose guide reads one.
+            draws: how many from each posterior; None: the mean.
+            seed: of the draws.
+
+        Raises:
+            FlowvaeError: for data of another shape, outside the support, or draws that do not fit into memory.
+        """
+        condition, shape = self.experiment.condition, self.experiment.latent_shape
+        reads = condition is not None and (condition.encoder or condition.guide or self.experiment.guide.follows_model)
+        batch = self._batch("x", x, c, needed=reads)
+        if draws is not None:
+            check_int_value("draws", draws)
+            check_memory(f"draws = {draws}", draws * len(batch) * shape.numel() * self._like.itemsize, "use fewer")
+        return same_kind(self._codes(batch, draws, seed).unflatten(-1, shape), x)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Any, c: Any = None, *, seed: int = 0) -> Any:
+        """E[x given z] at the code of each data point, `encode(x, c)`; shape (N, *event shape).
+
+        Args:
+            x: data (N, *event shape).
+            c: condition.
+            seed: of the draws, under a guide without a mean in closed form.
+
+        Raises:
+            FlowvaeError: see `encode`.
+        """
+        batch = self._batch("x", x, c)
+        return same_kind(self._means(self._codes(batch, None, seed), batch.c), x)
+
+    @torch.no_grad()
+    def sample(self, n: int | None = None, c: Any = None, *, of: str = "means", seed: int = 0) -> Any:
+        """New data: z from the prior, and E[x given z] or a draw of x, shape (n, *event shape).
+
+        A NumPy array where c is one, else a tensor on the device of c or the CPU.
+
+        Args:
+            n: how many; not needed where c has one row for each.
+            c: condition; one label, such as 3 or "cat", holds for all.
+            of: "means" for E[x given z], "draws" for x itself.
+            seed: decides them.
+
+        Raises:
+            FlowvaeError: for no number, or another word in place of "means".
+        """
+        if of not in ("means", "draws"):
+            raise FlowvaeError(f"of = {shown(of)}: {nearest(of, ('means', 'draws'))}")
+        if n is not None:
+            check_int_value("n", n)
+        condition = self._condition(c, n)
+        if n is None and condition is None:
+            raise FlowvaeError("sample(): say how many, sample(n), or give the condition c of each.")
+        rows = n if n is not None or condition is None else len(condition)
+        assert rows is not None
+        check_memory(f"n = {rows}", float(rows) * math.prod(self.signature.shape) * self._like.itemsize, "draw fewer")
+        model, parts = self.pair.model, []
+        with eval_mode(model):
+            for number, start in enumerate(range(0, rows, BLOCK)):
+                given = None if condition is None else condition[start : start + BLOCK]
+                with seeded(derive(seed, "sample", number)):
+                    prior = model.prior_given(given)
+                    size = min(BLOCK, rows - start)
+                    z = prior.sample() if prior.batch_shape else prior.sample(Size((size,)))
+                    drawn = model.mean(z, given) if of == "means" else model.decode(z, given).sample()
+                parts.append(in_original_units(drawn, self.signature).cpu())
+        return same_kind(torch.cat(parts), c)
+
+    @torch.no_grad()
+    def log_prob(self, x: Any, c: Any = None, draws: int = 1000, *, seed: int = 0) -> Any:
+        """Log p(x), or log p(x given c), in nats of each data point, shape (N,), float64; of discrete data log P(x).
+
+        It is estimated by importance sampling, log (1/S) Σ p(x, z_s) / q(z_s given x) with z_s from the guide, whose
+        expectation is below log p(x) and rises with S. `evaluate` says how far the weights can be trusted.
+
+        Args:
+            x: data (N, *event shape).
+            c: condition.
+            draws: S.
+            seed: of the draws.
+
+        Raises:
+            FlowvaeError: for data of another shape, outside the support or of weights that are not finite, or draws
+                that do not fit into memory.
+
+        References:
+            Burda, Grosse & Salakhutdinov (2016), "Importance Weighted Autoencoders".
+        """
+        batch = self._batch("x", x, c)
+        return same_kind(self._log_prob(batch, draws, seed), x)
+
+    @torch.no_grad()
+    def classify(self, x: Any, draws: int = 1000, *, seed: int = 0) -> Any:
+        """Log p(c given x) in nats of a model conditioned on labels, shape (N, classes), float64, by Bayes' rule.
+
+        Log p(x given c) is estimated as in `log_prob`, with the same noise for every class; p(c) is the share of the
+        class among the training data, and a class without any has −inf.
+
+        Args:
+            x: data (N, *event shape).
+            draws: of each data point under each class.
+            seed: of the draws.
+
+        Raises:
+            FlowvaeError: for a model that is not conditioned on labels; see `log_prob`.
+        """
+        counts = self.signature.frequencies
+        if not counts:
+            raise FlowvaeError(
+                "classify: this model is not conditioned on labels; train one with Experiment(condition=Condition())."
+            )
+        rows = as_rows("x", x, self.signature, self._like)
+        joint = torch.full((len(rows), len(counts)), -math.inf, dtype=torch.float64)
+        for label, count in enumerate(counts):
+            if count:
+                batch = Batch(rows, self._condition(label, len(rows)))
+                joint[:, label] = self._log_prob(batch, draws, seed) + math.log(count / sum(counts))
+        return same_kind(joint.log_softmax(1), x)
+
+    @torch.no_grad()
+    def interpolate(self, a: Any, b: Any, steps: int = 9, c: Any = None, *, seed: int = 0) -> Any:
+        """E[x given z] on the way from the codes of some data to those of others, shape (steps, N, *event shape).
+
+        A flow prior, or a Gaussian, maps codes to its base, where the way is straight: it keeps to regions of high
+        prior density. Under any other prior the way is straight between the codes. Both include their endpoints.
+
+        Args:
+            a: data (N, *event shape).
+            b: as many others.
+            steps: points on the way, the endpoints included; two or more.
+            c: condition of both.
+            seed: of the draws, under a guide without a mean in closed form.
+
+        Raises:
+            FlowvaeError: for fewer than two steps, or different numbers of data points.
+        """
+        check_int_value("steps", steps, least=2)
+        first, last = self._batch("a", a, c), self._batch("b", b, c)
+        if len(first) != len(last):
+            raise FlowvaeError(f"a: {len(first)} data points, b: {len(last)}; must be as many.")
+        start, end = (self._codes(batch, None, seed) for batch in (first, last))
+        parts = []
+        with eval_mode(self.pair.model):
+            for index in torch.arange(len(start)).split(BLOCK):
+                given = None if first.c is None else first.c[index]
+                way = self._way(start[index], end[index], steps, given)
+                parts.append(torch.stack([self._means(z, given) for z in way]))
+        return same_kind(torch.cat(parts, 1), a)
+
+    def _way(self, start: Tensor, end: Tensor, steps: int, c: Tensor | None) -> Iterator[Tensor]:
+        """Codes (N, D) on the way, one point after the other: a conditional flow takes one code a condition."""
+        prior = self.pair.model.prior_given(c)
+        start, end = start.to(self._like.device), end.to(self._like.device)
+        based = has_base(prior)
+        first, last = (to_base(prior, start), to_base(prior, end)) if based else (start, end)
+        yield start
+        for share in torch.linspace(0, 1, steps)[1:-1].tolist():
+            between = torch.lerp(first, last, share)
+            yield from_base(prior, between) if based else between
+        yield end
+
+    @property
+    def _like(self) -> Tensor:
+        """A tensor of the model's type and device."""
+        return next(self.pair.guide.parameters())
+
+    def _condition(self, c: Any, rows: int | None, needed: bool = True) -> Tensor | None:
+        return as_condition(c, rows, self.signature, self.experiment.condition, self._like, needed)
+
+    def _batch(self, name: str, x: Any, c: Any, needed: bool = True) -> Batch:
+        rows = as_rows(name, x, self.signature, self._like)
+        return Batch(rows, self._condition(c, len(rows), needed))
+
+    def _codes(self, batch: Batch, draws: int | None, seed: int) -> Tensor:
+        """Posterior means (N, D), or draws (draws, N, D), on the CPU."""
+        guide, parts = self.pair.guide, []
+        for number, block in enumerate(batch.split(BLOCK)):
+            with eval_mode(guide), seeded(derive(seed, "codes", number)), pyro.validation_enabled(False):
+                posterior = guide.posterior(*block.args)
+                parts.append((_mean(posterior) if draws is None else posterior.sample(Size((draws,)))).cpu())
+        return torch.cat(parts, -2)
+
+    def _means(self, codes: Tensor, c: Tensor | None) -> Tensor:
+        """E[x given z] for codes (N, D) in original units, (N, *event shape), on the CPU."""
+        model, parts = self.pair.model, []
+        with eval_mode(model):
+            for index in torch.arange(len(codes)).split(BLOCK):
+                mean = model.mean(codes[index].to(self._like.device), None if c is None else c[index])
+                parts.append(in_original_units(mean, self.signature).cpu())
+        return torch.cat(parts)
+
+    def _log_prob(self, batch: Batch, draws: int, seed: int) -> Tensor:
+        """Log p(x given c) of a batch, shape (N,), float64, on the CPU."""
+        parts = importance_draws(*self.pair, batch, draws, seed)
+        return torch.cat([log_mean(part.log_weight)[0].cpu() for part in parts])
+
+
+def _mean(posterior: Any) -> Tensor:
+    """The mean of a posterior, shape (B, D), or that of its draws."""
+    try:
+        mean: Tensor = posterior.mean
+    except NotImplementedError:
+        mean = posterior.sample(Size((MEAN_DRAWS,))).mean(0)
+    return mean

@@ -1,0 +1,78 @@
+"""Data that may not fit into memory, block by block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Size, Tensor
+
+from flowvae.core.memory import check_memory
+from flowvae.data.batch import Source
+
+__all__ = ["Flattened", "blocks", "first", "preview", "to_tensor"]
+
+VALUES = 2**22  # in a block of a source
+
+
+def blocks(x: Tensor | Source) -> Iterator[Tensor]:
+    """Consecutive blocks of data (N, *shape): a tensor as one block, a source in blocks of bounded memory."""
+    if isinstance(x, Tensor):
+        yield x
+    else:
+        rows = max(1, VALUES // max(1, math.prod(x.shape[1:])))
+        yield from x.batches(torch.arange(len(x)).split(rows))
+
+
+def first(x: Tensor | Source, count: int) -> Tensor:
+    """The first data points (at most `count`), shape (n, *shape)."""
+    return x[:count] if isinstance(x, Tensor) else x[torch.arange(min(count, len(x)))]
+
+
+def preview(x: Tensor | Source, count: int = 10_000) -> Tensor:
+    """What a figure is drawn from: a tensor as it is, of a source the first data points, shape (n, *shape)."""
+    return x if isinstance(x, Tensor) else first(x, count)
+
+
+def to_tensor(x: Tensor | Source, what: str) -> Tensor:
+    """All data points as a tensor, shape (N, *shape).
+
+    Args:
+        x: the data.
+        what: needs them, for the message.
+
+    Raises:
+        FlowvaeError: for a source that is larger than memory.
+    """
+    if isinstance(x, Tensor):
+        return x
+    check_memory(what, x.dtype.itemsize * math.prod(x.shape), "give it fewer data, such as a part of the data set")
+    return torch.cat(list(blocks(x)))
+
+
+@dataclass(frozen=True)
+class Flattened:
+    """A source whose data points (*shape) are read as rows (D,)."""
+
+    source: Source
+
+    @property
+    def shape(self) -> Size:
+        return Size((len(self), math.prod(self.source.shape[1:])))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.source.dtype
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.source[index].flatten(1)
+
+    def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`self[index]` for each index in turn."""
+        for x in self.source.batches(order):
+            yield x.flatten(1)

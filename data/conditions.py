@@ -1,0 +1,37 @@
+"""What a conditional model conditions on, taken from a data set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from flowvae.core.errors import FlowvaeError
+from flowvae.core.parts import Condition
+from flowvae.data.batch import Batch
+from flowvae.data.dataset import Dataset
+
+__all__ = ["batch_of", "condition_of"]
+
+
+def condition_of(data: Dataset, condition: Condition, split: str) -> Tensor:
+    """The condition of each data point of a split, shape (N, C): one-hot labels, or covariates.
+
+    Raises:
+        FlowvaeError: for data without them.
+    """
+    if condition.on == "covariates":
+        if data.conditions is None or split not in data.conditions:
+            raise FlowvaeError(f"condition on covariates: {data.name} has none for {split}; give Dataset.conditions.")
+        return data.conditions[split]
+    if data.labels is None or split not in data.labels:
+        raise FlowvaeError(
+            f"condition on labels: {data.name} has no labels of {split}; give them (labels_{split}), or condition on "
+            "covariates."
+        )
+    labels = data.labels[split]
+    return nn.functional.one_hot(labels.long(), data.class_count).to(torch.get_default_dtype())
+
+
+def batch_of(data: Dataset, condition: Condition | None, split: str) -> Batch:
+    """A split with what the model conditions on."""
+    return Batch(getattr(data, split), None if condition is None else condition_of(data, condition, split))

@@ -1,0 +1,82 @@
+"""Data frames: columns of numbers as data points, and named ones as labels and conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from flowvae.core.errors import FlowvaeError, nearest, shown
+from flowvae.data.preparation import Part
+
+__all__ = ["part_of_frame"]
+
+
+def part_of_frame(
+    where: str, frame: pd.DataFrame, labels: object = None, conditions: Sequence[Any] | None = None
+) -> Part:
+    """A data frame as data points (N, number of columns), one a row.
+
+    Args:
+        where: what names it in messages.
+        frame: with columns of numbers, and possibly the two following.
+        labels: the column that holds labels, numbers or names; None: none does.
+        conditions: columns that hold what a conditional model is given.
+
+    Raises:
+        FlowvaeError: for a column that is not there or twice, and one that holds no numbers; names it.
+    """
+    columns = list(frame.columns)
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise FlowvaeError(f"{where}: the column {shown(twice[0])} is there twice; rename one.")
+    conditions = [] if conditions is None else list(conditions)
+    named = [*conditions, *([] if labels is None else [labels])]
+    for name in named:
+        if name not in columns:
+            raise FlowvaeError(f"{where}: no column {shown(name)}; {nearest(name, map(str, columns))}")
+        if named.count(name) > 1:
+            raise FlowvaeError(f"{where}: the column {shown(name)} is named twice; name it once.")
+    inside = [name for name in columns if name not in named]
+    if not inside:
+        raise FlowvaeError(f"{where}: no columns are left for the data points; name fewer.")
+    return Part(
+        _numbers(where, frame, inside),
+        None if labels is None else _labels(where, frame[labels]),
+        _numbers(where, frame, conditions) if conditions else None,
+    )
+
+
+def _numbers(where: str, frame: pd.DataFrame, names: Sequence[Any]) -> NDArray[Any]:
+    """Columns as one array, in a type that holds all of them; NaN where a value is missing."""
+    found = []
+    for name in names:
+        column = frame[name]
+        kind = column.dtype
+        if not (pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_complex_dtype(kind)):
+            raise FlowvaeError(
+                f"{where}: column {shown(name)} holds no numbers ({shown(str(kind))}); name it as the labels, drop it, "
+                "or encode it, such as by pandas.get_dummies(frame, dtype=float)."
+            )
+        if column.isna().any():
+            values = column.to_numpy(np.float64, na_value=np.nan)
+        else:
+            values = np.asarray(column.to_numpy(getattr(kind, "numpy_dtype", None)))  # of a nullable type too
+        if values.dtype.kind in "iu" and len(values) and max(int(values.max()), -int(values.min())) > 2**53:
+            values = values.astype(np.longdouble)  # which float64 would round beside a column of it
+        found.append(values)
+    kinds = {values.dtype for values in found}
+    return np.stack(found, 1) if len(kinds) == 1 else np.stack([v.astype(np.result_type(*kinds)) for v in found], 1)
+
+
+def _labels(where: str, column: pd.Series[Any]) -> NDArray[Any]:
+    if column.isna().any():
+        row = int(column.isna().to_numpy().argmax())
+        raise FlowvaeError(
+            f"{where}: column {shown(column.name)} has no label at row {row}; fill it in, or drop the row."
+        )
+    if pd.api.types.is_bool_dtype(column.dtype) or pd.api.types.is_numeric_dtype(column.dtype):
+        return np.asarray(column.to_numpy(getattr(column.dtype, "numpy_dtype", None)))
+    return np.array([str(value) for value in column])

@@ -1,0 +1,306 @@
+"""Data as people have them: arrays, tensors, data frames and torch data sets as data sets of an experiment."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Size, Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from flowvae.core.errors import FlowvaeError, nearest, shown
+from flowvae.core.parts import LikelihoodSpec, as_likelihood
+from flowvae.core.registry import families
+from flowvae.data.access import blocks, first
+from flowvae.data.batch import Source
+from flowvae.data.dataset import SPLITS, Dataset, DataSpec
+from flowvae.data.frames import part_of_frame
+from flowvae.data.labels import is_text
+from flowvae.data.preparation import Part, as_event_shape, prepare
+from flowvae.data.sources import array_blocks
+from flowvae.data.torch_items import TorchSource, part_of_items
+
+__all__ = ["InMemory", "as_data"]
+
+FORMS = (
+    "an array or tensor (N, …), a pair (x, labels), splits (train, valid, test) or {'train': …}, a data frame, a torch "
+    "data set, a Source, a Dataset or a DataSpec"
+)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Data that were given in Python: splits to prepare, or a data set that is ready."""
+
+    parts: Mapping[str, Part]
+    classes: tuple[str, ...] = ()
+    ready: Dataset | None = None
+
+    def digest(self) -> str:
+        """The checksum of the data as they were given."""
+        found = hashlib.sha256(repr(self.classes).encode())
+        parts = self.parts
+        if self.ready is not None:
+            found.update(self.ready.identity.sha256.encode())
+            labels = self.ready.labels or {}
+            parts = {split: Part(values.numpy(force=True)) for split, values in labels.items()}
+        for split, part in parts.items():
+            for what, values in (("x", part.x), ("labels", part.labels), ("conditions", part.conditions)):
+                if values is not None:
+                    found.update(f"{split} {what} {tuple(values.shape)}".encode())
+                    _update(found, values)
+        return found.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class InMemory(DataSpec, name="in-memory"):
+    """Data that were given in Python, by `as_data`; a file knows them by their checksum alone.
+
+    A run that was trained on them opens, encodes and samples without them. To measure it, give them again:
+    `load(directory, data=x)`. To go on with its training, train the same experiment with `resume=True`.
+
+    Args:
+        name: of the data set.
+        likelihood: what the numbers are, in text form.
+        sha256: their checksum, 16 digits.
+    """
+
+    title: ClassVar[str] = "arrays, tensors, data frames and torch data sets, from Python"
+
+    name: str
+    likelihood: LikelihoodSpec
+    sha256: str
+    held: Held | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "likelihood", as_likelihood("data.likelihood", self.likelihood))
+        for text in ("name", "sha256"):
+            if not isinstance(getattr(self, text), str):
+                raise FlowvaeError(f"data.{text} = {shown(getattr(self, text))}: must be a text.")
+
+    @classmethod
+    def of(cls, held: Held, likelihood: LikelihoodSpec, name: str) -> InMemory:
+        """A data spec that holds its data."""
+        spec = cls(name, likelihood, held.digest())
+        object.__setattr__(spec, "held", held)
+        return spec
+
+    def given(self, value: Any) -> DataSpec:
+        """The same spec with its data, which are given again: as they were, or by `as_data`.
+
+        Raises:
+            FlowvaeError: for other data.
+        """
+        ready = isinstance(value, DataSpec | Dataset)
+        spec = as_data(value) if ready else as_data(value, self.likelihood, name=self.name)
+        if spec != self:
+            raise FlowvaeError(
+                f"data = {shown(spec)}: are not those of the training, {shown(self)}; give the same values in the same "
+                "type, and labels and conditions by as_data(x, likelihood, labels=…, conditions=…, name=…)."
+            )
+        return spec
+
+    @property
+    def shape(self) -> Size:
+        held = self._held()
+        return held.ready.shape if held.ready is not None else Size(held.parts["train"].x.shape[1:])
+
+    def load(self, seed: int) -> Dataset:
+        held = self._held()
+        if not any(_is_streamed(part.x) for part in held.parts.values()) and held.digest() != self.sha256:
+            raise FlowvaeError(f"{self.name}: the arrays have been changed since as_data(…); call it again.")
+        if held.ready is not None:
+            return held.ready
+        return prepare(self.name, held.parts, self.likelihood, seed, name=self.name, classes=held.classes)
+
+    def _held(self) -> Held:
+        if self.held is None:
+            raise FlowvaeError(
+                f"{self.name}: these data were given in Python and are in no file; give them again, as "
+                "load(directory, data=x), or in Experiment(data=as_data(x, likelihood)) to go on with the training."
+            )
+        return self.held
+
+
+def as_data(
+    value: Any,
+    likelihood: LikelihoodSpec | str | None = None,
+    *,
+    labels: Any = None,
+    conditions: Any = None,
+    name: str = "in-memory",
+) -> DataSpec:
+    """Data as they are, as the data set of an experiment: `Experiment(data=as_data(x, "bernoulli"))`.
+
+    | value | data |
+    | --- | --- |
+    | array or tensor (N, D), (N, H, W) or (N, C, H, W) | train |
+    | (x, labels), labels of shape (N,) | train with labels |
+    | (train, valid, test), or a dictionary by split | each one of the forms here |
+    | data frame | rows of its columns; `labels` and `conditions` are names of columns |
+    | torch or torchvision data set of x or (x, label) | train, read into memory; images are counts from 0 to 255 |
+    | `TorchSource`, or any other `Source`; memory-mapped array | train, read batch by batch |
+    | `Dataset`, `DataSpec` | as it is |
+
+    A split that is missing is drawn from train, 15 % each, by the run's seed, with labels and conditions.
+
+    Args:
+        value: the data.
+        likelihood: what the numbers are, such as "bernoulli", "binomial:255" or "gaussian".
+        labels: class labels, (N,), numbers or names; by split where the value is.
+        conditions: what a conditional model is given, (N, C); by split where the value is.
+        name: of the data set.
+
+    Raises:
+        FlowvaeError: for anything else, or no likelihood; suggests the one that fits.
+    """
+    if isinstance(value, DataSpec | Dataset):
+        if not (likelihood is None and labels is None and conditions is None):
+            raise FlowvaeError(
+                f"as_data({shown(value)}): has its own likelihood, labels and conditions; change them there, with "
+                "dataclasses.replace."
+            )
+        if isinstance(value, DataSpec):
+            return value
+        return InMemory.of(Held({}, ready=value), value.likelihood, value.name)
+    if isinstance(value, type) and issubclass(value, DataSpec):
+        raise FlowvaeError(
+            f"Experiment.data = {shown(value)}: must be a DataSpec object; {value.__name__}(…) makes one."
+        )
+    if not isinstance(name, str) or len(name.splitlines()) != 1:
+        raise FlowvaeError(f"as_data: name = {shown(name)}; must be one line of text.")
+    splits = _by_split(value)
+    if likelihood is not None:
+        likelihood = as_likelihood("as_data: likelihood", likelihood)
+    elif isinstance(splits["train"], TorchDataset):  # which would take a while to read
+        splits = {"train": first(TorchSource(splits["train"]), 1000)}
+        labels = conditions = None
+    parts: dict[str, Part] = {}
+    classes: list[tuple[str, ...]] = []
+    for split, x in splits.items():
+        given = {"labels": labels, "conditions": conditions}
+        own = {what: _of_split(what, values, split, splits) for what, values in given.items()}
+        parts[split], found = _part(f"{name}, {split}", x, **own)
+        classes.append(found)
+    if likelihood is None:
+        known = ", ".join(families("likelihood"))
+        raise FlowvaeError(
+            f"data {shown(value)}: say what the numbers are, as_data(x, likelihood), one of {known}; these values fit "
+            f"{_fitting(parts['train'].x)!r}."
+        )
+    named = next((found for found in classes if found), ())
+    return InMemory.of(Held(parts, named), likelihood, name)
+
+
+def _by_split(value: Any) -> dict[str, Any]:
+    """The forms of several splits as a dictionary."""
+    if isinstance(value, Mapping):
+        for split in value:
+            if split not in SPLITS:
+                raise FlowvaeError(f"data by split: {shown(split)}; {nearest(split, SPLITS)}")
+        if "train" not in value:
+            raise FlowvaeError("data by split: there is no 'train'; add it.")
+        return {split: value[split] for split in SPLITS if split in value}
+    if isinstance(value, tuple | list) and len(value) == 3 and all(map(_is_data, value)):
+        return dict(zip(SPLITS, value, strict=True))
+    return {"train": value}
+
+
+def _of_split(what: str, given: Any, split: str, splits: Mapping[str, Any]) -> Any:
+    """Labels or conditions of one split; names of columns are those of all."""
+    if isinstance(given, Mapping):
+        if unknown := [key for key in given if key not in splits]:
+            raise FlowvaeError(f"as_data: {what} of {shown(unknown[0])}; {nearest(unknown[0], splits)}")
+        return given.get(split)
+    if given is not None and len(splits) > 1 and not all(isinstance(x, pd.DataFrame) for x in splits.values()):
+        raise FlowvaeError(f"as_data: {what} = {shown(given)}; give them by split, {{'train': …}}, as the data are.")
+    return given
+
+
+def _part(where: str, x: Any, labels: Any, conditions: Any) -> tuple[Part, tuple[str, ...]]:
+    """One split, and the names of its classes where the data set has them."""
+    if isinstance(x, tuple | list) and len(x) == 2 and _is_data(x[0]) and not isinstance(x[0], TorchDataset):
+        if labels is not None or np.ndim(x[1]) != 1:
+            raise FlowvaeError(
+                f"{where}: a pair with {shown(x[1])}; a pair is (x, labels) with labels of shape (N,), given once. "
+                "Splits are (train, valid, test) or {'train': …, 'test': …}."
+            )
+        x, labels = x
+    if isinstance(x, pd.DataFrame):
+        column = labels if isinstance(labels, str | int) else None
+        columns = [conditions] if isinstance(conditions, str) else conditions if isinstance(conditions, list) else None
+        part = part_of_frame(where, x, column, columns)
+        return Part(
+            part.x,
+            part.labels if column is not None or labels is None else _array(where, labels),
+            part.conditions if columns is not None or conditions is None else _array(where, conditions),
+        ), ()
+    if isinstance(x, DataLoader):
+        raise FlowvaeError(f"{where}: {shown(x)}; give the data set in it, loader.dataset.")
+    classes: tuple[str, ...] = ()
+    if isinstance(x, TorchDataset | TorchSource):
+        part, classes = part_of_items(x, with_labels=labels is None)
+        x, labels = part.x, part.labels if labels is None else labels
+    if not _is_data(x):
+        raise FlowvaeError(f"{where}: {shown(x)}; must be {FORMS}.")
+    if not isinstance(x, Source):
+        x = as_event_shape(where, _array(where, x))
+    given = [None if part is None else _array(where, part) for part in (labels, conditions)]
+    return Part(x, *given), classes
+
+
+def _is_data(value: Any) -> bool:
+    return isinstance(value, np.ndarray | Tensor | pd.DataFrame | Source | TorchDataset | tuple) and not isinstance(
+        value, np.ma.MaskedArray
+    )
+
+
+def _array(where: str, value: Any) -> NDArray[Any]:
+    """Numbers or names as an array; a memory-mapped one as it is."""
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_meta:
+            raise FlowvaeError(f"{where}: {shown(value)}; must be a dense tensor with values.")
+        value = value.detach().cpu()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if isinstance(value, pd.Series):
+        value = value.astype(str) if isinstance(value.dtype, pd.CategoricalDtype) else value
+        value = value.to_numpy()
+    if isinstance(value, pd.DataFrame):
+        value = part_of_frame(where, value).x
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = np.array(value)
+    if not isinstance(value, np.ndarray):
+        raise FlowvaeError(f"{where}: {shown(value)}; must be an array.")
+    return value.astype(str) if value.dtype.kind == "O" and is_text(value) else value
+
+
+def _is_streamed(x: NDArray[Any] | Source) -> bool:
+    return isinstance(x, np.memmap) or not isinstance(x, np.ndarray)
+
+
+def _update(digest: Any, values: NDArray[Any] | Source) -> None:
+    """Add values to a checksum: an array in its own type, little-endian, a source as it is read."""
+    if not isinstance(values, np.ndarray):
+        for block in blocks(values):
+            digest.update(np.ascontiguousarray(block.numpy()).tobytes())
+        return
+    digest.update(values.dtype.str.lstrip("<>=|").encode())
+    for rows in array_blocks(values):
+        digest.update(np.ascontiguousarray(rows, values.dtype.newbyteorder("<")).tobytes())
+
+
+def _fitting(x: NDArray[Any] | Source) -> str:
+    """The likelihood that fits the first values, in text form."""
+    values = np.asarray(x[:1000]) if isinstance(x, np.ndarray) else first(x, 1000).numpy()
+    if ((values == 0) | (values == 1)).all():
+        return "bernoulli"
+    if (values >= 0).all() and (values == np.round(values)).all():
+        return f"binomial:{255 if values.dtype == np.uint8 else int(values.max())}"
+    return "gaussian"

@@ -1,0 +1,8 @@
+"""A code that is an image (C, H, W), with an image flow over it as prior."""
+
+from flowvae import Conv, Experiment, Glow
+
+
+def experiment() -> Experiment:
+    """Digits with codes of shape (4, 4, 4)."""
+    return Experiment(latent=(4, 4, 4), prior=Glow(levels=1, steps=2), encoder=Conv(), decoder=Conv())

@@ -1,0 +1,105 @@
+"""Input and output of a measure: a fitted pair on a split of its data, and metrics with figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from flowvae.core.errors import FlowvaeError
+from flowvae.data import Batch, Dataset, batch_of, first
+from flowvae.evaluation.effort import Effort
+from flowvae.evaluation.metric import Metric
+from flowvae.guides import AmortizedGuide
+from flowvae.inference.not_finite import broken_tensor
+from flowvae.inference.training_data import on_device
+from flowvae.models import VAE
+
+__all__ = ["EvaluationContext", "MeasureResult"]
+
+MANY = 5000  # data points for measures of all pairs
+
+
+@dataclass(frozen=True)
+class MeasureResult:
+    """The result of a measure.
+
+    Args:
+        metrics: the measured numbers.
+        figures: functions that draw the result, by name.
+    """
+
+    metrics: list[Metric]
+    figures: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """A fitted pair on a split of its data.
+
+    Args:
+        model: the model.
+        guide: its guide.
+        data: the data set, with all splits.
+        split: name of the split to measure.
+        draws: K, draws per data point for the likelihood.
+        seed: decides the random numbers of all measures.
+        protocol: identity of the data and version, repeated in every metric.
+        compile: compilation of likelihood and IWAE bound: "none", "capture" or "inductor".
+        effort: size of the measures that refine guides or run chains.
+        progress: whether to show progress bars.
+
+    Raises:
+        FlowvaeError: if a parameter or buffer of the pair is not finite.
+    """
+
+    model: VAE
+    guide: AmortizedGuide
+    data: Dataset
+    split: str
+    draws: int
+    seed: int
+    protocol: dict[str, Any]
+    compile: str = "none"
+    effort: Effort = field(default_factory=Effort)
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if broken := broken_tensor(model=self.model, guide=self.guide):
+            raise FlowvaeError(f"{broken}, so nothing can be measured; restore the checkpoint or train again.")
+
+    def batch(self, most: int | None = None) -> Batch:
+        """The first data points of the split, with their conditions, on the model's device."""
+        whole = batch_of(self.data, self.model.condition, self.split)
+        if most is not None and (most < len(whole) or not isinstance(whole.x, Tensor)):
+            whole = whole[torch.arange(min(most, len(whole)))]  # few enough to read those of a source into memory
+        return on_device(whole, next(self.guide.parameters()).device)
+
+    def rows(self, split: str | None = None) -> Tensor:
+        """At most 5000 data points of the split, shape (N, *event), on the model's device, for measures of all pairs.
+
+        Raises:
+            FlowvaeError: for a conditional model, whose prior and codes differ between conditions.
+        """
+        if self.model.condition is not None:
+            raise FlowvaeError("it needs a single prior p(z), but this model is conditional: each c has its own")
+        x = getattr(self.data, split or self.split)
+        return first(x, min(len(x), MANY)).to(next(self.guide.parameters()).device)
+
+    def facts(self, x: Tensor | Batch) -> dict[str, Any]:
+        """The protocol of a measure on these rows."""
+        return {**self.protocol, "seed": self.seed, "rows": len(x)}
+
+    @property
+    def efforts(self) -> dict[str, Any]:
+        """Protocol entries of the measures that depend on the effort."""
+        return {"effort": self.effort.as_dict()}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments common to the measures that show their progress."""
+        return {"seed": self.seed, "progress": self.progress}

@@ -1,0 +1,108 @@
+"""The ELBO of a Pyro model and guide, with annealing and a KL weight, as the objective of a training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO
+from torch import nn
+
+from flowvae.core.seeds import derive, seeded
+from flowvae.data.batch import Batch
+from flowvae.inference.annealing import Ramp, temper, weigh_latent
+from flowvae.inference.compile.compiled import CompiledTrace_ELBO
+from flowvae.inference.optim import FiniteTraceELBO, JointAdam
+from flowvae.inference.training import Training
+from flowvae.networks import eval_mode
+
+__all__ = ["AnnealedELBO"]
+
+ENOUGH = 1000  # steps above which a capture pays off
+
+
+class AnnealedELBO:
+    """Steps of Pyro's `SVI` with `Trace_ELBO`, on batches of a fixed size.
+
+    The loss is a mean over the batch, so that clipping does not depend on the batch size.
+
+    Args:
+        model: Pyro model.
+        guide: Pyro guide.
+        optim: optimizer of their parameters.
+        settings: of the training.
+        rows: data points of a full batch.
+        steps: steps per epoch.
+    """
+
+    def __init__(
+        self, model: nn.Module, guide: nn.Module, optim: JointAdam, settings: Training, rows: int, steps: int
+    ) -> None:
+        self.pair = (model, guide)
+        self.settings = settings
+        self.steps = steps
+        annealed_model: Callable[..., Any] = model
+        annealed_guide: Callable[..., Any] = guide
+        if settings.kl_warmup or settings.kl_weight != 1:
+            ramp = Ramp(settings.kl_warmup * steps, start=0.0, end=settings.kl_weight)
+            annealed_model, annealed_guide = weigh_latent(model, ramp), weigh_latent(guide, ramp)
+        elif settings.tempering:
+            ramp = Ramp(settings.tempering, start=0.01)
+            annealed_model = temper(model, ramp)
+        else:
+            ramp = Ramp(0, start=1.0)
+        self.ramp = ramp
+        mean = poutine.scale(scale=1 / rows)
+        self.svi = SVI(mean(annealed_model), mean(annealed_guide), optim, self._loss())
+
+    def _loss(self) -> Trace_ELBO:
+        particles = self.settings.particles
+        how = {"num_particles": particles, "max_plate_nesting": 1, "vectorize_particles": particles > 1}
+        mode = self.settings.compile
+        if mode == "auto":
+            # the smallest number of steps that will be taken
+            surely = min(self.settings.epochs, self.settings.patience + 1) * self.steps
+            mode = "capture" if surely >= ENOUGH else "none"
+        return FiniteTraceELBO(**how) if mode == "none" else CompiledTrace_ELBO(compile=mode, **how)
+
+    @property
+    def weight(self) -> float:
+        return self.ramp()
+
+    @property
+    def annealed(self) -> bool:
+        return self.ramp() != self.ramp.end
+
+    def start(self, epoch: int) -> None:
+        """Begin an epoch."""
+        self.ramp.step = epoch * self.steps
+
+    def step(self, batch: Batch) -> float:
+        """Take one step; return the loss of the batch in nats."""
+        loss = float(self.svi.step(*batch.args))
+        self.ramp.step += 1
+        return loss
+
+    @torch.no_grad()
+    def validate(self, valid: Batch, seed: int) -> float:
+        """Mean ELBO with the final weight of the KL term, and the same noise in every call."""
+        draws, weight = self.settings.validation_draws, self.settings.kl_weight
+        pair: tuple[Callable[..., Any], ...] = self.pair
+        if weight != 1:
+            pair = tuple(weigh_latent(part, lambda: weight) for part in pair)
+        total = 0.0
+        with (
+            eval_mode(*self.pair),
+            seeded(derive(seed, "validation")),
+            pyro.validation_enabled(False),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", message="Encountered NaN")  # an epoch without a finite ELBO is not kept
+            for batch in valid.split(max(1, 4096 // draws)):
+                elbo = Trace_ELBO(num_particles=draws, max_plate_nesting=1, vectorize_particles=draws > 1)
+                total -= elbo.loss(*pair, *batch.args)
+        return total / len(valid)

@@ -1,0 +1,60 @@
+"""The Poisson likelihood of unbounded counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Size, Tensor
+
+from flowvae.core.errors import FlowvaeError
+from flowvae.core.parts import LikelihoodSpec, Units, check_default_type
+from flowvae.data.access import blocks
+from flowvae.models.likelihoods.likelihood import Likelihood
+
+__all__ = ["PoissonLikelihood"]
+
+LARGEST_COUNT = 2**16  # float32 rounds its log-probabilities by less than 0.1 nats a value
+LEAST_LOG_RATE, LARGEST_LOG_RATE = -30.0, 30.0  # in units of the mean count; beyond them a rate is not a float32 number
+
+
+class _Poisson(Likelihood):
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        return dist.Poisson(self.mean(parameters)).to_event(len(self.shape))
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        # the value is bounded, but not its gradient, which can lead away from the bound
+        bounded = parameters + (parameters.clamp(LEAST_LOG_RATE, LARGEST_LOG_RATE) - parameters).detach()
+        return self.center * bounded.exp()
+
+
+@dataclass(frozen=True)
+class PoissonLikelihood(LikelihoodSpec, name="poisson"):
+    """Counts 0, 1, 2, … of rate m eʰ, where h is the decoder's output and m the mean count of the training data.
+
+    Networks see (x − m) / √m; √m is the standard deviation of counts of rate m.
+    """
+
+    discrete: ClassVar[bool] = True
+    support = f"whole numbers from 0 to {LARGEST_COUNT}"
+
+    def units(self, train: Any) -> Units:
+        """Mean count of all values, and its square root.
+
+        Raises:
+            FlowvaeError: for data whose dtype is not torch's default, or counts that are all 0.
+        """
+        check_default_type(train.dtype)
+        total = sum(x.double().sum() for x in blocks(train))
+        mean = torch.as_tensor(total / train.shape.numel(), dtype=train.dtype)
+        if mean == 0:
+            raise FlowvaeError("train: all counts are 0, so their rate has no unit; give data with positive counts.")
+        return Units(mean, mean.sqrt())
+
+    def build(self, shape: Size, units: Units) -> Likelihood:
+        return _Poisson(shape, units)
+
+    def violations(self, x: Tensor) -> Tensor:
+        return (x < 0) | (x > LARGEST_COUNT) | (x != x.round())

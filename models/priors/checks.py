@@ -1,0 +1,41 @@
+"""Checks of priors before anything is built."""
+
+from __future__ import annotations
+
+import warnings
+
+from flowvae.core.errors import FlowvaeError, ImproperDensityWarning, shown
+from flowvae.core.parts import PriorSpec
+
+__all__ = ["check_prior", "warn_if_improper"]
+
+
+def check_prior(label: str, prior: object) -> None:
+    """Check that an object can be a prior.
+
+    Raises:
+        FlowvaeError: if it cannot, with the reason.
+    """
+    if isinstance(prior, type):
+        raise FlowvaeError(f"{label} = {prior.__name__}: is a class; must be a prior, such as {prior.__name__}(…).")
+    reason = prior.refuses("prior") if isinstance(prior, PriorSpec) else "it is not a PriorSpec or FlowSpec"
+    if reason:
+        raise FlowvaeError(
+            f"{label} = {shown(prior)}: cannot be a prior: {reason}. "
+            "Use StandardNormal(), Mixture(), or a flow such as MAF()."
+        )
+
+
+def warn_if_improper(prior: PriorSpec, features: int) -> None:
+    """Warn about a prior that is not a normalized density on all of R^features.
+
+    The warning points at the caller of the function that calls this one.
+    """
+    if not prior.proper:
+        warnings.warn(
+            f"{type(prior).__name__} as a prior: it is not a normalized density on all of R^{features}, "
+            "so its ELBO and NLL can be wrong by the mass outside its box. MAF, NSF, BPF and the coupling flows "
+            "are normalized.",
+            ImproperDensityWarning,
+            stacklevel=3,
+        )

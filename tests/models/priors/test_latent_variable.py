@@ -1,0 +1,155 @@
+"""Priors with latent variables of their own: exact on a linear-Gaussian model of two levels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Size, Tensor, nn
+from zuko.lazy import LazyDistribution
+
+from flowvae import Condition, Experiment, FlowvaeError, LatentVariablePrior, Mixture, SecondStage, Training, load
+from flowvae.core.parts import Units
+from flowvae.evaluation import measure_ais, measure_iwae, measure_likelihoods
+from flowvae.flows.spec import standard_normal
+from flowvae.guides import AmortizedGuide
+from flowvae.models import VAE, GaussianLikelihood
+from flowvae.models.priors.latent_variable import SecondLevel
+from flowvae.networks import MLP, Reference
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+TOP, CODE, DATA = 2, 3, 5
+S, SIGMA = 0.7, 0.4  # standard deviations of z given z2, and of x given z
+SMALL = {"encoder": MLP((8,)), "decoder": MLP((8,)), "inference": Training(epochs=2, device="cpu"), "latent": 3}
+
+
+class _Linear(nn.Module):
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(matrix)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z @ self.matrix.T
+
+
+class _Posterior(LazyDistribution):
+    """N(gain · e, covariance): the exact posterior of a linear-Gaussian model, e being what is observed."""
+
+    def __init__(self, matrix: Tensor, prior: Tensor, noise: Tensor) -> None:
+        super().__init__()
+        precision = prior.inverse() + matrix.T @ noise.inverse() @ matrix
+        covariance = precision.inverse()
+        self.register_buffer("gain", covariance @ matrix.T @ noise.inverse())
+        self.register_buffer("tril", torch.linalg.cholesky(covariance))
+
+    def forward(self, c: Tensor | None = None) -> dist.TorchDistribution:
+        assert c is not None
+        return dist.MultivariateNormal(c @ self.gain.T, scale_tril=self.tril)
+
+
+def units(features: int) -> Units:
+    return Units(torch.zeros(features), torch.ones(features))
+
+
+def pair() -> tuple[VAE, AmortizedGuide, dist.MultivariateNormal, Tensor]:
+    """Model and exact guide, the distribution of x, and the covariance of z."""
+    torch.manual_seed(1)
+    a, w = torch.randn(CODE, TOP), torch.randn(DATA, CODE)
+    likelihood = GaussianLikelihood(scale=S).build(Size((CODE,)), units(CODE))
+    upper = VAE(standard_normal(TOP), _Linear(a), likelihood)
+    prior = SecondLevel(upper, nn.Identity(), _Posterior(a, torch.eye(TOP), S**2 * torch.eye(CODE)), CODE)
+    model = VAE(prior, _Linear(w), GaussianLikelihood(scale=SIGMA).build(Size((DATA,)), units(DATA)))
+    of_code = a @ a.T + S**2 * torch.eye(CODE)
+    guide = AmortizedGuide(nn.Identity(), _Posterior(w, of_code, SIGMA**2 * torch.eye(DATA)))
+    guide.prior = Reference(prior)
+    of_data = dist.MultivariateNormal(torch.zeros(DATA), w @ of_code @ w.T + SIGMA**2 * torch.eye(DATA))
+    return model, guide, of_data, of_code
+
+
+def test_with_both_exact_conditionals_every_draw_gives_the_evidence() -> None:
+    model, guide, truth, _ = pair()
+    x = truth.sample((6,))
+    result = measure_likelihoods(model, guide, x, draws=30)
+    assert torch.allclose(result.elbo, truth.log_prob(x), atol=1e-9)
+    assert torch.allclose(result.log_evidence, truth.log_prob(x), atol=1e-9)
+    assert torch.allclose(result.effective_draws, torch.full((6,), 30.0), atol=1e-6)
+
+
+def test_inexact_guides_bound_the_evidence_and_ais_finds_it() -> None:
+    model, guide, truth, _ = pair()
+    with torch.no_grad():
+        model.prior.head.tril.mul_(1.4)
+        guide.head.tril.mul_(1.2)
+    x = truth.sample((4,))
+    exact = truth.log_prob(x)
+    assert (measure_likelihoods(model, guide, x, draws=2000).elbo < exact - 0.05).all()
+    bound = measure_iwae(model, guide, x, samples=(1, 3000))
+    assert ((bound.bound[-1] - exact).abs() < 5 * bound.standard_error[-1] + 0.02).all()
+    found = measure_ais(model, guide, x)
+    assert ((found.log_evidence - exact).abs() < 5 * found.standard_error + 1e-3).all()
+
+
+def test_draws_have_the_covariance_of_the_marginal() -> None:
+    model, _, _, covariance = pair()
+    draws = model.prior().sample(Size((40_000,)))
+    assert torch.allclose(draws.T.cov(), covariance, atol=0.12)
+    assert model.prior().sample(Size((2, 3))).shape == (2, 3, CODE)
+
+
+def test_its_density_at_a_point_is_refused() -> None:
+    model, _, _, _ = pair()
+    with pytest.raises(FlowvaeError):
+        model.prior().log_prob(torch.zeros(CODE))
+
+
+def test_the_levels_have_names() -> None:
+    three = LatentVariablePrior(latent=2, prior=LatentVariablePrior(latent=2))
+    data = Experiment().data.load(0)
+    built = Experiment(**SMALL, prior=three).build(data)  # type: ignore[arg-type]
+    assert built.model.latent_sites == ("z3", "z2", "z")
+    # the guides of the upper levels are parameters of the prior, each of them once
+    names = [name for part in built for name, _ in part.named_parameters()]
+    assert sum(".head." in f".{name}" for name in names) == 3 * 4  # loc and log-scale of three guide heads
+    assert len({id(p) for part in built for p in part.parameters()}) == len(names)
+
+
+@pytest.mark.parametrize("jointly", [True, False], ids=["jointly", "second-stage"])
+def test_it_trains_and_is_loaded(tmp_path: object, jointly: bool) -> None:
+    prior = LatentVariablePrior(latent=2, prior=Mixture(3), decoder=MLP((8,)), encoder=MLP((8,)))
+    parts = {"prior": prior} if jointly else {"second_stage": SecondStage(prior, Training(epochs=2, device="cpu"))}
+    experiment = Experiment(**SMALL, **parts)  # type: ignore[arg-type]
+    run = experiment.run(f"{tmp_path}/run", draws=5, figures=False, progress=False)
+    again = load(f"{tmp_path}/run")
+    assert again.experiment == experiment
+    assert again.pair.model.latent_sites == ("z2", "z")
+    for one, other in zip(run.pair, again.pair, strict=True):
+        for key, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[key]), key
+    if not jointly:
+        first = load(f"{tmp_path}/run/first-stage")
+        assert torch.equal(first.pair.model.decoder[0].weight, run.pair.model.decoder[0].weight)
+
+
+def test_a_condition_reaches_both_levels() -> None:
+    data = Experiment().data.load(0)
+    prior = LatentVariablePrior(latent=2, prior=Mixture(3))
+    built = replace(Experiment(**SMALL), prior=prior, condition=Condition()).build(data)  # type: ignore[arg-type]
+    c = torch.eye(10)[:2]
+    torch.manual_seed(0)
+    one = built.model.generate(c=c[[0] * 50])[0].mean(0)
+    torch.manual_seed(0)
+    other = built.model.generate(c=c[[1] * 50])[0].mean(0)
+    assert not torch.allclose(one, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [({"latent": 0}, "0"), ({"likelihood": "bernoulli"}, "bernoulli"), ({"prior": 3}, "3"), ({"guide": 3}, "3")],
+)
+def test_mistakes_are_named(settings: dict[str, object], value: str) -> None:
+    with pytest.raises(FlowvaeError) as refused:
+        LatentVariablePrior(**settings)  # type: ignore[arg-type]
+    assert value in str(refused.value)

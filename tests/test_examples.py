@@ -1,0 +1,181 @@
+"""The examples of docs/examples: each is written outside the package, trains, is named in YAML and opens elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from helpers import HANGS
+from torch import nn
+
+from flowvae import MLP, Experiment, FlowvaeError, SecondStage, Training, load, train
+from flowvae.data import Arrays
+from flowvae.evaluation import MEASURES, AnnealedHMC, Effort, measure_ais, measure_likelihoods, measure_surgery
+from flowvae.experiments.run import MeasurementError
+
+FOLDER = Path(__file__).parents[1] / "docs" / "examples"
+QUICK = Training(epochs=1, batch_size=128, device="cpu")
+TINY = Effort(rows=2, refinement=5, tempering=AnnealedHMC(chains=2, temperatures=2, leapfrog=2))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+TRAINED = [name for name in NAMES if name != "own_pair"]
+
+
+@pytest.fixture(autouse=True)
+def _examples_are_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLOWVAE_CACHE", str(tmp_path / "cache"))
+
+
+def example(name: str) -> ModuleType:
+    sys.modules.pop(name, None)  # every test starts with the parts of the package alone
+    return importlib.import_module(name)
+
+
+def small(experiment: Experiment) -> Experiment:
+    """The same parts, trained for one epoch on few data."""
+    if isinstance(experiment.data, Arrays):  # your own file
+        x = np.random.default_rng(0).normal(size=(1600, 3))
+        np.savez(experiment.data.path, train=x)
+    stage = experiment.second_stage
+    stage = None if stage is None else replace(stage, inference=QUICK)
+    networks = {"encoder": MLP((16,))} if isinstance(experiment.encoder, MLP) else {}
+    return replace(experiment, inference=QUICK, second_stage=stage, **networks)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_it_trains_is_stored_and_opens_in_a_new_process(name: str, tmp_path: Path) -> None:
+    experiment = small(example(name).experiment())
+    assert Experiment.from_dict(experiment.to_dict()) == experiment
+    run = train(experiment, tmp_path / "run", draws=10, figures=False, progress=False)
+    code = (
+        f"import sys; sys.path.insert(0, {str(FOLDER)!r}); import {name}, flowvae, torch\n"
+        "torch.set_num_threads(1)\n"
+        "run = flowvae.load('run')\n"
+        "model, guide = run.pair\n"
+        "print(sum(float(p.detach().double().abs().sum()) for part in run.pair for p in part.parameters()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, check=True)
+    assert float(done.stdout) == pytest.approx(
+        sum(float(p.detach().double().abs().sum()) for part in run.pair for p in part.parameters()), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_measure_is_taken_or_refused_with_a_reason(name: str, tmp_path: Path) -> None:
+    run = train(small(example(name).experiment()), tmp_path / "run", draws=10, figures=False, progress=False)
+    names = [measure for measure in MEASURES if measure != "generation"]  # which trains a classifier of the data
+    try:
+        run.evaluate(measures=names, draws=10, effort=TINY, progress=False)
+        refused: dict[str, str] = {}
+    except MeasurementError as error:
+        refused = {measure: str(error) for measure in names if measure not in load(tmp_path / "run").measured}
+        assert all(f"{measure} (" in text for measure, text in refused.items())
+    always = {"likelihood", "iwae"}
+    assert not always & set(refused), refused
+    if name == "class_conditional":  # every class has codes and a prior of its own
+        assert not {"gaps", "bdmc", "calibration", "memorization"} & set(refused), refused
+    elif name == "two_levels":  # log p(z) is an integral
+        assert not {"bdmc", "holes", "activity", "calibration", "memorization"} & set(refused), refused
+    else:
+        assert set(refused) <= {"interpolation"}, refused  # data without labels have no pairs of them
+
+
+def test_an_own_module_as_an_object_needs_no_name_without_a_directory(tmp_path: Path) -> None:
+    encoder = nn.Sequential(nn.Flatten(1), nn.Linear(64, 16), nn.Tanh())
+    decoder = nn.Sequential(nn.Linear(8, 64), nn.Unflatten(1, (1, 8, 8)))
+    experiment = Experiment(encoder=encoder, decoder=decoder, inference=QUICK)  # type: ignore[arg-type]
+    with pytest.raises(FlowvaeError) as refused:
+        train(experiment, tmp_path / "run", progress=False)
+    assert "name" in str(refused.value)
+    assert not (tmp_path / "run").exists()
+    run = train(experiment, progress=False)
+    assert len(run.history) == 1
+    assert {metric.name for metric in run.evaluate(draws=10, progress=False)} >= {"elbo", "nll"}
+
+
+@pytest.mark.parametrize("decoder", [nn.Sequential(nn.Linear(8, 63)), nn.Sequential(nn.Flatten(0), nn.LazyLinear(64))])
+def test_a_decoder_that_breaks_the_contract_is_refused_before_training(decoder: nn.Module) -> None:
+    with pytest.raises(FlowvaeError) as refused:
+        train(Experiment(decoder=decoder, inference=QUICK), progress=False)  # type: ignore[arg-type]
+    assert "(N, 8)" in str(refused.value)
+    assert "(N, 1, 8, 8)" in str(refused.value)
+
+
+def test_vamp_prior_of_all_data_is_the_aggregated_posterior(tmp_path: Path) -> None:
+    """With a pseudo-input for every training point, p(z) = q̄(z): KL(q̄‖p) = 0, and the KL term is the information."""
+    vamp = example("vamp_prior").VampPrior
+    experiment = Experiment(latent=2, encoder=MLP((16,)), decoder=MLP((16,)), prior=vamp(1257), inference=QUICK)
+    data = experiment.data.load(0)
+    model, guide = experiment.build(data)
+    result = measure_surgery(model, guide, data.train[:1257])
+    metrics = {metric.name: metric.value for metric in result.metrics("train", {})}
+    marginal = next(value for name, value in metrics.items() if "marginal" in name)
+    assert abs(marginal) < 1e-3
+
+
+def test_a_contrastive_prior_is_exact_for_a_linear_classifier() -> None:
+    """Codes N(m, 1) against N(0, 1): log r = m z − m²/2 and Z = 1."""
+    module = example("contrastive_prior")
+    torch.manual_seed(0)
+    prior = module.ContrastivePrior(draws=200_000).build(1)
+    m = 0.8
+    prior.classifier = nn.Linear(1, 1)
+    with torch.no_grad():
+        prior.classifier.weight.fill_(m)
+        prior.classifier.bias.fill_(-(m**2) / 2)
+    z = torch.linspace(-2, 3, 11)[:, None]
+    truth = torch.distributions.Normal(m, 1.0).log_prob(z).squeeze(-1)
+    assert torch.allclose(prior().log_prob(z), truth, atol=0.01)
+    assert prior().sample(torch.Size((100_000,))).mean().item() == pytest.approx(m, abs=0.02)
+    # and this classifier minimizes the objective
+    codes = m + torch.randn(200_000, 1)
+    best = prior.objective(codes).item()
+    for change in (0.9, 1.1):
+        with torch.no_grad():
+            prior.classifier.weight.fill_(m * change)
+        assert prior.objective(codes).item() > best - 2e-4
+
+
+def test_a_second_stage_minimizes_the_objective_of_the_prior(tmp_path: Path) -> None:
+    module = example("contrastive_prior")
+    stage = SecondStage(module.ContrastivePrior(classifier=MLP((16,)), draws=512), replace(QUICK, epochs=3))
+    run = train(
+        Experiment(encoder=MLP((16,)), inference=QUICK, second_stage=stage),
+        tmp_path / "run",
+        draws=10,
+        figures=False,
+        progress=False,
+    )
+    history = run.history
+    assert history["train_elbo"].iloc[-1] > history["train_elbo"].iloc[0]  # minus the cross-entropy, which falls
+    assert 0 < -history["train_elbo"].iloc[0] < 3  # two terms of log 2 at the start
+
+
+def test_two_latent_sites_of_a_pair_of_ones_own() -> None:
+    module = example("own_pair")
+    torch.manual_seed(0)
+    model, guide, x = module.Model(), module.Guide(), torch.randn(20, 5)
+    with torch.no_grad():
+        upper, lower = model.upper, model.lower
+        of_code = upper.weight @ upper.weight.T + torch.eye(3)
+        covariance = lower.weight @ of_code @ lower.weight.T + torch.eye(5)
+        truth = torch.distributions.MultivariateNormal(lower(upper.bias), covariance).log_prob(x)
+    found = measure_likelihoods(model, guide, x, draws=2000)
+    assert (found.elbo < truth + 0.05).all()
+    assert (found.log_evidence - truth).mean() < 0.1
+    annealed = measure_ais(model, guide, x, AnnealedHMC(chains=8, temperatures=100))
+    assert ((annealed.log_evidence - truth).abs() < 5 * annealed.standard_error + 0.05).all()
+
+
+def test_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(FOLDER / "own_pair.py"), run_name="__main__")
+    assert capsys.readouterr().out.count("tensor") == 2
