@@ -4,13 +4,14 @@ Tomczak & Welling (2018), "VAE with a VampPrior".
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
-from flowvae import Experiment, PriorSpec
+from flowvae import Experiment, FlowvaeError, PriorSpec
 from flowvae.networks import Reference
 
 
@@ -18,6 +19,7 @@ from flowvae.networks import Reference
 class VampPrior(PriorSpec, name="vamp"):
     """Mixture of the guide's posteriors of pseudo-inputs, which start as training data."""
 
+    conditional: ClassVar[bool] = False
     components: int = 50
 
     def build(self, features: int, context: int = 0) -> LazyDistribution:
@@ -30,6 +32,8 @@ class _Vamp(LazyDistribution):
         self.components = components
 
     def bind(self, guide: nn.Module, train: Tensor) -> None:
+        if self.components > len(train):
+            raise FlowvaeError(f"VampPrior.components = {self.components}: must be {len(train)}, the data, at most.")
         self.guide = Reference(guide)  # used here, owned elsewhere: its parameters appear once
         self.inputs = nn.Parameter(train[torch.arange(self.components)].clone())
 
