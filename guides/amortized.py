@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
-from flowvae.core.errors import FlowvaeError
+from flowvae.core.errors import FlowvaeError, shown
 from flowvae.core.parts import Condition
 from flowvae.flows.pyro_adapter import to_pyro
 from flowvae.guides.local_parameters import local_parameters
@@ -45,12 +45,14 @@ class AmortizedGuide(nn.Module):
             FlowvaeError: for data of another shape or type.
         """
         self.check(x)
+        if c is not None and len(check_data("c", c, None, self.encoder)) != len(x):
+            raise FlowvaeError(f"c: {len(c)} conditions for {len(x)} data points; give one condition for each.")
         declare_parameters("guide", self)
         posterior = self.posterior(x, c)  # outside of the plate: it may run the model, which has the same plate
         with pyro.plate("data", len(x)):
             z: Tensor = pyro.sample(self.name, posterior)
             if self.prior is not None:
-                self.prior().guide_statements(self.name, z, c)
+                self.prior().guide_statements(self.name, z, *self._given("prior", c))
         return z
 
     def check(self, x: object) -> None:
@@ -78,6 +80,8 @@ class AmortizedGuide(nn.Module):
 
     def _given(self, part: str, c: Tensor | None) -> tuple[Tensor, ...]:
         """Return the condition, if that part of the guide reads one."""
+        if self.condition is None and c is not None:
+            raise FlowvaeError(f"c = {shown(c)}: this guide conditions on nothing; call guide(x).")
         if self.condition is None or not getattr(self.condition, part):
             return ()
         if c is None:

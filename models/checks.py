@@ -54,14 +54,18 @@ def batch_size(
         c: condition, shape (N, C), which also determines the number.
 
     Raises:
-        FlowvaeError: if none of these is given, or for data of another shape or type.
+        FlowvaeError: if none of these is given, or for data or conditions of another shape or type.
     """
+    if c is not None:
+        check_data("c", c, None, model)
     if x is not None:
         rows = len(check_data("x", x, shape, model))
         if c is not None and len(c) != rows:
             raise FlowvaeError(f"c: {len(c)} conditions for {rows} data points; give one condition for each.")
         return rows
     if c is not None:
+        if size is not None and len(c) != size:
+            raise FlowvaeError(f"c: {len(c)} conditions, size = {size}; give one for each, or leave size out.")
         return len(c)
     if size is None:
         raise FlowvaeError("model(): give data x to observe, conditions c, or size, the number of points to generate.")

@@ -8,7 +8,7 @@ import torch
 from torch import Size, Tensor, nn
 from zuko.lazy import LazyDistribution
 
-from flowvae.core.errors import FlowvaeError
+from flowvae.core.errors import FlowvaeError, shown
 from flowvae.core.parts import Condition
 from flowvae.flows.pyro_adapter import to_pyro
 from flowvae.models.checks import batch_size
@@ -115,6 +115,8 @@ class VAE(nn.Module):
 
     def _given(self, part: str, c: Tensor | None) -> tuple[Tensor, ...]:
         """Return the condition, if that part of the model reads one."""
+        if self.condition is None and c is not None:
+            raise FlowvaeError(f"c = {shown(c)}: this model conditions on nothing; leave c out.")
         if self.condition is None or not getattr(self.condition, part):
             return ()
         if c is None:

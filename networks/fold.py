@@ -53,7 +53,14 @@ def _called(network: nn.Module, x: Tensor, *context: Tensor) -> Tensor:
     )
 
 
-def check_network(label: str, network: nn.Module, inputs: Size, outputs: Size | None = None, context: int = 0) -> Size:
+def check_network(
+    label: str,
+    network: nn.Module,
+    inputs: Size,
+    outputs: Size | None = None,
+    context: int = 0,
+    remedy: str = "",
+) -> Size:
     """Check, on three inputs in evaluation mode, that a network maps (N, *inputs) to (N, *outputs).
 
     Lazy layers get their shapes here. The output for a data point must not depend on the others in the batch, which
@@ -65,6 +72,7 @@ def check_network(label: str, network: nn.Module, inputs: Size, outputs: Size | 
         inputs: event shape of the inputs.
         outputs: event shape that the outputs must have; None: any.
         context: C, size of a condition that it also reads; 0: it is called with the inputs alone.
+        remedy: of a network that takes another number of arguments, for messages.
 
     Returns:
         The event shape of the outputs.
@@ -85,7 +93,7 @@ def check_network(label: str, network: nn.Module, inputs: Size, outputs: Size | 
         except Exception as error:  # a user's forward may raise anything
             raise FlowvaeError(
                 f"{name}: {type(error).__name__} for inputs {_shapes(zeros)}: {one_line(error).rstrip('.')}; {rule}, "
-                "for any N."
+                f"for any N{f'; {remedy}' if remedy and isinstance(error, TypeError) else ''}."
             ) from error
         if not isinstance(out, Tensor) or not out.is_floating_point():
             given = f"a tensor of {out.dtype}" if isinstance(out, Tensor) else shown(out)

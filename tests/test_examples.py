@@ -6,17 +6,19 @@ import importlib
 import runpy
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers import HANGS
 from torch import nn
+from zuko.lazy import LazyDistribution
 
-from flowvae import MLP, Experiment, FlowvaeError, SecondStage, Training, load, train
+from flowvae import MLP, Condition, Experiment, FlowvaeError, SecondStage, Training, load, train
 from flowvae.data import Arrays
 from flowvae.evaluation import MEASURES, AnnealedHMC, Effort, measure_ais, measure_likelihoods, measure_surgery
 from flowvae.experiments.run import MeasurementError
@@ -110,6 +112,33 @@ def test_a_decoder_that_breaks_the_contract_is_refused_before_training(decoder: 
     assert "(N, 1, 8, 8)" in str(refused.value)
 
 
+class _Conditional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LazyLinear(4)
+
+    def forward(self, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.cat((x.flatten(1), c), 1))
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"encoder": _Conditional()}, ["encoder (_Conditional)", "Experiment.condition"]),
+        (
+            {"decoder": nn.Sequential(nn.Linear(8, 64)), "condition": Condition(prior=False)},
+            ["decoder (Sequential)", "(N, 10)", "Condition(decoder=False)"],
+        ),
+    ],
+)
+def test_a_network_that_reads_a_condition_where_none_is_given_or_none_where_one_is(
+    parts: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(FlowvaeError) as refused:
+        train(Experiment(inference=QUICK, **parts), progress=False)
+    assert all(word in str(refused.value) for word in words)
+
+
 def test_vamp_prior_of_all_data_is_the_aggregated_posterior(tmp_path: Path) -> None:
     """With a pseudo-input for every training point, p(z) = q̄(z): KL(q̄‖p) = 0, and the KL term is the information."""
     vamp = example("vamp_prior").VampPrior
@@ -120,6 +149,31 @@ def test_vamp_prior_of_all_data_is_the_aggregated_posterior(tmp_path: Path) -> N
     metrics = {metric.name: metric.value for metric in result.metrics("train", {})}
     marginal = next(value for name, value in metrics.items() if "marginal" in name)
     assert abs(marginal) < 1e-3
+
+
+def test_a_vamp_prior_has_no_more_components_than_data_and_no_condition() -> None:
+    vamp = example("vamp_prior").VampPrior
+    with pytest.raises(FlowvaeError, match=r"2000.*1257"):
+        Experiment(prior=vamp(2000)).build(Experiment().data.load(0))
+    with pytest.raises(FlowvaeError, match=r"VampPrior"):
+        Experiment(prior=vamp(), condition=Condition())
+
+
+def test_a_prior_that_keeps_the_guide_as_its_own_module_is_refused() -> None:
+    module = example("vamp_prior")
+
+    @dataclass(frozen=True)
+    class Owner(module.VampPrior):  # type: ignore[name-defined, misc]
+        def build(self, features: int, context: int = 0) -> LazyDistribution:
+            prior = super().build(features, context)
+            bind = prior.bind
+            prior.bind = lambda guide, train: (bind(guide, train), prior.add_module("owned", guide))
+            return prior
+
+    with pytest.raises(FlowvaeError) as refused:
+        Experiment(prior=Owner(5)).build(Experiment().data.load(0))
+    assert "Owner" in str(refused.value)
+    assert "Reference" in str(refused.value)
 
 
 def test_a_contrastive_prior_is_exact_for_a_linear_classifier() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from flowvae.cli.parse import parse
 from flowvae.core.errors import FlowvaeError, shown, shown_path
 from flowvae.core.files import as_path, atomic_write
+from flowvae.data import Dataset
 from flowvae.data.reading import read_arrays
 from flowvae.evaluation import MEASURES, Effort, draw_figures, plot_samples, write_figure
 from flowvae.evaluation.figures.images import as_picture, is_image
@@ -149,8 +151,8 @@ def sample_command(words: list[str]) -> int:
         raise FlowvaeError(f"--count {args.count}: must be 1 or more.")
     run = load(args.run)
     own = args.count, args.label, args.condition
-    if out.suffix == ".png" and own == (None, None, None) and run.directory is not None:
-        write_figure(plot_samples(run.pair.model, run.data, args.seed), out)  # beside test data, given their conditions
+    if out.suffix == ".png" and own == (None, None, None) and run.directory is not None and (data := _data(run)):
+        write_figure(plot_samples(run.pair.model, data, args.seed), out)  # beside test data, given their conditions
         print(out)
         return 0
     c = _condition(run, args.label, args.condition, ("prior", "decoder"))
@@ -206,6 +208,15 @@ def _describe_measures() -> str:
     return "\n\n".join([about, *lines])
 
 
+def _data(run: Run) -> Dataset | None:
+    """The data of a run, or None with a note where they cannot be loaded: samples do not need them."""
+    try:
+        return run.data
+    except FlowvaeError:
+        print(f"flowvae: {run.name}: its data are not here, so no test data are drawn beside.", file=sys.stderr)
+        return None
+
+
 def _condition(run: Run, label: str | None, file: Path | None, readers: tuple[str, str]) -> Any:
     """What a user conditions on: a label as a number or a name, or the array of a file; None: nothing.
 
@@ -240,10 +251,11 @@ def _array(x: Any) -> NDArray[Any]:
 
 
 def _images(x: NDArray[Any]) -> Figure:
-    """Images (N, C, H, W) in a grid, black at the largest value."""
+    """Images (N, C, H, W) in a grid, black at the largest value, white at 0 or at the smallest value below it."""
     from torchvision.utils import make_grid  # takes two seconds to import
 
-    grid = make_grid(torch.from_numpy(x / (x.max() or 1)).float(), nrow=8, padding=1, pad_value=0.5)
+    low = min(0, x.min())
+    grid = make_grid(torch.from_numpy((x - low) / ((x.max() - low) or 1)).float(), nrow=8, padding=1, pad_value=0.5)
     figure = Figure(figsize=(5, 5), layout="constrained")
     ax = figure.add_subplot()
     ax.imshow(as_picture(grid[: x.shape[1]]), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
@@ -54,7 +55,8 @@ def choose_parts(words: list[str], base: Base) -> Chosen[Base]:
         base: the dataclass that has the parts.
 
     Raises:
-        FlowvaeError: for an unknown family or part, one that is named twice, or a setting of another family.
+        FlowvaeError: for an unknown family or part, one that is named twice, a setting of another family, or
+            true or false after a switch.
 
     >>> from flowvae.experiments.experiment import Experiment
     >>> choose_parts(["prior:maf", "--latent", "2", "--prior.transforms", "5"], Experiment()).words
@@ -80,6 +82,8 @@ def choose_parts(words: list[str], base: Base) -> Chosen[Base]:
         base = _swap(base, ["condition"], f"condition:{Condition().on}")
     for setting in settings:
         _check_setting(base, setting)
+    for option, value in pairwise(rest):
+        _check_switch(base, option, value)
     return Chosen(rest, base, {word: attrgetter(".".join(path))(base) for path, word in named.items()})
 
 
@@ -145,6 +149,19 @@ def _check_setting(owner: Any, path: list[str]) -> None:
         if depth == len(path) - 1 and kind:
             part = ".".join(path)
             raise FlowvaeError(f"--{part}: is a part; name it as {part}:NAME, and its settings as --{part}.SETTING.")
+
+
+def _check_switch(owner: Any, option: str, value: str) -> None:
+    """Refuse true or false after a setting that is on or off by its option alone."""
+    found = SETTING.fullmatch(option)
+    if found is None or value.lower() not in ("true", "false"):
+        return
+    for name in _path(found.group(1)):
+        owner = getattr(owner, name, None)
+    if isinstance(owner, bool):
+        head, dot, last = found.group(1).rpartition(".")
+        meant = option if value.lower() == "true" else f"--{head}{dot}no-{last}"
+        raise FlowvaeError(f"{option} {value}: takes no value; write {meant}.")
 
 
 def _path(text: str) -> list[str]:

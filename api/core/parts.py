@@ -74,6 +74,7 @@ class PriorSpec(Spec, ABC, kind="prior"):
         conditional: whether `build` can take a context.
         shaped: whether `build` takes the shape of the code, such as (C, H, W) for an image flow, instead of its size.
         trainable: whether it has parameters.
+        tractable: whether log p(z) can be computed; not so for an integral over latent variables.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("prior",)
@@ -81,6 +82,7 @@ class PriorSpec(Spec, ABC, kind="prior"):
     conditional: ClassVar[bool] = True
     shaped: ClassVar[bool] = False
     trainable: ClassVar[bool] = True
+    tractable: ClassVar[bool] = True
     twice_differentiable: ClassVar[bool] = True  # whether gradients of the gradients of its density exist
 
     @abstractmethod

@@ -16,6 +16,7 @@ from flowvae.core.errors import FlowvaeError, nearest, shown
 __all__ = ["Family", "Spec", "families", "find", "kinds", "name_of"]
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+RESERVED = ("part", "family", "wraps", "prefix", "naming", "refuses")  # what Spec itself says of a class
 
 _CLASSES: dict[str, dict[str, type[Spec]]] = {}  # by kind and name
 _WRAPPERS: dict[str, list[type[Spec]]] = {}  # by kind
@@ -38,7 +39,8 @@ class Spec:
         prefix: prefix of those names.
 
     Raises:
-        FlowvaeError: for an invalid name, or one that another class has.
+        FlowvaeError: for an invalid name, or one that another class has, and a setting that is called as an attribute
+            of `Spec`.
     """
 
     part: ClassVar[str] = ""  # the kind
@@ -51,6 +53,11 @@ class Spec:
 
     def __init_subclass__(cls, *, kind: str = "", name: str = "", wraps: str = "", prefix: str = "") -> None:
         super().__init_subclass__()
+        for setting, annotation in vars(cls).get("__annotations__", {}).items():
+            if setting in RESERVED and "ClassVar" not in str(annotation):
+                raise FlowvaeError(f"class {cls.__name__}: no setting can be called {setting!r}; choose another word.")
+        if "__dataclass_fields__" in vars(cls):  # dataclass(slots=True) makes the class again, without its arguments
+            name, wraps, prefix = (vars(cls).get(word, "") for word in ("family", "wraps", "prefix"))
         cls.family, cls.wraps, cls.prefix = name, wraps, prefix
         if kind:
             cls.part = kind
@@ -58,7 +65,7 @@ class Spec:
             _register(cls, name)
         elif wraps:
             for one in _kinds(cls):
-                others = [other for other in _WRAPPERS.get(one, []) if _full_name(other) != _full_name(cls)]
+                others = [other for other in _WRAPPERS.get(one, []) if not _is_same(cls, other)]
                 _WRAPPERS[one] = [*others, cls]
             families.cache_clear()
             _entries.cache_clear()
@@ -175,7 +182,7 @@ def _register(cls: type[Spec], name: str) -> None:
         other = _CLASSES.get(kind, {}).get(name)
         if any(name.startswith(prefix) for prefix in prefixes):
             raise FlowvaeError(f"{label}: must not begin with {prefixes[0]}, which names the inverse of a flow.")
-        if other is not None and _full_name(other) != _full_name(cls):
+        if other is not None and not _is_same(cls, other):
             raise FlowvaeError(f"{label}: is the name of another {kind}, {other.__name__}; choose a different name.")
     for kind in kinds:
         _CLASSES.setdefault(kind, {})[name] = cls
@@ -189,7 +196,8 @@ def _kinds(cls: type[Spec]) -> list[str]:
 
 
 def _default(family: type[Spec]) -> Any:
-    if not is_dataclass(family) or "__dataclass_fields__" not in vars(family):
+    own = vars(family).get("__dataclass_params__")
+    if not is_dataclass(family) or own is None or not own.frozen:
         raise FlowvaeError(
             f"{family.__name__} (name {family.family!r}): put @dataclass(frozen=True) before the class, so that its "
             "settings can be read and stored."
@@ -201,8 +209,11 @@ def _default(family: type[Spec]) -> Any:
     return family()
 
 
-def _full_name(cls: type) -> tuple[str, str]:
-    return cls.__module__, cls.__qualname__
+def _is_same(cls: type, other: type) -> bool:
+    """Whether a class is another one, defined again or copied by dataclass(slots=True)."""
+    own = vars(cls).get("__dataclass_fields__", cls)
+    same_name = (cls.__module__, cls.__qualname__) == (other.__module__, other.__qualname__)
+    return same_name or own is vars(other).get("__dataclass_fields__")
 
 
 def _is_ours(family: Family) -> bool:

@@ -6,8 +6,9 @@ import math
 from functools import partial
 from typing import NamedTuple
 
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 
+from flowvae.core.errors import FlowvaeError, shown
 from flowvae.core.parts import Units
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset, Source
@@ -58,6 +59,11 @@ def assemble(experiment: Experiment, signature: Signature, units: Units, train: 
     def context(part: str) -> int:
         return signature.condition if condition is not None and getattr(condition, part) else 0
 
+    def check(part: str, network: nn.Module, inputs: Size, outputs: Size | None) -> Size:
+        size = context(part)
+        remedy = f"a condition is {f'left out by Condition({part}=False)' if size else 'given by Experiment.condition'}"
+        return check_network(f"Experiment.{part}", network, inputs, outputs, size, remedy)
+
     last = experiment.last_prior
     warn_if_improper(last, features)
     warn_if_slow(last, features, "as a prior")
@@ -71,12 +77,12 @@ def assemble(experiment: Experiment, signature: Signature, units: Units, train: 
     outputs = likelihood_spec.parameter_shape(shape)
     with seeded(derive(seed, "decoder")):
         decoder = experiment.decoder.build(latent, outputs, context("decoder"))
-    check_network("Experiment.decoder", decoder, latent, outputs, context("decoder"))
+    check("decoder", decoder, latent, outputs)
     with seeded(derive(seed, "encoder")):
         network = experiment.encoder.build(shape, None, context("encoder"))
+    width = math.prod(check("encoder", network, shape, None))
     encoder = Standardized(*units, network)
     encoder.inputs = shape  # type: ignore[assignment]  # what a network says about its inputs
-    width = math.prod(check_network("Experiment.encoder", encoder, shape, None, context("encoder")))
     model = VAE(prior, decoder, likelihood, condition, latent)
     with seeded(derive(seed, "guide")):
         head = experiment.guide.build(features, width + context("guide"))
@@ -86,4 +92,9 @@ def assemble(experiment: Experiment, signature: Signature, units: Units, train: 
         guide.prior = Reference(prior)
     if hasattr(prior, "bind"):
         prior.bind(guide, train)
+        if not set(guide.parameters()).isdisjoint(prior.parameters()):  # they would be trained, and counted, as both
+            raise FlowvaeError(
+                f"{shown(last)}: its bind keeps the guide as a module of the prior, whose parameters would be the "
+                "guide's too; keep flowvae.networks.Reference(guide)."
+            )
     return ModelGuide(model, guide)

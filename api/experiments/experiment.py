@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from torch import Size
 
-from flowvae.core.errors import FlowvaeError, check_int, one_line, shown
+from flowvae.core.errors import FlowvaeError, check_int, one_line, plain_number, shown
 from flowvae.core.files import as_path, atomic_write
 from flowvae.core.parts import Condition, GuideSpec, NetworkSpec, PriorSpec
 from flowvae.core.yaml_reader import read_yaml
@@ -93,7 +93,7 @@ class Experiment:
 
     def _check_latent(self) -> None:
         if isinstance(self.latent, list | tuple | Size):
-            object.__setattr__(self, "latent", tuple(self.latent))
+            object.__setattr__(self, "latent", tuple(map(plain_number, self.latent)))
             sides = self.latent
             if (
                 not sides
@@ -125,6 +125,11 @@ class Experiment:
                 "there is no fixed aggregated posterior to fit one to; use another guide."
             )
         for prior in (self.prior, self.last_prior):  # of every stage
+            if self.guide.follows_model and not prior.tractable:
+                raise FlowvaeError(
+                    f"Experiment.guide = {shown(self.guide)} with the prior {shown(prior)}: its steps need log p(z), "
+                    "which is an integral over latent variables; use another guide or prior."
+                )
             if self.condition is not None and self.condition.prior and not prior.conditional:
                 raise FlowvaeError(
                     f"Experiment.condition with the prior {shown(prior)}: it cannot depend on a condition; use "

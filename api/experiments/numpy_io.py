@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Size, Tensor, nn
 
-from flowvae.core.errors import FlowvaeError, nearest, plain_number, shown
+from flowvae.core.errors import FlowvaeError, nearest, one_line, plain_number, shown
 from flowvae.core.parts import Condition
 from flowvae.data import Source
 from flowvae.data.checks import check_values
@@ -82,6 +82,8 @@ def as_rows(name: str, x: Any, signature: Signature, like: Tensor) -> Rows:
     if not isinstance(x, np.ndarray | Tensor | Source) or isinstance(x, np.ma.MaskedArray):
         wanted = ", ".join(map(str, ("N", *event)))
         raise FlowvaeError(f"{name} = {shown(x)}: must be a NumPy array or a tensor of shape ({wanted}).")
+    if isinstance(x, Tensor) and (x.layout != torch.strided or x.is_meta):
+        raise FlowvaeError(f"{name} = {shown(x)}: must be a dense tensor with values.")
     if x.dtype.is_complex if isinstance(x.dtype, torch.dtype) else x.dtype.kind not in "biuf":
         raise FlowvaeError(f"{name}: {x.dtype}; must be real numbers.")
     check_data(name, torch.empty(x.shape, device="meta"), event)  # the shape alone
@@ -132,14 +134,27 @@ def as_condition(
         if rows is None:
             raise FlowvaeError(f"c = {shown(c)}: is one label; say how many data points it is for.")
         c = [c] * rows
-    values = c.numpy(force=True) if isinstance(c, Tensor) else np.asarray(c)
+    try:
+        if isinstance(c, Tensor):  # NumPy has no bfloat16
+            c = c.float() if c.dtype == torch.bfloat16 else c
+            values = c.numpy(force=True)
+        else:
+            values = np.asarray(c)
+    except (NotImplementedError, TypeError, ValueError) as error:  # no values, not dense, of different lengths
+        raise FlowvaeError(f"c = {shown(c)}: {one_line(error)}.") from None
+    if not values.size:
+        raise FlowvaeError(f"c: shape {values.shape}; must hold one condition or more.")
     if condition.on == "labels" and values.ndim == 1:
         found = nn.functional.one_hot(torch.from_numpy(_numbers(values, signature)), signature.condition)
     else:
         found = _covariates(values, condition, signature)
     if rows is not None and len(found) != rows:
         raise FlowvaeError(f"c: {len(found)} conditions for {rows} data points; give one for each.")
-    return found.to(like.device, like.dtype)
+    converted = found.to(like.device, like.dtype)
+    if not converted.isfinite().all():
+        large = found[~converted.isfinite().cpu()][0].item()
+        raise FlowvaeError(f"c: {large:g} among the conditions; is too large for {like.dtype}.")
+    return converted
 
 
 def in_original_units(x: Tensor, signature: Signature) -> Tensor:

@@ -194,6 +194,8 @@ class TrainedModel:
         first, last = self._batch("a", a, c), self._batch("b", b, c)
         if len(first) != len(last):
             raise FlowvaeError(f"a: {len(first)} data points, b: {len(last)}; must be as many.")
+        values = math.prod(self.signature.shape) + self.experiment.latent_shape.numel()
+        check_memory(f"steps = {steps}", float(steps) * len(first) * values * self._like.itemsize, "use fewer")
         start, end = (self._codes(batch, None, seed) for batch in (first, last))
         parts = []
         with eval_mode(self.pair.model):

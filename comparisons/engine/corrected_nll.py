@@ -59,7 +59,7 @@ def corrected_nll(place: str | Path) -> pd.DataFrame:
 def _place(directory: str | Path) -> Path:
     place = as_path(directory)
     if not (place / "answer.json").is_file():
-        raise FlowvaeError(f"{place}: contains no answer; name a directory written by flowvae compare.")
+        raise FlowvaeError(f"{place}: no answer in it; name a directory written by flowvae compare.")
     return place
 
 

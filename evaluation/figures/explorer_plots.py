@@ -22,7 +22,7 @@ from flowvae.core.errors import FlowvaeError
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset, first, preview
 from flowvae.evaluation.figures.drawing import BLUE, RED, on_grid
-from flowvae.evaluation.figures.images import as_picture, is_image, white
+from flowvae.evaluation.figures.images import as_picture, is_image, value_range
 from flowvae.evaluation.latent.aggregated_posterior import AggregatedPosterior, WithPosterior, draw_codes
 from flowvae.evaluation.latent.base_space import from_base, has_base, to_base
 from flowvae.evaluation.latent.holes import QUANTILE
@@ -302,11 +302,17 @@ def _draw_decoded(figure: Figure | SubFigure, scene: Scene, z: Tensor) -> None:
     label = "" if labels is None else f": {names[int(labels[nearest])] if names else int(labels[nearest])}"
     images_shown = is_image(scene.data.shape)
     if images_shown:
-        top = white(scene.data)
+        low, high = value_range(scene.data)
         images = (mean, "decoded: E[x | z]"), (test[nearest], f"nearest test image{label}")
         for number, (x, title) in enumerate(images):
             ax = _axes(figure, 2 + number, (0.70 + 0.155 * number, 0.43, 0.135, 0.475))
-            ax.imshow(as_picture(scene.data.original(x) / top), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+            ax.imshow(
+                as_picture((scene.data.original(x) - low) / (high - low)),
+                cmap="gray_r",
+                vmin=0,
+                vmax=1,
+                interpolation="nearest",
+            )
             _title(ax, title)
             ax.set(xticks=[], yticks=[])
     else:

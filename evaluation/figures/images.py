@@ -12,7 +12,7 @@ from torch import Tensor
 from flowvae.core.errors import FlowvaeError
 from flowvae.data import Dataset, blocks
 
-__all__ = ["as_picture", "check_images", "image_grid", "is_image", "show_images", "white"]
+__all__ = ["as_picture", "check_images", "image_grid", "is_image", "show_images", "value_range"]
 
 
 def is_image(shape: Sequence[int]) -> bool:
@@ -33,9 +33,11 @@ def check_images(data: Dataset) -> None:
         )
 
 
-def white(data: Dataset) -> float:
-    """Value that is drawn at full intensity: the largest one of the training data, in the original units."""
-    return max(float(data.original(x).max()) for x in blocks(data.train))
+def value_range(data: Dataset) -> tuple[float, float]:
+    """Values drawn as 0 and 1, in original units: 0 (or a negative minimum) and the maximum of the training data."""
+    ends = [(float(x.min()), float(x.max())) for x in map(data.original, blocks(data.train))]
+    low, high = min(0.0, *(least for least, _ in ends)), max(most for _, most in ends)
+    return low, high if high > low else low + 1
 
 
 def as_picture(image: Tensor) -> NDArray[np.float32]:
@@ -46,7 +48,7 @@ def as_picture(image: Tensor) -> NDArray[np.float32]:
 
 
 def image_grid(x: Tensor, data: Dataset, row: int = 8) -> NDArray[np.float32]:
-    """Arrange N images (N, C, H, W) in a grid, scaled so that 1 is the largest value of the training data.
+    """Arrange N images (N, C, H, W) in a grid, scaled to 0 to 1 by `value_range`.
 
     Returns:
         The grid, shape (height, width) in grey, (height, width, 3) in colour.
@@ -58,7 +60,8 @@ def image_grid(x: Tensor, data: Dataset, row: int = 8) -> NDArray[np.float32]:
     from torchvision.utils import make_grid
 
     check_images(data)
-    images = (data.original(x.reshape(-1, *data.shape)).cpu() / white(data)).float()
+    low, high = value_range(data)
+    images = ((data.original(x.reshape(-1, *data.shape)).cpu() - low) / (high - low)).float()
     return as_picture(make_grid(images, nrow=row, padding=1, pad_value=0.5)[: data.shape[0]])
 
 

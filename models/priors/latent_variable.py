@@ -56,6 +56,7 @@ class LatentVariablePrior(PriorSpec, name="latent-variable"):
 
     title: ClassVar[str] = "a VAE of the codes: two levels"
     paper: ClassVar[str] = "Dai & Wipf 2019"
+    tractable: ClassVar[bool] = False
 
     latent: int = 8
     prior: PriorSpec = field(default_factory=StandardNormal)
@@ -77,11 +78,22 @@ class LatentVariablePrior(PriorSpec, name="latent-variable"):
             if not isinstance(getattr(self, name), kind):
                 value = shown(getattr(self, name))
                 raise FlowvaeError(f"LatentVariablePrior.{name} = {value}: must be a {kind.__name__} object.")
+        if self.guide.follows_model:
+            raise FlowvaeError(
+                f"LatentVariablePrior.guide = {shown(self.guide)}: follows the density of a whole model; use another "
+                "guide, such as Gaussian()."
+            )
+        object.__setattr__(self, "proper", self.prior.proper)
 
     def build(self, features: int, context: int = 0) -> LazyDistribution:
         shape, above = Size((features,)), Size((self.latent,))
         condition = Condition(prior=self.prior.conditional) if context else None
         prior = self.prior.build(self.latent, context if self.prior.conditional else 0)
+        if hasattr(prior, "bind"):
+            raise FlowvaeError(
+                f"LatentVariablePrior.prior = {shown(self.prior)}: has a bind method, which needs a guide and data of "
+                "its codes; only the prior of the whole model has them. Use another prior."
+            )
         decoder = self.decoder.build(above, self.likelihood.parameter_shape(shape), context)
         units = Units(torch.zeros(features), torch.ones(features))
         vae = VAE(prior, decoder, self.likelihood.build(shape, units), condition)
@@ -171,7 +183,7 @@ class MarginalPrior(TorchDistribution):
         """
         raise FlowvaeError(
             "log p(z) of a prior with latent variables is an integral without a closed form; use measures of "
-            "log-weights (likelihood, iwae, gaps, bdmc), or a prior with a density."
+            "log-weights (likelihood, iwae, bdmc), or a prior with a density."
         )
 
 

@@ -17,7 +17,7 @@ from pyro.optim import Adam
 from torch import Tensor, nn
 from zuko.distributions import NormalizingFlow
 
-from flowvae import Digits, Experiment, FlowGuide, FlowvaeError, FullRank, Gaussian, Inverse, Mixture
+from flowvae import Condition, Digits, Experiment, FlowGuide, FlowvaeError, FullRank, Gaussian, Inverse, Mixture
 from flowvae.core.registry import families
 from flowvae.data import Dataset, parse_likelihood
 from flowvae.experiments.assemble import ModelGuide
@@ -125,6 +125,28 @@ def test_render_model_names_the_sites() -> None:
 def test_a_model_without_data_or_size_is_refused() -> None:
     with pytest.raises(FlowvaeError, match="size"):
         SMALL.build(digits()).model()
+
+
+def test_conditions_that_do_not_fit_are_refused() -> None:
+    x, c = digits().train[:4], torch.eye(10)[:4]
+    free = SMALL.build(digits())
+    model, guide = replace(SMALL, prior=Mixture(2), condition=Condition()).build(digits())
+    assert model(x, c).shape == x.shape
+    for ask, parts in (
+        (lambda: free.model(x, c), ("(4, 10)",)),  # which would not depend on c
+        (lambda: free.guide(x, c), ("(4, 10)",)),
+        (lambda: free.model.generate(4, c), ("(4, 10)",)),
+        (lambda: model(c=c, size=7), ("4", "7")),
+        (lambda: guide(x, c[:1]), ("1", "4")),
+        (lambda: guide(x, c[0]), ("(10,)",)),
+        (lambda: model(x, c.double()), ("float64", "float32")),
+        (lambda: guide(x, c.double()), ("float64", "float32")),
+    ):
+        with pytest.raises(FlowvaeError) as refused:
+            ask()
+        assert str(refused.value).startswith("c")
+        for part in parts:
+            assert part in str(refused.value)
 
 
 def test_arms_that_share_a_seed_start_as_the_same_vae() -> None:

@@ -155,6 +155,8 @@ def test_settings_without_a_default_are_missing_until_they_are_given(capsys: pyt
         ("--inference.schedule cosine", ("inference.schedule:NAME",)),
         ("--condition labels", ("condition:NAME",)),
         ("condition:label", ("'label'", "labels")),
+        ("guide:iaf --guide.conditioned true", ("write --guide.conditioned.",)),
+        ("--condition.prior False", ("--condition.no-prior",)),
     ],
 )
 def test_a_wrong_part_or_setting_is_named_with_the_right_one(line: str, parts: tuple[str, ...]) -> None:

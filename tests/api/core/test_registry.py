@@ -136,6 +136,52 @@ def test_a_class_without_dataclass_is_refused_where_it_is_looked_up_until_it_is_
     assert find("prior", "mine").default == mine()
 
 
+def test_a_class_with_slots_keeps_its_name() -> None:
+    @dataclass(frozen=True, slots=True)  # which makes the class a second time
+    class Slotted(PriorSpec, name="slotted"):
+        power: int = 2
+
+        def build(self, features: int, context: int = 0) -> LazyDistribution:
+            return StandardNormal().build(features, context)
+
+    assert name_of(Slotted(3)) == "slotted"
+    experiment = Experiment(prior=Slotted(3))
+    assert Experiment.from_dict(experiment.to_dict()) == experiment
+
+
+def test_a_class_that_is_not_frozen_is_refused() -> None:
+    @dataclass
+    class Open(PriorSpec, name="open"):
+        power: int = 2
+
+        def build(self, features: int, context: int = 0) -> LazyDistribution:
+            return StandardNormal().build(features, context)
+
+    said = refused(lambda: find("prior", "open"))
+    assert "Open" in said
+    assert "frozen" in said
+
+
+@pytest.mark.parametrize("setting", ["part", "family", "wraps", "prefix", "naming", "refuses"])
+def test_a_setting_that_would_hide_what_a_spec_says_of_itself_is_refused(setting: str) -> None:
+    before = kinds()
+    body = {"__module__": __name__, "__annotations__": {setting: str}, setting: "maf"}
+    said = refused(lambda: type("Mine", (MAF,), body, name="mine"))  # type: ignore[call-overload]
+    assert "Mine" in said
+    assert setting in said
+    assert kinds() == before
+    assert "mine" not in families("prior")
+
+
+@pytest.mark.parametrize("setting", ["name", "kind", "label"])
+def test_other_settings_may_have_any_name(setting: str) -> None:
+    body = {"__module__": __name__, "__annotations__": {setting: str}, setting: "maf"}
+    mine = dataclass(frozen=True)(type("Mine", (MAF,), body, name="mine"))  # type: ignore[call-overload]
+    experiment = Experiment(prior=mine(**{setting: "x"}))
+    assert name_of(experiment.prior) == "mine"
+    assert Experiment.from_dict(experiment.to_dict()) == experiment
+
+
 def test_a_class_without_a_method_is_refused_with_its_name() -> None:
     @dataclass(frozen=True)
     class NoCost(FlowSpec, name="no-cost"):

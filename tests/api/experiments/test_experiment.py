@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -278,3 +279,12 @@ def test_the_table_of_families() -> None:
     assert rows["gaussian"].roles == ("posterior",)
     assert all(row.paper[-4:].isdigit() for row in rows.values())
     assert StandardNormal().cost(8).density == 0
+
+
+def test_a_shape_of_numpy_numbers_is_a_shape_of_plain_ones() -> None:
+    experiment = Experiment(latent=(np.int64(1), *np.array([4, 4])))
+    assert experiment == Experiment(latent=(1, 4, 4))
+    assert Experiment.from_dict(experiment.to_dict()) == experiment
+    for wrong in ((True, 2), (np.bool_(True), 2), (np.float64(2), 2)):
+        with pytest.raises(FlowvaeError, match="latent"):
+            Experiment(latent=wrong)

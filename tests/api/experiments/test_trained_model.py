@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,12 @@ BAD: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "not one-hot": (lambda: exact(conditional=True).encode(X, np.full((5, 3), 1 / 3)), ("one-hot",)),
     "wide": (lambda: exact(conditional=True).encode(X, np.eye(5)), ("(5, 5)", "(N, 3)")),
     "one label": (lambda: exact(conditional=True).sample(c="cat"), ("'cat'",)),
+    "uneven": (lambda: exact(conditional=True).sample(c=[[1, 2], [3]]), ("[[1, 2], [3]]",)),
+    "no labels": (lambda: exact(conditional=True).sample(c=LABELS[:0]), ("(0,)",)),
+    "labels without values": (lambda: exact(conditional=True).sample(c=torch.ones(2, device="meta")), ("(2,)",)),
+    "data without values": (lambda: exact().encode(torch.ones(2, 3, device="meta")), ("(2, 3)",)),
+    "sparse": (lambda: exact().encode(torch.eye(3).to_sparse()), ("(3, 3)",)),
+    "many steps": (lambda: exact().interpolate(X, X, 10**13), ("steps = 10000000000000", "memory")),
     "counts": (lambda: exact(conditional=True).sample(4, LABELS), ("5", "4")),
 }
 
@@ -275,9 +282,16 @@ def test_mistakes_are_named_in_one_line(case: str) -> None:
         assert part in text
 
 
-def test_values_outside_the_support_are_refused() -> None:
-    from dataclasses import replace
+def test_covariates_that_the_type_of_the_model_cannot_hold_are_refused() -> None:
+    labels = exact(conditional=True)
+    covariates = replace(labels.experiment, condition=Condition("covariates", prior=False))
+    model = replace(labels, experiment=covariates)
+    assert np.isfinite(model.sample(c=np.ones((2, 3)))).all()
+    with pytest.raises(FlowvaeError, match=r"1e\+300.*float32"):
+        model.sample(c=np.full((2, 3), 1e300))
 
+
+def test_values_outside_the_support_are_refused() -> None:
     model = exact()
     bits = TrainedModel(model.experiment, replace(model.signature, likelihood="bernoulli"), model.pair)
     with pytest.raises(FlowvaeError, match=r"0\.5.*row 1"):

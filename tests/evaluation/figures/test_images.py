@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.data import Dataset
-from flowvae.evaluation.figures.images import as_picture, check_images, image_grid, is_image, show_images, white
+from flowvae.evaluation.figures.images import as_picture, check_images, image_grid, is_image, show_images, value_range
 from flowvae.models import GaussianLikelihood
 
 
@@ -50,9 +50,18 @@ def test_every_pixel_has_its_place(channels: int) -> None:
 def test_the_original_units_are_drawn() -> None:
     data = images(1, 2, 2)
     moved = replace(data, offset=torch.full((1, 2, 2), 3.0, dtype=torch.float64))
-    assert white(moved) == pytest.approx(data.train.max().item() + 3)
-    expected = (data.test[0, 0].double() + 3) / white(moved)
+    top = data.train.max().item() + 3
+    assert value_range(moved) == pytest.approx((0, top))
+    expected = (data.test[0, 0].double() + 3) / top
     np.testing.assert_allclose(image_grid(moved.test, moved)[1:3, 1:3], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("least", "most"), [(-1.0, 1.0), (-80.0, -60.0)])
+def test_values_below_zero_are_drawn_in_their_order(least: float, most: float) -> None:
+    x = torch.linspace(least, most, 32).reshape(2, 1, 4, 4)
+    data = replace(images(1, 4, 4), train=x, valid=x, test=x)
+    assert value_range(data) == pytest.approx((least, most))
+    np.testing.assert_allclose(image_grid(x, data)[1:5, 1:5].flatten(), torch.linspace(0, 1, 32)[:16], atol=1e-6)
 
 
 def test_colours_stay_within_their_range() -> None:

@@ -201,7 +201,7 @@ def test_mistakes_are_refused() -> None:
         measure_surgery(standard(2), Shifted(1.0), x[:1])
     with pytest.raises(FlowvaeError, match="chunk = 0"):
         AggregatedPosterior(Shifted(1.0), x, chunk=0)
-    with pytest.raises(FlowvaeError, match="no data"):
+    with pytest.raises(FlowvaeError, match=r"x: shape \(0, 2\)"):
         AggregatedPosterior(Shifted(1.0), x[:0])
     with pytest.raises(FlowvaeError, match="left out"):
         AggregatedPosterior(Shifted(1.0), x[:1]).log_prob(x[:1], without=torch.zeros(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyro.distributions as dist
 import pytest
@@ -10,9 +10,24 @@ import torch
 from torch import Size, Tensor, nn
 from zuko.lazy import LazyDistribution
 
-from flowvae import Condition, Experiment, FlowvaeError, LatentVariablePrior, Mixture, SecondStage, Training, load
+from flowvae import (
+    MAF,
+    Condition,
+    Experiment,
+    FlowvaeError,
+    LatentVariablePrior,
+    Mixture,
+    SecondStage,
+    SemiAmortized,
+    StandardNormal,
+    Training,
+    load,
+)
+from flowvae.core.errors import ImproperDensityWarning
 from flowvae.core.parts import Units
+from flowvae.data import Batch
 from flowvae.evaluation import measure_ais, measure_iwae, measure_likelihoods
+from flowvae.flows import GF
 from flowvae.flows.spec import standard_normal
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE, GaussianLikelihood
@@ -143,6 +158,47 @@ def test_a_condition_reaches_both_levels() -> None:
     torch.manual_seed(0)
     other = built.model.generate(c=c[[1] * 50])[0].mean(0)
     assert not torch.allclose(one, other)
+
+
+def test_a_condition_that_the_prior_does_not_read_stays_outside_of_it() -> None:
+    data = Experiment().data.load(0)
+    small = Experiment(**SMALL, prior=LatentVariablePrior(latent=2), condition=Condition(prior=False))  # type: ignore[arg-type]
+    model, guide = small.build(data)
+    batch = Batch(data.train[:6].double(), torch.eye(10)[:6])
+    for measured in (measure_likelihoods(model, guide, batch, draws=5), measure_likelihoods(model, guide, batch)):
+        assert measured.elbo.isfinite().all()
+
+
+def test_the_guide_of_a_whole_model_is_refused() -> None:
+    for make in (
+        lambda: LatentVariablePrior(guide=SemiAmortized()),
+        lambda: Experiment(prior=LatentVariablePrior(), guide=SemiAmortized()),
+    ):
+        with pytest.raises(FlowvaeError) as refused:
+            make()
+        assert "SemiAmortized" in str(refused.value)
+        assert "LatentVariablePrior" in str(refused.value)
+
+
+def test_a_prior_of_the_top_that_needs_a_guide_and_data_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Bound(StandardNormal):
+        def build(self, features: int, context: int = 0) -> LazyDistribution:
+            prior = super().build(features, context)
+            prior.bind = lambda guide, train: None
+            return prior
+
+    with pytest.raises(FlowvaeError) as refused:
+        LatentVariablePrior(prior=Bound()).build(3)
+    assert "Bound" in str(refused.value)
+    assert "bind" in str(refused.value)
+
+
+def test_it_is_improper_where_the_prior_of_the_top_is() -> None:
+    data = Experiment().data.load(0)
+    assert LatentVariablePrior(prior=MAF()).proper
+    with pytest.warns(ImproperDensityWarning):
+        Experiment(**SMALL, prior=LatentVariablePrior(prior=LatentVariablePrior(prior=GF()))).build(data)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
