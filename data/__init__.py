@@ -4,7 +4,7 @@ from flowvae.core.parts import parse_likelihood
 from flowvae.data.access import blocks, first, preview, to_tensor
 from flowvae.data.arrays import Arrays
 from flowvae.data.batch import Batch, Source
-from flowvae.data.conditions import batch_of, condition_of
+from flowvae.data.conditions import batch_of, condition_of, identity_of
 from flowvae.data.dataset import DataIdentity, Dataset, DataSpec
 from flowvae.data.digits import Digits
 from flowvae.data.images import Images
@@ -46,6 +46,7 @@ __all__ = [
     "blocks",
     "condition_of",
     "first",
+    "identity_of",
     "load_reference",
     "parse_likelihood",
     "preview",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.parts import Condition
 from flowvae.data.batch import Batch
-from flowvae.data.dataset import Dataset
+from flowvae.data.dataset import DataIdentity, Dataset
 
-__all__ = ["batch_of", "condition_of"]
+__all__ = ["batch_of", "condition_of", "identity_of"]
 
 
 def condition_of(data: Dataset, condition: Condition, split: str) -> Tensor:
@@ -35,3 +38,14 @@ def condition_of(data: Dataset, condition: Condition, split: str) -> Tensor:
 def batch_of(data: Dataset, condition: Condition | None, split: str) -> Batch:
     """A split with what the model conditions on."""
     return Batch(getattr(data, split), None if condition is None else condition_of(data, condition, split))
+
+
+def identity_of(data: Dataset, condition: Condition | None) -> DataIdentity:
+    """The identity of the data; its checksum covers the labels where a model conditions on them."""
+    identity = data.identity
+    if condition is None or condition.on != "labels" or data.labels is None:
+        return identity
+    digest = hashlib.sha256(identity.sha256.encode())
+    for split, labels in data.labels.items():
+        digest.update(split.encode() + labels.long().numpy(force=True).astype("<i8").tobytes())
+    return replace(identity, sha256=digest.hexdigest()[:16])

@@ -79,14 +79,22 @@ class EvaluationContext:
             whole = whole[torch.arange(min(most, len(whole)))]  # few enough to read those of a source into memory
         return on_device(whole, next(self.guide.parameters()).device)
 
+    def refuse_condition(self) -> None:
+        """Refuse a conditional model, where every condition has a prior and codes of its own.
+
+        Raises:
+            FlowvaeError: for such a model.
+        """
+        if self.model.condition is not None:
+            raise FlowvaeError("it needs a single prior p(z), but this model is conditional: each c has its own")
+
     def rows(self, split: str | None = None) -> Tensor:
         """At most 5000 data points of the split, shape (N, *event), on the model's device, for measures of all pairs.
 
         Raises:
             FlowvaeError: for a conditional model, whose prior and codes differ between conditions.
         """
-        if self.model.condition is not None:
-            raise FlowvaeError("it needs a single prior p(z), but this model is conditional: each c has its own")
+        self.refuse_condition()
         x = getattr(self.data, split or self.split)
         return first(x, min(len(x), MANY)).to(next(self.guide.parameters()).device)
 

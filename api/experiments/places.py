@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flowvae.core.errors import DamagedError, FlowvaeError, one_line
-from flowvae.data import Dataset
+from flowvae.data import Dataset, identity_of
 from flowvae.evaluation import read_metrics
 from flowvae.experiments.directory import (
     CHECKPOINT,
@@ -108,7 +108,7 @@ def _check_goes_on(experiment: Experiment, data: Dataset, directory: Path) -> No
                 "experiment.yaml, or name another directory."
             )
     if facts:
-        then, now = facts["settings"]["data"], data.identity.as_dict()
+        then, now = facts["settings"]["data"], identity_of(data, experiment.condition).as_dict()
         if then["sha256"] != now["sha256"]:
             raise FlowvaeError(f"{directory}: was trained on {one_line(then)}, but the data are now {now}.")
         try:

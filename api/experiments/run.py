@@ -13,7 +13,7 @@ import pandas as pd
 
 from flowvae.core.errors import FlowvaeError, check_int_value, nearest, one_line, shown
 from flowvae.core.files import as_path
-from flowvae.data import Dataset
+from flowvae.data import Dataset, identity_of
 from flowvae.evaluation import (
     MEASURES,
     Effort,
@@ -88,7 +88,7 @@ class Run(TrainedModel):
         if self.known_data is not None:
             return self.known_data
         data = self._load_data()
-        then, now = self.identity, data.identity.as_dict()
+        then, now = self.identity, identity_of(data, self.experiment.condition).as_dict()
         if then["sha256"] != now["sha256"]:
             raise FlowvaeError(f"{self.name}: was trained on {one_line(then)}, but the data are now {now}.")
         object.__setattr__(self, "known_data", data)
@@ -207,7 +207,11 @@ class Run(TrainedModel):
         with self._writing():  # before the work, which would be lost
             self.metrics  # noqa: B018  (raises where it is damaged)
         data, effort = self.data, effort or Effort()
-        about = {"of": split, "data": data.identity.as_dict(), "flowvae": version("flowvae")}
+        about = {
+            "of": split,
+            "data": identity_of(data, self.experiment.condition).as_dict(),
+            "flowvae": version("flowvae"),
+        }
         new: list[Metric] = []
         refused: dict[str, FlowvaeError] = {}
         for name in measures:

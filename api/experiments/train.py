@@ -15,7 +15,7 @@ from flowvae.core.errors import FlowvaeError, check_int_value, shown
 from flowvae.core.files import as_path, write_table
 from flowvae.core.memory import check_memory, watched
 from flowvae.core.seeds import derive
-from flowvae.data import Batch, Dataset, batch_of
+from flowvae.data import Batch, Dataset, batch_of, identity_of
 from flowvae.evaluation import draw_figures
 from flowvae.evaluation.likelihood.importance_weights import check_draws
 from flowvae.experiments.assemble import ModelGuide, build
@@ -143,7 +143,8 @@ def train(
 def _train_stage(stage: Experiment, place: Path, data: Dataset, pair: ModelGuide, before: Run | None, how: _How) -> Run:
     """Train one stage, measure and draw it, in a directory that has been checked, locked and prepared."""
     checkpoint = place / CHECKPOINT
-    signature, identity = Signature.of(data, stage.condition), data.identity.as_dict()
+    signature = Signature.of(data, stage.condition)
+    identity = identity_of(data, stage.condition).as_dict()
     plain = stage.to_dict()
     settings = {"experiment": plain, "data": identity, "signature": signature.to_dict(), "draws": how.draws}
     stored = stored_facts(place)
@@ -176,7 +177,7 @@ def _train_in_memory(experiment: Experiment, data: Dataset, pair: ModelGuide, ho
             stage,
             Signature.of(data, stage.condition),
             mine,
-            identity=data.identity.as_dict(),
+            identity=identity_of(data, stage.condition).as_dict(),
             known_data=data,
             known_histories=(*(before.known_histories if before else ()), fitted.history),
         )

@@ -148,6 +148,7 @@ def _interpolation(context: EvaluationContext) -> MeasureResult:
     from flowvae.evaluation.figures.images import is_image
     from flowvae.evaluation.figures.interpolation_plots import plot_paths, plot_traversals
 
+    context.refuse_condition()
     model, guide, data, seed, split = context.model, context.guide, context.data, context.seed, context.split
     device = next(guide.parameters()).device
     start, end = (x.to(device) for x in different_pairs(data, PAIRS, seed, split))
