@@ -118,7 +118,7 @@ def _check_goes_on(experiment: Experiment, data: Dataset, directory: Path) -> No
 
 
 def check_first_stage(experiment: Experiment, finished: Path) -> None:
-    """Refuse a finished run that is none of the earlier stages.
+    """Refuse a finished run that is not one of the earlier stages.
 
     Raises:
         FlowvaeError: for such a run.
