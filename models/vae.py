@@ -35,8 +35,6 @@ class VAE(nn.Module):
         Kingma & Welling (2014), "Auto-Encoding Variational Bayes".
     """
 
-    folds_draws = True  # several draws of a code are decoded independently of one another
-
     def __init__(
         self,
         prior: LazyDistribution,

@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from flowvae.core.errors import FlowvaeError, nearest, shown
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset, Source, condition_of
-from flowvae.models import VAE
 from flowvae.networks import in_eval_mode
 
 __all__ = ["KINDS", "LARGEST", "conditions", "equal_sizes", "generate", "rows"]
@@ -51,15 +50,16 @@ def generate(
     """
     if of not in KINDS:
         raise FlowvaeError(f"of = {shown(of)}: {nearest(str(of), KINDS)}")
-    if of == "means" and not isinstance(model, VAE):
+    if of == "means" and not hasattr(model, "mean"):
         raise FlowvaeError(f"of = 'means': {type(model).__name__} has no E[x | z]; use of='draws'.")
+    vae: Any = model
     parts = []
     starts = range(0, count, BLOCK)
     for number, start in enumerate(tqdm(starts, desc="generated data", unit="block", disable=not progress or None)):
         size = min(BLOCK, count - start)
         with seeded(derive(seed, "generate", number)):
             given = {"size": size} if c is None else {"c": c[start : start + size]}
-            parts.append(model.generate(**given)[1] if of == "means" and isinstance(model, VAE) else model(**given))
+            parts.append(vae.generate(**given)[1] if of == "means" else model(**given))
     return torch.cat(parts)
 
 
