@@ -22,7 +22,7 @@ notebooks: .installed-dev
 
 # Wants a quiet machine; the last line is the growth of time and memory, the longest part.
 bench: .installed-bench
-	$(BIN)/python benchmarks/training_step.py --out runs/bench
+	$(BIN)/python benchmarks/training_step.py --inductor --out runs/bench
 	$(BIN)/python benchmarks/profile_step.py --out runs/bench
 	$(BIN)/python benchmarks/growth.py --out runs/bench
 
@@ -42,7 +42,7 @@ LAYOUT := $(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 
 # The libraries to compare with; without them their arms are left out, and the benchmark says so.
 .installed-bench: .installed-dev
-	-$(BIN)/pip install --disable-pip-version-check -e '.[bench]' --config-settings editable_mode=strict
+	-$(BIN)/pip install --disable-pip-version-check -e '.[bench,jax]' --config-settings editable_mode=strict
 	touch $@
 
 .installed-demo: .installed-demo-$(LAYOUT)

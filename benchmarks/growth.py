@@ -57,7 +57,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Size, nn
-from training_step import SIZES, batches, layers, machine, step_of_fit, svi_of_fit
+from training_step import SIZES, batches, layers, machine, objective_of_fit, step_of_fit
 
 from flowvae.core.seeds import derive, seeded
 from flowvae.evaluation.likelihood.iwae import measure_iwae
@@ -158,13 +158,13 @@ def job(point: Point) -> Callable[[], Any]:
 
         return draw
     if point.task == "bound":
-        return lambda: measure_iwae(model, guide, data[0], samples=(point.particles,))
+        return lambda: measure_iwae(model, guide, data[0], samples=(point.particles,), compile=point.mode)
     settings = Training(batch_size=point.batch, particles=point.particles, compile=point.mode)
     if point.task == "epoch":
         train = torch.randint(17, (point.data, DATA), generator=torch.Generator().manual_seed(0)).float()
         once = replace(settings, epochs=1)
         return lambda: fit(model, guide, train, train[:128], once, seed=0, progress=False)
-    step = step_of_fit(svi_of_fit(model, guide, settings))
+    step = step_of_fit(objective_of_fit(model, guide, settings))
     taken = iter(range(sys.maxsize))
     return lambda: step(data[next(taken) % len(data)])
 

@@ -29,7 +29,18 @@ from unittest import mock
 
 import torch
 from torch import nn
-from training_step import CASES, CLIP, SIZES, batches, build, by_hand, machine, plain_loop, step_of_fit, svi_of_fit
+from training_step import (
+    CASES,
+    CLIP,
+    SIZES,
+    batches,
+    build,
+    by_hand,
+    machine,
+    objective_of_fit,
+    plain_loop,
+    step_of_fit,
+)
 
 from flowvae.inference import Training
 
@@ -67,10 +78,12 @@ def arms(name: str) -> dict[str, tuple[Callable[..., float], Clock]]:
     made["by hand"] = plain_loop(parameters, clock.around("forward", loss)), clock
     for arm, mode in (("fit", "none"), ("capture", "capture")):
         clock = Clock()
-        svi = svi_of_fit(*build(size, prior, guide), Training(batch_size=size["batch"], compile=mode, clip=CLIP))
-        svi.loss_and_grads = clock.around("loss and gradients", svi.loss_and_grads)
-        svi.optim = clock.around("optimizer", svi.optim)
-        made[arm] = step_of_fit(svi), clock
+        objective = objective_of_fit(
+            *build(size, prior, guide), Training(batch_size=size["batch"], compile=mode, clip=CLIP)
+        )
+        objective.svi.loss_and_grads = clock.around("loss and gradients", objective.svi.loss_and_grads)
+        objective.svi.optim = clock.around("optimizer", objective.svi.optim)
+        made[arm] = step_of_fit(objective), clock
     return made
 
 

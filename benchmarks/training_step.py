@@ -3,9 +3,10 @@
     python benchmarks/training_step.py --out runs/bench     # training_step.json and .txt: every case, no inductor
     python benchmarks/training_step.py --inductor --cases digits-128/maf/gaussian
 
-All arms of a case train the same networks on the same batches, in a process of their own per case, one thread, one
-step of each arm after the other (interleaved), after a warm-up. A step is loss, gradients and Adam. Figures are the
-median, the least and the quartiles of a step's time in milliseconds; ratios are of medians to hand-written PyTorch.
+All arms of a case train the same networks on the same batches, in a process per case, one core, a block of steps of
+each arm after the other (interleaved), after a warm-up. A step is loss, gradients and Adam. Figures are the median, the
+least and the quartiles of a block's mean time of a step in milliseconds; ratios are of medians, to hand-written PyTorch
+and to JAX's scan.
 
 Arms:
     by hand: zuko's flow and torch's distributions in a plain loop with one fused Adam and the same clipping as
@@ -13,9 +14,13 @@ Arms:
     recipe: `pyro.module`, zuko's `ZukoToPyro`, `pyro.optim.Adam`, `Trace_ELBO`, Pyro's defaults, as in its tutorials.
     jit: the recipe with `JitTrace_ELBO`.
     fit: the step that `flowvae.fit` takes with compile="none".
-    capture, inductor: the same with the compiled ELBO.
+    capture: the same with captured steps, which long trainings begin with.
+    inductor: the same with compiled steps, which they go on with; the first one waits for the compiler, unless an
+        earlier run has left the program on disk.
     normflows, pythae: libraries of others, in the cases where they can build the same networks; `peers.py` says what
         is equal and what is not. They come with `pip install -e '.[bench]'`.
+    jax, jax scan, numpyro, numpyro scan: the same networks in JAX, in a second process; `jax_peer.py` says what is
+        equal and what is not. They come with `pip install -e '.[jax]'`, or are in the interpreter that `--jax` names.
 """
 
 from __future__ import annotations
@@ -24,27 +29,29 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
+import jax_peer
 import peers
 import pyro
 import pyro.distributions as dist
 import torch
 import zuko
+from interleaved import BLOCK, Arm, Steps, interleaved
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.infer import SVI, JitTrace_ELBO, Trace_ELBO
 from torch import Size, Tensor, nn
 
 from flowvae.core.seeds import derive, seeded
+from flowvae.data import Batch
 from flowvae.flows import IAF, MAF, NSF
 from flowvae.guides import AmortizedGuide, FlowGuide, Gaussian
 from flowvae.inference import JointAdam, Training
@@ -93,7 +100,7 @@ PRIORS: dict[str, Any] = {
     "maf": MAF(transforms=3),
     "nsf": NSF(transforms=3),
     "maf-64": MAF(transforms=3, hidden_features=(64, 64)),
-    "nsf-64": NSF(transforms=3, hidden_features=(64, 64)),
+    "nsf-64": NSF(transforms=3, hidden_features=(64, 64), bins=8),
     "normal": StandardNormal(),
 }
 STATIC = IAF(transforms=2)
@@ -191,18 +198,19 @@ def plain_loop(parameters: list[nn.Parameter], loss: Callable[[Tensor], Tensor])
     return step
 
 
-def others(name: str, networks: Callable[[], tuple[VAE, AmortizedGuide]]) -> dict[str, Callable[[Tensor], float]]:
-    """The steps of those peers that are installed and can build the case."""
+def others(name: str, networks: Callable[[], tuple[VAE, AmortizedGuide]], data: Tensor) -> list[Arm]:
+    """The arms of those torch libraries that are installed and can build the case."""
     size_name, prior, guide = name.split("/")
     size = SIZES[size_name]
-    arms = {}
+    arms: list[Arm] = []
     if "normflows" in peers.available() and prior.endswith("-64") and guide == "gaussian":
         bins = getattr(PRIORS[prior], "bins", None)
-        arms["normflows"] = plain_loop(*peers.normflows(*networks(), PRIORS[prior], bins, log_likelihood(size)))
+        made = peers.normflows(*networks(), PRIORS[prior], bins, log_likelihood(size))
+        arms.append(Steps("normflows", plain_loop(*made), data))
     bernoulli = isinstance(size["likelihood"], BernoulliLikelihood)
     if "pythae" in peers.available() and prior == "normal" and bernoulli and guide in ("gaussian", "static"):
         flow = STATIC if guide == "static" else None
-        arms["pythae"] = plain_loop(*peers.pythae(*networks(), size["data"], flow))
+        arms.append(Steps("pythae", plain_loop(*peers.pythae(*networks(), size["data"], flow)), data))
     return arms
 
 
@@ -226,14 +234,14 @@ def recipe(name: str, model: VAE, guide: AmortizedGuide, loss: Any) -> Callable[
     return svi.step
 
 
-def svi_of_fit(model: VAE, guide: AmortizedGuide, settings: Training) -> SVI:
+def objective_of_fit(model: VAE, guide: AmortizedGuide, settings: Training) -> AnnealedELBO:
     """What `fit` steps with."""
     pair = nn.ModuleDict({"model": model, "guide": guide})
     optim = JointAdam(pair.named_parameters(), LEARNING_RATE, settings.clip)
-    return AnnealedELBO(model, guide, optim, settings, settings.batch_size, steps=1).svi
+    return AnnealedELBO(model, guide, optim, settings, settings.batch_size, steps=1000)
 
 
-def step_of_fit(svi: SVI) -> Callable[[Tensor], float]:
+def step_of_fit(objective: AnnealedELBO) -> Callable[[Tensor], float]:
     """The step of `fit`: validation in the first one only."""
     taken = 0
 
@@ -241,7 +249,7 @@ def step_of_fit(svi: SVI) -> Callable[[Tensor], float]:
         nonlocal taken
         taken += 1
         with pyro.validation_enabled(taken == 1):
-            return svi.step(x)
+            return objective.step(Batch(x))
 
     return step
 
@@ -253,56 +261,39 @@ def batches(size: dict[str, Any]) -> Tensor:
     return torch.randint(0, most, (20, size["batch"], size["data"]), generator=generator).float()
 
 
-def case(name: str, steps: int, inductor: bool) -> dict[str, Any]:
-    """All arms of one case, step by step in turn."""
+def case(name: str, steps: int, inductor: bool, jax: str | None = None, block: int = BLOCK) -> dict[str, Any]:
+    """All arms of one case in turn; `jax` is the interpreter of JAX's arms."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     size_name, prior, guide = name.split("/")
     size = SIZES[size_name]
-    arms: dict[str, Callable[[Tensor], float]] = {}
+    data = batches(size)
 
     def networks() -> tuple[VAE, AmortizedGuide]:
         return build(size, prior, guide)
 
-    arms["by hand"] = plain_loop(*by_hand(*networks(), size))
-    arms["recipe"] = recipe("recipe", *networks(), Trace_ELBO())
-    arms["jit"] = recipe("jit", *networks(), JitTrace_ELBO(ignore_jit_warnings=True))
+    arms: list[Arm] = [
+        Steps("by hand", plain_loop(*by_hand(*networks(), size)), data),
+        Steps("recipe", recipe("recipe", *networks(), Trace_ELBO()), data, 1 / size["batch"]),
+        Steps("jit", recipe("jit", *networks(), JitTrace_ELBO(ignore_jit_warnings=True)), data, 1 / size["batch"]),
+    ]
     for mode in ("none", "capture", *(["inductor"] if inductor else [])):
         settings = Training(batch_size=size["batch"], compile=mode, clip=CLIP)
-        arms["fit" if mode == "none" else mode] = step_of_fit(svi_of_fit(*networks(), settings))
-    arms |= others(name, networks)
-    data = batches(size)
-    first: dict[str, float] = {}
-    times: dict[str, list[float]] = {arm: [] for arm in arms}
-    losses: dict[str, float] = {}
-    for index in range(-5, steps):
-        for arm, step in arms.items():
-            torch.manual_seed(index + 5)
-            started = time.perf_counter()
-            losses[arm] = step(data[index % len(data)])
-            seconds = time.perf_counter() - started
-            if index == -5:
-                first[arm] = seconds
-            elif index >= 0:
-                times[arm].append(1000 * seconds)
-    rows = {}
-    hand = statistics.median(times["by hand"])
-    for arm, found in times.items():
-        quartiles = statistics.quantiles(found, n=4)
-        median = statistics.median(found)
-        rows[arm] = {
-            "median_ms": median,
-            "least_ms": min(found),
-            "quartiles_ms": [quartiles[0], quartiles[2]],
-            "ratio": median / hand,
-            "ratio_of_least": min(found) / min(times["by hand"]),
-            "first_step_s": first[arm],
-            "last_loss": losses[arm] / (size["batch"] if arm in ("recipe", "jit") else 1),
-        }
-    return {"case": name, "steps": steps, "arms": rows}
+        step = step_of_fit(objective_of_fit(*networks(), settings))
+        arms.append(Steps("fit" if mode == "none" else mode, step, data))
+    arms += others(name, networks, data)
+    with ExitStack() as stack:
+        if jax and jax_peer.can_build(prior, guide):
+            flow = None if prior == "normal" else PRIORS[prior]
+            arms += stack.enter_context(jax_peer.JaxWorker(size, flow, *networks(), data, block, jax)).arms()
+        rows = interleaved(arms, steps, block)
+    for column, reference in (("ratio", "by hand"), ("to_scan", "jax scan")):
+        for row in rows.values():
+            row[column] = row["median_ms"] / rows[reference]["median_ms"] if reference in rows else None
+    return {"case": name, "steps": steps, "block": block, "arms": rows}
 
 
-def machine() -> dict[str, Any]:
+def machine(jax: str | None = None) -> dict[str, Any]:
     """What the figures depend on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
@@ -315,7 +306,7 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "pyro": pyro.__version__,
         "zuko": zuko.__version__,
-        "peers": {name: version(name) for name in peers.available()},
+        "peers": {name: version(name) for name in peers.available()} | (jax_peer.versions(jax) if jax else {}),
         "threads": 1,
     }
 
@@ -323,14 +314,15 @@ def machine() -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """One case as text."""
     lines = [
-        f"{result['case']}: milliseconds a step, {result['steps']} steps",
-        f"{'':10} {'median':>8} {'least':>8} {'quartiles':>15} {'ratio':>6} {'of least':>8} {'first, s':>8} loss",
+        f"{result['case']}: milliseconds a step, {result['steps']} steps in blocks of {result['block']}",
+        f"{'':12} {'median':>8} {'least':>8} {'quartiles':>15} {'by hand':>8} {'jax scan':>8} {'first, s':>8} loss",
     ]
     for arm, row in result["arms"].items():
         low, high = row["quartiles_ms"]
+        ratios = [f"{row[column]:8.2f}" if row[column] else f"{'-':>8}" for column in ("ratio", "to_scan")]
         lines.append(
-            f"{arm:10} {row['median_ms']:8.2f} {row['least_ms']:8.2f} {low:7.2f}-{high:7.2f} {row['ratio']:6.2f} "
-            f"{row['ratio_of_least']:8.2f} {row['first_step_s']:8.2f} {row['last_loss']:.3f}"
+            f"{arm:12} {row['median_ms']:8.2f} {row['least_ms']:8.2f} {low:7.2f}-{high:7.2f} {ratios[0]} {ratios[1]} "
+            f"{row['first_step_s']:8.2f} {row['last_loss']:.3f}"
         )
     return "\n".join(lines) + "\n"
 
@@ -339,22 +331,25 @@ def main() -> None:
     """Run every case in its own process, print the tables, and write them and the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES, metavar="CASE", help=", ".join(CASES))
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--inductor", action="store_true", help="also compiled by inductor: minutes a case")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--inductor", action="store_true", help="also compiled: up to half a minute a case")
     parser.add_argument("--out", type=Path, help="a folder")
+    parser.add_argument("--jax", default=sys.executable, metavar="PYTHON", help="interpreter that has JAX's libraries")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(case(given.one, given.steps, given.inductor)))
+        print(json.dumps(case(given.one, given.steps, given.inductor, given.jax)))
         return
-    facts, results, failed = machine(), [], []
+    facts, results, failed = machine(given.jax), [], []
     texts = [f"{facts}\n"]
-    for missing in sorted({"normflows", "pythae"} - {*peers.available()}):
-        texts[0] += f"{missing} is not installed: its arm is left out (pip install -e '.[bench]').\n"
+    for missing in sorted({"normflows", "pythae", "jax"} - facts["peers"].keys()):
+        extra = "jax" if missing == "jax" else "bench"
+        texts[0] += f"{missing} is not installed: its arms are left out (pip install -e '.[{extra}]').\n"
     print(texts[0])
     for name in given.cases:
         command = [sys.executable, __file__, "--one", name, "--steps", str(given.steps)]
         command += ["--inductor"] if given.inductor else []
+        command += ["--jax", given.jax if "jax" in facts["peers"] else ""]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             failed.append(name)

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from flowvae.core.errors import FlowvaeError, nearest, shown
 from flowvae.data.preparation import Part
 
-__all__ = ["part_of_frame"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["is_column", "is_frame", "part_of_frame"]
+
+
+def is_frame(value: object) -> TypeGuard[pd.DataFrame]:
+    """Whether a value is a data frame of pandas, which is not imported for the answer."""
+    return "pandas" in sys.modules and isinstance(value, sys.modules["pandas"].DataFrame)
+
+
+def is_column(value: object) -> TypeGuard[pd.Series[Any]]:
+    """Whether a value is a column of a data frame."""
+    return "pandas" in sys.modules and isinstance(value, sys.modules["pandas"].Series)
 
 
 def part_of_frame(
@@ -51,6 +64,8 @@ def part_of_frame(
 
 def _numbers(where: str, frame: pd.DataFrame, names: Sequence[Any]) -> NDArray[Any]:
     """Columns as one array, in a type that holds all of them; NaN where a value is missing."""
+    import pandas as pd
+
     found = []
     for name in names:
         column = frame[name]
@@ -72,6 +87,8 @@ def _numbers(where: str, frame: pd.DataFrame, names: Sequence[Any]) -> NDArray[A
 
 
 def _labels(where: str, column: pd.Series[Any]) -> NDArray[Any]:
+    import pandas as pd
+
     if column.isna().any():
         row = int(column.isna().to_numpy().argmax())
         raise FlowvaeError(

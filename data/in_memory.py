@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Size, Tensor
@@ -21,7 +20,7 @@ from flowvae.core.registry import families
 from flowvae.data.access import blocks, first
 from flowvae.data.batch import Source
 from flowvae.data.dataset import SPLITS, Dataset, DataSpec
-from flowvae.data.frames import part_of_frame
+from flowvae.data.frames import is_column, is_frame, part_of_frame
 from flowvae.data.labels import is_text
 from flowvae.data.preparation import Part, as_event_shape, prepare
 from flowvae.data.sources import array_blocks
@@ -219,7 +218,7 @@ def _of_split(what: str, given: Any, split: str, splits: Mapping[str, Any]) -> A
         if unknown := [key for key in given if key not in splits]:
             raise FlowvaeError(f"as_data: {what} of {shown(unknown[0])}; {nearest(unknown[0], splits)}")
         return given.get(split)
-    if given is not None and len(splits) > 1 and not all(isinstance(x, pd.DataFrame) for x in splits.values()):
+    if given is not None and len(splits) > 1 and not all(map(is_frame, splits.values())):
         raise FlowvaeError(f"as_data: {what} = {shown(given)}; give them by split, {{'train': …}}, as the data are.")
     return given
 
@@ -233,7 +232,7 @@ def _part(where: str, x: Any, labels: Any, conditions: Any) -> tuple[Part, tuple
                 "Splits are (train, valid, test) or {'train': …, 'test': …}."
             )
         x, labels = x
-    if isinstance(x, pd.DataFrame):
+    if is_frame(x):
         column = labels if isinstance(labels, str | int) else None
         columns = [conditions] if isinstance(conditions, str) else conditions if isinstance(conditions, list) else None
         part = part_of_frame(where, x, column, columns)
@@ -257,9 +256,9 @@ def _part(where: str, x: Any, labels: Any, conditions: Any) -> tuple[Part, tuple
 
 
 def _is_data(value: Any) -> bool:
-    return isinstance(value, np.ndarray | Tensor | pd.DataFrame | Source | TorchDataset | tuple) and not isinstance(
-        value, np.ma.MaskedArray
-    )
+    if isinstance(value, np.ma.MaskedArray):
+        return False
+    return isinstance(value, np.ndarray | Tensor | Source | TorchDataset | tuple) or is_frame(value)
 
 
 def _array(where: str, value: Any) -> NDArray[Any]:
@@ -269,10 +268,10 @@ def _array(where: str, value: Any) -> NDArray[Any]:
             raise FlowvaeError(f"{where}: {shown(value)}; must be a dense tensor with values.")
         value = value.detach().cpu()
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-    if isinstance(value, pd.Series):
-        value = value.astype(str) if isinstance(value.dtype, pd.CategoricalDtype) else value
+    if is_column(value):
+        value = value.astype(str) if value.dtype == "category" else value
         value = value.to_numpy()
-    if isinstance(value, pd.DataFrame):
+    if is_frame(value):
         value = part_of_frame(where, value).x
     if isinstance(value, Sequence) and not isinstance(value, str):
         value = np.array(value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +18,17 @@ from torch import Size, Tensor
 from flowvae.data.access import VALUES
 from flowvae.data.batch import Source
 
-__all__ = ["MappedArray", "Selected", "array_blocks", "read_rows"]
+__all__ = ["MappedArray", "Selected", "apart", "array_blocks", "read_rows", "together"]
 
-ROWS = 256
+ROWS = 256  # that are read before the pages around them are released
 
 
 class MappedArray:
     """An array as a source, such as `np.load("large.npy", mmap_mode="r")`.
 
     What is read of it is converted to torch's default type, and the pages of the file are released again, so that the
-    process does not grow with the file.
+    process does not grow with the file. Several batches are read together, in the order of the file, by a thread that
+    reads ahead while the batches before are used; this takes 2²³ values of memory, or two batches if they are larger.
 
     Args:
         array: (N, *event shape), of real numbers of any type.
@@ -50,8 +53,16 @@ class MappedArray:
             return torch.from_numpy(rows.astype(torch.empty(0, dtype=self.dtype).numpy().dtype))
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
-        """`self[index]` for each index in turn."""
-        return (self[index] for index in order)
+        """`self[index]` for each index in turn, read ahead."""
+        with ThreadPoolExecutor(1) as reader:
+            ahead: tuple[Future[Tensor], list[Tensor]] | None = None
+            for group in together(order, math.prod(self.shape[1:]), VALUES):
+                reading = reader.submit(self.__getitem__, torch.cat(group))
+                if ahead is not None:
+                    yield from apart(ahead[0].result(), ahead[1])
+                ahead = reading, group
+            if ahead is not None:
+                yield from apart(ahead[0].result(), ahead[1])
 
 
 def array_blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -65,13 +76,44 @@ def array_blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def read_rows(array: NDArray[Any], index: NDArray[np.integer[Any]]) -> NDArray[Any]:
     """The rows of an index, as they are; pages of a mapped array are released.
 
-    A row brings the pages around it into memory, so few are read at a time.
+    Rows are read in the order of the file, which brings each page into memory once. A row brings the pages around it
+    into memory too, so few are read at a time.
     """
     rows = np.empty((len(index), *array.shape[1:]), array.dtype)
+    order = np.argsort(index)
     for start in range(0, len(index), ROWS):
-        rows[start : start + ROWS] = array[index[start : start + ROWS]]
+        some = order[start : start + ROWS]
+        rows[some] = array[index[some]]
         _release(array)
     return rows
+
+
+def together(order: Iterable[Tensor], values: int, most: int) -> Iterator[list[Tensor]]:
+    """Consecutive indices that are read together: as many as hold at most so many values, or one.
+
+    Args:
+        order: indices, each (B,).
+        values: in a data point.
+        most: values in a group of several.
+    """
+    group: list[Tensor] = []
+    rows = 0
+    for index in order:
+        if group and (rows + len(index)) * values > most:
+            yield group
+            group, rows = [], 0
+        group.append(index)
+        rows += len(index)
+    if group:
+        yield group
+
+
+def apart(rows: Tensor, group: list[Tensor]) -> Iterator[Tensor]:
+    """The data points of each index of a group, in memory of their own: a batch that is kept keeps no other."""
+    if len(group) == 1:
+        yield rows
+    else:
+        yield from (x.clone() for x in rows.split([len(index) for index in group]))
 
 
 def _release(array: NDArray[Any]) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, ClassVar
 
 from flowvae.core.errors import FlowvaeError, one_line, shown, shown_path
 from flowvae.core.parts import LikelihoodSpec, as_likelihood
@@ -15,6 +13,9 @@ from flowvae.data.dataset import Dataset, DataSpec
 from flowvae.data.frames import part_of_frame
 from flowvae.data.preparation import prepare
 from flowvae.data.reading import check_regular_file, data_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Table"]
 
@@ -58,6 +59,8 @@ class Table(DataSpec, name="table"):
 
 
 def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     where = f"data.path = {shown_path(path)}"
     check_regular_file(where, path, REMEDY)
     try:

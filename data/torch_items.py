@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +20,12 @@ from torch.utils.data import Dataset as TorchDataset
 from flowvae.core.errors import FlowvaeError, check_int_value, plain_number, shown
 from flowvae.core.memory import check_memory
 from flowvae.data.preparation import Part, check_axes
+from flowvae.data.sources import apart, together
 
 __all__ = ["TorchSource", "part_of_items"]
 
 ROWS = 256  # items that are read at a time where all of them are read
+VALUES = 2**18  # in batches that are read together; workers hold several times as many in shared memory
 REMEDY = "an item must be x or a tuple (x, label), with x a tensor, an array or a grey or RGB image"
 
 
@@ -32,7 +37,8 @@ class TorchSource:
 
     Every item is read with random numbers seeded by its own number, torch's, NumPy's and Python's: a transform that
     draws at random gives the same each time, with any number of workers, and the random numbers of everything else go
-    on as if nothing had been read.
+    on as if nothing had been read. Items are first read without seeds, which take most of the time of a small item;
+    where that changed the state of a generator, they are read again, and from then on with seeds.
 
     Args:
         dataset: with a length, and items of one shape.
@@ -57,12 +63,13 @@ class TorchSource:
         self.raw_dtype = first.dtype
         self.shape = Size((len(dataset), *first.shape))
         check_axes(f"TorchSource({shown(dataset)})", self.shape)
+        self._items = _Batches(dataset, self.shape[1:], self.raw_dtype)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        return _checked(self._items()[index.tolist()]).values.to(self.dtype)
+        return _checked(self._items[index.tolist()]).values.to(self.dtype)
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
         """`self[index]` for each index in turn, read ahead by the workers."""
@@ -74,15 +81,25 @@ class TorchSource:
         Raises:
             FlowvaeError: for an item of another shape or type than the first.
         """
+        groups: deque[list[Tensor]] = deque()
+
+        def numbers() -> Iterator[list[int]]:
+            for group in together(order, math.prod(self.shape[1:]), VALUES):
+                groups.append(group)
+                yield torch.cat(group).tolist()
+
         loader = DataLoader(
-            self._items(),
-            batch_size=None,  # an index is that of a batch
-            sampler=(index.tolist() for index in order),
+            self._items,
+            batch_size=None,  # an index is that of a group of batches
+            sampler=numbers(),
             num_workers=self.workers,
             collate_fn=_as_it_is,
             generator=torch.Generator().manual_seed(0),  # else it would draw from the process's
         )
-        yield from map(_checked, loader)
+        for items in map(_checked, loader):
+            labels = iter(items.labels)
+            for values in apart(items.values, groups.popleft()):
+                yield Items(values, list(islice(labels, len(values))))
 
     def labels(self) -> NDArray[Any] | None:
         """Labels (N,) of all items, which reads all of them; None where items have none.
@@ -91,9 +108,6 @@ class TorchSource:
             FlowvaeError: where some items have labels and others have not.
         """
         return _joined(self.dataset, [items.labels for items in self.read(torch.arange(len(self)).split(ROWS))])
-
-    def _items(self) -> _Batches:
-        return _Batches(self.dataset, self.shape[1:], self.raw_dtype)
 
 
 class Items(NamedTuple):
@@ -108,23 +122,33 @@ class _Batches(TorchDataset[Items | str]):
 
     def __init__(self, dataset: Any, shape: Size, dtype: torch.dtype) -> None:
         self.dataset, self.shape, self.dtype = dataset, shape, dtype
+        self.draws = False  # whether an item was found to draw random numbers
 
     def __getitem__(self, numbers: list[int]) -> Items | str:
-        found, labels = [], []
         try:
-            with _seeds_kept():
-                for number in numbers:
-                    x, label = _item(self.dataset, number)
-                    if x.shape != self.shape or x.dtype != self.dtype:
-                        raise FlowvaeError(
-                            f"{shown(self.dataset)}: item {number} has the shape {tuple(x.shape)} and {x.dtype}, "
-                            f"item 0 {tuple(self.shape)} and {self.dtype}; give all of them one, by a transform."
-                        )
-                    found.append(x)
-                    labels.append(label)
+            with _seeds_kept() as changed:
+                if not self.draws:
+                    with suppress(Exception):  # one that is not due to random numbers comes again
+                        items = self._read(numbers, seeded=False)
+                        if not changed():
+                            return items
+                    self.draws = changed()
+                return self._read(numbers, seeded=True)
         except FlowvaeError as error:
             return str(error)  # a worker that raised would send its whole stack
-        return Items(torch.stack(found), labels)
+
+    def _read(self, numbers: list[int], seeded: bool) -> Items:
+        found, labels = [], []
+        for number in numbers:
+            x, label = _item(self.dataset, number, seeded)
+            if x.shape != self.shape or x.dtype != self.dtype:
+                raise FlowvaeError(
+                    f"{shown(self.dataset)}: item {number} has the shape {tuple(x.shape)} and {x.dtype}, "
+                    f"item 0 {tuple(self.shape)} and {self.dtype}; give all of them one, by a transform."
+                )
+            found.append(x)
+            labels.append(label)
+        return Items(torch.stack(found) if found else torch.empty(0, *self.shape, dtype=self.dtype), labels)
 
 
 def part_of_items(dataset: Any, workers: int = 0, with_labels: bool = True) -> tuple[Part, tuple[str, ...]]:
@@ -163,17 +187,27 @@ def _class_names(dataset: Any, labels: NDArray[Any] | None) -> tuple[str, ...]:
     return tuple(names) if named and labels.max() < len(names) else ()
 
 
-def _item(dataset: Any, number: int) -> tuple[Tensor, Any]:
+def _item(dataset: Any, number: int, seeded: bool = True) -> tuple[Tensor, Any]:
     """One item as a tensor in its own type, (D,) or (C, H, W), and its label."""
-    torch.default_generator.manual_seed(number)
-    np.random.seed(number % 2**32)  # noqa: NPY002  (which transforms may draw from)
-    random.seed(number)
+    if seeded:
+        torch.default_generator.manual_seed(number)
+        np.random.seed(number % 2**32)  # noqa: NPY002  (which transforms may draw from)
+        random.seed(number)
     item = dataset[number]
     x, label = item, None
     if isinstance(item, tuple | list):
         x = item[0] if item else None
         label = plain_number(item[1].item() if _is_scalar(item[1]) else item[1]) if len(item) > 1 else None
     label = label if isinstance(label, int | float | str) else None
+    if type(x) is not Tensor or x.requires_grad or not x.is_cpu:
+        x = _as_plain_tensor(dataset, number, x)
+    if x is None or not 1 <= x.ndim <= 3 or x.is_complex():
+        raise FlowvaeError(f"{shown(dataset)}: item {number} is {shown(item)}; {REMEDY}.")
+    return (x[None] if x.ndim == 2 else x), label
+
+
+def _as_plain_tensor(dataset: Any, number: int, x: Any) -> Tensor | None:
+    """Convert an array, image or tensor to a tensor on the CPU without gradients; None for other types."""
     if hasattr(x, "getbands"):  # a PIL image
         if x.mode not in ("1", "L", "RGB"):
             raise FlowvaeError(
@@ -182,14 +216,12 @@ def _item(dataset: Any, number: int) -> tuple[Tensor, Any]:
             )
         pixels = np.array(x)
         x = pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels
+    if not isinstance(x, np.ndarray | Tensor):
+        return None
     try:
-        x = torch.as_tensor(x) if isinstance(x, np.ndarray | Tensor) else None
+        return torch.as_tensor(x).detach().cpu().as_subclass(Tensor)
     except TypeError:  # an array of objects
-        x = None
-    if x is None or not 1 <= x.ndim <= 3 or x.is_complex():
-        raise FlowvaeError(f"{shown(dataset)}: item {number} is {shown(item)}; {REMEDY}.")
-    x = x.detach().cpu().as_subclass(Tensor)
-    return (x[None] if x.ndim == 2 else x), label
+        return None
 
 
 def _is_scalar(value: Any) -> bool:
@@ -223,11 +255,28 @@ def _as_it_is(items: Any) -> Any:
 
 
 @contextmanager
-def _seeds_kept() -> Iterator[None]:
-    """Random numbers of torch's CPU, NumPy and Python go on after the block as they were before it."""
-    torch_state, numpy_state, state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+def _seeds_kept() -> Iterator[Callable[[], bool]]:
+    """Random numbers of torch's CPU, NumPy and Python go on after the block as they were before it.
+
+    Yields:
+        A function that says whether the state of a generator has changed.
+    """
+
+    def states() -> tuple[Tensor, tuple[Any, ...], tuple[Any, ...]]:
+        return torch.get_rng_state(), np.random.get_state(), random.getstate()  # type: ignore[return-value]  # noqa: NPY002
+
+    def changed() -> bool:
+        torch_now, (_, numbers, *position), state_now = states()
+        return not (
+            torch.equal(torch_now, torch_state)
+            and np.array_equal(numbers, numpy_state[1])
+            and position == [*numpy_state[2:]]
+            and state_now == state
+        )
+
+    torch_state, numpy_state, state = states()
     try:
-        yield
+        yield changed
     finally:
         torch.set_rng_state(torch_state)
         np.random.set_state(numpy_state)  # noqa: NPY002

@@ -1,7 +1,8 @@
 """Measures with units and protocols, the ArviZ export, and figures."""
 
+import flowvae.core.validation  # noqa: F401  (before zuko)
 from flowvae.evaluation.arviz.export import importance_sample_to_arviz, to_arviz
-from flowvae.evaluation.arviz.versions import pareto_k, psis
+from flowvae.evaluation.arviz.versions import psis
 from flowvae.evaluation.calibration.calibration import Calibration, calibrate, calibrate_fits, ecdf_band
 from flowvae.evaluation.calibration.nuts import compare_to_reference, run_nuts
 from flowvae.evaluation.calibration.predictive import predict
@@ -53,9 +54,11 @@ from flowvae.evaluation.likelihood.importance_sampling import (
     importance_sample,
     importance_sample_each,
 )
-from flowvae.evaluation.likelihood.importance_weights import COMPILE, Draws, importance_draws, log_mean
+from flowvae.evaluation.likelihood.importance_weights import Draws, importance_draws, log_mean
 from flowvae.evaluation.likelihood.iwae import IWAE, measure_iwae
 from flowvae.evaluation.likelihood.loo import LeaveOneOut, loo
+from flowvae.evaluation.likelihood.pareto_tail import pareto_k
+from flowvae.evaluation.likelihood.sampler import COMPILE
 from flowvae.evaluation.metric import Metric, merge_metrics, read_metrics, write_metrics
 from flowvae.evaluation.registry import MEASURES, check_measures, figures_of_measures, held_out_measures, measure
 from flowvae.evaluation.samples.feature_distances import compare_features, frechet_distance, kernel_distance, prdc

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from statsmodels.stats.nonparametric import rank_compare_2indep
 from torch import Tensor
 
 __all__ = ["auc"]
@@ -19,6 +18,8 @@ def auc(positive: Tensor, negative: Tensor) -> tuple[float, float]:
     References:
         DeLong, DeLong & Clarke-Pearson (1988), "Comparing the Areas under Two or More Correlated ROC Curves".
     """
+    from statsmodels.stats.nonparametric import rank_compare_2indep
+
     with np.errstate(divide="ignore", invalid="ignore"):  # of its test statistic, where the error is 0
         compared = rank_compare_2indep(positive.numpy(force=True), negative.numpy(force=True))
     return float(compared.prob1), math.sqrt(compared.var_prob)

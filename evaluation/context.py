@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
@@ -18,6 +17,9 @@ from flowvae.guides import AmortizedGuide
 from flowvae.inference.not_finite import broken_tensor
 from flowvae.inference.training_data import on_device
 from flowvae.models import VAE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["EvaluationContext", "MeasureResult"]
 
@@ -49,7 +51,7 @@ class EvaluationContext:
         draws: K, draws per data point for the likelihood.
         seed: decides the random numbers of all measures.
         protocol: identity of the data and version, repeated in every metric.
-        compile: compilation of likelihood and IWAE bound: "none", "capture" or "inductor".
+        compile: compilation of likelihood and IWAE bound: "capture", "inductor" or "none".
         effort: size of the measures that refine guides or run chains.
         progress: whether to show progress bars.
 
@@ -64,7 +66,7 @@ class EvaluationContext:
     draws: int
     seed: int
     protocol: dict[str, Any]
-    compile: str = "none"
+    compile: str = "capture"
     effort: Effort = field(default_factory=Effort)
     progress: bool = False
 

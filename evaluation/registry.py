@@ -7,7 +7,7 @@ from typing import Any
 
 from flowvae.core.errors import FlowvaeError, nearest, shown
 from flowvae.evaluation.context import EvaluationContext, MeasureResult
-from flowvae.evaluation.likelihood.importance_weights import COMPILE
+from flowvae.evaluation.likelihood.sampler import COMPILE
 
 __all__ = ["MEASURES", "check_measures", "figures_of_measures", "held_out_measures", "measure"]
 

@@ -22,6 +22,7 @@
 | `InverseCDFTransform` | maps any distribution on the real line to N(0, 1): the universal flow in one dimension |
 """
 
+import flowvae.core.validation  # noqa: F401  (before zuko)
 from flowvae.core.parts import Cost
 from flowvae.flows.autoregressive.bpf import BPF
 from flowvae.flows.autoregressive.iaf import IAF

@@ -11,6 +11,7 @@ r"""Pyro guides.
 | `UniformNoise`, `FlowNoise` | the noise that makes counts continuous, for flows as models of data |
 """
 
+import flowvae.core.validation  # noqa: F401  (before zuko)
 from flowvae.core.parts import GuideSpec
 from flowvae.guides.amortized import AmortizedGuide
 from flowvae.guides.automatic.auto_flow import AutoFlow

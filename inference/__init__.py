@@ -1,5 +1,6 @@
 """Stochastic variational inference: the training loop, fits of guides, annealing handlers, checkpoints."""
 
+import flowvae.core.validation  # noqa: F401  (before zuko)
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.checkpoint import checkpoint_digest, history_table, load_checkpoint, save_checkpoint
 from flowvae.inference.compile.capture import EagerWarning

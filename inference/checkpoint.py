@@ -7,9 +7,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -17,6 +16,9 @@ from torch import Tensor
 
 from flowvae.core.errors import DamagedError, FlowvaeError, one_line
 from flowvae.core.files import atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["checkpoint_digest", "history_table", "load_checkpoint", "save_checkpoint"]
 
@@ -74,6 +76,8 @@ def checkpoint_digest(path: Path) -> str:
 
 def history_table(rows: list[dict[str, float]], best_epoch: int) -> pd.DataFrame:
     """Table of the epochs, with a column for whether the weights were kept."""
+    import pandas as pd
+
     history = pd.DataFrame(rows)
     history["kept"] = history["epoch"] == best_epoch
     return history

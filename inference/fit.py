@@ -5,13 +5,12 @@ from __future__ import annotations
 import operator
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyro
 import torch
 from torch import Tensor, nn
@@ -31,6 +30,9 @@ from flowvae.inference.trackers import Tracker, tracked
 from flowvae.inference.training import Training, choose_device
 from flowvae.inference.training_data import TrainingData, check_same_kind, on_device, training_data
 from flowvae.inference.training_state import TrainingState
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Callback", "Fitted", "fit"]
 
@@ -133,16 +135,23 @@ def fit(
     state = TrainingState(pair, optim)
     if checkpoint is not None and checkpoint.exists() and state.restore(checkpoint, identity, settings, same):
         state.save(checkpoint, identity)  # it may already have ended by these settings
+    if state.compiled_since is not None:
+        maximized.compiled_since = state.compiled_since
     kl_weight = settings.kl_weight if objective is None else None
     diagnosis = Diagnosis(model, guide, data, held_out, kl_weight, checkpoint)
     saved_at = time.monotonic()
 
     bar = tqdm(total=settings.epochs, initial=state.epoch, unit="epoch", disable=None if progress else True)
-    with tracked(trackers, identity), bar:
+    with tracked(trackers, identity), bar, _unpacked(optim):
         while not state.has_ended(settings):
             started = time.perf_counter()
             optim.learning_rate = settings.learning_rate_at(state.epoch, state.elbos)
             maximized.start(state.epoch)
+            if maximized.compiled_since != state.compiled_since:
+                # recorded before the first compiled step, so that a training killed after it continues with them
+                state.compiled_since = maximized.compiled_since
+                if checkpoint is not None and state.epoch:
+                    state.save(checkpoint, identity)
             weight = maximized.weight
             train_elbo = _train_epoch(maximized, data, rows, settings, seed, state.epoch, diagnosis)
             valid_elbo = maximized.validate(held_out, seed)
@@ -170,6 +179,15 @@ def fit(
         raise diagnosis.of_callback(state.epoch - 1) if state.stopped else diagnosis.of_validation()
     pair.load_state_dict(state.best)
     return Fitted(history_table(state.rows, state.best_epoch), state.best_epoch)
+
+
+@contextmanager
+def _unpacked(optim: JointAdam) -> Iterator[None]:
+    """Give the parameters memory of their own again after the block."""
+    try:
+        yield
+    finally:
+        optim.unpack()
 
 
 def _optimizer(pair: nn.ModuleDict, settings: Training) -> JointAdam:

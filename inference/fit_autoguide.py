@@ -15,18 +15,32 @@ from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from flowvae.core.errors import check_bool, check_int, check_number
+from flowvae.core.errors import SlowDirectionWarning, check_bool, check_choice, check_int, check_number
 from flowvae.core.seeds import derive, one_thread, seeded
 from flowvae.guides.automatic.auto_flow import AutoFlow
 from flowvae.guides.automatic.masks import check_sites
-from flowvae.inference.batch_and_match import batch_and_match, maximize_smoothed, unconstrained_log_joint
+from flowvae.inference.batch_and_match import (
+    batch_and_match,
+    match_curvature,
+    maximize_smoothed,
+    unconstrained_log_joint,
+)
 from flowvae.inference.check_guide import check_guide
-from flowvae.inference.objectives.path_gradient import PathTraceELBO
+from flowvae.inference.compile.capture import EagerWarning
+from flowvae.inference.compile.compiled import MODES, CompiledTrace_ELBO
+from flowvae.inference.objectives.path_gradient import (
+    CompiledPathTraceELBO,
+    PathTraceELBO,
+    has_cheap_path,
+    path_cost,
+)
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam, NonFiniteError
 from flowvae.inference.schedules import Cosine
 from flowvae.inference.stopping import TrainingStopped
 
 __all__ = ["GuideFit", "GuideSettings", "fit_autoguide"]
+
+ENOUGH = 200  # steps above which a capture pays off
 
 
 @dataclass(frozen=True)
@@ -39,19 +53,24 @@ class GuideSettings:
             iterates.
         particles: draws per step.
         clip: largest norm of the whole gradient; None: no clipping.
-        path: whether to use path derivatives (`PathTraceELBO`) instead of the gradients of `Trace_ELBO`.
-        units: iterations of `batch_and_match` before the first step, which initialize location and scale of an
-            `AutoFlow` (other guides keep their own initial values); 0: none.
+        path: whether to use path derivatives (`PathTraceELBO`), whose noise vanishes as the guide becomes exact,
+            instead of the gradients of `Trace_ELBO`. They score every draw a second time. None: where this is cheap,
+            see `has_cheap_path`.
+        units: iterations of `batch_and_match` (`match_curvature` for a diagonal affine layer) before the first step,
+            which initialize location and scale of an `AutoFlow` (other guides keep their own initial values); 0: none.
         vectorize: whether to run the model once for all draws of a step, which it must support.
+        compile: "none" runs model and guide in every step; "capture" and "inductor" repeat their tensor operations, see
+            `CompiledTrace_ELBO`; "auto" captures if there are 200 steps or more and the pair allows it.
     """
 
     steps: int = 1500
     learning_rate: float = 0.01
     particles: int = 64
     clip: float | None = 10.0
-    path: bool = True
+    path: bool | None = None
     units: int = 100
     vectorize: bool = True
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("steps", "particles"):
@@ -59,8 +78,10 @@ class GuideSettings:
         check_int(self, "units", least=0)
         check_number(self, "learning_rate")
         check_number(self, "clip", optional=True)
-        for name in ("path", "vectorize"):
-            check_bool(self, name)
+        check_bool(self, "vectorize")
+        if self.path is not None:
+            check_bool(self, "path")
+        check_choice(self, "compile", ("auto", "none", *MODES))
 
 
 @dataclass(frozen=True)
@@ -70,10 +91,12 @@ class GuideFit:
     Args:
         losses: negative ELBO of each step in nats, shape (steps,); noisy estimates from the draws of the step.
         seconds: wall-clock time.
+        path: whether the gradients were path derivatives.
     """
 
     losses: Tensor
     seconds: float
+    path: bool
 
 
 @one_thread()
@@ -87,6 +110,11 @@ def fit_autoguide(
     progress: bool = True,
 ) -> GuideFit:
     """Maximize the ELBO of a guide by SVI, with one Adam over model and guide and a decaying learning rate.
+
+    Path gradients are used where the guide scores a given value as cheaply as a draw of its own, such as a coupling
+    flow or a Gaussian, and those of `Trace_ELBO` elsewhere, such as an `IAF` over many latent variables; the progress
+    bar and the result say which. Before the first step, location and scale of an `AutoFlow` come from L-BFGS and
+    score matching if its affine layer is full, from L-BFGS and the curvature if it is diagonal.
 
     The result depends only on the seed and on the guide's current parameters, if it has run before. Threads take turns.
     Pyro's own autoguides store their parameters in Pyro's global store under the name of their class, so call
@@ -104,35 +132,42 @@ def fit_autoguide(
     Raises:
         TrainingStopped: if a loss or gradient is not finite, before the step is taken.
         FlowvaeError: for a guide whose ELBO is not a bound; see `flowvae.inference.check_guide`.
+
+    Warns:
+        SlowDirectionWarning: for `path=True` where path gradients multiply the cost of a step.
     """
     settings, kwargs = settings or GuideSettings(), kwargs or {}
     started = time.perf_counter()
-    loss = (PathTraceELBO if settings.path else FiniteTraceELBO)(
-        num_particles=settings.particles, vectorize_particles=settings.vectorize and settings.particles > 1
-    )
     with seeded(derive(seed, "start")):
         fresh = isinstance(guide, AutoGuide) and guide.prototype_trace is None
         guide(*args, **kwargs)  # autoguides create their parameters here
+        path = _choose_path(guide, settings.path)
         with seeded(derive(seed, "check")):
             check_guide(model, guide, args, kwargs)
             check_sites(model, args, kwargs, guide, gradients=True)
         if fresh and isinstance(guide, AutoFlow) and settings.units:
             layer = guide.affine_layer
             with torch.no_grad(), pyro.validation_enabled(False):
-                loc, scale_tril = layer.loc_and_scale()
+                loc, scale = layer.loc_and_scale()
                 log_joint = unconstrained_log_joint(model, guide, args, kwargs)
                 if not settings.vectorize:
                     log_joint = _one_by_one(log_joint)
                 loc = maximize_smoothed(log_joint, loc, guide.init_scale)
-                layer.restart(*batch_and_match(log_joint, loc, scale_tril, settings.units))
+                if scale.dim() == 2:
+                    layer.restart(*batch_and_match(log_joint, loc, scale, settings.units))
+                else:
+                    layer.restart(loc, match_curvature(log_joint, loc, scale, settings.units))
     pair = nn.ModuleDict({"guide": guide} | ({"model": model} if isinstance(model, nn.Module) else {}))
     pair.zero_grad()  # gradients from earlier work must not enter the first step
     optim = JointAdam(pair.named_parameters(), settings.learning_rate, settings.clip)
-    svi = SVI(model, guide, optim, loss)
+    svi = SVI(model, guide, optim, _loss(settings, path))
     losses = torch.empty(settings.steps, dtype=torch.float64)
     with seeded(derive(seed, "noise")), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Encountered NaN")  # FiniteTraceELBO raises instead
-        for step in (bar := tqdm(range(settings.steps), unit="step", disable=None if progress else True)):
+        if settings.compile == "auto":
+            warnings.simplefilter("ignore", EagerWarning)
+        what = "path gradients" if path else "plain gradients"
+        for step in (bar := tqdm(range(settings.steps), what, unit="step", disable=None if progress else True)):
             optim.learning_rate = settings.learning_rate * Cosine().multiplier(step, settings.steps, [])
             # Pyro's validation finds errors of a model in its first step; later it only costs time
             try:
@@ -146,7 +181,33 @@ def fit_autoguide(
             if step % 100 == 99:
                 recent = -losses[step - 99 : step + 1].mean()
                 bar.set_postfix_str(f"ELBO {recent:.2f} nats", refresh=False)
-    return GuideFit(losses, time.perf_counter() - started)
+    return GuideFit(losses, time.perf_counter() - started, path)
+
+
+def _choose_path(guide: nn.Module, wanted: bool | None) -> bool:
+    """Whether to use path gradients; warns if they are wanted and expensive."""
+    if wanted is None:
+        return has_cheap_path(guide)
+    if wanted and not has_cheap_path(guide):
+        cost = path_cost(guide)
+        warnings.warn(
+            f"path = True with {type(guide).__name__}: path gradients score each draw again, in {cost.density} network "
+            f"passes a step; without them a step takes {cost.sample_and_density}. Use path = None.",
+            SlowDirectionWarning,
+            stacklevel=4,
+        )
+    return wanted
+
+
+def _loss(settings: GuideSettings, path: bool) -> FiniteTraceELBO:
+    particles = settings.particles
+    how = {"num_particles": particles, "vectorize_particles": settings.vectorize and particles > 1}
+    mode = settings.compile
+    if mode == "auto":
+        mode = "capture" if settings.steps >= ENOUGH else "none"
+    if mode == "none":
+        return (PathTraceELBO if path else FiniteTraceELBO)(**how)
+    return (CompiledPathTraceELBO if path else CompiledTrace_ELBO)(compile=mode, **how)
 
 
 def _one_by_one(log_density: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -1,6 +1,6 @@
 """Log-densities of a Pyro model and its guide over all of their sites, one per data point and draw.
 
-Sites are found in traces: latent sites are all sample sites that are not observed. The model is scored with one row per
+Sites are found in traces: latent sites are all sample sites that are not observed. A program is scored with one row per
 pair of data point and draw, so that no layer can treat draws as data.
 """
 
@@ -24,14 +24,16 @@ from flowvae.data.batch import Batch
 __all__ = [
     "Draws",
     "LogDensities",
-    "draw",
+    "draw_latents",
     "is_scaled",
     "latent_nodes",
     "log_densities",
     "log_joint",
     "only_site",
     "refuse_scaled",
+    "repeated",
     "sample_latents",
+    "score_rows",
     "trace_sites",
 ]
 
@@ -88,22 +90,24 @@ def only_site(latents: Mapping[str, Any], wanted_by: str) -> str:
     return next(iter(latents))
 
 
-def draw(model: Callable[..., Any], guide: Callable[..., Any], batch: Batch, draws: int) -> Draws:
-    """Draw from the guide under an outer plate, and score the draws.
+def draw_latents(guide: Callable[..., Any], batch: Batch, draws: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Draw from a guide under an outer plate, so that its networks run once per data point.
 
     Args:
-        model: Pyro model whose latent sites are all in one plate of the data.
-        guide: Pyro guide with the same latent sites, in one plate of the data.
+        guide: Pyro guide whose sites are all in one plate of the data.
         batch: N data points.
         draws: S, draws per data point.
 
+    Returns:
+        Values of each latent site, shape (S, N, *event shape), without auxiliary sites, and log q(z given x), (S, N).
+
     Raises:
-        FlowvaeError: for a site whose log-density is not one number per draw and data point, a latent that only model
-            or guide has, a guide without a density, or sites under `poutine.scale`.
+        FlowvaeError: for a site whose log-density is not one number per draw and data point, a guide without a density,
+            or sites under `poutine.scale`.
     """
     shape = (draws, len(batch))
     trace = _trace(pyro.plate("_draws", draws, dim=-2)(guide), batch)
-    of_guide = _scored(trace, shape, shape, batch)
+    found = _scored(trace, shape, shape, batch)
     nodes = latent_nodes(trace)
     auxiliary = any(node["infer"].get("is_auxiliary") for node in nodes.values())
     latents = {}
@@ -114,9 +118,7 @@ def draw(model: Callable[..., Any], guide: Callable[..., Any], batch: Batch, dra
             )
         if not node["infer"].get("is_auxiliary"):
             latents[name] = node["value"].expand(*shape, *node["fn"].event_shape)
-    of_model = log_densities(model, batch, latents)
-    parts = (of_model.observed, of_model.latent, of_guide.observed + of_guide.latent)
-    return Draws(latents, *(part.expand(shape) for part in parts))
+    return latents, (found.observed + found.latent).expand(shape)
 
 
 def log_densities(
@@ -148,8 +150,21 @@ def log_densities(
         rows: Tensor | dict[str, Tensor] = values.flatten(0, 1)
     else:
         rows = {name: value.flatten(0, 1) for name, value in values.items()}
-    trace = trace_sites(program, _repeated(batch, draws), rows)
-    return _scored(trace, (draws, len(batch)), (draws * len(batch),), batch)
+    return score_rows(program, repeated(batch, draws), rows, (draws, len(batch)))
+
+
+def score_rows(
+    program: Callable[..., Any], rows: Batch, values: Tensor | Mapping[str, Tensor], shape: tuple[int, int]
+) -> LogDensities:
+    """Compute log-densities of values that are given as rows, as `log_densities` does.
+
+    Args:
+        program: Pyro program whose sites are all in one plate of the data.
+        rows: N data points, `repeated` S times.
+        values: of each latent site, shape (S · N, *event shape).
+        shape: (S, N).
+    """
+    return _scored(trace_sites(program, rows, values), shape, (len(rows),), rows)
 
 
 def log_joint(model: Callable[..., Any], x: Tensor | Batch, z: Tensor | Mapping[str, Tensor]) -> Tensor:
@@ -169,8 +184,15 @@ def log_joint(model: Callable[..., Any], x: Tensor | Batch, z: Tensor | Mapping[
 
 def sample_latents(program: Callable[..., Any], batch: Batch, draws: int) -> dict[str, Tensor]:
     """Draw values of all latent sites of a program, each of shape (S, N, *event shape)."""
-    nodes = latent_nodes(_trace(program, _repeated(batch, draws)))
+    nodes = latent_nodes(_trace(program, repeated(batch, draws)))
     return {name: node["value"].unflatten(0, (draws, len(batch))) for name, node in nodes.items()}
+
+
+def repeated(batch: Batch, draws: int) -> Batch:
+    """Repeat the whole batch S times, to S · N data points."""
+    if draws == 1:
+        return batch
+    return Batch(*(part.expand(draws, *part.shape).flatten(0, 1) for part in batch.args))
 
 
 def trace_sites(program: Callable[..., Any], batch: Batch, values: Tensor | Mapping[str, Tensor]) -> Any:
@@ -252,13 +274,6 @@ class _Given(Messenger):
         msg["value"], msg["done"] = value, True
 
 
-def _repeated(batch: Batch, draws: int) -> Batch:
-    """Repeat the whole batch `draws` times, (S · N, *event shape)."""
-    if draws == 1:
-        return batch
-    return Batch(*(part.expand(draws, *part.shape).flatten(0, 1) for part in batch.args))
-
-
 def _trace(program: Callable[..., Any], batch: Batch) -> Any:
     with poutine.block(), pyro.validation_enabled(False):
         try:
@@ -278,8 +293,11 @@ def _scored(trace: Any, shape: tuple[int, int], wanted: tuple[int, ...], batch: 
     def counts(name: str, node: Any) -> bool:
         return not site_is_subsample(node) and not node["infer"].get("_deterministic")
 
-    trace.compute_log_prob(counts)
     sites = {name: node for name, node in trace.nodes.items() if node["type"] == "sample" and counts(name, node)}
+    for node in sites.values():
+        if node["value"] is batch.args[0] and wanted == (shape[0] * shape[1],) and _uses_repetition(node):
+            node["log_prob"] = node["unscaled_log_prob"] = node["fn"].log_prob_repeated(node["value"], shape[1])
+    trace.compute_log_prob(counts)
     refuse_scaled([name for name, node in sites.items() if is_scaled(node)])
     totals: dict[bool, Tensor] = {}
     for name, node in sites.items():
@@ -295,6 +313,11 @@ def _scored(trace: Any, shape: tuple[int, int], wanted: tuple[int, ...], batch: 
         totals[observed] = totals[observed] + log_prob if observed in totals else log_prob
     like = next(iter(totals.values())) if totals else batch.args[0].new_zeros(wanted)
     return LogDensities(*(totals.get(observed, torch.zeros_like(like)).reshape(shape) for observed in (True, False)))
+
+
+def _uses_repetition(node: Any) -> bool:
+    """Whether the distribution of an observed site computes the same data under many draws for less."""
+    return node["is_observed"] and node["mask"] is None and hasattr(node["fn"], "log_prob_repeated")
 
 
 def _is_point(fn: Any) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,11 +14,47 @@ from torch import Tensor, nn
 
 from flowvae.core.errors import FlowvaeError
 
-__all__ = ["FiniteTraceELBO", "JointAdam", "NonFiniteError"]
+__all__ = ["Chunk", "FiniteTraceELBO", "JointAdam", "NonFiniteError", "Part"]
+
+OWN = 2**15  # numbers of a parameter that stays in memory of its own; copying its gradient would cost more than a loop
+ALIGNED = 16  # numbers; parameters of a chunk begin at multiples of it
 
 
 class NonFiniteError(ArithmeticError):
     """A loss or a gradient is NaN or infinite; the step was not taken."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The place of a parameter in a chunk: its first number, and the unused numbers behind it."""
+
+    parameter: Tensor
+    start: int
+    padding: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Parameters in common memory, with Adam's moments.
+
+    Args:
+        weights: the parameters, shape (n,).
+        mean: exponential average of their gradients, shape (n,).
+        square: exponential average of the squares, shape (n,).
+        decay: their decoupled weight decay.
+        parts: places of the parameters.
+    """
+
+    weights: Tensor
+    mean: Tensor
+    square: Tensor
+    decay: float
+    parts: list[Part]
+
+    def holds(self) -> bool:
+        """Whether the parameters are still in this memory."""
+        size, first = self.weights.element_size(), self.weights.data_ptr()
+        return all(part.parameter.data_ptr() == first + size * part.start for part in self.parts)
 
 
 class JointAdam(PyroOptim):
@@ -54,6 +91,8 @@ class JointAdam(PyroOptim):
             fused=True,
         )
         self.clip = clip
+        self.packed: list[Chunk] = []
+        self._ahead = 0  # steps taken by a program that Adam has not counted
         super().__init__(torch.optim.AdamW, {"lr": learning_rate})
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
@@ -69,6 +108,12 @@ class JointAdam(PyroOptim):
                 "modules), so it would not be trained; make it an nn.Parameter of one of them, or use pyro.optim and "
                 "your own SVI."
             )
+        self._count()
+        for p in self.parameters.values():
+            if (
+                not p.requires_grad
+            ):  # frozen since the last step; Pyro leaves a gradient of zero, so its momentum would act
+                p.grad = None
         with_gradient = [p for p in self.parameters.values() if p.grad is not None]
         gradients = [p.grad for p in with_gradient if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -91,15 +136,112 @@ class JointAdam(PyroOptim):
 
     def state(self) -> dict[str, Tensor]:
         """Adam's moments and step counts, by parameter and kind."""
+        self._count()
         names: dict[Tensor, str] = {p: n for n, p in self.parameters.items()}
         return {f"{names[p]}/{kind}": value for p, kinds in self.adam.state.items() for kind, value in kinds.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state` returned."""
+        self.unpack()
         self.adam.state.clear()
         for key, value in state.items():
             name, _, kind = key.rpartition("/")
             self.adam.state[self.parameters[name]][kind] = value
+
+    def pack(self, parameters: Sequence[Tensor]) -> list[Chunk]:
+        """Lay parameters and moments into common memory, for a program that updates them.
+
+        Parameters remain the same objects, and `state` and `restore` are not affected.
+
+        Args:
+            parameters: all those that will have a gradient.
+
+        Raises:
+            ValueError: if they are not this optimizer's, or have taken different numbers of steps.
+        """
+        if {id(part.parameter) for chunk in self.packed for part in chunk.parts} == set(map(id, parameters)):
+            return self.packed
+        self.unpack()
+        if any(parameter not in self._own for parameter in parameters):
+            raise ValueError("a parameter is not the optimizer's")
+        counts = {float(self.adam.state[p]["step"]) if p in self.adam.state else 0.0 for p in parameters}
+        if len(counts) > 1:
+            raise ValueError(f"parameters have taken {' and '.join(f'{n:g}' for n in sorted(counts))} steps")
+        groups: dict[Any, list[Tensor]] = {}
+        for group in self.adam.param_groups:
+            for p in group["params"]:
+                if any(p is parameter for parameter in parameters):
+                    own = id(p) if p.numel() >= OWN else 0
+                    groups.setdefault((group["weight_decay"], p.dtype, p.device, own), []).append(p)
+        self.packed = [self._chunk(found, decay) for (decay, *_), found in groups.items()]
+        return self.packed
+
+    @torch.no_grad()
+    def _chunk(self, parameters: list[Tensor], decay: float) -> Chunk:
+        parts, length = [], 0
+        for p in parameters:
+            padding = -p.numel() % ALIGNED if len(parameters) > 1 else 0
+            parts.append(Part(p, length, padding))
+            length += p.numel() + padding
+        weights, mean, square = (parameters[0].new_zeros(length) for _ in range(3))
+        for part in parts:
+            p, end = part.parameter, part.start + part.parameter.numel()
+            state = self.adam.state[p]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)  # as torch's fused Adam
+                state["exp_avg"] = state["exp_avg_sq"] = torch.zeros_like(p)
+            for memory, value in ((weights, p.data), (mean, state["exp_avg"]), (square, state["exp_avg_sq"])):
+                memory[part.start : end].view(p.shape).copy_(value)
+            p.data = weights[part.start : end].view(p.shape)
+            state["exp_avg"] = mean[part.start : end].view(p.shape)
+            state["exp_avg_sq"] = square[part.start : end].view(p.shape)
+        return Chunk(weights, mean, square, decay, parts)
+
+    def unpack(self) -> None:
+        """Give packed parameters and their moments memory of their own."""
+        self._count()
+        for chunk in self.packed:
+            for part in chunk.parts:
+                part.parameter.data = part.parameter.data.clone()
+                state = self.adam.state[part.parameter]
+                for kind in ("exp_avg", "exp_avg_sq"):
+                    state[kind] = state[kind].clone()
+        self.packed = []
+
+    def rates(self) -> tuple[float, float, float]:
+        """Numbers of the next step of packed parameters.
+
+        Returns:
+            The learning rate over the bias of the mean, the root of the bias of the square, and the learning rate.
+        """
+        step, (beta1, beta2), rate = self.steps + 1, self.betas, self.learning_rate
+        return rate / (1 - beta1**step), math.sqrt(1 - beta2**step), rate
+
+    @property
+    def steps(self) -> int:
+        """Number of steps that the packed parameters have taken."""
+        return int(self.adam.state[self.packed[0].parts[0].parameter]["step"]) + self._ahead
+
+    def advance(self) -> None:
+        """Count a step that a program has taken on the packed parameters."""
+        self._ahead += 1
+
+    def _count(self) -> None:
+        if self._ahead:
+            steps = [self.adam.state[part.parameter]["step"] for chunk in self.packed for part in chunk.parts]
+            torch._foreach_add_(steps, float(self._ahead))
+            self._ahead = 0
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Decay rates of the averages of gradients and of their squares."""
+        first, second = self.adam.param_groups[0]["betas"]
+        return float(first), float(second)
+
+    @property
+    def eps(self) -> float:
+        """The constant added to the root of the second moment."""
+        return float(self.adam.param_groups[0]["eps"])
 
 
 class FiniteTraceELBO(Trace_ELBO):

@@ -31,6 +31,7 @@ class TrainingState:
         best_epoch: epoch of the best weights; −1: none yet.
         best_elbo: its validation ELBO in nats per data point.
         stopped: `Training.epochs` of a training stopped by a callback; 0: not stopped.
+        compiled_since: first epoch with compiled steps; None: none yet.
         rows: one dictionary per epoch.
     """
 
@@ -41,6 +42,7 @@ class TrainingState:
     best_epoch: int = -1
     best_elbo: float = -math.inf
     stopped: int = 0
+    compiled_since: int | None = None
     rows: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -86,6 +88,7 @@ class TrainingState:
             # infinity is not JSON
             "best_elbo": self.best_elbo if math.isfinite(self.best_elbo) else None,
             "stopped": self.stopped,
+            "compiled_since": self.compiled_since,
             "rows": self.rows,
         }
         save_checkpoint(path, tensors, {**identity, "progress": progress})

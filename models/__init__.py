@@ -4,6 +4,7 @@ Example models hold their data and are called without arguments, so that any Pyr
 `AutoNormal(EightSchools())`.
 """
 
+import flowvae.core.validation  # noqa: F401  (before zuko)
 from flowvae.models.autoregressive import Autoregressive, AutoregressiveModel
 from flowvae.models.dequantized import DequantizedFlow
 from flowvae.models.examples.banana import Banana

@@ -1,5 +1,6 @@
 """Networks: encoders and decoders, autoregressive networks, and their parameters in Pyro."""
 
+import flowvae.core.validation  # noqa: F401  (before zuko)
 from flowvae.networks.autoregressive.causal import CausalNetwork, CausalSpec
 from flowvae.networks.autoregressive.made import MADE
 from flowvae.networks.autoregressive.pixelcnn import PixelCNN

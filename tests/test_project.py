@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import inspect
 import itertools
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
@@ -28,6 +30,7 @@ def test_validation_is_on_whatever_the_import_order(order: tuple[str, ...]) -> N
 import warnings; warnings.simplefilter("ignore")
 import {", ".join(order)}
 import torch, pyro.distributions as dist
+flowvae.MAF  # whatever is used first
 for normal in (torch.distributions.Normal, dist.Normal):
     try:
         normal(0.0, -1.0)
@@ -35,7 +38,6 @@ for normal in (torch.distributions.Normal, dist.Normal):
         continue
     raise SystemExit("Normal(0, -1) passed")
 """
-    # where zuko comes after us, it is imported already, and cannot switch off anything
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -52,11 +54,41 @@ torch.distributions.Normal(0.0, -1.0)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_command_does_not_wait_for_packages_that_it_may_not_need() -> None:
-    """Together they took half of the time until the first word of `flowvae --help`."""
-    code = "import sys, flowvae.cli.command; print(*{'arviz', 'sklearn', 'torchvision'} & set(sys.modules))"
+USED_LATER = {
+    *("arviz", "filelock", "jinja2", "joblib", "matplotlib", "pandas", "scipy", "sklearn", "statsmodels", "tabulate"),
+    *("torchmetrics", "torchvision", "xarray"),
+}
+ROOMS = ("data", "flows", "networks", "models", "guides", "inference", "evaluation", "experiments", "comparisons")
+
+
+@pytest.mark.parametrize(
+    ("code", "without"),
+    [
+        ("import flowvae", {"torch", "pyro", "zuko", "numpy", "tyro", *USED_LATER}),
+        ("from flowvae.cli.command import main; main(['--help'])", {"torch", "numpy", "tyro", *USED_LATER}),
+        ("from flowvae.cli.command import main; main(['trian'])", {"torch", "numpy", "tyro", *USED_LATER}),
+        ("from flowvae import *; Experiment(data=Pinwheel()).build(Pinwheel().load(0))", USED_LATER),
+        (f"import {', '.join(f'flowvae.{room}' for room in ROOMS)}", USED_LATER),
+        ("from flowvae.cli.command import main; main(['list'])", USED_LATER - {"tabulate"}),
+    ],
+    ids=["import", "--help", "a mistake", "a model", "rooms", "list"],
+)
+def test_nothing_is_imported_before_it_is_used(code: str, without: set[str]) -> None:
+    code += "; import sys; print('modules', *sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert found.split() == []
+    modules = set(found.splitlines()[-1].split())
+    assert "flowvae.core.errors" in modules
+    assert without & modules == set()
+
+
+@pytest.mark.parametrize("room", sorted(path.parent.name for path in ROOT.glob("*/__init__.py")))
+def test_a_room_that_uses_zuko_guards_validation_first(room: str) -> None:
+    """Whichever module of the room is imported first, its package comes before it."""
+    sources = [path.read_text() for path in (ROOT / room).rglob("*.py")]
+    if room not in ("api", "comparisons") and any(re.search(r"^(import|from) zuko", text, re.M) for text in sources):
+        body = ast.parse((ROOT / room / "__init__.py").read_text()).body
+        first = next(node for node in body if isinstance(node, ast.Import | ast.ImportFrom))
+        assert ast.unparse(first) == "import flowvae.core.validation"
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -10,20 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from flowvae.cli.comparing import Compare, Report, compare_command, report_command
-from flowvae.cli.listing import List, list_command
-from flowvae.cli.runs import (
-    Encode,
-    Evaluate,
-    Export,
-    Sample,
-    encode_command,
-    evaluate_command,
-    export_command,
-    sample_command,
-)
-from flowvae.cli.training import FitPrior, Train, fit_prior_command, train_command
-from flowvae.cli.words import check_once, take_option
+from flowvae.cli.options import check_once, take_option
 from flowvae.core.errors import (
     FlowvaeError,
     OtherDeviceWarning,
@@ -33,21 +20,42 @@ from flowvae.core.errors import (
     one_line,
     shown,
 )
+from flowvae.core.interruption import Interruption
 from flowvae.core.script import line_of
 
 __all__ = ["main"]
 
 MODULE = "name a file of this directory without its .py, or an installed module"
+# modules, imported when one of their commands is called, and the first lines of the commands' descriptions
 COMMANDS = {
-    "train": (train_command, Train),
-    "fit-prior": (fit_prior_command, FitPrior),
-    "evaluate": (evaluate_command, Evaluate),
-    "sample": (sample_command, Sample),
-    "encode": (encode_command, Encode),
-    "export": (export_command, Export),
-    "compare": (compare_command, Compare),
-    "report": (report_command, Report),
-    "list": (list_command, List),
+    "train": ("training", "Train a VAE, measure it on the test split and draw figures, all into one directory."),
+    "fit-prior": (
+        "training",
+        "Fit another prior to the codes of a finished run, its encoder and decoder frozen; the run is copied.",
+    ),
+    "evaluate": (
+        "runs",
+        "Measure a trained run: ELBO and NLL, or any other measures by name; all of them go into metrics.json.",
+    ),
+    "sample": (
+        "runs",
+        "Draw new data from a trained run: a picture (.png), or arrays (.npz): E[x given z] as mean, and draws of x "
+        "as x.",
+    ),
+    "encode": ("runs", "Write the codes of new data: the mean of q(z given x) of each data point, or draws from it."),
+    "export": (
+        "runs",
+        "Write a run without its data as one file, which another machine opens: flowvae.load(FILE).",
+    ),
+    "compare": (
+        "comparing",
+        "Answer a question: run its arms over seeds, compare them in pairs, write tables and a figure.",
+    ),
+    "report": ("comparing", "Write one HTML page of every comparison in a directory."),
+    "list": (
+        "listing",
+        "List what can be named: families of parts with their papers and costs, measures and questions.",
+    ),
 }
 # what to do after an interruption, by command
 GO_ON = {
@@ -87,32 +95,35 @@ def _broken(name: str, error: Exception) -> FlowvaeError:
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit status, 2 for a mistake that the user can fix."""
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
+    go_on = GO_ON.get(words[0], "") if words else ""
+    with Interruption("flowvae: interrupted.", program=argv is None) as interruption:
         try:
-            return _dispatch(words)
-        finally:
-            print(end="", flush=True)  # so that a closed pipe is noticed here
-    except FlowvaeError as error:
-        print(f"flowvae: {line_of(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"flowvae: interrupted{GO_ON.get(words[0], '') if words else ''}.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # who read the output, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
-        return 141  # 128 + SIGPIPE
-    except OSError as error:  # of the disk, not of the program
-        kept = "; what was written before stays" + GO_ON.get(words[0], "") if words else ""
-        print(f"flowvae: {line_of(error)}{kept}.", file=sys.stderr)
-        return 2
+            try:
+                return _dispatch(words, interruption)
+            finally:
+                print(end="", flush=True)  # so that a closed pipe is noticed here
+        except BaseException as error:
+            if interruption.happened or isinstance(error, KeyboardInterrupt):
+                return interruption.say()
+            if isinstance(error, FlowvaeError):
+                print(f"flowvae: {line_of(error)}", file=sys.stderr)
+                return 2
+            if isinstance(error, BrokenPipeError):  # who read the output, such as head, has enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+                return 141  # 128 + SIGPIPE
+            if isinstance(error, OSError):  # of the disk, not of the program
+                kept = f"; what was written before stays{go_on}" if words else ""
+                print(f"flowvae: {line_of(error)}{kept}.", file=sys.stderr)
+                return 2
+            raise
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(words: list[str], interruption: Interruption) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: flowvae {{{','.join(COMMANDS)}}} ...\n")
         print("Variational autoencoders whose priors and guides are normalizing flows.\n")
-        for name, (_, kind) in COMMANDS.items():
-            print(f"  {name:11}{(kind.__doc__ or '').splitlines()[0]}")
+        for name, (_, summary) in COMMANDS.items():
+            print(f"  {name:11}{summary}")
         print("\nflowvae COMMAND --help explains each; with --import MODULE they know the parts of your module.")
         return 0
     if words[0] == "--version":
@@ -120,18 +131,26 @@ def _dispatch(words: list[str]) -> int:
 
         print(__version__)
         return 0
-    if words[0] not in COMMANDS:
-        raise FlowvaeError(f"unknown command {shown(words[0])}; {nearest(words[0], COMMANDS)}")
+    command = words[0]
+    if command not in COMMANDS:
+        raise FlowvaeError(f"unknown command {shown(command)}; {nearest(command, COMMANDS)}")
     words, module = take_option(words, "--import")
+    imported = []
     while module is not None:
-        _import(module)
+        imported.append(module)
         words, module = take_option(words, "--import")
     check_once(words)
+    room = importlib.import_module(f"flowvae.cli.{COMMANDS[command][0]}")
+    for module in imported:
+        _import(module)
     with warnings.catch_warnings():
         for said in (SlowDirectionWarning, UnfinishedRunWarning, OtherDeviceWarning):
             warnings.simplefilter("always", said)
         warnings.showwarning = _show_warning
-        return COMMANDS[words[0]][0](words[1:])
+        interruption.orderly = True
+        interruption.sentence = f"flowvae: interrupted{GO_ON.get(command, '')}."
+        status: int = getattr(room, f"{command.replace('-', '_')}_command")(words[1:])
+        return status
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

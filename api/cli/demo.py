@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import torch
 
-from flowvae.core.errors import FlowvaeError
 from flowvae.core.registry import name_of
+from flowvae.core.script import run_script
 from flowvae.evaluation import Metric
 from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
@@ -48,6 +46,8 @@ def row(run: Run) -> dict[str, str]:
 
 def main() -> int:
     """Train both, print the table, say where the figures are."""
+    import pandas as pd
+
     started = time.perf_counter()
     torch.set_num_threads(1)  # networks as small as these are fastest so, and threads on a busy machine wait
     runs = []
@@ -78,7 +78,4 @@ def free(directory: Path) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except FlowvaeError as error:
-        sys.exit(f"{error}")
+    run_script(main)

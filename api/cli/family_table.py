@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
-
 from flowvae.cli.parse import likelihood_forms
 from flowvae.comparisons import QUESTIONS
 from flowvae.core.errors import FlowvaeError, nearest, shown
@@ -122,6 +120,8 @@ def _parts(kind: str) -> Mapping[str, Any]:
 
 def format_rows(rows: list[Row]) -> str:
     """The table of costs as aligned text, and which flows may be inverted."""
+    from tabulate import tabulate
+
     cells = [
         (
             row.name,
@@ -144,6 +144,8 @@ def format_rows(rows: list[Row]) -> str:
 
 def format_entries(found: list[Entry]) -> str:
     """Names, titles and papers as aligned text."""
+    from tabulate import tabulate
+
     papers = any(entry.paper for entry in found)
     cells = [(entry.name, entry.paper, entry.title) if papers else (entry.name, entry.title) for entry in found]
     return tabulate(cells, ("name", "paper", "what it is") if papers else ("name", "what it is"), tablefmt="plain")

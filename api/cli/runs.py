@@ -6,12 +6,11 @@ import inspect
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import tyro
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from flowvae.cli.parse import parse
@@ -20,8 +19,12 @@ from flowvae.core.files import as_path, atomic_write
 from flowvae.data import Dataset
 from flowvae.data.reading import read_arrays
 from flowvae.evaluation import MEASURES, Effort, draw_figures, plot_samples, write_figure
+from flowvae.evaluation.figures.drawing import new_figure
 from flowvae.evaluation.figures.images import as_picture, is_image
 from flowvae.experiments.run import MeasurementError, Run, load
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "Encode",
@@ -48,7 +51,7 @@ class Evaluate:
         split: train, valid or test.
         draws: draws per data point for the NLL.
         seed: of all measures.
-        compile: none, capture or inductor: how NLL and IWAE bound are computed; inductor pays on thousands of data.
+        compile: capture, inductor or none: how NLL and IWAE bound are computed; inductor pays on thousands of data.
         effort: size of iwae, gaps and bdmc.
         figures: draw the figures of the run and of the measures too.
     """
@@ -58,7 +61,7 @@ class Evaluate:
     split: str = "test"
     draws: int = 1000
     seed: int = 0
-    compile: str = "none"
+    compile: str = "capture"
     effort: Effort = field(default_factory=Effort)
     figures: bool = False
 
@@ -256,7 +259,7 @@ def _images(x: NDArray[Any]) -> Figure:
 
     low = min(0, x.min())
     grid = make_grid(torch.from_numpy((x - low) / ((x.max() - low) or 1)).float(), nrow=8, padding=1, pad_value=0.5)
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    figure = new_figure((5, 5))
     ax = figure.add_subplot()
     ax.imshow(as_picture(grid[: x.shape[1]]), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     ax.axis("off")

@@ -8,8 +8,9 @@ from typing import Any
 
 import tyro
 
+from flowvae.cli.options import take_option
 from flowvae.cli.parse import parse, print_help
-from flowvae.cli.words import choose_parts, is_choice, kind_of_part, take_option
+from flowvae.cli.words import choose_parts, is_choice, kind_of_part
 from flowvae.core.errors import FlowvaeError, shown
 from flowvae.core.parts import Condition, GuideSpec, NetworkSpec, PriorSpec
 from flowvae.core.registry import families

@@ -1,4 +1,4 @@
-"""Words that are read before the parser: parts by name (prior:maf), and options that it has to know beforehand.
+"""Words that name parts, such as prior:maf, which are read before the parser.
 
 The parser then sees one dataclass with the parts that were named, so that settings come in any order and no
 sub-commands are made. tyro's own sub-commands were tried, cascading ones too: a setting must stand behind its part,
@@ -22,7 +22,7 @@ from flowvae.core.parts import Condition
 from flowvae.core.registry import Family, Spec, find, name_of
 from flowvae.experiments.serialization import check_setting
 
-__all__ = ["Chosen", "check_once", "choose_parts", "is_choice", "kind_of_part", "take_option"]
+__all__ = ["Chosen", "choose_parts", "is_choice", "kind_of_part"]
 
 CHOICE = re.compile(r"(\w[\w-]*(?:\.[\w-]+)*):(.*)", re.DOTALL)  # prior:maf, inference.schedule:cosine
 SETTING = re.compile(r"--([\w-]+(?:\.[\w-]+)*)(?:=.*)?", re.DOTALL)  # --prior.transforms, --guide.no-conditioned
@@ -166,38 +166,3 @@ def _check_switch(owner: Any, option: str, value: str) -> None:
 
 def _path(text: str) -> list[str]:
     return text.replace("-", "_").split(".")
-
-
-def check_once(words: list[str]) -> None:
-    """Refuse an option that is given twice, of which only the last value would count.
-
-    Raises:
-        FlowvaeError: for such an option.
-    """
-    seen: dict[str, str] = {}
-    for word in words:
-        if not word.startswith("--"):
-            continue
-        option = word.partition("=")[0].replace("_", "-")
-        meant = re.sub(r"^(--(?:.*\.)?)no-", r"\1", option)  # --no-figures is --figures
-        if meant in seen and meant != "--help":
-            if seen[meant] == option:
-                raise FlowvaeError(f"{shown(option)}: is given twice; give it once.")
-            raise FlowvaeError(f"{shown(seen[meant])} and {shown(option)}: contradict each other; give one of them.")
-        seen[meant] = option
-
-
-def take_option(words: list[str], name: str) -> tuple[list[str], str | None]:
-    """Take an option and its value out of the words.
-
-    Raises:
-        FlowvaeError: if it has no value.
-    """
-    for i, word in enumerate(words):
-        if word.startswith(f"{name}="):
-            return words[:i] + words[i + 1 :], word.partition("=")[2]
-        if word == name:
-            if i + 1 == len(words) or words[i + 1].startswith("--"):
-                raise FlowvaeError(f"{name}: needs a value after it.")
-            return words[:i] + words[i + 2 :], words[i + 1]
-    return words, None

@@ -11,8 +11,6 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
-import numpy as np
-
 __all__ = [
     "MOST_LAYERS",
     "DamagedError",
@@ -135,9 +133,13 @@ def _cut(text: str, width: int) -> str:
 def plain_number(value: Any) -> Any:
     """Convert a NumPy scalar to a plain number, boolean or string; return anything else unchanged.
 
+    >>> import numpy as np
     >>> plain_number(np.int64(8)), plain_number(np.float64(0.5)), plain_number(np.bool_(True))
     (8, 0.5, True)
     """
+    np = sys.modules.get("numpy")
+    if np is None or not isinstance(value, np.generic):
+        return value
     if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, np.integer):

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EEXIST, ELOOP
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from flowvae.core.errors import FlowvaeError, shown, shown_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["as_path", "atomic_write", "is_temporary", "temporary_name", "write_table"]
 

@@ -16,16 +16,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Size, Tensor, nn
-from zuko.lazy import LazyDistribution
 
 from flowvae.core.errors import FlowvaeError, check_bool, check_choice, shown
 from flowvae.core.registry import Spec, families, find
+
+if TYPE_CHECKING:
+    from zuko.lazy import LazyDistribution
 
 __all__ = [
     "Condition",

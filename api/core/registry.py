@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
-from types import ModuleType
 from typing import Any, ClassVar
 
 from flowvae.core.errors import FlowvaeError, nearest, shown
@@ -20,6 +19,7 @@ RESERVED = ("part", "family", "wraps", "prefix", "naming", "refuses")  # what Sp
 
 _CLASSES: dict[str, dict[str, type[Spec]]] = {}  # by kind and name
 _WRAPPERS: dict[str, list[type[Spec]]] = {}  # by kind
+_PACKAGES: list[str] = []  # to import before the first look-up
 
 
 class Spec:
@@ -53,6 +53,8 @@ class Spec:
 
     def __init_subclass__(cls, *, kind: str = "", name: str = "", wraps: str = "", prefix: str = "") -> None:
         super().__init_subclass__()
+        if not cls.__module__.startswith("flowvae."):
+            _import_packages()  # flowvae's own names come first, and cannot be taken
         for setting, annotation in vars(cls).get("__annotations__", {}).items():
             if setting in RESERVED and "ClassVar" not in str(annotation):
                 raise FlowvaeError(f"class {cls.__name__}: no setting can be called {setting!r}; choose another word.")
@@ -67,8 +69,7 @@ class Spec:
             for one in _kinds(cls):
                 others = [other for other in _WRAPPERS.get(one, []) if not _is_same(cls, other)]
                 _WRAPPERS[one] = [*others, cls]
-            families.cache_clear()
-            _entries.cache_clear()
+            _clear()
 
     def refuses(self, kind: str) -> str:
         """Return the reason why this part cannot be used as that kind; empty if it can."""
@@ -92,14 +93,29 @@ class Family:
     why_not: str = ""
 
 
-def discover(package: ModuleType) -> None:
-    """Import every module of a package, which registers the specs that they define."""
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        importlib.import_module(module.name)
+def discover(package: str) -> None:
+    """Name a package whose modules define families; they are imported when a name is first looked up."""
+    _PACKAGES.append(package)
+    _clear()
+
+
+def _import_packages() -> None:
+    """Import every module of the packages, which registers the specs that they define."""
+    for name in tuple(_PACKAGES):
+        for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
+            importlib.import_module(module.name)
+        if name in _PACKAGES:  # a module may look up a name while it is imported
+            _PACKAGES.remove(name)
+
+
+def _clear() -> None:
+    families.cache_clear()
+    _entries.cache_clear()
 
 
 @cache
 def _entries(kind: str) -> Mapping[str, Family]:
+    _import_packages()
     found: dict[str, Family] = {}
     for name, family in _CLASSES.get(kind, {}).items():
         default = _default(family)
@@ -120,6 +136,7 @@ def _entries(kind: str) -> Mapping[str, Family]:
 
 def kinds() -> tuple[str, ...]:
     """List the kinds of parts."""
+    _import_packages()
     return tuple(_CLASSES)
 
 
@@ -186,8 +203,7 @@ def _register(cls: type[Spec], name: str) -> None:
             raise FlowvaeError(f"{label}: is the name of another {kind}, {other.__name__}; choose a different name.")
     for kind in kinds:
         _CLASSES.setdefault(kind, {})[name] = cls
-    families.cache_clear()
-    _entries.cache_clear()
+    _clear()
 
 
 def _kinds(cls: type[Spec]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from flowvae.core.errors import FlowvaeError, one_line, shown_path
+from flowvae.core.interruption import Interruption
 
 __all__ = ["line_of", "run_script"]
 
@@ -25,10 +26,13 @@ def line_of(error: object) -> str:
 
 def run_script(main: Callable[[], int]) -> NoReturn:
     """Run the main function of a module as a program; an error that the user can fix ends it with one line."""
-    try:
-        sys.exit(main())
-    except (FlowvaeError, OSError) as error:
-        sys.exit(line_of(error))
-    except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
-        sys.exit(130)
+    with Interruption("interrupted.") as interruption:
+        try:
+            interruption.orderly = True
+            sys.exit(main())
+        except BaseException as error:
+            if interruption.happened or isinstance(error, KeyboardInterrupt):
+                sys.exit(interruption.say())
+            if isinstance(error, FlowvaeError | OSError):
+                sys.exit(line_of(error))
+            raise

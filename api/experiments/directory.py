@@ -10,8 +10,6 @@ from contextlib import ExitStack, contextmanager
 from errno import ENOLCK, ENOSYS, EOPNOTSUPP
 from pathlib import Path
 
-from filelock import FileLock
-
 from flowvae.core.errors import DamagedError, FlowvaeError
 from flowvae.core.files import temporary_name
 from flowvae.evaluation import figures_of_measures
@@ -58,6 +56,8 @@ def locked(file: Path, wait: float = -1) -> Iterator[None]:
         TimeoutError: if it is still held by another then.
         OSError: if it cannot be written.
     """
+    from filelock import FileLock
+
     # one a process: whoever holds it may again
     lock = FileLock(file.parent.resolve() / file.name, is_singleton=True, fallback_to_soft=False)
     with ExitStack() as stack:

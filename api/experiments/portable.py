@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowvae.core.errors import DamagedError, FlowvaeError
 from flowvae.evaluation import Metric
@@ -14,6 +12,9 @@ from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.reading import Opened, open_pair
 from flowvae.experiments.signature import Signature
 from flowvae.inference import best_weights, load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["SUFFIX", "Exported", "read_file", "write_file"]
 
@@ -64,6 +65,8 @@ def read_file(file: Path) -> Exported:
         DamagedError: if the file is truncated or altered.
         FlowvaeError: if it is another file.
     """
+    import pandas as pd
+
     try:
         tensors, facts = load_checkpoint(file)
     except DamagedError:

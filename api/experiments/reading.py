@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -28,6 +27,9 @@ from flowvae.experiments.directory import CHECKPOINT, HISTORY, METRICS, SETTINGS
 from flowvae.experiments.experiment import Experiment, changed_settings
 from flowvae.experiments.signature import Signature
 from flowvae.inference import best_weights, choose_device, history_table, load_checkpoint
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "Opened",
@@ -154,6 +156,8 @@ def check_history(directory: Path, facts: dict[str, Any]) -> pd.DataFrame:
     Raises:
         DamagedError: if history.csv says anything else.
     """
+    import pandas as pd
+
     history = history_table(facts["progress"]["rows"], facts["progress"]["best_epoch"])
     file = directory / HISTORY
     try:

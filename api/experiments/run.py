@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from flowvae.core.errors import FlowvaeError, check_int_value, nearest, one_line, shown
 from flowvae.core.files import as_path
@@ -37,6 +35,9 @@ from flowvae.experiments.portable import SUFFIX, Exported, read_file, write_file
 from flowvae.experiments.reading import Opened, data_of_run, open_directory, read_histories, read_history
 from flowvae.experiments.trained_model import TrainedModel
 from flowvae.inference import checkpoint_digest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["MeasurementError", "Run", "load"]
 
@@ -154,6 +155,8 @@ class Run(TrainedModel):
     @property
     def whole_history(self) -> pd.DataFrame:
         """One row an epoch of all stages, see `histories`."""
+        import pandas as pd
+
         return pd.concat(self.histories, ignore_index=True)
 
     @property
@@ -173,7 +176,7 @@ class Run(TrainedModel):
         split: str = "test",
         draws: int = 1000,
         seed: int = 0,
-        compile: str = "none",  # noqa: A002
+        compile: str = "capture",  # noqa: A002
         effort: Effort | None = None,
         figures: bool = False,
         progress: bool = True,
@@ -187,7 +190,7 @@ class Run(TrainedModel):
             split: "train", "valid" or "test".
             draws: K of the NLL.
             seed: of all measures.
-            compile: of likelihood and IWAE: "none", "capture" or "inductor" (pays from some thousand data on).
+            compile: of likelihood and IWAE: "capture", "inductor" (pays from some thousand data on) or "none".
             effort: size of the measures that refine guides or run chains.
             figures: whether to draw the measures that have a figure, into the run's figures.
             progress: whether to show progress bars.

@@ -10,15 +10,17 @@ import importlib
 import io
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError, check_int_value, shown
 from flowvae.core.registry import name_of
 from flowvae.evaluation.figures.explorer_plots import REACH, SIZE, Scene, draw_state
 from flowvae.experiments.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Explorer", "explore"]
 
@@ -123,6 +125,8 @@ class Explorer:
     @property
     def figure(self) -> Figure:
         """The current state as a separate figure."""
+        from matplotlib.figure import Figure
+
         return cast(Figure, draw_state(self.scene, self.point, self.plane))
 
     def move(self, point: Tensor) -> None:
@@ -202,6 +206,8 @@ class Explorer:
 
     def _show(self) -> None:
         """Set the sliders to the point, and draw."""
+        from matplotlib.figure import Figure
+
         still, self._still = self._still, True
         for slider, dimension in zip(self.sliders, self.plane, strict=True):
             value = self.point[dimension].item()
@@ -241,6 +247,8 @@ def _guide(run: Run) -> str:
 
 def _rows(runs: Mapping[str, Run], seed: int) -> Figure:
     """Figure with one row per run, each at the point of this seed."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(SIZE[0], SIZE[1] * len(runs)))
     parts = figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
     for part, (name, run) in zip(parts, runs.items(), strict=True):

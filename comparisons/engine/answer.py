@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from flowvae.comparisons.engine.answer_files import delete_earlier, write_answer
 from flowvae.comparisons.engine.grid import Grid, run_grid
@@ -17,6 +16,9 @@ from flowvae.comparisons.engine.statistics import describe, paired_differences
 from flowvae.core.errors import FlowvaeError, check_int_value, nearest, shown
 from flowvae.core.files import write_table
 from flowvae.experiments.experiment import Experiment
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Answer", "answer"]
 
@@ -126,6 +128,8 @@ def _test(plan: Plan, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _conclude(question: Question, differences: Mapping[str, pd.DataFrame], table: pd.DataFrame) -> list[str]:
     """The primary differences in words, with a caution about unreliable NLLs."""
+    import pandas as pd
+
     primary = differences.get(question.measure, pd.DataFrame())
     sentences = [describe(row, question.unit, question.lower_is_better) for _, row in primary.iterrows()]
     trusted = table.groupby("arm", sort=False)["nll_trusted"].all()

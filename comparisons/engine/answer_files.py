@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
-from matplotlib.image import imsave
 
 from flowvae.comparisons.engine.plan import Plan
 from flowvae.comparisons.engine.plots import plot_differences
@@ -22,6 +20,9 @@ from flowvae.core.seeds import derive, seeded
 from flowvae.data import batch_of
 from flowvae.evaluation import image_grid, write_figure
 from flowvae.experiments.run import Run, load
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["delete_earlier", "write_answer"]
 
@@ -133,6 +134,8 @@ def _write_samples(directory: Path, runs: Mapping[str, Run]) -> None:
 
     A conditional model generates for the conditions of the test images.
     """
+    from matplotlib.image import imsave
+
     if not runs:
         return
     data = next(iter(runs.values())).data

@@ -13,8 +13,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 import tyro
 from tqdm.auto import tqdm
@@ -28,6 +28,9 @@ from flowvae.data import batch_of
 from flowvae.evaluation import measure_likelihoods
 from flowvae.experiments.run import load
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["corrected_nll"]
 
 
@@ -40,6 +43,8 @@ def corrected_nll(place: str | Path) -> pd.DataFrame:
     Raises:
         FlowvaeError: for a directory without an answer or cells, a damaged answer, or cells without the measure `gaps`.
     """
+    import pandas as pd
+
     place = _place(place)
     cells = place.parent / "cells"
     rows = []
@@ -65,6 +70,8 @@ def _place(directory: str | Path) -> Path:
 
 def _table(place: Path) -> pd.DataFrame:
     """Arm, seed and cell of every run of an answer."""
+    import pandas as pd
+
     try:
         return pd.read_csv(place / "table.csv", dtype={"arm": str, "cell": str})[["arm", "seed", "cell"]]
     except (OSError, ValueError, KeyError) as error:
@@ -84,6 +91,8 @@ class _Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line."""
+    import pandas as pd
+
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.engine.corrected_nll")
     torch.set_num_threads(1)
     place = _place(args.answer)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import joblib
-import pandas as pd
 from tqdm.auto import tqdm
 
 from flowvae.comparisons.engine.cell import Work, cell_name, describe_error, run_cell
@@ -19,6 +22,9 @@ from flowvae.core.files import as_path
 from flowvae.evaluation import Effort
 from flowvae.experiments.directory import make_directory
 from flowvae.experiments.experiment import Experiment
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Grid", "cell_name", "run_grid"]
 
@@ -76,6 +82,9 @@ def run_grid(
         FlowvaeError: without arms or seeds, for fewer than one job, two arms that are the same experiment, a scheduler
             without Dask, or a directory that cannot be written.
     """
+    import joblib
+    import pandas as pd
+
     if jobs < 1:
         raise FlowvaeError(f"jobs = {jobs}: must be 1 or more.")
     cells = {(arm, seed): replace(experiment, seed=seed) for seed in seeds for arm, experiment in arms.items()}
@@ -90,8 +99,9 @@ def run_grid(
     make_directory(directory)
     index = pd.DataFrame([{"arm": arm, "seed": seed, "cell": name} for (arm, seed), name in names.items()])
     work = Work(draws, measures, effort or Effort())
+    parent = os.getpid() if scheduler is None else None
     tasks = {
-        names[key]: joblib.delayed(run_cell)(names[key], experiment, directory / names[key], work)
+        names[key]: joblib.delayed(_run_in_worker)(parent, names[key], experiment, directory / names[key], work)
         for key, experiment in cells.items()
     }
     with _backend(scheduler), tqdm(total=len(cells), unit="cell", disable=None if progress else True) as bar:
@@ -111,10 +121,14 @@ def _run_all(tasks: dict[str, Any], jobs: int, on_row: Callable[[], object]) -> 
     without telling by which cell. The remaining cells are run together once more and then one by one, so that the cell
     that kills its worker is identified and affects no other.
     """
+    import joblib
+
     rows: dict[str, dict[str, Any]] = {}
 
     def take(names: list[str], processes: int) -> None:
-        for row in joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(tasks[name] for name in names):
+        with _interrupts_blocked():
+            found = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")(tasks[name] for name in names)
+        for row in found:
             rows[row["cell"]] = row
             on_row()
 
@@ -134,8 +148,40 @@ def _run_all(tasks: dict[str, Any], jobs: int, on_row: Callable[[], object]) -> 
 
 
 @contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Hold back Ctrl-C; processes that are started meanwhile never receive it, and leave the answer to this one."""
+    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _run_in_worker(parent: int | None, *task: Any) -> dict[str, Any]:
+    """Run a cell in a process that does not outlive its parent; None: on a cluster, where workers stay."""
+    if parent not in (None, os.getpid()):
+        _watch(parent)
+    return run_cell(*task)
+
+
+@cache
+def _watch(parent: int | None) -> None:
+    def end_with_it() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=end_with_it, daemon=True).start()
+
+
+@contextmanager
 def _backend(scheduler: str | None) -> Iterator[None]:
     """Use joblib's own processes or the workers of a Dask cluster."""
+    import joblib
+
     with ExitStack() as stack:
         if scheduler is not None:
             try:

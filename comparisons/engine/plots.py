@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from flowvae.comparisons.engine.question import Question
 from flowvae.comparisons.engine.statistics import LEAST_SEEDS, LEVEL, MARGIN
 from flowvae.evaluation import plot_priors
-from flowvae.evaluation.figures.drawing import BLUE
+from flowvae.evaluation.figures.drawing import BLUE, new_figure
 from flowvae.experiments.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_priors", "plot_curves", "plot_differences"]
 
@@ -37,7 +39,7 @@ def plot_curves(
         label: label of the vertical axis, with unit.
         log: whether the horizontal axis is logarithmic.
     """
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure((6, 4))
     ax = figure.add_subplot()
     for (name, points), (color, marker, style) in zip(lines.items(), STYLES, strict=False):
         found = [(value, table.loc[table["arm"] == arm, measure]) for value, arm in points]
@@ -69,7 +71,7 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
         split: split of the data on which it was measured.
     """
     count = len(differences)
-    figure = Figure(figsize=(8, 1.4 + 0.32 * count), layout="constrained")
+    figure = new_figure((8, 1.4 + 0.32 * count))
     ax = figure.add_subplot()
     values = table.pivot(index="seed", columns="arm", values=question.measure)
     for place, (_, row) in enumerate(differences.iterrows()):

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from flowvae.comparisons.engine.bases import base_on
 from flowvae.comparisons.engine.names import check_name
@@ -16,6 +14,10 @@ from flowvae.core.errors import FlowvaeError, nearest, shown
 from flowvae.data import Dataset
 from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["QUESTIONS", "Question", "question_of"]
 

@@ -7,16 +7,17 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
-import pandas as pd
 import yaml
 
 from flowvae.comparisons.engine.names import check_name, inside
 from flowvae.comparisons.engine.statistics import summarize
 from flowvae.core.errors import FlowvaeError, one_line, shown
 from flowvae.core.files import as_path, atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["write_report"]
 
@@ -60,6 +61,8 @@ def write_report(directory: str | Path) -> Path:
     Raises:
         FlowvaeError: if there is no answer in the directory, or one is damaged or names files outside the directory.
     """
+    import jinja2
+
     directory = as_path(directory)
     places = sorted(path.parent for path in directory.glob("*/answer.json"))
     if not places:
@@ -75,6 +78,8 @@ def write_report(directory: str | Path) -> Path:
 
 
 def _read(root: Path, place: Path) -> _Section:
+    import pandas as pd
+
     try:
         protocol = _protocol(inside(root, place / "answer.json"))
         measures = [check_name("measure", name) for name in (protocol["measure"], *protocol["secondary"])]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from statsmodels.stats.weightstats import DescrStatsW
 
 from flowvae.core.errors import FlowvaeError, nearest, shown
 from flowvae.evaluation.calibration.holm import holm
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["LEAST_SEEDS", "LEVEL", "MARGIN", "describe", "paired_differences", "summarize"]
 
@@ -45,6 +46,8 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
     Raises:
         FlowvaeError: for an arm or a measure that is not in the table, or fewer than two shared seeds.
     """
+    import pandas as pd
+
     if measure not in table:
         raise FlowvaeError(f"measure {shown(measure)}: not in the table; {nearest(measure, map(str, table.columns))}")
     values = table.pivot(index="seed", columns="arm", values=measure)
@@ -69,6 +72,8 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
 
 def _tested(one: Array, other: Array) -> dict[str, float]:
     """Difference, interval and tests for paired values (seeds,) of two arms."""
+    from statsmodels.stats.weightstats import DescrStatsW
+
     differences = one - other
     if np.isfinite(differences).all():
         differences[np.abs(differences) <= ROUNDING * np.maximum(np.abs(one), np.abs(other))] = 0.0
@@ -92,6 +97,8 @@ def summarize(table: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
         table: one row per run, such as that of `run_grid`.
         measures: columns to report, in order.
     """
+    import pandas as pd
+
     rows = []
     for arm, runs in table.groupby("arm", sort=False):
         row: dict[str, Any] = {"arm": arm, "seeds": len(runs), "parameters": int(runs["parameters"].iloc[0])}

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from flowvae.comparisons.engine.arm_sizes import flow_size
 from flowvae.comparisons.engine.plots import draw_priors
@@ -31,6 +29,10 @@ from flowvae.experiments.run import Run
 from flowvae.experiments.stages import SecondStage
 from flowvae.flows import MAF
 from flowvae.models import Mixture, StandardNormal
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["QUESTION"]
 

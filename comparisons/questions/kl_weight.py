@@ -14,9 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from flowvae.comparisons.engine.arm_sizes import flow_size
 from flowvae.comparisons.engine.plots import plot_curves
@@ -26,6 +24,10 @@ from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
 from flowvae.experiments.stages import SecondStage
 from flowvae.flows import MAF
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["QUESTION"]
 

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from flowvae.comparisons.engine.plots import plot_curves
 from flowvae.comparisons.engine.question import Question
@@ -25,6 +23,10 @@ from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
 from flowvae.flows import IAF, CouplingNSF, FlowSpec, Householder, Planar, Radial, RealNVP, Sylvester
 from flowvae.guides import FlowGuide, FullRank, SemiAmortized
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["QUESTION"]
 

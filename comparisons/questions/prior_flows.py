@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from flowvae.comparisons.engine.arm_sizes import flow_size
 from flowvae.comparisons.engine.plots import draw_priors
@@ -22,6 +20,10 @@ from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
 from flowvae.flows import MAF, NSF, CouplingNSF, RealNVP
 from flowvae.models import Mixture, StandardNormal
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["QUESTION"]
 

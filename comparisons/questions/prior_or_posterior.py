@@ -17,9 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from flowvae.comparisons.engine.arm_sizes import fits_many_widths, flow_size
 from flowvae.comparisons.engine.parameter_matching import (
@@ -35,6 +33,10 @@ from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
 from flowvae.flows import IAF, MAF
 from flowvae.guides import FlowGuide, FullRank
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["QUESTION"]
 

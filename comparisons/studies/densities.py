@@ -15,12 +15,11 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 import tyro
-from matplotlib.figure import Figure
 
 from flowvae.core.errors import FlowvaeError, ImproperDensityWarning
 from flowvae.core.files import as_path, write_table
@@ -29,7 +28,7 @@ from flowvae.core.script import run_script
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset, Moons, preview, to_tensor
 from flowvae.evaluation import measure_flow, write_figure
-from flowvae.evaluation.figures.drawing import BLUE, on_grid
+from flowvae.evaluation.figures.drawing import BLUE, new_figure, on_grid
 from flowvae.evaluation.metric import mean_se
 from flowvae.experiments.directory import make_directory
 from flowvae.flows import (
@@ -55,6 +54,9 @@ from flowvae.flows import (
 from flowvae.guides import NoGuide
 from flowvae.inference import Training, fit
 from flowvae.models import FlowModel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["FAMILIES", "fit_family", "plot_grid"]
 
@@ -100,7 +102,7 @@ def plot_grid(models: dict[str, FlowModel], data: Dataset, gaps: dict[str, float
     """Plot the data and the learned densities side by side, with KL divergences in nats as titles."""
     columns = 6
     rows = -(-(len(models) + 1) // columns)
-    figure = Figure(figsize=(2.1 * columns, 2.0 * rows), layout="constrained")
+    figure = new_figure((2.1 * columns, 2.0 * rows))
     left, right, lower, upper = WINDOW
     across, up = torch.linspace(left, right, NODES), torch.linspace(lower, upper, NODES)
     panels = figure.subplots(rows, columns).ravel()
@@ -133,6 +135,8 @@ class _Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line."""
+    import pandas as pd
+
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.studies.densities")
     torch.set_num_threads(1)
     out = as_path(args.out)

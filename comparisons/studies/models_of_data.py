@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 import tyro
 from torch import nn
@@ -162,6 +161,8 @@ class _Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the comparison from the command line; rows are printed as they are computed."""
+    import pandas as pd
+
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.studies.models_of_data")
     torch.set_num_threads(1)
     out = as_path(args.out)

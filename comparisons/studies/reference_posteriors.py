@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyro
 import torch
 import tyro
@@ -36,6 +35,9 @@ from flowvae.flows import IAF, CouplingNSF, Linear
 from flowvae.guides import AutoFlow
 from flowvae.inference import GuideSettings, TrainingStopped, fit_autoguide
 from flowvae.models import reference_model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["GUIDES", "POSTERIORS", "fit_reference", "measure_guide"]
 
@@ -118,6 +120,8 @@ class _Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the comparison from the command line."""
+    import pandas as pd
+
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.studies.reference_posteriors")
     torch.set_num_threads(1)
     for given, known in ((args.guides, GUIDES), (args.posteriors, POSTERIORS)):

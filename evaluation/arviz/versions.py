@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from xarray import DataTree
 
-__all__ = ["OLD", "TAIL", "arviz", "from_groups", "pareto_k", "psis", "without_masked"]
+__all__ = ["EQUAL", "OLD", "TAIL", "arviz", "from_groups", "psis", "without_masked"]
 
 OLD = int(version("arviz").split(".")[0]) == 0
 TAIL = 25  # draws; ArviZ fits the largest fifth and needs five of them
@@ -60,17 +59,6 @@ def psis(log_weight: Tensor) -> tuple[Tensor, Tensor]:
     return smoothed.log_softmax(0).reshape(log_weight.shape), shapes.reshape(shape)
 
 
-def pareto_k(log_weight: Tensor) -> Tensor:
-    """Estimate the shape k̂ of the generalized Pareto tail of each data point's weights, (S, B) → (B,).
-
-    NaN if there are too few draws to fit a tail.
-
-    References:
-        Vehtari et al. (2024), "Pareto smoothed importance sampling".
-    """
-    return psis(log_weight)[1]
-
-
 def from_groups(
     groups: Mapping[str, Mapping[str, Any]],
     dims: Mapping[str, Mapping[str, Sequence[str]]],
@@ -85,6 +73,8 @@ def from_groups(
         coords: dimension → coordinates.
         attrs: facts about the posterior, such as k̂.
     """
+    from xarray import DataTree
+
     parts = {}
     for name, values in groups.items():  # one by one: a variable may have other dimensions in another group
         arrays = {key: np.asarray(value) for key, value in values.items()}

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyro
 import torch
 from pyro import poutine
-from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -26,6 +24,9 @@ from flowvae.evaluation.metric import Metric
 from flowvae.evaluation.registry import measure
 from flowvae.guides.automatic.masks import counted
 from flowvae.networks import eval_mode, in_eval_mode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Calibration", "calibrate", "calibrate_fits", "ecdf_band"]
 
@@ -70,6 +71,8 @@ class Calibration:
 
     def uniform(self, bins: int = 20) -> Array:
         """Compute the p-value of the χ² test of uniform ranks for each dimension, (D,)."""
+        from scipy import stats
+
         counts, expected = self.histogram(bins)
         return stats.chi2.sf(((counts - expected) ** 2 / expected).sum(1), bins - 1)
 
@@ -95,6 +98,8 @@ class Calibration:
         VSBC uses symmetry to test the mean of a guide that is known to be too narrow. The paper compares p with 1 − p
         by a two-sample test, which assumes that they are independent; signed ranks do not need this assumption.
         """
+        from scipy import stats
+
         centred = self.ranks - self.draws / 2
         return np.array([stats.wilcoxon(column, method="asymptotic").pvalue for column in centred.T])
 
@@ -111,6 +116,8 @@ class Calibration:
 
     def table(self, bins: int = 20) -> pd.DataFrame:
         """Table of the dimensions: p-values, without and with Holm's correction over the dimensions, and bias."""
+        import pandas as pd
+
         uniform, symmetric = self.uniform(bins), self.symmetric()
         return pd.DataFrame(
             {
@@ -141,6 +148,7 @@ def calibrate(
     draws: int = 99,
     seed: int = 0,
     c: Tensor | None = None,
+    progress: bool = False,
 ) -> Calibration:
     """Compute the calibration of an amortized guide on data simulated from its model.
 
@@ -151,10 +159,12 @@ def calibrate(
         draws: L; all bins are equal if L + 1 is a multiple of their number.
         seed: decides simulations and draws.
         c: conditions (N, C) of a conditional model, which the simulations take in turn.
+        progress: whether to show a progress bar.
     """
     _check(simulations, draws)
     ranks = []
-    for number, start in enumerate(range(0, simulations, BLOCK)):
+    starts = tqdm(range(0, simulations, BLOCK), desc="simulations", unit="block", disable=None if progress else True)
+    for number, start in enumerate(starts):
         with seeded(derive(seed, "calibrate", number)):
             # whole blocks, so that the first simulations do not depend on M
             given = () if c is None else (c[torch.arange(start, start + BLOCK, device=c.device) % len(c)],)
@@ -231,6 +241,8 @@ def ecdf_band(simulations: int, draws: int, level: float = 0.95) -> tuple[Array,
     References:
         Säilynoja, Bürkner & Vehtari (2022), "Graphical test for discrete uniformity", section 2.
     """
+    from scipy import stats
+
     rng = np.random.default_rng(0)
     u = np.arange(1, draws + 1) / (draws + 1)
     counts = rng.multinomial(simulations, np.full(draws + 1, 1 / (draws + 1)), size=BANDS).cumsum(1)[:, :-1]
@@ -285,6 +297,6 @@ def _simulation_based(context: EvaluationContext) -> MeasureResult:
     """Simulation-based calibration of the guide on data simulated from the model."""
     from flowvae.evaluation.figures.diagnostic_plots import plot_calibration
 
-    result = calibrate(context.model, context.guide, seed=context.seed, c=context.batch().c)
+    result = calibrate(context.model, context.guide, c=context.batch().c, **context.options)
     metrics = result.metrics("simulated", {**context.protocol, "seed": context.seed})
     return MeasureResult(metrics, {"calibration": lambda: plot_calibration(result)})

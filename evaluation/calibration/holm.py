@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
 __all__ = ["holm"]
 
@@ -21,5 +20,7 @@ def holm(p_values: Array) -> Array:
     >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
     [0.03, 0.06, 0.06]
     """
+    from statsmodels.stats.multitest import multipletests
+
     adjusted: Array = multipletests(p_values, method="holm")[1]
     return adjusted

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide import init_to_uniform
 from pyro.infer.autoguide.initialization import InitMessenger
-from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
@@ -23,6 +21,9 @@ from flowvae.evaluation.likelihood.trace_sites import element, read_model, unmas
 from flowvae.guides.automatic.masks import check_sites
 from flowvae.inference.check_guide import check_supports
 from flowvae.networks import in_eval_mode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["compare_to_reference", "run_nuts"]
 
@@ -145,6 +146,8 @@ def compare_to_reference(approximation: Any, reference: Any, weighted: bool = Fa
         FlowvaeError: if nothing can be compared, for `weighted` with draws that have no weights, and for draws that are
             not finite.
     """
+    import pandas as pd
+
     if weighted and not (isinstance(approximation, ImportanceSample) and approximation.log_weight.dim() == 1):
         raise FlowvaeError("weighted = True: needs an ImportanceSample of a whole model; use importance_sample.")
     ours, theirs = _draws(approximation), _draws(reference)
@@ -174,6 +177,8 @@ def compare_to_reference(approximation: Any, reference: Any, weighted: bool = Fa
 def _compare(
     ours: Array, theirs: Array, weights: Array | None, independent: bool, rng: np.random.Generator
 ) -> dict[str, float]:
+    from scipy.stats import wasserstein_distance
+
     p = np.full(ours.size, 1 / ours.size) if weights is None else weights
     unit, centre = theirs.std(ddof=1), theirs.mean()
     a, b = (ours.ravel() - centre) / unit, (theirs.ravel() - centre) / unit

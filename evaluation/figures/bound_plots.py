@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
+from flowvae.evaluation.figures.drawing import new_figure
 from flowvae.evaluation.likelihood.ais import AIS
 from flowvae.evaluation.likelihood.elbo_and_nll import BAD_K, bad_k
 from flowvae.evaluation.likelihood.gaps import Gaps
 from flowvae.evaluation.likelihood.iwae import IWAE
 from flowvae.evaluation.metric import mean_se
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_bounds", "plot_gaps"]
 
@@ -39,7 +43,7 @@ def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None,
     for name, other in (("ais", None if ais is None else ais.acceptance), ("exact", exact)):
         if other is not None and len(other) != data:
             raise FlowvaeError(f"{name}: {len(other)} data, iwae: {data}; measure both on the same data.")
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = new_figure((6.4, 4.2))
     ax = figure.add_subplot()
     ax.errorbar(
         iwae.samples,
@@ -89,7 +93,7 @@ def plot_gaps(gaps: Mapping[str, Gaps]) -> Figure:
     """
     if not gaps:
         raise FlowvaeError("gaps: none given; use measure_gaps on a fitted pair.")
-    figure = Figure(figsize=(2.8 + 1.3 * len(gaps), 4.4), layout="constrained")
+    figure = new_figure((2.8 + 1.3 * len(gaps), 4.4))
     ax = figure.add_subplot()
     parts = (("amortization gap", "0.35", ""), ("approximation gap", "0.85", "//"))
     for place, result in enumerate(gaps.values()):

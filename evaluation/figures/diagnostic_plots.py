@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.figure import Figure
-from scipy import stats
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.evaluation.calibration.calibration import Array, Calibration, ecdf_band
-from flowvae.evaluation.figures.drawing import BLUE, GREY, RED
+from flowvae.evaluation.figures.drawing import BLUE, GREY, RED, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_calibration", "plot_khat"]
 
@@ -27,11 +30,13 @@ def plot_calibration(calibration: Calibration, bins: int = 20) -> Figure:
         calibration: the ranks.
         bins: of the histogram; preferably a divisor of draws + 1.
     """
+    from scipy import stats
+
     shown = min(DIMENSIONS, len(calibration.names))
     counts, expected = calibration.histogram(bins)
     u, difference = calibration.ecdf_difference()
     lower, upper = ecdf_band(len(calibration.ranks), calibration.draws, LEVEL)
-    figure = Figure(figsize=(max(4.5, 2.6 * shown), 5), layout="constrained")
+    figure = new_figure((max(4.5, 2.6 * shown), 5))
     axes = figure.subplots(2, shown, squeeze=False, sharey="row")
     edges = np.linspace(0, 1, bins + 1)
     low, high = stats.binom.interval(LEVEL, len(calibration.ranks), expected / expected.sum())
@@ -68,7 +73,7 @@ def plot_khat(pareto_k: Tensor) -> Figure:
     finite = k[np.isfinite(k)]
     if not len(finite):
         raise FlowvaeError("no finite k̂; each needs 25 draws or more with unequal weights.")
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = new_figure((7, 4.2))
     ax = figure.add_subplot()
     ax.plot(np.arange(1, len(finite) + 1), finite, "o" if len(finite) < 300 else "-", color=BLUE, markersize=3)
     for limit, style, meaning in ((0.5, "--", "variance of the weights finite below"), (0.7, "-", "usable below")):

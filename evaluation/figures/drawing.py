@@ -1,17 +1,27 @@
-"""Colours of the figures, and functions on a grid."""
+"""Empty figures, their colours, and functions on a grid."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["BLUE", "GREY", "RED", "on_grid"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["BLUE", "GREY", "RED", "new_figure", "on_grid"]
 
 BLUE, GREY, RED = "#1f4e79", "#b8b8b8", "#c0392b"  # of different lightness, distinguishable in greyscale
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """Return an empty figure of this width and height in inches, whose layout keeps titles and labels apart."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
 
 
 @torch.no_grad()

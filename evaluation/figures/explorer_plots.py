@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
-from matplotlib.colors import to_rgba_array
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.path import Path
-from matplotlib.textpath import TextPath
-from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Affine2D, IdentityTransform
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
@@ -29,6 +21,11 @@ from flowvae.evaluation.latent.holes import QUANTILE
 from flowvae.evaluation.latent.principal_plane import principal_plane
 from flowvae.models import VAE
 from flowvae.networks import eval_mode, in_eval_mode
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.path import Path
 
 __all__ = ["Scene", "draw_state"]
 
@@ -178,6 +175,8 @@ def draw_state(
     Raises:
         FlowvaeError: for a point or a plane that does not fit the latent space.
     """
+    from matplotlib.figure import Figure
+
     u, plane = scene.check(point, plane)
     z = scene.code(u)
     figure = Figure(figsize=SIZE) if on is None else on
@@ -255,6 +254,8 @@ def _draw_codes(ax: Axes, scene: Scene, z: Tensor, plane: tuple[int, int], lines
 
 
 def _finish(ax: Axes, title: str, letter: str, plane: tuple[int, int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     ax.set(xlabel=f"{letter}{plane[0]}", ylabel=f"{letter}{plane[1]}", aspect="equal")
     _title(ax, title)
     for axis in (ax.xaxis, ax.yaxis):
@@ -274,6 +275,9 @@ def _cross(ax: Axes, lines: list[Tensor], point: Tensor, plane: tuple[int, int])
 
 def _cloud(ax: Axes, scene: Scene, codes: Tensor, point: Tensor, plane: tuple[int, int]) -> None:
     """Draw the codes, marked and coloured by label; those far from the plane are faint."""
+    from matplotlib.collections import PathCollection
+    from matplotlib.transforms import IdentityTransform
+
     others = [i for i in range(scene.latent) if i not in plane]
     far = (codes - point)[:, others].norm(dim=1).numpy(force=True)
     close = far <= np.quantile(far, NEAR) if others else np.full(len(codes), True)
@@ -358,6 +362,11 @@ def _marks(data: Dataset, count: int) -> tuple[list[Path], np.ndarray[Any, Any]]
 
     A marker is a dot or, with labels, the number or the first two letters of the class.
     """
+    from matplotlib.colors import to_rgba_array
+    from matplotlib.path import Path
+    from matplotlib.textpath import TextPath
+    from matplotlib.transforms import Affine2D
+
     labels = (data.labels or {}).get("test")
     dot = Path.unit_circle().transformed(Affine2D().scale(0.25))
     if labels is None or len(labels.unique()) > 10:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 from zuko.transforms import ComposedTransform
 
 from flowvae.core.errors import FlowvaeError, check_int_value
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset, first, preview
-from flowvae.evaluation.figures.drawing import BLUE, on_grid
+from flowvae.evaluation.figures.drawing import BLUE, new_figure, on_grid
 from flowvae.evaluation.figures.images import check_images, show_images
 from flowvae.evaluation.latent.interpolation import different_pairs
 from flowvae.models import FlowModel
 from flowvae.networks import check_data, in_eval_mode
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["interpolate", "plot_density", "plot_flow_samples", "plot_interpolation", "plot_steps"]
 
@@ -63,7 +65,7 @@ def plot_flow_samples(
     Raises:
         FlowvaeError: for data that are not images.
     """
-    figure = Figure(figsize=(3.6 * (len(temperatures) + 1), 3.9), layout="constrained")
+    figure = new_figure((3.6 * (len(temperatures) + 1), 3.9))
     axes = figure.subplots(1, len(temperatures) + 1)
     show_images(axes[0], first(data.test, IMAGES), data, f"{data.name}: test images")
     for ax, temperature in zip(axes[1:], temperatures, strict=True):
@@ -85,7 +87,7 @@ def plot_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: i
     start, end = different_pairs(data, pairs, seed)
     share = torch.linspace(0, 1, steps).reshape(-1, *(1,) * start.ndim)
     ways = interpolate(model, start, end, steps), (1 - share) * start + share * end
-    figure = Figure(figsize=(9.6, 0.5 * pairs + 0.6), layout="constrained")
+    figure = new_figure((9.6, 0.5 * pairs + 0.6))
     titles = "through the base: T(u(t))", "pixels: (1 − t) x₀ + t x₁"
     for ax, way, title in zip(figure.subplots(1, 2), ways, titles, strict=True):
         show_images(ax, way.transpose(0, 1).flatten(0, 1), data, title, row=steps)
@@ -109,7 +111,7 @@ def plot_density(model: FlowModel, data: Dataset, title: str = "density of the f
     pictures = [(title, np.exp(on_grid(model.flow().log_prob, x, y)))]
     if data.log_evidence is not None:
         pictures.append(("true density", np.exp(on_grid(data.log_evidence, x, y))))
-    figure = Figure(figsize=(3.6 * (len(pictures) + 1), 3.0), layout="constrained")
+    figure = new_figure((3.6 * (len(pictures) + 1), 3.0))
     axes = figure.subplots(1, len(pictures) + 1, sharex=True, sharey=True)
     extent = (x[0].item(), x[-1].item(), y[0].item(), y[-1].item())
     top = max(float(density.max()) for _, density in pictures)
@@ -146,7 +148,7 @@ def plot_steps(model: FlowModel, data: Dataset, seed: int = 0) -> Figure:
     colour = torch.atan2(u[:, 1], u[:, 0]).numpy(force=True)
     rows = math.ceil((len(clouds) + 1) / PANELS)
     columns = math.ceil((len(clouds) + 1) / rows)
-    figure = Figure(figsize=(2.3 * columns, 2.5 * rows), layout="constrained")
+    figure = new_figure((2.3 * columns, 2.5 * rows))
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for ax, (title, points) in zip(axes, clouds, strict=False):
         _cloud(ax, points, title, c=colour, cmap="hsv")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.data import Dataset
-from flowvae.evaluation.figures.drawing import BLUE, GREY, RED
+from flowvae.evaluation.figures.drawing import BLUE, GREY, RED, new_figure
 from flowvae.evaluation.figures.images import is_image, show_images
 from flowvae.evaluation.samples.generation import expected_fid
 from flowvae.evaluation.samples.memorization import Memorization
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_fid_bias", "plot_memorization"]
 
@@ -29,7 +32,7 @@ def plot_memorization(result: Memorization, data: Dataset) -> Figure:
         data: the data set of the measurement.
     """
     images = is_image(data.shape)
-    figure = Figure(figsize=(9, 4.4) if images else (6, 4.2), layout="constrained")
+    figure = new_figure((9, 4.4) if images else (6, 4.2))
     left, right = figure.subplots(1, 2, width_ratios=(1.9, 1)) if images else (figure.add_subplot(), None)
     largest = float(torch.cat((result.generated, result.held_out)).max())
     bins = np.linspace(0, largest or 1, 41).tolist()
@@ -63,7 +66,7 @@ def plot_fid_bias(tables: Mapping[str, pd.DataFrame], covariance: Tensor | None 
         tables: results of `fid_at_sizes`, with two sizes or more, by name.
         covariance: Σ of the features, (d, d), for the line of `expected_fid` for equal Gaussians.
     """
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = new_figure((6.4, 4.4))
     ax = figure.add_subplot()
     looks = (("o", "-", BLUE), ("s", "--", RED), ("^", "-.", "#333333"))
     farthest = 1.05 * max(float((1 / table["n"]).max()) for table in tables.values())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.data import Dataset, blocks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["as_picture", "check_images", "image_grid", "is_image", "show_images", "value_range"]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset, first
+from flowvae.evaluation.figures.drawing import new_figure
 from flowvae.evaluation.figures.images import check_images, show_images
 from flowvae.evaluation.latent.aggregated_posterior import draw_codes
 from flowvae.evaluation.latent.base_space import from_base, has_base, to_base
@@ -16,6 +18,9 @@ from flowvae.evaluation.latent.interpolation import different_pairs, end_codes, 
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
 from flowvae.networks import in_eval_mode
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_paths", "plot_traversals"]
 
@@ -42,7 +47,7 @@ def plot_paths(
     ends = end_codes(guide, starts, goals, seed)
     fine = 12 * (steps - 1) + 1
     ways, smooth = interpolate_codes(model, *ends, steps), interpolate_codes(model, *ends, fine)
-    figure = Figure(figsize=(4.8 * len(ways), 0.48 * pairs + 3.2), layout="constrained")
+    figure = new_figure((4.8 * len(ways), 0.48 * pairs + 3.2))
     axes = figure.subplots(2, len(ways), height_ratios=(0.48 * pairs, 2.4), sharey="row", squeeze=False)
     for (above, below), (name, way) in zip(axes.T, ways.items(), strict=True):
         show_images(above, model.mean(way).transpose(0, 1).flatten(0, 1), data, TITLES[name], steps)
@@ -97,7 +102,7 @@ def plot_traversals(
         u = to_base(prior, z)
         in_base = torch.cat([_replaced(u, unit, values) for unit in chosen])
         ways.insert(0, (from_base(prior, in_base), "base space: $u_j$ from −2.5 to 2.5", "u"))
-    figure = Figure(figsize=(4.8 * len(ways), 0.5 * len(chosen) + 0.8), layout="constrained")
+    figure = new_figure((4.8 * len(ways), 0.5 * len(chosen) + 0.8))
     for ax, (way, title, letter) in zip(figure.subplots(1, len(ways), squeeze=False)[0], ways, strict=True):
         show_images(ax, model.mean(way), data, title, steps)
         side = ax.get_ylim()[0] / len(chosen)

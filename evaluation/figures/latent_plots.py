@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.seeds import derive, seeded
-from flowvae.evaluation.figures.drawing import BLUE, RED, on_grid
+from flowvae.evaluation.figures.drawing import BLUE, RED, new_figure, on_grid
 from flowvae.evaluation.latent.activity import ACTIVE, Activity
 from flowvae.evaluation.latent.aggregated_posterior import AggregatedPosterior, WithPosterior, WithPrior
 from flowvae.evaluation.latent.holes import QUANTILE, reference_codes
 from flowvae.evaluation.latent.principal_plane import axis_label, principal_plane
 from flowvae.networks import in_eval_mode
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_activity", "plot_holes"]
 
@@ -62,7 +64,7 @@ def plot_holes(
     hole = (density < threshold).numpy(force=True)
     plane = principal_plane(codes.numpy(force=True))
     planes = [plane.transform(z.numpy(force=True)) if plane else z.numpy(force=True) for z in (codes, drawn)]
-    figure = Figure(figsize=(9.6, 4.9), layout="constrained")
+    figure = new_figure((9.6, 4.9))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     low, high = np.quantile(np.concatenate(planes), (0.001, 0.999), axis=0)
     centre, reach = (low + high) / 2, 0.54 * (high - low).max()
@@ -103,7 +105,7 @@ def plot_activity(result: Activity) -> Figure:
     order = result.share.argsort(descending=True)
     share, se = result.share[order].numpy(force=True), result.se[order].numpy(force=True)
     rows = 1 if result.kl is None else 2
-    figure = Figure(figsize=(max(5.0, 1.2 + 0.35 * len(order)), 2.6 * rows), layout="constrained")
+    figure = new_figure((max(5.0, 1.2 + 0.35 * len(order)), 2.6 * rows))
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     place = np.arange(len(order))
     errors: dict[str, Any] = {"capsize": 2, "error_kw": {"linewidth": 0.8}}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import gaussian_kde
 
 from flowvae.core.errors import FlowvaeError, shown
+from flowvae.evaluation.figures.drawing import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_funnel"]
 
@@ -36,6 +38,8 @@ def plot_funnel(
     Raises:
         FlowvaeError: if there is no guide, or draws lack a parameter.
     """
+    from scipy.stats import gaussian_kde
+
     if not guides:
         raise FlowvaeError("plot_funnel: no guides given; pass the draws of one or more.")
     truth = _pair(reference, location, scale, "reference")
@@ -47,7 +51,7 @@ def plot_funnel(
     grid = np.stack([axis.ravel() for axis in np.meshgrid(across, up)])
     columns = min(3, len(guides))
     rows = -(-len(guides) // columns)
-    figure = Figure(figsize=(3.1 * columns, 2.9 * rows + 0.3), layout="constrained")
+    figure = new_figure((3.1 * columns, 2.9 * rows + 0.3))
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for place, (ax, (title, draws)) in enumerate(zip(panels.ravel(), guides.items(), strict=False)):
         ax.scatter(*truth, s=2, color="#a8a8a8", linewidths=0, label="reference draws", rasterized=True)

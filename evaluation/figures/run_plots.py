@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.files import as_path, atomic_write
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Batch, Dataset, batch_of, first, preview
-from flowvae.evaluation.figures.drawing import BLUE, RED, on_grid
+from flowvae.evaluation.figures.drawing import BLUE, RED, new_figure, on_grid
 from flowvae.evaluation.figures.images import is_image, show_images
 from flowvae.evaluation.latent.principal_plane import axis_label, principal_plane
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
 from flowvae.networks import in_eval_mode
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.figure import Figure
 
 __all__ = [
     "draw_figures",
@@ -82,14 +84,14 @@ def plot_samples(model: VAE, data: Dataset, seed: int = 0) -> Figure:
     if is_image(data.shape):
         with seeded(derive(seed, "samples")):
             _, generated = model.generate(IMAGES) if c is None else model.generate(c=c)
-        figure = Figure(figsize=(9, 4.8), layout="constrained")
+        figure = new_figure((9, 4.8))
         show_images(figure.add_subplot(1, 2, 1), first(data.test, IMAGES), data, f"{data.name}: test images")
         show_images(figure.add_subplot(1, 2, 2), generated, data, "generated: mean of x for z from the prior")
         return figure
     with seeded(derive(seed, "samples")):
         codes = _prior_draws(model, min(POINTS, len(data.test)), c)
         generated = (model.decode(codes) if c is None else model.decode(codes, c)).sample().flatten(1)
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    figure = new_figure((9, 4.6))
     test = preview(data.test).flatten(1)
     centre = test.mean(0)
     plane = principal_plane((test - centre).numpy(force=True))
@@ -113,7 +115,7 @@ def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed:
     with seeded(derive(seed, "reconstructions")):
         rebuilt = model.mean(guide.posterior(x, *given).sample(), *given)
     if is_image(data.shape):
-        figure = Figure(figsize=(9, 2.2), layout="constrained")
+        figure = new_figure((9, 2.2))
         show_images(
             figure.add_subplot(),
             torch.cat((x, rebuilt)),
@@ -123,7 +125,7 @@ def plot_reconstructions(model: VAE, guide: AmortizedGuide, data: Dataset, seed:
         )
         return figure
     x, rebuilt = data.original(x).flatten(1), data.original(rebuilt).flatten(1)
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = new_figure((9, 4.2))
     ax = figure.add_subplot()
     for row in range(min(4, len(x))):
         colour = f"C{row}"
@@ -153,7 +155,7 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
         codes, drawn = plane.transform(codes), plane.transform(drawn)
     if latent == 1:
         return _plot_line(codes[:, 0], drawn[:, 0])
-    figure = Figure(figsize=(9, 4.9), layout="constrained")
+    figure = new_figure((9, 4.9))
     left = figure.add_subplot(1, 2, 1)
     right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
     reach = 1.08 * np.abs(np.concatenate((codes, drawn))).max()
@@ -183,7 +185,7 @@ def plot_priors(pairs: Mapping[str, tuple[VAE, AmortizedGuide]], data: Dataset, 
     Raises:
         FlowvaeError: if a latent space is not 2-D, or a prior is conditional.
     """
-    figure = Figure(figsize=(2.9 * len(pairs), 5.9), layout="constrained")
+    figure = new_figure((2.9 * len(pairs), 5.9))
     for place, (title, (model, guide)) in enumerate(pairs.items(), start=1):
         batch = _test(data, POINTS, model)
         with seeded(derive(seed, "latent")):
@@ -206,7 +208,7 @@ def plot_priors(pairs: Mapping[str, tuple[VAE, AmortizedGuide]], data: Dataset, 
 
 def plot_history(history: pd.DataFrame) -> Figure:
     """Plot the training and validation ELBO over epochs, including any KL weight, and mark the kept epoch."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = new_figure((7, 4.2))
     ax = figure.add_subplot()
     ax.plot(history["epoch"], history["train_elbo"], label="train", color="#8a8a8a", linestyle="--")
     ax.plot(history["epoch"], history["valid_elbo"], label="validation", color=BLUE)
@@ -229,7 +231,7 @@ def plot_history(history: pd.DataFrame) -> Figure:
 
 
 def _plot_line(codes: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> Figure:
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = new_figure((7, 4.2))
     ax = figure.add_subplot()
     bins = np.linspace(min(codes.min(), drawn.min()), max(codes.max(), drawn.max()), 60).tolist()
     ax.hist(drawn, bins=bins, density=True, alpha=0.4, color="#555555", label="prior p(z)")

@@ -17,13 +17,14 @@ from flowvae.core.seeds import derive, seeded
 from flowvae.data.batch import Batch
 from flowvae.evaluation.likelihood.elbo_and_nll import distrust
 from flowvae.evaluation.likelihood.importance_weights import ROWS, check_data, log_mean
+from flowvae.evaluation.likelihood.sampler import Sampler
 from flowvae.evaluation.metric import Metric, mean_metric
-from flowvae.inference.log_density import draw, sample_latents
+from flowvae.inference.log_density import sample_latents
 from flowvae.networks import in_eval_mode
 
 __all__ = ["FlowLikelihoods", "flow_metrics", "measure_flow"]
 
-DRAWS = 25  # draws in memory at a time
+DRAWS = 25  # draws of the noise at a time; fixed, so that no result depends on the available memory
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,21 @@ def measure_flow(
 
     Raises:
         FlowvaeError: for fewer than one draw or more than fit into memory, data of another shape or type, and as
-            `inference.log_density.draw`.
+            `Sampler`.
     """
     if draws < 1:
         raise FlowvaeError(f"draws = {draws}: must be 1 or more.")
     batch = check_data(guide, x)
     check_memory(f"draws = {draws}", draws * min(ROWS, len(batch)) * batch.x.dtype.itemsize, "use fewer")
+    sampler = Sampler(model, guide)
     with pyro.validation_enabled(False):
         if not sample_latents(guide, next(batch.split(1)), 1):
-            exact = torch.cat([draw(model, guide, block, 1).log_weight[0] for block in batch.split(ROWS * DRAWS)])
+            exact = torch.cat([sampler(block, 1).log_weight[0] for block in batch.split(ROWS * DRAWS)])
             return FlowLikelihoods(exact, exact, draws=0)
         bounds, totals, effective = [], [], []
         for number, block in enumerate(batch.split(ROWS)):
             with seeded(derive(seed, "dequantize", number)):
-                parts = [
-                    draw(model, guide, block, min(DRAWS, draws - start)).log_weight for start in range(0, draws, DRAWS)
-                ]
+                parts = [sampler(block, min(DRAWS, draws - start)).log_weight for start in range(0, draws, DRAWS)]
             log_weight = torch.cat(parts)
             bounds.append(log_weight.mean(0))
             total, variance = log_mean(log_weight)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from flowvae.core.errors import check_int_value
 from flowvae.data.batch import Batch
-from flowvae.evaluation.arviz.versions import pareto_k
 from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.likelihood.importance_weights import check_data, importance_draws, log_mean, parts_of
+from flowvae.evaluation.likelihood.pareto_tail import pareto_k
 from flowvae.evaluation.metric import Metric, mean_metric
 from flowvae.evaluation.progress import Bar
 from flowvae.evaluation.registry import measure
@@ -56,7 +56,7 @@ def measure_likelihoods(
     x: Tensor | Batch,
     draws: int = 1000,
     seed: int = 0,
-    compile: str = "none",  # noqa: A002
+    compile: str = "capture",  # noqa: A002
     progress: bool = False,
 ) -> Likelihoods:
     """Estimate ELBO and evidence of each data point from K draws of the guide.
@@ -67,7 +67,7 @@ def measure_likelihoods(
         x: data, shape (N, *event shape), or a batch with a condition.
         draws: K.
         seed: decides the draws; the result does not depend on the available memory.
-        compile: "none", "capture" or "inductor"; see `importance_draws`.
+        compile: "capture", "inductor" or "none"; see `Sampler`.
         progress: whether to show a progress bar, and a warning before long work.
 
     Raises:

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
 import torch
-from torch import Size, Tensor
+from torch import Tensor
 
-from flowvae.core.errors import FlowvaeError, check_int_value, nearest, shown
+from flowvae.core.errors import FlowvaeError, check_int_value
 from flowvae.core.memory import check_memory
 from flowvae.core.seeds import derive, random_state_kept, seeded
 from flowvae.data.batch import Batch
-from flowvae.inference import MODES, Replay
-from flowvae.inference.log_density import Draws, draw, log_densities
+from flowvae.evaluation.likelihood.sampler import Sampler, joined
+from flowvae.inference.log_density import Draws, log_densities
 from flowvae.inference.not_finite import broken_tensor, extreme_value
 from flowvae.networks import check_data as check_tensor
 from flowvae.networks import eval_mode
 
-__all__ = ["COMPILE", "Draws", "check_data", "check_draws", "importance_draws", "log_mean", "parts_of"]
+__all__ = ["Draws", "check_data", "check_draws", "importance_draws", "log_mean", "parts_of"]
 
 ROWS = 64  # data points per block of random numbers; fixed, so that no result depends on the available memory
-COMPILE = ("none", *MODES)
-DRAWS = 250  # draws in memory at a time
+DRAWS = 250  # draws of the guide at a time; fixed, for the same reason
 LIKE = 1e-2  # tolerated relative difference of log-densities of the same draw; the precision of some solvers
 
 
@@ -36,7 +34,7 @@ def importance_draws(
     x: Tensor | Batch,
     draws: int,
     seed: int,
-    compile: str = "none",  # noqa: A002  (torch's term)
+    compile: str = "capture",  # noqa: A002  (torch's term)
     tick: Callable[[], Any] = lambda: None,
 ) -> Iterator[Draws]:
     """Draw from the guide for every data point, block by block, in evaluation mode.
@@ -47,32 +45,29 @@ def importance_draws(
         x: data, shape (N, *event shape), or a batch with a condition.
         draws: S, draws per data point.
         seed: decides the draws.
-        compile: "none", "capture" or "inductor". The last two capture the tensor operations of a whole block once and
-            repeat them. With 16,000 codes at a time only inductor saves much: it halves the time of an NSF prior after
-            5 to 40 seconds of compilation, which pays off above a few thousand data points.
+        compile: "capture", "inductor" or "none"; see `Sampler`. Inductor saves a part of the time of an expensive
+            prior, after 5 to 40 seconds of compilation, which pays off above a few thousand data points.
         tick: called after each part of the work, `parts_of(len(x), draws)` times in all.
 
     Raises:
         FlowvaeError: for fewer than one draw or more than fit into memory, an unknown `compile`, data of another shape
-            or type, a data point whose weights are not finite, and as `inference.log_density.draw`.
+            or type, a data point whose weights are not finite, and as `Sampler`.
     """
     batch = check_data(guide, x)
     check_int_value("draws", draws)
-    if compile not in COMPILE:
-        raise FlowvaeError(f"compile = {shown(compile)}: {nearest(compile, COMPILE)}")
+    sampler = Sampler(model, guide, compile)
     most = min(DRAWS, draws)
-    packed, rest = _PackedDraws(model, guide, most), _PackedDraws(model, guide, draws % most)
-    whole: Callable[..., Tensor] = packed if compile == "none" else Replay(packed, compile)
     for number, block in enumerate(batch.split(ROWS)):
-        parts: list[Tensor] = []
+        parts: list[Draws] = []
         with eval_mode(model, guide), seeded(derive(seed, "draws", number)), pyro.validation_enabled(False):
             for start in range(0, draws, most):
-                parts.append((whole if start + most <= draws else rest)(*block.args))
+                parts.append(sampler(block, min(most, draws - start)))
                 if number == start == 0:
-                    check_draws(draws, batch, parts[0].shape[-1] - 3)
-                    _check_guide_alone(guide, block, packed.unpack(parts[0]))
+                    latent = sum(value[0, 0].numel() for value in parts[0].latents.values())
+                    check_draws(draws, batch, latent)
+                    _check_guide_alone(guide, block, parts[0])
                 tick()
-        found = packed.unpack(torch.cat(parts))
+        found = joined(parts)
         _check_finite(found.log_weight, model, guide, batch, number * ROWS)
         yield found
 
@@ -128,31 +123,6 @@ def log_mean(log_weight: Tensor) -> tuple[Tensor, Tensor]:
     total = log_weight.double().logsumexp(0)
     effective = (2 * total - (2 * log_weight.double()).logsumexp(0)).exp()
     return total - math.log(draws), (draws / effective - 1).clamp_min(0)
-
-
-@dataclass
-class _PackedDraws:
-    """`draw` as a function of tensors to one tensor, which can be captured: log-densities and values concatenated."""
-
-    model: Callable[..., Any]
-    guide: Callable[..., Any]
-    draws: int
-    sites: dict[str, tuple[Size, torch.dtype]] = field(default_factory=dict)
-
-    def __call__(self, *args: Tensor) -> Tensor:
-        """Shape (draws, B, 3 + number of latent values)."""
-        found = draw(self.model, self.guide, Batch(*args), self.draws)
-        self.sites = {name: (value.shape[2:], value.dtype) for name, value in found.latents.items()}
-        logs = torch.stack([found.log_likelihood, found.log_prior, found.log_guide], dim=-1)
-        return torch.cat([logs, *(value.reshape(*logs.shape[:2], -1) for value in found.latents.values())], dim=-1)
-
-    def unpack(self, packed: Tensor) -> Draws:
-        """Split packed draws, of any number, into log-densities and values."""
-        sizes = [shape.numel() for shape, _ in self.sites.values()]
-        parts = packed[..., 3:].split(sizes, dim=-1) if sizes else ()
-        pairs = zip(self.sites.items(), parts, strict=True)
-        values = {name: part.reshape(*packed.shape[:2], *shape).to(dtype) for (name, (shape, dtype)), part in pairs}
-        return Draws(values, *packed[..., :3].unbind(-1))
 
 
 def _check_guide_alone(guide: Callable[..., Any], batch: Batch, part: Draws) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError, shown
 from flowvae.data.batch import Batch
-from flowvae.evaluation.arviz.versions import pareto_k
 from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.likelihood.elbo_and_nll import distrust, khat_metrics
 from flowvae.evaluation.likelihood.importance_weights import check_data, importance_draws, log_mean, parts_of
+from flowvae.evaluation.likelihood.pareto_tail import pareto_k
 from flowvae.evaluation.metric import Metric, mean_metric
 from flowvae.evaluation.progress import Bar
 from flowvae.evaluation.registry import measure
@@ -90,7 +90,7 @@ def measure_iwae(
     samples: Sequence[int] = SAMPLES,
     draws: int | None = None,
     seed: int = 0,
-    compile: str = "none",  # noqa: A002
+    compile: str = "capture",  # noqa: A002
     progress: bool = False,
 ) -> IWAE:
     """Estimate the bounds L_K of each data point for several K from the same draws.
@@ -102,7 +102,7 @@ def measure_iwae(
         samples: values of K.
         draws: S, at least the largest K, which is the default.
         seed: decides the draws; random numbers belong to blocks of 64 data points.
-        compile: "none", "capture" or "inductor"; see `importance_draws`.
+        compile: "capture", "inductor" or "none"; see `Sampler`.
         progress: whether to show a progress bar, and a warning before long work.
 
     Raises:

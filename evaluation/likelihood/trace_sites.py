@@ -150,6 +150,8 @@ class Program:
             given: values for some draws; if empty, they are drawn.
         """
         program = replace(self, together=True)
+        if not given and getattr(self.function, "independent_draws", False):
+            return program  # scoring its draws again may cost a guide a pass for every latent number
         few = {name: value[:TRIAL] for name, value in given.items()}
         try:
             together = program.run(few, TRIAL if not few else len(next(iter(few.values()))))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,6 +18,9 @@ from flowvae.evaluation.registry import measure
 from flowvae.evaluation.samples.feature_distances import Estimate, compare_features, frechet_distance
 from flowvae.evaluation.samples.features import Features
 from flowvae.evaluation.samples.sampling import conditions, equal_sizes, generate, rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Generation", "expected_fid", "fid_at_sizes", "measure_generation"]
 
@@ -139,6 +141,8 @@ def fid_at_sizes(
     Raises:
         FlowvaeError: for a size below 2 or above the sizes of the sets.
     """
+    import pandas as pd
+
     most = min(len(real), len(generated))
     if any(not 2 <= size <= most for size in sizes):
         raise FlowvaeError(f"sizes = {tuple(sizes)}: must be whole numbers from 2 to {most}.")

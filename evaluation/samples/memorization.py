@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from flowvae.core.errors import check_int_value
 from flowvae.data import Dataset, to_tensor
@@ -21,7 +21,7 @@ from flowvae.evaluation.samples.sampling import conditions, equal_sizes, generat
 
 __all__ = ["Memorization", "measure_memorization", "nearest_in", "two_sample_z"]
 
-CHUNK = 1024  # rows in memory at a time of a matrix of all pairs
+CHUNK = 256  # rows in memory at a time of a matrix of all pairs
 
 
 @dataclass(frozen=True)
@@ -120,19 +120,21 @@ def measure_memorization(
     center = train.mean(0)
     _, scales, axes = torch.linalg.svd(train - center, full_matrices=False)
     axes = axes[:components].T
-    near, neighbours = nearest_in((train - center) @ axes, (samples.flatten(1).to(train) - center) @ axes)
+    places = (train - center) @ axes
+    near, neighbours = nearest_in(places, (samples.flatten(1).to(train) - center) @ axes, progress)
     real = rows(data, split, count, seed).flatten(1).to(train)
-    held_out, _ = nearest_in((train - center) @ axes, (real - center) @ axes)
+    held_out, _ = nearest_in(places, (real - center) @ axes, progress)
     share = float(scales[:components].square().sum() / scales.square().sum())
     return Memorization(samples.cpu(), near.cpu(), neighbours.cpu(), held_out.cpu(), of, components, share, seed)
 
 
-def nearest_in(train: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def nearest_in(train: Tensor, x: Tensor, progress: bool = False) -> tuple[Tensor, Tensor]:
     """Distance of each row of x (M, d) to the nearest row of train (N, d), and its index, both (M,).
 
     Differences are squared column by column, so that a copy is at distance 0 without rounding error.
     """
-    found = [torch.cdist(few, train, compute_mode="donot_use_mm_for_euclid_dist").min(1) for few in x.split(CHUNK)]
+    bar = tqdm(x.split(CHUNK), desc="distances", unit="block", disable=None if progress else True)
+    found = [torch.cdist(few, train, compute_mode="donot_use_mm_for_euclid_dist").min(1) for few in bar]
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
@@ -141,6 +143,8 @@ def two_sample_z(a: Tensor, b: Tensor) -> float:
 
     It is N(0, 1) for large n and m if both have the same distribution, and 0 if all values are equal.
     """
+    from scipy.stats import rankdata
+
     n, m = len(a), len(b)
     ranks = torch.as_tensor(rankdata(torch.cat((a, b)).numpy(force=True)))
     above = float(ranks[:n].sum()) - n * (n + 1) / 2  # pairs in which a is larger; ties count half

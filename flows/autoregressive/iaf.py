@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
-from torch import Size, Tensor
+from torch import Tensor
 from torch.distributions import Transform, constraints
-from zuko.flows.autoregressive import MAF as ZukoMAF
 from zuko.lazy import LazyTransform
+from zuko.transforms import MonotonicAffineTransform
 
 from flowvae.core.errors import check_choice
 from flowvae.core.parts import Cost
+from flowvae.flows.autoregressive.masked import masked_autoregressive
 from flowvae.flows.spec import NetworkFlowSpec, start_as_identity
 
 __all__ = ["IAF"]
@@ -55,9 +56,15 @@ class IAF(NetworkFlowSpec, name="iaf"):
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         self.check_features(features)
-        gated = {"univariate": GatedTransform, "shapes": [Size(), Size()]} if self.update == "gated" else {}
-        flow = ZukoMAF(features, context, transforms=self.transforms, hidden_features=self.hidden_features, **gated)
-        return start_as_identity(flow.transform).inv
+        univariate = GatedTransform if self.update == "gated" else MonotonicAffineTransform
+        transform = masked_autoregressive(
+            features,
+            context,
+            transforms=self.transforms,
+            hidden_features=self.hidden_features,
+            univariate=univariate,
+        )
+        return start_as_identity(transform).inv
 
     def cost(self, features: int) -> Cost:
         steps = self.transforms

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import zuko
 from zuko.lazy import LazyTransform
 
 from flowvae.core.errors import check_bool, check_int
 from flowvae.core.parts import Cost
+from flowvae.flows.autoregressive.masked import masked_autoregressive
 from flowvae.flows.layers.spline import RationalQuadraticSpline
 from flowvae.flows.spec import NetworkFlowSpec, start_as_identity, with_affine_front
 
@@ -31,7 +31,7 @@ class _Spline(NetworkFlowSpec):
 
     def transform(self, features: int, context: int = 0) -> LazyTransform:
         self.check_features(features)
-        flow = zuko.flows.MAF(
+        transform = masked_autoregressive(
             features,
             context,
             univariate=RationalQuadraticSpline,
@@ -40,7 +40,7 @@ class _Spline(NetworkFlowSpec):
             hidden_features=self.hidden_features,
             passes=self._passes(features),
         )
-        transform = start_as_identity(flow.transform)
+        start_as_identity(transform)
         return with_affine_front(transform, features, context) if self.affine else transform
 
     def cost(self, features: int) -> Cost:

@@ -12,16 +12,18 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Delta, TorchDistribution
-from pyro.distributions.transforms import LowerCholeskyAffine
 from pyro.infer.autoguide import AutoContinuous, init_to_median
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Transform
-from zuko.lazy import Flow, LazyComposedTransform, LazyTransform
+from zuko.lazy import Flow, LazyComposedTransform
 
-from flowvae.core.errors import FlowvaeError, check_choice, check_int, check_number
+from flowvae.core.errors import FlowvaeError, check_choice, check_int, check_number, shown
+from flowvae.core.memory import check_memory, watched
+from flowvae.core.parts import Cost
 from flowvae.core.seeds import derive, seeded
 from flowvae.flows.pyro_adapter import to_pyro
 from flowvae.flows.spec import FlowSpec, standard_normal, warn_if_slow
+from flowvae.guides.automatic.affine import AffineLayer
 from flowvae.guides.automatic.constrained import Constrain, Part, constrain, run_until
 from flowvae.guides.automatic.masks import check_sites
 from flowvae.guides.automatic.prototype import read_prototype
@@ -32,6 +34,8 @@ from flowvae.networks import declare_parameters
 __all__ = ["AutoFlow"]
 
 BLOCK = 1000  # number of draws that `quantiles` computes at a time, which bounds the memory for the flow
+FULL = 1000  # number of latents above which a full affine layer costs more time than it saves
+AFFINE = ("auto", "full", "diagonal")
 
 
 class AutoFlow(AutoContinuous):
@@ -39,8 +43,11 @@ class AutoFlow(AutoContinuous):
 
     The flow T acts in standardized space, which suits its networks and the box of its splines; the learned affine
     layer after it has location, scale and (with a full L) correlation of the posterior. T starts as the identity, so
-    the guide starts as N(loc, init_scale² I), like Pyro's `AutoMultivariateNormal`. With `affine="full"` it contains
-    that guide for every flow.
+    the guide starts as N(loc, init_scale² I), like Pyro's `AutoMultivariateNormal`. With a full affine layer it
+    contains that guide for every flow.
+
+    With hidden layers of a fixed width H, a pass of the flow takes a multiple of D H multiplications; above 1000 latent
+    numbers the affine layer is diagonal, so time and memory of the guide are linear in D.
 
     Constrained variables are mapped by the bijections of torch and Pyro; `supports.py` lists them. A support that
     depends on other latent variables, as in `b ~ Uniform(0, a)`, is that of the current draw: the guide runs the model
@@ -58,13 +65,14 @@ class AutoFlow(AutoContinuous):
         flow: the family T, cheap in its *generative* direction, such as `IAF` or `CouplingNSF`.
         init_loc_fn: function that gives the initial location, site by site, as in Pyro's autoguides.
         init_scale: initial standard deviation of every unconstrained latent number.
-        affine: "full" (L lower triangular) or "diagonal".
+        affine: "full" (L lower triangular), "diagonal", or "auto": full up to 1000 latent numbers. A full layer takes
+            D² multiplications a draw, D × D matrices, and D³ multiplications to initialize by `fit_autoguide`.
         draws: number of draws for `median` and `quantiles`.
 
     Raises:
         FlowvaeError: at once, if the flow cannot be a posterior or a setting is out of range; at the first run, if
-            the model has too few latent numbers for the flow, a latent without a bijection from the reals, or one in a
-            plate that subsamples its data.
+            the model has too few latent numbers for the flow or more than fit into memory, a latent without a
+            bijection from the reals, or one in a plate that subsamples its data.
 
     References:
         Kucukelbir et al. (2017), "Automatic Differentiation Variational Inference"; Rezende & Mohamed (2015).
@@ -76,7 +84,7 @@ class AutoFlow(AutoContinuous):
         flow: FlowSpec,
         init_loc_fn: Callable[..., Any] = init_to_median,
         init_scale: float = 0.1,
-        affine: str = "full",
+        affine: str = "auto",
         draws: int = 10_000,
     ) -> None:
         super().__init__(model)
@@ -85,7 +93,7 @@ class AutoFlow(AutoContinuous):
         self.flow, self.init_scale, self.affine, self.draws = flow, init_scale, affine, draws
         check_posterior(self, flow)
         check_number(self, "init_scale")
-        check_choice(self, "affine", ("full", "diagonal"))
+        check_choice(self, "affine", AFFINE)
         check_int(self, "draws")
 
     @property
@@ -154,11 +162,28 @@ class AutoFlow(AutoContinuous):
                 "pyro.infer.autoguide.AutoNormal."
             )
         warn_if_slow(self.flow, size, "as a guide")
-        affine = AffineLayer(size, full=self.affine == "full")
-        posterior = Flow(LazyComposedTransform(affine, self.flow.transform(size)), standard_normal(size))
+        full = self.affine == "full" or (self.affine == "auto" and size <= FULL)
+        remedy = "use a flow with fewer hidden features" + (", or affine='diagonal'" if full else "")
+        with watched(f"AutoFlow over {size} latent numbers with {shown(self.flow)}", remedy):
+            affine = AffineLayer(size, full)
+            posterior = Flow(LazyComposedTransform(affine, self.flow.transform(size)), standard_normal(size))
         posterior.to(loc)  # the model's dtype and device
-        affine.restart(loc, self.init_scale * torch.eye(size, dtype=loc.dtype, device=loc.device))
+        affine.restart(loc, torch.full_like(loc, self.init_scale))
         self.add_module("posterior", posterior)
+
+    def cost(self) -> Cost:
+        """Network passes of the flow at the guide's number of latents; see `Cost`.
+
+        Raises:
+            FlowvaeError: before the guide has run for the first time.
+        """
+        self._posterior()
+        return self.flow.cost(self.latent_dim)
+
+    @property
+    def independent_draws(self) -> bool:
+        """Whether draws under an outer plate are those of single runs: always, unless the guide runs the model."""
+        return self._last is None
 
     @property
     def affine_layer(self) -> AffineLayer:
@@ -237,6 +262,8 @@ class AutoFlow(AutoContinuous):
         They are those of `draws` draws in the constrained space, entry by entry.
         """
         posterior = self.get_posterior(*args, **kwargs)
+        needed = 3 * self.draws * self.latent_dim * self.affine_layer.center.element_size()  # free, constrained, sorted
+        check_memory(f"draws = {self.draws} of {self.latent_dim} latent numbers", needed, "give AutoFlow fewer draws")
         with seeded(derive(seed, "quantiles")):
             latent = torch.cat([posterior.sample((min(BLOCK, self.draws - n),)) for n in range(0, self.draws, BLOCK)])
             values = self.constrain(latent, *args, **kwargs)
@@ -303,52 +330,3 @@ def _quantiles(value: Tensor, wanted: Tensor) -> Tensor:
         return value.new_empty(len(wanted), *value.shape[1:])
     columns = value.reshape(len(value), -1).split(max(1, 10**7 // len(value)), dim=1)
     return torch.cat([each.quantile(wanted, dim=0) for each in columns], 1).reshape(len(wanted), *value.shape[1:])
-
-
-class AffineLayer(LazyTransform):
-    r"""The *normalizing* direction z → v of z = c + S (m + diag(eˢ) (I + N) v): m, s, N learned; c, S fixed.
-
-    S and c are the units in which the layer learns. If a posterior's scales differ by orders of magnitude, or its
-    variables are nearly collinear, one step size suits all of them only in units of the posterior: `restart` takes
-    these from a Gaussian approximation.
-
-    Args:
-        features: D.
-        full: whether N, strictly lower triangular, is learned; it is zero otherwise.
-    """
-
-    def __init__(self, features: int, full: bool = True) -> None:
-        super().__init__()
-        self.center: Tensor
-        self.unit: Tensor
-        self.register_buffer("center", torch.zeros(features))
-        self.register_buffer("unit", torch.eye(features))
-        self.shift = nn.Parameter(torch.zeros(features))
-        self.log_scale = nn.Parameter(torch.zeros(features))
-        self.lower = nn.Parameter(torch.zeros(features * (features - 1) // 2)) if full else None
-
-    @torch.no_grad()
-    def restart(self, loc: Tensor, scale_tril: Tensor) -> None:
-        """Start at N(loc, scale_tril scale_trilᵀ) and learn in its units; shapes (D,) and (D, D)."""
-        if self.lower is None:
-            scale_tril = scale_tril.square().sum(-1).sqrt().diag_embed()
-        else:
-            self.lower.zero_()
-        self.center.copy_(loc)
-        self.unit.copy_(scale_tril)
-        self.shift.zero_()
-        self.log_scale.zero_()
-
-    def loc_and_scale(self) -> tuple[Tensor, Tensor]:
-        """Return the image of v = 0, shape (D,), and the lower triangular L, shape (D, D)."""
-        scale = self.log_scale.exp()
-        tril = scale.diag_embed()
-        if self.lower is not None:
-            row, column = torch.tril_indices(len(scale), len(scale), offset=-1, device=scale.device)
-            # relative to the row's scale, so that a step means the same at every scale
-            tril = tril.index_put((row, column), self.lower * scale[row])
-        return self.center + self.unit @ self.shift, self.unit @ tril
-
-    def forward(self, c: Tensor | None = None) -> Transform:
-        """Return the transform; a context is ignored."""
-        return LowerCholeskyAffine(*self.loc_and_scale()).inv

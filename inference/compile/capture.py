@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from flowvae.inference.compile.dependency_tracker import DependencyTracker, Slot
+from flowvae.inference.compile.native import CompileError, NativeProgram
 from flowvae.inference.compile.recorder import Recorder, TracingError, storage
 
 __all__ = ["EagerWarning", "Program"]
@@ -105,13 +106,13 @@ class Program:
         if any(storage(value) in recorder.mutated for value in fixed):
             raise TracingError("an integer or boolean buffer is changed in place; a program takes these as constants")
         self.state = self._state()
-        graph = recorder.program([loss, *grads])
-        self.run = _function(graph)
+        self.graph = recorder.program([loss, *grads])
+        self.run = _function(self.graph)
         if inductor:
             try:
-                self.run = _inductor(graph, inputs)
-            except Exception as error:
-                message = f"inductor cannot compile ({_first_line(error)}): captured only."
+                self.run = _native(self.graph, inputs)
+            except CompileError as error:
+                message = f"inductor cannot compile ({error}): captured only."
                 warnings.warn(message, EagerWarning, stacklevel=7)
 
     def fits(self) -> bool:
@@ -188,11 +189,7 @@ def _fastest(library: str, name: str, overload: str) -> Callable[..., Any]:
     return found
 
 
-def _inductor(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-    from torch._inductor.compile_fx import compile_fx
-
-    # torch's own generators: the same seed gives the same random numbers as without inductor
-    with torch.no_grad():
-        compiled: Any = compile_fx(graph, inputs, config_patches={"fallback_random": True})
-    run: Callable[..., Any] = compiled
-    return run
+def _native(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    native = NativeProgram(graph, inputs)
+    native.wait()
+    return native

@@ -94,10 +94,33 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (named like Pyro's ELB
             torch._foreach_add_(*map(list, zip(*grown, strict=True)))
         return value
 
+    def program(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> tuple[Program, list[Tensor]] | None:
+        """The program of loss and gradients for these arguments, with its tensor arguments.
+
+        No step is taken, and the random state is kept. None if `Trace_ELBO` has to compute the pair.
+        """
+        found = None
+        for _ in range(CHECKED_RUNS):
+            found = self._program(model, guide, args, kwargs, gradients=True)
+        return found
+
     def _run(
         self, model: Any, guide: Any, args: Any, kwargs: Any, gradients: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor]] | None:
         """Loss, leaves and their gradients from a program; None if Trace_ELBO has to compute them."""
+        found = self._program(model, guide, args, kwargs, gradients)
+        if found is None:
+            return None
+        program, arguments = found
+        for handler in _PYRO_STACK:  # traces of `param` statements, such as SVI's
+            for site in program.sites:
+                handler._postprocess_message(site.copy())
+        return program(arguments)
+
+    def _program(
+        self, model: Any, guide: Any, args: Any, kwargs: Any, gradients: bool
+    ) -> tuple[Program, list[Tensor]] | None:
+        """A program that fits, checked if it is new, and its arguments; None if Trace_ELBO has to compute."""
         for handler in _PYRO_STACK:
             if not isinstance(handler, TraceMessenger) or not handler.param_only:
                 name = type(handler).__name__
@@ -131,10 +154,7 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (named like Pyro's ELB
                 return None
             if program not in programs:
                 programs.append(program)
-        for handler in _PYRO_STACK:  # traces of `param` statements, such as SVI's
-            for site in program.sites:
-                handler._postprocess_message(site.copy())
-        return program(arguments)
+        return program, arguments
 
     def _checked(
         self,

@@ -1,8 +1,9 @@
-"""A function of tensors as a captured program."""
+"""A function of tensors as captured programs."""
 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -17,44 +18,51 @@ from flowvae.inference.compile.recorder import TracingError
 
 __all__ = ["Replay"]
 
+CALLS = 40  # calls of a function, as a Pyro program, that take as long as the capture of its operations
+
 
 class Replay:
-    """A function whose operations are captured in its first call and repeated for arguments of the same shapes.
+    """A function whose operations are captured and repeated, one program for all arguments of the same shapes.
 
-    Arguments of other shapes are passed to the function itself. Modules, their parameters and random numbers may change
-    from call to call; all other values are constants from the time of the capture. If the function cannot be captured,
-    or if the results of the program differ for the same random numbers, there is one `EagerWarning` and all calls go to
-    the function.
+    The first 40 calls with some shapes are the function's own, the next one captures: so the capture is never more than
+    half of the time. Modules, their parameters and random numbers may change from call to call; all other values are
+    constants from the time of the capture. If the function cannot be captured, or if the results of a program differ
+    for the same random numbers, all calls go to the function, with the same results.
 
     Args:
-        function: a function of tensors that returns a tensor; called without gradients.
-        compile: "capture", or "inductor" to compile the program as well, which needs a C++ compiler and takes 5 to 40
-            seconds.
+        function: a function of tensors that returns a tensor; called without gradients, but may differentiate inside.
+        compile: "capture", or "inductor" to compile the program of the first shapes as well, which needs a C++ compiler
+            and takes 5 to 40 seconds. If this fails, there is an `EagerWarning`.
 
     Raises:
         FlowvaeError: for another `compile`.
     """
 
-    def __init__(self, function: Callable[..., Tensor], compile: str) -> None:  # noqa: A002
+    def __init__(self, function: Callable[..., Tensor], compile: str = "capture") -> None:  # noqa: A002
         self.function = function
         self.compile = compile
         check_choice(self, "compile", MODES)
-        self.program: Program | None = None
-        self.shapes: list[torch.Size] | None = None
+        self.programs: dict[tuple[torch.Size, ...], Program] = {}
+        self.eager = False
+        self._calls: Counter[tuple[torch.Size, ...]] = Counter()
 
     @torch.no_grad()
     def __call__(self, *arguments: Tensor) -> Tensor:
         """The value of the function."""
-        shapes = [argument.shape for argument in arguments]
-        if self.shapes is None:
-            self.shapes = shapes
+        shapes = tuple(argument.shape for argument in arguments)
+        program = self.programs.get(shapes)
+        if program is None:
+            self._calls[shapes] += 1
+            if self.eager or self._calls[shapes] <= CALLS:
+                return self.function(*arguments)
             try:
-                self.program = self._captured(list(arguments))
+                program = self.programs[shapes] = self._captured(list(arguments))
             except TracingError as error:
-                warnings.warn(f"computed without compilation: {error}.", EagerWarning, stacklevel=4)
-        if self.program is None or shapes != self.shapes or not self.program.fits():
-            return self.function(*arguments)
-        return self.program(list(arguments))[0]
+                self.eager = True
+                if self.compile == "inductor":
+                    warnings.warn(f"computed without compilation: {error}.", EagerWarning, stacklevel=4)
+                return self.function(*arguments)
+        return program(list(arguments))[0] if program.fits() else self.function(*arguments)
 
     def _captured(self, arguments: list[Tensor]) -> Program:
         def terms(arguments: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -65,8 +73,9 @@ class Replay:
             with DependencyTracker() as tracker:
                 expected = self.function(*arguments)
             tracker.undo()
+        inductor = self.compile == "inductor" and not self.programs
         with random_state_kept():
-            program = Program(terms, tracker, arguments, gradients=False, inductor=self.compile == "inductor")
+            program = Program(terms, tracker, arguments, gradients=False, inductor=inductor)
             tracker.undo()
         with random_state_kept():
             found = program(arguments)[0]

@@ -16,6 +16,7 @@ from flowvae.core.seeds import derive, seeded
 from flowvae.data.batch import Batch
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.compile.compiled import CompiledTrace_ELBO
+from flowvae.inference.compile.step_programs import StepPrograms
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam
 from flowvae.inference.training import Training
 from flowvae.networks import eval_mode
@@ -23,6 +24,8 @@ from flowvae.networks import eval_mode
 __all__ = ["AnnealedELBO"]
 
 ENOUGH = 1000  # steps above which a capture pays off
+MANY = 20_000  # steps above which to compile in the background pays off
+SHORT = 50  # steps of an epoch below which its last, smaller batch matters
 
 
 class AnnealedELBO:
@@ -57,17 +60,34 @@ class AnnealedELBO:
             ramp = Ramp(0, start=1.0)
         self.ramp = ramp
         mean = poutine.scale(scale=1 / rows)
-        self.svi = SVI(mean(annealed_model), mean(annealed_guide), optim, self._loss())
+        loss = self._loss()
+        self.svi = SVI(mean(annealed_model), mean(annealed_guide), optim, loss)
+        self.programs: StepPrograms | None = None
+        many = settings.epochs * steps >= MANY
+        if isinstance(loss, CompiledTrace_ELBO) and (
+            settings.compile == "inductor" or (settings.compile == "auto" and many)
+        ):
+            self.programs = StepPrograms(loss, self.svi.model, self.svi.guide, optim, most=1 + (steps < SHORT))
+            self.compiled_since = 0 if settings.compile == "inductor" else None
+
+    @property
+    def compiled_since(self) -> int | None:
+        return None if self.programs is None else self.programs.since
+
+    @compiled_since.setter
+    def compiled_since(self, epoch: int | None) -> None:
+        if self.programs is not None:
+            self.programs.since = epoch
 
     def _loss(self) -> Trace_ELBO:
         particles = self.settings.particles
-        how = {"num_particles": particles, "max_plate_nesting": 1, "vectorize_particles": particles > 1}
+        how: dict[str, Any] = {"num_particles": particles, "max_plate_nesting": 1, "vectorize_particles": particles > 1}
         mode = self.settings.compile
         if mode == "auto":
             # the smallest number of steps that will be taken
             surely = min(self.settings.epochs, self.settings.patience + 1) * self.steps
             mode = "capture" if surely >= ENOUGH else "none"
-        return FiniteTraceELBO(**how) if mode == "none" else CompiledTrace_ELBO(compile=mode, **how)
+        return FiniteTraceELBO(**how) if mode == "none" else CompiledTrace_ELBO(**how)
 
     @property
     def weight(self) -> float:
@@ -80,10 +100,13 @@ class AnnealedELBO:
     def start(self, epoch: int) -> None:
         """Begin an epoch."""
         self.ramp.step = epoch * self.steps
+        if self.programs is not None:
+            self.programs.begin(epoch)
 
     def step(self, batch: Batch) -> float:
         """Take one step; return the loss of the batch in nats."""
-        loss = float(self.svi.step(*batch.args))
+        compiled = self.programs.find(batch.args) if self.programs is not None else None
+        loss = float(self.svi.step(*batch.args)) if compiled is None else compiled(batch.args)
         self.ramp.step += 1
         return loss
 

@@ -22,6 +22,14 @@ class Objective(Protocol):
         """Whether annealing is in progress."""
         ...
 
+    @property
+    def compiled_since(self) -> int | None:
+        """The epoch since which steps are compiled; None: they are not. Set when a training continues."""
+        ...
+
+    @compiled_since.setter
+    def compiled_since(self, epoch: int | None) -> None: ...
+
     def start(self, epoch: int) -> None:
         """Set the annealing to the start of an epoch."""
         ...

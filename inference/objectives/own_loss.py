@@ -32,6 +32,7 @@ class OwnLoss:
 
     weight = 1.0
     annealed = False
+    compiled_since: int | None = None
 
     def __init__(
         self, loss: Callable[[Batch], Tensor], pair: nn.ModuleDict, optim: JointAdam, settings: Training, rows: int

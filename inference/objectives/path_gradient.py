@@ -9,30 +9,22 @@ from typing import Any
 
 from pyro import poutine
 from pyro.distributions.util import is_identically_zero
-from torch import Tensor
+from pyro.infer.autoguide import AutoNormalizingFlow
+from torch import Tensor, nn
 
 from flowvae.core.errors import FlowvaeError
+from flowvae.core.parts import Cost
+from flowvae.inference.compile.compiled import CompiledTrace_ELBO
 from flowvae.inference.optim import FiniteTraceELBO
 
-__all__ = ["PathTraceELBO"]
+__all__ = ["CompiledPathTraceELBO", "PathTraceELBO", "has_cheap_path", "path_cost"]
+
+CHEAP = 3  # ratio of the passes of a second score to those of a draw, up to which path gradients are cheap
+FEW = 64  # passes of a second score that are cheap in any case
 
 
-class PathTraceELBO(FiniteTraceELBO):
-    """`Trace_ELBO` that differentiates log q(z) through the draw z alone, "sticking the landing".
-
-    The gradient of log q_φ(z(φ)) with respect to φ has a part through z and a part at fixed z, the score. The score is
-    zero in expectation, so the gradient without it is still unbiased. If q is the posterior, the remaining part is zero
-    for every single draw. The loss itself is that of `Trace_ELBO`.
-
-    The guide is scored a second time, at the same draws with fixed parameters. This costs a log-density without cached
-    values: one more pass for a coupling flow, but D passes for an inverse autoregressive one.
-
-    Raises:
-        FlowvaeError: if a latent variable of the guide is not reparametrized; use `Trace_ELBO` there.
-
-    References:
-        Roeder, Wu & Duvenaud (2017), "Sticking the Landing".
-    """
+class _PathDerivative(FiniteTraceELBO):
+    """The trace of the guide with score parts at fixed parameters, for any of the ELBOs below."""
 
     def _get_trace(self, model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         model_trace, guide_trace = super()._get_trace(model, guide, args, kwargs)
@@ -53,6 +45,57 @@ class PathTraceELBO(FiniteTraceELBO):
                     )
                 site["score_parts"] = scored.nodes[name]["score_parts"]
         return model_trace, guide_trace
+
+
+class PathTraceELBO(_PathDerivative):
+    """`Trace_ELBO` that differentiates log q(z) through the draw z alone, "sticking the landing".
+
+    The gradient of log q_φ(z(φ)) with respect to φ has a part through z and a part at fixed z, the score. The score is
+    zero in expectation, so the gradient without it is still unbiased. If q is the posterior, the remaining part is zero
+    for every single draw. The loss itself is that of `Trace_ELBO`.
+
+    The guide is scored a second time, at the same draws with fixed parameters. This costs a log-density without cached
+    values: one more pass for a coupling flow, but D passes for an inverse autoregressive one; `FlowSpec.cost` tells
+    it as `density`.
+
+    Raises:
+        FlowvaeError: if a latent variable of the guide is not reparametrized; use `Trace_ELBO` there.
+
+    References:
+        Roeder, Wu & Duvenaud (2017), "Sticking the Landing".
+    """
+
+
+class CompiledPathTraceELBO(_PathDerivative, CompiledTrace_ELBO):
+    """`PathTraceELBO` that captures the tensor operations of model and guide; see `CompiledTrace_ELBO`."""
+
+
+def path_cost(guide: nn.Module) -> Cost:
+    """Network passes of a guide: to score a given value, as path gradients do, and to draw with a density.
+
+    A guide tells them by a method `cost`, as `AutoFlow` does; those of its parts are added. Pyro's flow guides do not,
+    and count as autoregressive: a pass for each latent number. Any other guide has no network to invert.
+    """
+    density = draw = 0
+    for part in guide.modules():
+        cost: Any = getattr(part, "cost", None)
+        if callable(cost):
+            passes = cost()
+            density, draw = density + passes.density, draw + passes.sample_and_density
+        elif isinstance(part, AutoNormalizingFlow):
+            density, draw = density + part.latent_dim, draw + 1
+    return Cost(density, draw, draw)
+
+
+def has_cheap_path(guide: nn.Module) -> bool:
+    """Whether path gradients are worth their passes, by `path_cost`.
+
+    They are if a second score costs up to 3 times a draw, as for Gaussians and coupling flows, or up to 64 passes: the
+    time of so few goes into the model and the rest of the step. So an `IAF` of two transforms has them up to 31 latent
+    numbers.
+    """
+    cost = path_cost(guide)
+    return cost.density <= max(FEW, CHEAP * cost.sample_and_density)
 
 
 @contextmanager

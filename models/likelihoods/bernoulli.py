@@ -10,14 +10,19 @@ import torch
 from torch import Size, Tensor
 
 from flowvae.core.parts import LikelihoodSpec, Units
+from flowvae.models.likelihoods.event_sum import LogitCounts
 from flowvae.models.likelihoods.likelihood import Likelihood
 
 __all__ = ["BernoulliLikelihood"]
 
 
+class _Bits(LogitCounts, dist.Bernoulli):
+    """Pyro's Bernoulli, whose events are scored as a whole."""
+
+
 class _Bernoulli(Likelihood):
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        return dist.Bernoulli(logits=parameters).to_event(len(self.shape))
+        return _Bits(logits=parameters).to_event(len(self.shape))
 
     def mean(self, parameters: Tensor) -> Tensor:
         return torch.sigmoid(parameters)

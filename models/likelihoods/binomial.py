@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 import torch
 from torch import Size, Tensor
-from torch.nn.functional import softplus
 
 from flowvae.core.errors import FlowvaeError, check_int, shown
 from flowvae.core.parts import LikelihoodSpec, Units
+from flowvae.models.likelihoods.event_sum import LogitCounts
 from flowvae.models.likelihoods.likelihood import Likelihood
 
 __all__ = ["LARGEST_TOTAL", "BinomialLikelihood", "FixedTotalBinomial", "log_coefficients"]
@@ -27,7 +27,7 @@ def log_coefficients(total: int) -> Tensor:
     return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
 
 
-class FixedTotalBinomial(dist.Binomial):
+class FixedTotalBinomial(LogitCounts, dist.Binomial):
     """Pyro's binomial with a table of log C(n, k).
 
     The coefficient depends on the counts alone. Pyro computes it by three log-gammas for every draw of every code,
@@ -45,20 +45,19 @@ class FixedTotalBinomial(dist.Binomial):
         """Make the distribution of counts from 0 to len(coefficients) − 1."""
         new = cls(len(coefficients) - 1, logits=logits)
         new.coefficients = coefficients
+        new.trials = len(coefficients) - 1
         return new
 
     def expand(self, batch_shape: Size, _instance: dist.Distribution | None = None) -> FixedTotalBinomial:
         """Expand the batch shape."""
         new: FixedTotalBinomial = super().expand(batch_shape, _instance)
         new.coefficients = self.coefficients
+        new.trials = self.trials
         return new
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Compute the log-probability of counts, broadcast with the logits."""
-        if self._validate_args:
-            self._validate_sample(value)
-        log_coefficient = self.coefficients[value.long()]
-        return value * self.logits - (len(self.coefficients) - 1) * softplus(self.logits) + log_coefficient
+    def log_base_measure(self, value: Tensor) -> Tensor:
+        """Compute log C(n, k), in the shape of the value."""
+        return self.coefficients[value.long()]
 
 
 class _Binomial(Likelihood):

@@ -12,6 +12,7 @@ from torch import Size, Tensor
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.parts import LikelihoodSpec, Units, check_default_type
 from flowvae.data.access import blocks
+from flowvae.models.likelihoods.event_sum import Counts, precise_sum
 from flowvae.models.likelihoods.likelihood import Likelihood
 
 __all__ = ["PoissonLikelihood"]
@@ -20,9 +21,26 @@ LARGEST_COUNT = 2**16  # float32 rounds its log-probabilities by less than 0.1 n
 LEAST_LOG_RATE, LARGEST_LOG_RATE = -30.0, 30.0  # in units of the mean count; beyond them a rate is not a float32 number
 
 
+class _Rates(Counts, dist.Poisson):
+    """Pyro's Poisson, whose events are scored as a whole."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the rates."""
+        return self.rate.dtype
+
+    def log_kernel(self, value: Tensor, event: int) -> Tensor:
+        """Compute Σ_j (x_j log r_j − r_j)."""
+        return precise_sum(value.xlogy(self.rate) - self.rate, event)
+
+    def log_base_measure(self, value: Tensor) -> Tensor:
+        """Compute −log x!, in the shape of the value."""
+        return -torch.lgamma(value + 1)
+
+
 class _Poisson(Likelihood):
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        return dist.Poisson(self.mean(parameters)).to_event(len(self.shape))
+        return _Rates(self.mean(parameters)).to_event(len(self.shape))
 
     def mean(self, parameters: Tensor) -> Tensor:
         # the value is bounded, but not its gradient, which can lead away from the bound

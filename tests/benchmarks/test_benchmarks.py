@@ -17,6 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
+JAX = os.environ.get("FLOWVAE_JAX", sys.executable)  # an interpreter that has the libraries of the extra jax
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def training() -> ModuleType:
 
 
 def test_training_steps_compute_the_same_loss(training: ModuleType) -> None:
-    result = training.case("digits-32/maf/gaussian", 3, inductor=False)
+    result = training.case("digits-32/maf/gaussian", 3, inductor=False, block=1)
     losses = {arm: row["last_loss"] for arm, row in result["arms"].items()}
     assert losses.keys() == {"by hand", "recipe", "jit", "fit", "capture"}
     # the JIT has drawn random numbers of its own, and the recipe does not clip
@@ -118,3 +119,43 @@ def test_pythae_builds_the_same_matrices(training: ModuleType, guide: str) -> No
     parameters, loss = peers.pythae(model, own, size["data"], training.STATIC if guide == "static" else None)
     assert sorted(tuple(p.shape) for p in parameters) == ours
     assert torch.isfinite(loss(training.batches(size)[0]))
+
+
+@pytest.mark.parametrize("case", ["digits-32/maf-64", "digits-32/nsf-64", "mnist-100/normal"])
+def test_jax_computes_the_same_loss(training: ModuleType, case: str) -> None:
+    jax_peer = importlib.import_module("jax_peer")
+    if not jax_peer.versions(JAX):
+        pytest.skip("needs the extra jax")
+    name, prior = case.split("/")
+    size, spec = training.SIZES[name], training.PRIORS[prior]
+    model, guide = training.build(size, prior, "gaussian")
+    data = training.batches(size)[:3]
+    noise = torch.randn(size["batch"], size["latent"], generator=torch.Generator().manual_seed(0))
+    features = guide.encoder(data[0])
+    z = guide.head.loc(features) + guide.head.log_scale(features).exp() * noise
+    log_q = guide.head(features).log_prob(z)
+    expected = log_q - model.likelihood(model.decoder(z)).log_prob(data[0]) - model.prior().log_prob(z)
+    flow = None if prior == "normal" else spec
+    with jax_peer.JaxWorker(size, flow, model, guide, data, 2, JAX) as worker:
+        assert worker.loss(data[0], noise) == pytest.approx(expected.mean().item(), rel=1e-5)
+        ours = sum(p.numel() for p in (*model.parameters(), *guide.parameters()))
+        # a spline of flowjax's learns its outer slopes: two numbers more a dimension, from 64 hidden units and a bias
+        extra = 3 * 2 * size["latent"] * 65 if prior == "nsf-64" else 0
+        assert worker.parameters == ours + extra
+
+
+def test_jax_scan_takes_the_same_steps(training: ModuleType) -> None:
+    jax_peer = importlib.import_module("jax_peer")
+    if not jax_peer.versions(JAX):
+        pytest.skip("needs the extra jax")
+    size, block, steps = training.SIZES["digits-32"], 2, 6
+    model, guide = training.build(size, "normal", "gaussian")
+    data = training.batches(size)[:3]
+    with jax_peer.JaxWorker(size, None, model, guide, data, block, JAX) as worker:
+        losses = {}
+        for arm in worker.arms():
+            assert arm.block(steps) > 0
+            losses[arm.name] = arm.loss
+    assert losses["jax scan"] == pytest.approx(losses["jax"], rel=1e-5)
+    assert losses["numpyro scan"] == pytest.approx(losses["numpyro"], rel=1e-5)
+    assert losses["numpyro"] == pytest.approx(losses["jax"], rel=0.01)  # other noise

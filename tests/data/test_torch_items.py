@@ -69,6 +69,65 @@ def test_random_transforms_are_fixed_and_change_no_other_random_numbers(workers:
     assert len(first.frac().unique()) > 20
 
 
+class SeldomNoisy(TorchDataset[Any]):
+    """Items of which the largest numbers draw; `asked` are those that were read."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, number: int) -> Tensor:
+        self.asked.append(number)
+        return number + (torch.rand(3) / 100 if number >= 20 else torch.zeros(3))
+
+
+@pytest.mark.parametrize("generator", ["torch", "numpy", "python"])
+def test_items_that_draw_are_seeded_by_their_number(generator: str) -> None:
+    draw = {"torch": lambda: torch.rand(()).item(), "numpy": np.random.random_sample, "python": random.random}[
+        generator
+    ]
+
+    class Drawing(SeldomNoisy):
+        def __getitem__(self, number: int) -> Tensor:
+            return torch.zeros(1) + (draw() if number >= 20 else 0)
+
+    found = TorchSource(Drawing())[torch.tensor([25, 3, 21])]
+    expected = []
+    for number in (25, 21):
+        torch.manual_seed(number)
+        np.random.seed(number)  # noqa: NPY002
+        random.seed(number)
+        expected.append(torch.zeros(()) + draw())
+    assert torch.equal(found[:, 0], torch.stack([expected[0], torch.zeros(()), expected[1]]))
+
+
+def test_items_are_read_twice_only_where_one_draws() -> None:
+    dataset = SeldomNoisy()
+    source = TorchSource(dataset)
+    dataset.asked.clear()
+    source[torch.tensor([3, 4])]
+    assert dataset.asked == [3, 4]
+    source[torch.tensor([4, 25])]
+    assert dataset.asked == [3, 4, 4, 25, 4, 25]
+    source[torch.tensor([25])]
+    assert dataset.asked == [3, 4, 4, 25, 4, 25, 25]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("most", [1, 12, 10**6])
+def test_batches_that_are_read_together_are_those_of_each_index(
+    monkeypatch: pytest.MonkeyPatch, most: int, workers: int
+) -> None:
+    monkeypatch.setattr("flowvae.data.torch_items.VALUES", most)
+    source = TorchSource(Noisy(), workers)
+    for index, items in zip(ORDER, source.read(ORDER), strict=True):
+        assert torch.equal(items.values, source[index])
+        assert items.values.untyped_storage().nbytes() == 4 * items.values.numel()
+        assert items.labels == [number % 3 for number in index.tolist()]
+
+
 def test_training_with_workers_is_training_without() -> None:
     codes = []
     for workers in (0, 2):

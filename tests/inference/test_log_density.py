@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from flowvae import FlowvaeError
 from flowvae.data import Batch
 from flowvae.inference import log_joint
-from flowvae.inference.log_density import draw, log_densities, sample_latents
+from flowvae.inference.log_density import Draws, draw_latents, log_densities, sample_latents
 
 X = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(3, 2)
 
@@ -33,6 +33,13 @@ def guide(x: Tensor) -> None:
     with pyro.plate("data", len(x)):
         gaussian("v")
         gaussian("u")
+
+
+def draw(model: Callable[..., None], guide: Callable[..., None], batch: Batch, draws: int) -> Draws:
+    """Draws of the guide, scored by both."""
+    latents, log_guide = draw_latents(guide, batch, draws)
+    of_model = log_densities(model, batch, latents)
+    return Draws(latents, *(part.expand(draws, len(batch)) for part in of_model), log_guide)
 
 
 def test_log_densities_are_the_sums_over_observed_and_latent_sites() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from flowvae import IAF, MAF, NSF, Condition, Conv, Experiment, FlowGuide, Inverse, load
-from flowvae.cli.command import main
+from flowvae.cli.command import COMMANDS, main
 from flowvae.comparisons import PRESETS, QUESTIONS
 from flowvae.evaluation import MEASURES
 
@@ -247,10 +248,11 @@ def test_a_reader_that_has_enough_ends_the_list(
     assert capsys.readouterr().err == ""
 
 
-def test_an_interruption_of_the_imports_is_told_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "pyro.py").write_text("raise KeyboardInterrupt")  # the first that takes long
+@pytest.mark.parametrize("module", ["difflib", "pyro"])  # before the main function is there, and in it
+def test_an_interruption_of_the_imports_is_told_in_one_line(module: str, tmp_path: Path) -> None:
+    (tmp_path / f"{module}.py").write_text("raise KeyboardInterrupt")
     package = Path(sys.modules["flowvae"].__path__[0]).parent
-    code = "import sys; sys.argv = ['bin/flowvae', 'list']; import flowvae.cli.command"
+    code = "import sys; sys.argv = ['bin/flowvae', 'list']; from flowvae.cli.command import main; sys.exit(main())"
     found = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{package}"},
@@ -258,3 +260,12 @@ def test_an_interruption_of_the_imports_is_told_in_one_line(tmp_path: Path) -> N
         text=True,
     )
     assert (found.returncode, found.stderr) == (130, "flowvae: interrupted.\n")
+
+
+def test_the_commands_first_lines_are_those_of_their_descriptions() -> None:
+    """They stand in a table, so that the list of commands needs no imports."""
+    for name, (module, summary) in COMMANDS.items():
+        room = importlib.import_module(f"flowvae.cli.{module}")
+        described = getattr(room, name.title().replace("-", ""))
+        assert described.__doc__.splitlines()[0] == summary
+        assert callable(getattr(room, f"{name.replace('-', '_')}_command"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
@@ -275,3 +277,20 @@ def test_names_of_the_packages_own_parts() -> None:
             assert family.default is None or name_of(family.default) == name
             assert find(kind, name) == family
             assert isinstance(family.default, Spec | None)
+
+
+def test_flowvaes_own_names_are_known_to_whoever_asks_first_and_cannot_be_taken() -> None:
+    """In new processes, where no family has been imported."""
+    own = "dataclass(frozen=True)(type('Mine', (PriorSpec,), {'__module__': 'm'}, name='mixture'))"
+    for question, answer in (
+        ("print(find('prior', 'maf').name)", "maf"),
+        ("print('schedule' in kinds())", "True"),
+        ("print(find('network', 'mpl'))", "did you mean mlp"),
+        (f"from flowvae.core.parts import PriorSpec\n    {own}", "another prior"),
+    ):
+        code = (
+            "from dataclasses import dataclass\nfrom flowvae.core.registry import find, kinds\n"
+            f"try:\n    {question}\nexcept ValueError as error:\n    print(error)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        assert answer in done.stdout

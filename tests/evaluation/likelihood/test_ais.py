@@ -12,9 +12,12 @@ from linear_pairs import Conditional, TwoLevels
 from flowvae import MAF, Digits, Experiment, FlowvaeError
 from flowvae.data import Batch
 from flowvae.evaluation import AnnealedHMC, log_mean, measure_ais, measure_iwae
-from flowvae.evaluation.likelihood.annealed_hmc import ACCEPTANCE, schedule
+from flowvae.evaluation.likelihood import sampler
+from flowvae.evaluation.likelihood.annealed_hmc import ACCEPTANCE, AnnealingPath, schedule
 from flowvae.flows import IAF, FlowSpec, Planar
 from flowvae.guides import FlowGuide
+from flowvae.inference import log_joint
+from flowvae.inference.compile import replay
 from flowvae.networks import MLP
 
 
@@ -182,3 +185,27 @@ def test_the_likelihood_given_a_condition(start: str) -> None:
     stated = result.standard_error.square().sum().sqrt() / 30
     assert stated < 0.05
     assert abs(error.mean()) < 4 * stated
+
+
+def test_chains_that_do_not_fit_into_memory_are_refused() -> None:
+    model, x, _ = ppca(2)
+    with pytest.raises(FlowvaeError, match=rf"chains = {10**13}.*memory"):
+        measure_ais(model, MeanField(model), x, AnnealedHMC(10**13, 2))
+
+
+def test_slopes_are_those_of_the_log_densities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of chains, by the function and by its program, with no gradient of any parameter."""
+    monkeypatch.setattr(replay, "CALLS", 1)
+    monkeypatch.setattr(sampler, "VALUES", 3 * 5 * sampler.LEAST_FEATURES)  # three chains at a time
+    model, x, _ = ppca(5)
+    path = AnnealingPath(model, MeanField(model, shift=0.3), Batch(x), "gaussian")
+    for seed in range(3):
+        z = path.draw(7) + seed
+        found = path.at(z)
+        z.requires_grad_()
+        start, joint = path.start.log_prob(z), log_joint(model, x, z)
+        torch.testing.assert_close(found.log_start, start.detach())
+        torch.testing.assert_close(found.tilt, (joint - start).detach())
+        torch.testing.assert_close(found.start_slope, torch.autograd.grad(start.sum(), z, retain_graph=True)[0])
+        torch.testing.assert_close(found.tilt_slope, torch.autograd.grad((joint - start).sum(), z)[0])
+    assert path._evaluated.programs  # type: ignore[attr-defined]

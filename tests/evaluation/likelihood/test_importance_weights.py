@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import warnings
@@ -23,7 +22,8 @@ from flowvae.cli.command import main
 from flowvae.data import Batch
 from flowvae.evaluation import importance_draws, measure_iwae, measure_likelihoods
 from flowvae.experiments.assemble import ModelGuide
-from flowvae.inference import EagerWarning, Replay, Training
+from flowvae.inference import Training
+from flowvae.inference.compile import replay
 from flowvae.networks import MLP
 
 BASE = Experiment(latent=3, encoder=MLP((8,)), decoder=MLP((8,)), inference=Training(epochs=1, device="cpu"))
@@ -35,6 +35,11 @@ PARTS = {
     "semi-amortized": replace(BASE, guide=SemiAmortized(steps=2)),
 }
 X = Digits().load(0).test[:130]  # two blocks and two data
+
+
+@pytest.fixture(autouse=True)
+def _captured_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "CALLS", 1)
 
 
 def built(experiment: Experiment) -> ModelGuide:
@@ -53,54 +58,11 @@ def test_captured_draws_are_the_draws(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         captured = list(importance_draws(*pair, X, 600, seed=3, compile="capture"))
-    plain = list(importance_draws(*pair, X, 600, seed=3))
+    plain = list(importance_draws(*pair, X, 600, seed=3, compile="none"))
     assert [len(block.log_weight[0]) for block in captured] == [64, 64, 2]
     for ours, theirs in zip(captured, plain, strict=True):
         for part in ("code", "log_likelihood", "log_prior", "log_guide"):
             torch.testing.assert_close(getattr(ours, part), getattr(theirs, part), rtol=1e-4, atol=1e-3)
-
-
-def test_a_program_is_captured_once_and_used() -> None:
-    """The model's Python runs while a program is captured, and for incomplete parts, which are not captured."""
-    pair = built(BASE)
-    calls: list[int] = []
-
-    def model(x: Tensor) -> Tensor:
-        calls.append(len(x))
-        return pair.model(x)
-
-    list(importance_draws(model, pair.guide, X[:128], 1100, seed=0, compile="capture"))
-    # capture and its control, of 250 draws; then the remaining 100 draws of each of the two blocks
-    assert calls == 2 * [250 * 64] + 2 * [100 * 64]
-
-
-def test_what_cannot_be_captured_is_computed_with_a_warning() -> None:
-    def model(x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 1), 1.0).to_event(1))
-            scale = 2.0 if z.mean() > 0 else 1.0
-            pyro.sample("x", dist.Normal(z * scale, 1.0).to_event(1), obs=x)
-
-    def guide(x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(x / 2, 1.0).to_event(1))
-
-    x = torch.linspace(-1, 1, 64).unsqueeze(-1)
-    with pytest.warns(EagerWarning, match="depends on the value") as warned:
-        ours = measure_likelihoods(model, guide, x, 500, compile="capture")
-    assert len(warned) == 1
-    torch.testing.assert_close(ours.log_evidence, measure_likelihoods(model, guide, x, 500).log_evidence)
-
-
-def test_a_function_that_is_no_program_of_its_argument_is_called() -> None:
-    """What Python counts from call to call would stand still in a program."""
-    calls = itertools.count()
-    replay = Replay(lambda x: x + next(calls), "capture")
-    x = torch.zeros(3)
-    with pytest.warns(EagerWarning, match="gives other values than the function"):
-        first = replay(x)
-    later = replay(x)
-    assert (later - first == 1).all()
 
 
 @pytest.mark.parametrize("draws", [0, 1.5, True, "10", None], ids=str)
@@ -112,29 +74,11 @@ def test_draws_are_a_whole_number(draws: object) -> None:
         next(importance_draws(*pair, X, draws, seed=0))  # type: ignore[arg-type]
 
 
-def test_a_replay_follows_its_parameters_and_draws_anew() -> None:
-    layer = torch.nn.Linear(2, 2)
-    replay = Replay(lambda x: layer(x) + torch.randn(4, 2), "capture")
-    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
-    for seed in range(3):
-        with torch.no_grad():
-            layer.weight.add_(1.0)
-        values = []
-        for function in (replay, replay.function):
-            torch.manual_seed(seed)
-            values.append(function(x).detach())
-        torch.testing.assert_close(*values)
-    assert replay.program is not None
-    wider = torch.randn(7, 2, generator=torch.Generator().manual_seed(1))
-    with pytest.raises(RuntimeError, match="size"):  # the function's own, whose noise has four rows
-        replay(wider)
-
-
 @pytest.mark.skipif("FLOWVAE_INDUCTOR" not in os.environ, reason="needs a C++ compiler and half a minute")
 def test_inductor_gives_the_same_bound() -> None:
     pair = built(PARTS["maf"])
     compiled = measure_iwae(*pair, X[:64], (1, 200), compile="inductor")
-    plain = measure_iwae(*pair, X[:64], (1, 200))
+    plain = measure_iwae(*pair, X[:64], (1, 200), compile="none")
     torch.testing.assert_close(compiled.bound, plain.bound, rtol=1e-4, atol=1e-3)
 
 
@@ -145,7 +89,7 @@ def test_another_word_is_refused_before_any_work(tmp_path: Path, capsys: pytest.
     with pytest.raises(FlowvaeError, match=r"compile = 'jit'"):
         next(importance_draws(*run.pair, X, 10, seed=0, compile="jit"))
     before = run.metric("nll").value
-    assert main(["evaluate", str(run.directory), "--draws", "10", "--compile", "capture"]) == 0
+    assert main(["evaluate", str(run.directory), "--draws", "10", "--compile", "none"]) == 0
     assert "nll" in capsys.readouterr().out
     assert run.metric("nll").value == pytest.approx(before, rel=1e-5)
 
@@ -157,7 +101,7 @@ def test_captured_draws_of_several_sites() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         (captured,) = importance_draws(pair.model, pair.guide, x, 300, seed=1, compile="capture")
-    (plain,) = importance_draws(pair.model, pair.guide, x, 300, seed=1)
+    (plain,) = importance_draws(pair.model, pair.guide, x, 300, seed=1, compile="none")
     assert {name: value.shape for name, value in captured.latents.items()} == {
         "below": (300, 64, 3),
         "top": (300, 64, 2),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pair_cases import ADAPTIVE_PRIORS, build, covering, needs_compiler
 from pyro import poutine
 from pyro.distributions import constraints
 from pyro.infer import SVI, Trace_ELBO
@@ -24,62 +23,21 @@ from pyro.optim import Adam
 from torch import Tensor, nn
 
 from flowvae import MAF, Digits, Experiment, FlowvaeError, Training
-from flowvae.core.errors import ImproperDensityWarning, SlowDirectionWarning
 from flowvae.core.parts import Condition
-from flowvae.core.registry import _is_ours, families
 from flowvae.data.batch import Batch
 from flowvae.inference import CompiledTrace_ELBO, EagerWarning, JointAdam, Ramp, fit, temper, weigh_latent
 from flowvae.inference.compile import capture
+from flowvae.inference.compile.native import CompileError
 from flowvae.inference.optim import NonFiniteError
 from flowvae.networks import MLP, declare_parameters
 
 DIGITS = Digits().load(0).train
-# their solvers take as many steps as the values need, or check that they have converged
-ADAPTIVE_PRIORS = {"cnf", "inverse-cnf", "inverse-residual", "sylvester", "inverse-sylvester"}
-ADAPTIVE_GUIDES = {"cnf", "inverse-cnf", "residual", "sylvester", "inverse-sylvester"}
-IMAGE_PRIORS = {"glow"}
 
 
 @pytest.fixture(autouse=True)
 def _own_parameter_store() -> Iterator[None]:
     yield
     pyro.clear_param_store()
-
-
-def own(kind: str) -> list[str]:
-    """The families of the package; other test modules may define some of their own."""
-    return [name for name, family in families(kind).items() if family.default is not None and _is_ours(family)]
-
-
-def covering() -> list[tuple[str, str]]:
-    """Every prior and every guide at least once; the adaptive ones with each other."""
-    pairs = []
-    for adaptive in (False, True):
-        priors = [name for name in own("prior") if (name in ADAPTIVE_PRIORS) is adaptive]
-        guides = [name for name in own("guide") if (name in ADAPTIVE_GUIDES) is adaptive]
-        most = max(len(priors), len(guides))
-        pairs += [(priors[i % len(priors)], guides[(i + 1) % len(guides)]) for i in range(most)]
-    return pairs
-
-
-def small(spec: Any) -> Any:
-    """The family with as few layers as it may have."""
-    inner = {f.name: small(spec.flow) for f in fields(spec) if f.name == "flow"}
-    return replace(spec, **inner, **{f.name: 2 for f in fields(spec) if f.name == "transforms" and f.default != 1})
-
-
-def build(prior: str, guide: str) -> Any:
-    """A small VAE, away from the identity that flows begin as."""
-    parts = {"prior": small(families("prior")[prior].default), "guide": small(families("guide")[guide].default)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SlowDirectionWarning)
-        warnings.simplefilter("ignore", ImproperDensityWarning)
-        latent = (1, 4, 4) if prior in IMAGE_PRIORS else 2
-        pair = Experiment(latent=latent, encoder=MLP((8,)), decoder=MLP((8,)), **parts).build(Digits().load(0))
-    with torch.no_grad():
-        for parameter in [p for part in pair for p in part.parameters()]:
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return pair
 
 
 def measured(elbo: Any, model: Any, guide: Any, leaves: list[Tensor], seed: int, *args: Any) -> tuple[float, Any]:
@@ -581,17 +539,16 @@ def test_wrong_modes_are_refused() -> None:
 
 def test_inductor_without_a_compiler_is_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object, **kwargs: object) -> None:
-        raise RuntimeError("no C++ compiler found")
+        raise CompileError("no C++ compiler found")
 
-    monkeypatch.setattr(capture, "_inductor", broken)
+    monkeypatch.setattr(capture, "_native", broken)
     pair = simple_pair()
     with pytest.warns(EagerWarning, match="inductor cannot compile .*no C\\+\\+ compiler"):
         elbo = assert_same(*pair, parameters(*pair), [X] * 3, compile="inductor")
     assert programs(elbo) == 1
 
 
-@pytest.mark.skipif("FLOWVAE_INDUCTOR" not in os.environ, reason="needs a C++ compiler and half a minute")
-@pytest.mark.filterwarnings("ignore")  # torch's own, about the machine
+@needs_compiler
 def test_inductor_draws_the_same_random_numbers() -> None:
     pair = simple_pair()
     assert programs(assert_same(*pair, parameters(*pair), [X, X + 1, -X, X], compile="inductor")) == 1

@@ -1,0 +1,22 @@
+"""Binding a process to cores, for processes with torch and with JAX alike."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["bind", "bound"]
+
+THREADS = Path("/proc/self/task")
+
+
+def bound() -> set[int] | None:
+    """The cores that the calling thread may run on; None where the system does not say."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+def bind(cores: set[int] | None) -> None:
+    """Bind every thread of this process to these cores; no effect for None and on systems other than Linux."""
+    if cores is not None and THREADS.exists():
+        for thread in THREADS.iterdir():
+            os.sched_setaffinity(int(thread.name), cores)

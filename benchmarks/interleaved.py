@@ -1,0 +1,100 @@
+"""Training steps of several programs, timed in turn.
+
+An arm takes a block of steps, then the next arm does, so that a slower machine is slower for all of them. Time is
+taken inside the arm, around its block; a figure is a block's mean time a step. After every arm's first step, which may
+compile on all cores, the process is bound to one core.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from cores import bind, bound
+from torch import Tensor
+
+__all__ = ["BLOCK", "Arm", "Steps", "interleaved"]
+
+BLOCK = 20  # steps
+
+
+class Arm(Protocol):
+    """One way to take the training steps of a case.
+
+    `steps_a_call`: how many steps one call of its program takes; a block is a multiple of it. `loss`: that of the last
+    step, in nats a data point.
+    """
+
+    name: str
+    steps_a_call: int
+    loss: float
+
+    def block(self, steps: int) -> float:
+        """Take so many steps; return seconds a step."""
+        ...
+
+
+class Steps:
+    """An arm that is a function of a batch.
+
+    Each block starts at a seed of its own, so that arms that draw alike see the same noise.
+
+    Args:
+        name: of the arm.
+        step: takes one step and returns its loss.
+        data: batches (n, B, D), taken in turn.
+        scale: factor that makes the loss one of nats a data point.
+    """
+
+    steps_a_call = 1
+
+    def __init__(self, name: str, step: Callable[[Tensor], float], data: Tensor, scale: float = 1.0) -> None:
+        self.name = name
+        self.step = step
+        self.data = data
+        self.scale = scale
+        self.taken = 0
+        self.loss = math.nan
+
+    def block(self, steps: int) -> float:
+        torch.manual_seed(self.taken)
+        started = time.perf_counter()
+        for index in range(self.taken, self.taken + steps):
+            loss = self.step(self.data[index % len(self.data)])
+        seconds = time.perf_counter() - started
+        self.taken += steps
+        self.loss = loss * self.scale
+        return seconds / steps
+
+
+def interleaved(arms: Sequence[Arm], steps: int, block: int = BLOCK) -> dict[str, dict[str, Any]]:
+    """Time at least two blocks of each arm, and so many steps, after a block that warms up.
+
+    Returns:
+        By the arm's name: median, least and quartiles of the blocks in milliseconds a step, seconds of the first call,
+        and the last loss.
+    """
+    first = {arm.name: arm.block(arm.steps_a_call) * arm.steps_a_call for arm in arms}
+    cores = bound()
+    bind(None if cores is None else {max(cores)})
+    times: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    for index in range(-1, max(2, math.ceil(steps / block))):
+        for arm in arms:
+            seconds = arm.block(block)
+            if index >= 0:
+                times[arm.name].append(1000 * seconds)
+    rows = {}
+    for arm in arms:
+        quartiles = statistics.quantiles(times[arm.name], n=4)
+        rows[arm.name] = {
+            "median_ms": statistics.median(times[arm.name]),
+            "least_ms": min(times[arm.name]),
+            "quartiles_ms": [quartiles[0], quartiles[2]],
+            "first_step_s": first[arm.name],
+            "last_loss": arm.loss,
+        }
+    return rows

@@ -1,0 +1,223 @@
+"""Graphs of tensor operations compiled to machine code, which is kept on disk between processes.
+
+Inductor compiles a graph to a shared library with a C++ interface, in a process of its own, while the caller goes on. A
+library is loaded in milliseconds, without importing inductor.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import pickle
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+from flowvae.inference.compile import worker
+
+__all__ = ["CompileError", "NativeProgram", "program_cache"]
+
+FORMAT = 1  # of the files, part of their names
+KEPT = 100  # libraries; the least recently used ones are deleted
+
+
+class CompileError(Exception):
+    """A graph cannot be compiled on this machine; the message says why."""
+
+
+class NativeProgram:
+    """A graph of tensor operations as a library of machine code.
+
+    Constants of the graph are passed by reference in every call, as in the graph itself.
+
+    Args:
+        graph: of aten operations on the CPU; its inputs are tensors, its output a list of tensors. Inputs may be
+            changed in place.
+        inputs: tensors of the shapes, strides, types and device of later inputs.
+    """
+
+    def __init__(self, graph: GraphModule, inputs: Sequence[Tensor]) -> None:
+        bare, self._constants = _without_constants(graph)
+        shown = [
+            (tuple(value.shape), value.stride(), value.dtype, value.device) for value in (*inputs, *self._constants)
+        ]
+        self._job = (worker.statements_of(bare.graph), shown, torch.get_num_threads())
+        self.path = program_cache() / f"{_digest(*self._job, worker.OPTIONS, _machine())}.so"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self._failure = ""
+        self._runner: Any = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the library is on disk."""
+        return self.path.exists()
+
+    @property
+    def compiling(self) -> bool:
+        """Whether a process compiles it."""
+        return self._process is not None and self._process.poll() is None
+
+    def compile(self) -> None:
+        """Start to compile in the background, unless the library is ready or being compiled by this object.
+
+        Raises:
+            CompileError: if the machine lacks a compiler, or an earlier attempt of this object has failed.
+        """
+        if self.ready:
+            return
+        if self._process is not None:
+            if self._process.poll() not in (None, 0):
+                raise CompileError(self._reason())
+            return
+        if any(device.type != "cpu" for *_, device in self._job[1]):
+            raise CompileError("machine code is made for the CPU only")
+        if compiler() is None:
+            raise CompileError("no C++ compiler is installed; install g++ or clang++, or name one in CXX")
+        if not sys.executable:
+            raise CompileError("this Python has no executable to compile with")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            prune(self.path.parent)
+            folder = Path(tempfile.mkdtemp(prefix="job-", dir=self.path.parent))
+            with (folder / "graph.pickle").open("wb") as file:
+                pickle.dump(self._job, file)
+            command = [sys.executable, worker.__file__, str(folder), str(self.path)]
+            with (folder / "log.txt").open("wb") as log:
+                # a session of its own: an interrupt of the terminal is for the program that is being used
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+        except (OSError, pickle.PicklingError, AttributeError, TypeError) as error:
+            raise CompileError(f"{type(error).__name__}: {error}") from error
+        self._folder = folder
+        _running[:] = [program for program in _running if program.compiling] + [self]
+
+    def wait(self) -> None:
+        """Compile, and return when the library is ready.
+
+        Raises:
+            CompileError: if it cannot be compiled.
+        """
+        self.compile()
+        while not self.ready:
+            assert self._process is not None
+            if self._process.poll() is not None and not self.ready:
+                raise CompileError(self._reason())
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop compiling."""
+        if self._process is not None and self.compiling:
+            if hasattr(os, "killpg"):
+                os.killpg(self._process.pid, signal.SIGKILL)  # the compiler that it has started, too
+            self._process.kill()
+            self._process.wait()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """Run the program; the library must be ready.
+
+        Raises:
+            CompileError: if the library cannot be loaded.
+        """
+        if self._runner is None:
+            self._runner = self._load()
+        found: list[Tensor] = self._runner.run([*inputs, *self._constants])
+        return found
+
+    def _load(self) -> Any:
+        try:
+            os.utime(self.path)  # most recently used
+            return torch._C._aoti.AOTIModelContainerRunnerCpu(str(self.path), 1)
+        except (RuntimeError, OSError, AttributeError) as error:
+            self.path.unlink(missing_ok=True)  # the next process compiles it again
+            raise CompileError(f"{self.path.name} cannot be loaded ({str(error).splitlines()[0]})") from error
+
+    def _reason(self) -> str:
+        if not self._failure:
+            log = self._folder / "log.txt" if self._folder else None
+            lines = log.read_text(errors="replace").strip().splitlines() if log and log.exists() else []
+            self._failure = lines[-1] if lines else "the compiler has ended without a message"
+            self.stop()
+        return self._failure
+
+
+_running: list[NativeProgram] = []
+
+
+@atexit.register
+def _stop_all() -> None:
+    for program in _running:
+        program.stop()
+
+
+def program_cache() -> Path:
+    """The folder of compiled programs: `flowvae/programs` in XDG_CACHE_HOME, or in ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "flowvae" / "programs"
+
+
+def prune(folder: Path) -> None:
+    """Delete the least recently used libraries beyond the number that is kept, and what killed compilers left."""
+    libraries = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in libraries[KEPT:]:
+        path.unlink(missing_ok=True)
+    for path in (*folder.glob("job-*"), *folder.glob("*.lock"), *folder.glob(".*.tmp")):
+        if time.time() - path.stat().st_mtime > 86400:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _without_constants(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:
+    """The graph with its constants as further inputs, and the constants."""
+    made = Graph()
+    found: dict[Node, Node] = {}
+    constants: dict[str, Tensor] = {}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            found[node] = made.node_copy(node)
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            constants.setdefault(node.target, getattr(graph, node.target))
+    inputs = {name: made.placeholder(f"constant_{name}") for name in constants}
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            found[node] = inputs[node.target]
+        elif node.op != "placeholder":
+            found[node] = made.node_copy(node, found.__getitem__)
+    return GraphModule(nn.Module(), made), list(constants.values())
+
+
+def _digest(*parts: Any) -> str:
+    text = "\n".join(map(str, (FORMAT, torch.__version__, *parts)))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@cache
+def _machine() -> str:
+    """Facts about the processor that machine code depends on: a home directory may be shared by several machines."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    return "\n".join([platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability(), *flags])
+
+
+@cache
+def compiler() -> str | None:
+    """A C++ compiler, as inductor looks for it."""
+    names = [os.environ.get("CXX", "g++"), "g++", "clang++", *(f"g++-{version}" for version in range(14, 9, -1))]
+    return next((found for name in names if (found := shutil.which(name))), None)
