@@ -10,6 +10,7 @@ import torch
 from torch import Size, Tensor
 
 from flowvae.core.memory import check_memory
+from flowvae.core.progress import bar
 from flowvae.data.batch import Source
 
 __all__ = ["Flattened", "blocks", "first", "preview", "to_tensor"]
@@ -23,7 +24,8 @@ def blocks(x: Tensor | Source) -> Iterator[Tensor]:
         yield x
     else:
         rows = max(1, VALUES // max(1, math.prod(x.shape[1:])))
-        yield from x.batches(torch.arange(len(x)).split(rows))
+        order = torch.arange(len(x)).split(rows)
+        yield from bar("reading data", "block", len(order), x.batches(order))
 
 
 def first(x: Tensor | Source, count: int) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Size, Tensor
 
+from flowvae.core.progress import bar
 from flowvae.data.access import VALUES
 from flowvae.data.batch import Source
 
@@ -68,7 +69,8 @@ class MappedArray:
 def array_blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Consecutive blocks of bounded memory of an array (N, …), as they are; pages of a mapped one are released."""
     rows = max(1, VALUES // max(1, array[:1].size))
-    for start in range(0, len(array), rows):
+    starts = range(0, len(array), rows)
+    for start in bar("reading data", "block", len(starts), starts):
         yield np.asarray(array[start : start + rows])
         _release(array)
 

@@ -19,12 +19,14 @@ from torch.utils.data import Dataset as TorchDataset
 
 from flowvae.core.errors import FlowvaeError, check_int_value, plain_number, shown
 from flowvae.core.memory import check_memory
+from flowvae.core.progress import bar
 from flowvae.data.preparation import Part, check_axes
 from flowvae.data.sources import apart, together
 
 __all__ = ["TorchSource", "part_of_items"]
 
 ROWS = 256  # items that are read at a time where all of them are read
+TOGETHER = 4 * ROWS  # of them in a request to a worker, after which a bar moves
 VALUES = 2**18  # in batches that are read together; workers hold several times as many in shared memory
 REMEDY = "an item must be x or a tuple (x, label), with x a tensor, an array or a grey or RGB image"
 
@@ -75,8 +77,12 @@ class TorchSource:
         """`self[index]` for each index in turn, read ahead by the workers."""
         return (items.values.to(self.dtype) for items in self.read(order))
 
-    def read(self, order: Iterable[Tensor]) -> Iterator[Items]:
+    def read(self, order: Iterable[Tensor], most: int = VALUES) -> Iterator[Items]:
         """The items as they are, for each index in turn.
+
+        Args:
+            order: indices, each (B,).
+            most: values in indices that are read together.
 
         Raises:
             FlowvaeError: for an item of another shape or type than the first.
@@ -84,7 +90,7 @@ class TorchSource:
         groups: deque[list[Tensor]] = deque()
 
         def numbers() -> Iterator[list[int]]:
-            for group in together(order, math.prod(self.shape[1:]), VALUES):
+            for group in together(order, math.prod(self.shape[1:]), most):
                 groups.append(group)
                 yield torch.cat(group).tolist()
 
@@ -107,7 +113,13 @@ class TorchSource:
         Raises:
             FlowvaeError: where some items have labels and others have not.
         """
-        return _joined(self.dataset, [items.labels for items in self.read(torch.arange(len(self)).split(ROWS))])
+        return _joined(self.dataset, [items.labels for items in self.read_all("reading labels")])
+
+    def read_all(self, what: str) -> Iterator[Items]:
+        """All items as they are, in blocks, with a progress bar."""
+        order = torch.arange(len(self)).split(ROWS)
+        most = min(VALUES, TOGETHER * math.prod(self.shape[1:]))
+        yield from bar(what, "block", len(order), self.read(order, most))
 
 
 class Items(NamedTuple):
@@ -169,10 +181,11 @@ def part_of_items(dataset: Any, workers: int = 0, with_labels: bool = True) -> t
     source = TorchSource(dataset)
     size = source.raw_dtype.itemsize * source.shape.numel()
     check_memory(shown(dataset), size, "read it as TorchSource(dataset, workers=4), batch by batch")
-    values, found = torch.empty(source.shape, dtype=source.raw_dtype), []
-    order = torch.arange(len(source)).split(ROWS)
-    for index, items in zip(order, source.read(order), strict=True):
-        values[index] = items.values
+    values = torch.empty(source.shape, dtype=source.raw_dtype)
+    found: list[list[Any]] = []
+    for items in source.read_all("reading data"):
+        start = ROWS * len(found)
+        values[start : start + len(items.values)] = items.values
         found.append(items.labels)
     labels = _joined(dataset, found) if with_labels else None
     return Part(values.numpy(), labels), _class_names(dataset, labels)

@@ -109,11 +109,6 @@ class JointAdam(PyroOptim):
                 "your own SVI."
             )
         self._count()
-        for p in self.parameters.values():
-            if (
-                not p.requires_grad
-            ):  # frozen since the last step; Pyro leaves a gradient of zero, so its momentum would act
-                p.grad = None
         with_gradient = [p for p in self.parameters.values() if p.grad is not None]
         gradients = [p.grad for p in with_gradient if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -123,6 +118,10 @@ class JointAdam(PyroOptim):
         if self.clip is not None and length > self.clip - 1e-5:  # tolerance of torch's clipping
             torch.nn.utils.clip_grads_with_norm_(with_gradient, self.clip, norm)
         self.adam.step()
+        for p in with_gradient:
+            # Pyro leaves zeros, and only in parameters of `param` statements: those without a gradient in the next
+            # step would go on moving, and the gradients of the others would add up
+            p.grad = None
 
     @property
     def learning_rate(self) -> float:
@@ -159,7 +158,8 @@ class JointAdam(PyroOptim):
         Raises:
             ValueError: if they are not this optimizer's, or have taken different numbers of steps.
         """
-        if {id(part.parameter) for chunk in self.packed for part in chunk.parts} == set(map(id, parameters)):
+        held = {id(part.parameter) for chunk in self.packed for part in chunk.parts}
+        if held == set(map(id, parameters)) and all(chunk.holds() for chunk in self.packed):
             return self.packed
         self.unpack()
         if any(parameter not in self._own for parameter in parameters):
@@ -245,7 +245,10 @@ class JointAdam(PyroOptim):
 
 
 class FiniteTraceELBO(Trace_ELBO):
-    """`Trace_ELBO` that raises if the loss is not finite, where Pyro only warns."""
+    """`Trace_ELBO` that raises if the loss is not finite, where Pyro only warns.
+
+    It also differentiates a pair without `param` statements, such as two plain modules, where Pyro takes no gradient.
+    """
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """The loss in nats, with gradients left in the parameters.
@@ -253,7 +256,12 @@ class FiniteTraceELBO(Trace_ELBO):
         Raises:
             NonFiniteError: if the loss is not finite.
         """
-        loss = float(super().loss_and_grads(model, guide, *args, **kwargs))
+        loss = 0.0
+        for traces in self._get_traces(model, guide, args, kwargs):
+            value, surrogate = self._differentiable_loss_particle(*traces)
+            loss += float(value) / self.num_particles
+            if getattr(surrogate, "requires_grad", False):
+                (surrogate / self.num_particles).backward(retain_graph=self.retain_graph)
         if not math.isfinite(loss):
             raise NonFiniteError(f"the loss is {loss}")
         return loss

@@ -47,7 +47,7 @@ class Training:
         device: "auto", "cpu", "cuda", "cuda:0", "mps".
         compile: "none" runs model and guide in every step. "capture" repeats their tensor operations, see
             `CompiledTrace_ELBO`. "inductor" compiles the whole step, optimizer included, to machine code before the
-            first one, in 15 to 30 seconds, or takes the program that an earlier training of the same shapes has left
+            first one, in half a minute or so, or takes the program that an earlier training of the same shapes has left
             on disk. "auto" captures where min(epochs, patience + 1) epochs have at least 1000 steps; where all epochs
             have at least 20,000, it also compiles in the background and switches when an epoch begins. Captured and
             compiled steps agree up to rounding; the other modes give the same bits for the same seed in every run.

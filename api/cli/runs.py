@@ -137,7 +137,8 @@ def evaluate_command(words: list[str]) -> int:
     for metric in taken:
         print(metric)
     if args.figures and run.directory is not None:
-        draw_figures(run.pair.model, run.pair.guide, run.data, run.history, run.directory / "figures", args.seed)
+        place = run.directory / "figures"
+        draw_figures(run.pair.model, run.pair.guide, run.data, run.history, place, args.seed, progress=True)
     if failed:
         raise failed
     return 0

@@ -35,7 +35,7 @@ def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name in where:
             value = getattr(import_module(where[name]), name)
-        elif not name.startswith("_") and find_spec(f"{package}.{name}"):
+        elif name.isidentifier() and not name.startswith("_") and find_spec(f"{package}.{name}"):
             value = import_module(f"{package}.{name}")
         else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=module)

@@ -163,7 +163,7 @@ def _train_stage(stage: Experiment, place: Path, data: Dataset, pair: ModelGuide
     )
     run.evaluate(draws=how.draws, progress=how.progress)
     if how.figures:
-        draw_figures(pair.model, pair.guide, data, fitted.history, place / "figures", stage.seed)
+        draw_figures(pair.model, pair.guide, data, fitted.history, place / "figures", stage.seed, how.progress)
     return run
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,11 @@ from torch import Size, Tensor
 
 from flowvae.core.errors import FlowvaeError, check_int_value, nearest, shown
 from flowvae.core.memory import check_memory
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Batch
 from flowvae.evaluation import from_base, has_base, importance_draws, log_mean, to_base
+from flowvae.evaluation.likelihood.importance_weights import parts_of
 from flowvae.experiments.assemble import ModelGuide
 from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.numpy_io import as_condition, as_rows, in_original_units, same_kind
@@ -35,7 +37,8 @@ class TrainedModel:
     Data x are NumPy arrays or tensors of shape (N, *event shape); what comes back is of the same kind, on the device of
     x, in the model's floating-point type. A conditional model needs the condition c: labels (N,), as numbers or names
     of classes, one label for all, one-hot labels or covariates (N, C). Nothing has gradients, and memory is bounded:
-    data points are read in blocks, so x may be a memory-mapped array, or a `Source`, for which tensors come back.
+    data points are read in blocks, so x may be a memory-mapped array, or a `Source`, for which tensors come back. On a
+    terminal or in a notebook, work of more than 2 s shows a progress bar.
 
     Args:
         experiment: its settings.
@@ -112,7 +115,8 @@ class TrainedModel:
         check_memory(f"n = {rows}", float(rows) * math.prod(self.signature.shape) * self._like.itemsize, "draw fewer")
         model, parts = self.pair.model, []
         with eval_mode(model):
-            for number, start in enumerate(range(0, rows, BLOCK)):
+            starts = range(0, rows, BLOCK)
+            for number, start in enumerate(bar("new data", "block", len(starts), starts)):
                 given = None if condition is None else condition[start : start + BLOCK]
                 with seeded(derive(seed, "sample", number)):
                     prior = model.prior_given(given)
@@ -143,7 +147,9 @@ class TrainedModel:
             Burda, Grosse & Salakhutdinov (2016), "Importance Weighted Autoencoders".
         """
         batch = self._batch("x", x, c)
-        return same_kind(self._log_prob(batch, draws, seed), x)
+        check_int_value("draws", draws)
+        with bar("log p(x)", "part", parts_of(len(batch), draws)) as shown:
+            return same_kind(self._log_prob(batch, draws, seed, shown.update), x)
 
     @torch.no_grad()
     def classify(self, x: Any, draws: int = 1000, *, seed: int = 0) -> Any:
@@ -167,10 +173,13 @@ class TrainedModel:
             )
         rows = as_rows("x", x, self.signature, self._like)
         joint = torch.full((len(rows), len(counts)), -math.inf, dtype=torch.float64)
-        for label, count in enumerate(counts):
-            if count:
+        check_int_value("draws", draws)
+        known = [label for label, count in enumerate(counts) if count]
+        with bar("classes", "part", len(known) * parts_of(len(rows), draws)) as shown:
+            for label in known:
                 batch = Batch(rows, self._condition(label, len(rows)))
-                joint[:, label] = self._log_prob(batch, draws, seed) + math.log(count / sum(counts))
+                log_prob = self._log_prob(batch, draws, seed, shown.update)
+                joint[:, label] = log_prob + math.log(counts[label] / sum(counts))
         return same_kind(joint.log_softmax(1), x)
 
     @torch.no_grad()
@@ -199,7 +208,7 @@ class TrainedModel:
         start, end = (self._codes(batch, None, seed) for batch in (first, last))
         parts = []
         with eval_mode(self.pair.model):
-            for index in torch.arange(len(start)).split(BLOCK):
+            for index in _blocks("ways between codes", len(start)):
                 given = None if first.c is None else first.c[index]
                 way = self._way(start[index], end[index], steps, given)
                 parts.append(torch.stack([self._means(z, given) for z in way]))
@@ -232,7 +241,8 @@ class TrainedModel:
     def _codes(self, batch: Batch, draws: int | None, seed: int) -> Tensor:
         """Posterior means (N, D), or draws (draws, N, D), on the CPU."""
         guide, parts = self.pair.guide, []
-        for number, block in enumerate(batch.split(BLOCK)):
+        blocks = bar("codes", "block", -(-len(batch) // BLOCK), batch.split(BLOCK))
+        for number, block in enumerate(blocks):
             with eval_mode(guide), seeded(derive(seed, "codes", number)), pyro.validation_enabled(False):
                 posterior = guide.posterior(*block.args)
                 parts.append((_mean(posterior) if draws is None else posterior.sample(Size((draws,)))).cpu())
@@ -242,15 +252,21 @@ class TrainedModel:
         """E[x given z] for codes (N, D) in original units, (N, *event shape), on the CPU."""
         model, parts = self.pair.model, []
         with eval_mode(model):
-            for index in torch.arange(len(codes)).split(BLOCK):
+            for index in _blocks("means", len(codes)):
                 mean = model.mean(codes[index].to(self._like.device), None if c is None else c[index])
                 parts.append(in_original_units(mean, self.signature).cpu())
         return torch.cat(parts)
 
-    def _log_prob(self, batch: Batch, draws: int, seed: int) -> Tensor:
+    def _log_prob(self, batch: Batch, draws: int, seed: int, tick: Callable[[], Any]) -> Tensor:
         """Log p(x given c) of a batch, shape (N,), float64, on the CPU."""
-        parts = importance_draws(*self.pair, batch, draws, seed)
+        parts = importance_draws(*self.pair, batch, draws, seed, tick=tick)
         return torch.cat([log_mean(part.log_weight)[0].cpu() for part in parts])
+
+
+def _blocks(what: str, rows: int) -> Iterator[Tensor]:
+    """Indices of consecutive rows, with a bar."""
+    indices = torch.arange(rows).split(BLOCK)
+    yield from bar(what, "block", len(indices), indices)
 
 
 def _mean(posterior: Any) -> Tensor:

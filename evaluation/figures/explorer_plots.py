@@ -77,7 +77,8 @@ class Scene:
         most, second = self.points.var(0).argsort(descending=True)[:2].tolist() if self.latent > 2 else (0, 1)
         self.plane = most, second
         self.log_prior = self.prior.log_prob(self.codes)
-        self.aggregated = AggregatedPosterior(guide, first(data.train, MIXED).to(self.device), patience=math.inf)
+        train = first(data.train, MIXED).to(self.device)
+        self.aggregated = AggregatedPosterior(guide, train, patience=math.inf, progress=True)
         self.hole = self.aggregated.log_prob(self.codes).quantile(QUANTILE).item()
         with seeded(derive(seed, "explorer", "window")):
             both = torch.cat((self.codes, self.prior.sample((1000,))))

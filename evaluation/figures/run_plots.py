@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.files import as_path, atomic_write
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Batch, Dataset, batch_of, first, preview
 from flowvae.evaluation.figures.drawing import BLUE, RED, new_figure, on_grid
@@ -43,9 +45,17 @@ NODES = 161  # per side of the grid of a density
 
 
 def draw_figures(
-    model: VAE, guide: AmortizedGuide, data: Dataset, history: pd.DataFrame, directory: Path, seed: int = 0
+    model: VAE,
+    guide: AmortizedGuide,
+    data: Dataset,
+    history: pd.DataFrame,
+    directory: Path,
+    seed: int = 0,
+    progress: bool = False,
 ) -> list[Path]:
     """Write all figures that apply to the data as PNG: samples, reconstructions, latent, history.
+
+    With `progress` a bar shows how many are written.
 
     Returns:
         The paths of the files.
@@ -53,15 +63,15 @@ def draw_figures(
     directory = as_path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     figures = {
-        "samples": plot_samples(model, data, seed),
-        "reconstructions": plot_reconstructions(model, guide, data, seed),
-        "latent": plot_latent(model, guide, data, seed),
-        "history": plot_history(history),
+        "samples": partial(plot_samples, model, data, seed),
+        "reconstructions": partial(plot_reconstructions, model, guide, data, seed),
+        "latent": partial(plot_latent, model, guide, data, seed),
+        "history": partial(plot_history, history),
     }
     paths = []
-    for name, figure in figures.items():
+    for name, draw in bar("figures", "figure", len(figures), figures.items(), progress):
         paths.append(directory / f"{name}.png")
-        write_figure(figure, paths[-1])
+        write_figure(draw(), paths[-1])
     return paths
 
 

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import pyro
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from flowvae.core.errors import FlowvaeError, SlowDirectionWarning
 from flowvae.core.memory import check_memory
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive, seeded
 from flowvae.evaluation.likelihood.importance_weights import ROWS, check_data
 from flowvae.networks import eval_mode, in_eval_mode
@@ -144,15 +144,10 @@ class AggregatedPosterior:
         self._warn_if_slow(len(z))
         rows = min(DATA, self.chunk)
         size = max(1, self.chunk // rows)
+        blocks = math.ceil(len(self.x) / rows) * math.ceil(len(z) / size)
         total = torch.full((len(z),), -math.inf, dtype=torch.float64, device=z.device)
         with (
-            tqdm(
-                total=len(z) * len(self.x),
-                desc="aggregated posterior",
-                unit="density",
-                unit_scale=True,
-                disable=None if self.progress else True,
-            ) as bar,
+            bar("aggregated posterior", "block", blocks, progress=self.progress) as shown,
             eval_mode(self.guide),
             pyro.validation_enabled(False),
         ):
@@ -166,7 +161,7 @@ class AggregatedPosterior:
                     if without is not None:
                         density = density.masked_fill(without[part].unsqueeze(1) == number, -math.inf)
                     total[part] = torch.logaddexp(total[part], density.logsumexp(1))
-                    bar.update(density.numel())
+                    shown.update()
         return total - math.log(terms)
 
     def sample(self, size: int, seed: int) -> Tensor:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowvae.core.errors import FlowvaeError
+from flowvae.core.errors import FlowvaeError, check_int_value
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive, one_thread, random_state_kept, seeded
 from flowvae.data.batch import Batch
 from flowvae.evaluation.arviz.versions import TAIL, psis
-from flowvae.evaluation.likelihood.importance_weights import check_data, importance_draws, log_mean
+from flowvae.evaluation.likelihood.importance_weights import check_data, importance_draws, log_mean, parts_of
 from flowvae.evaluation.likelihood.trace_sites import Program, SiteRun, read_model, read_program, unmasked, wrapped
 from flowvae.guides.automatic.masks import check_sites
 from flowvae.inference.check_guide import NarrowGuideWarning, check_same_sites, check_supports, warn_if_narrow
@@ -170,6 +171,7 @@ def importance_sample(
     draws: int = STEADY,
     seed: int = 0,
     chunk: int = BLOCK,
+    progress: bool = True,
     **kwargs: Any,
 ) -> ImportanceSample:
     """Weigh draws of any Pyro guide by the model's joint density.
@@ -184,6 +186,7 @@ def importance_sample(
         draws: S.
         seed: decides the draws.
         chunk: draws that the model scores at a time; the result does not depend on it.
+        progress: whether to show progress bars.
         kwargs: keyword arguments of both.
 
     Raises:
@@ -234,18 +237,22 @@ def importance_sample(
         check_sites(model, args, kwargs, guide)
         source = source.tried({})
     parts = []
-    for number, start in enumerate(range(0, draws, BLOCK)):
-        size = min(BLOCK, draws - start)
-        with seeded(derive(seed, "weigh", number)):
-            # always a whole block, so that the first draws do not depend on their number
-            run = source.run({}, BLOCK)
-        parts.append(({name: run.values[name][:size] for name in target.of("latent")}, run.total[:size]))
+    starts = range(0, draws, BLOCK)
+    with bar("draws of the guide", "draw", len(starts) * BLOCK, progress=progress) as shown:
+        for number, start in enumerate(starts):
+            size = min(BLOCK, draws - start)
+            with seeded(derive(seed, "weigh", number)):
+                # always a whole block, so that the first draws do not depend on their number
+                run = source.run({}, BLOCK, tick=shown.update)
+            parts.append(({name: run.values[name][:size] for name in target.of("latent")}, run.total[:size]))
     given = {
         name: wrapped(torch.cat([values[name] for values, _ in parts]), source.sites[name], site)
         for name, site in target.of("latent").items()
     }
     log_guide = torch.cat([total for _, total in parts])
-    run = target.tried(given).run(given, draws, chunk)
+    target = target.tried(given)
+    with bar("their density under the model", "draw", draws, progress=progress) as shown:
+        run = target.run(given, draws, chunk, shown.update)
     if (run.total - log_guide).isnan().any():
         raise FlowvaeError("some log-weights are NaN: the model cannot score draws of the guide; check their supports.")
     if run.total.isneginf().all():
@@ -265,7 +272,12 @@ def importance_sample(
 @torch.no_grad()
 @in_eval_mode
 def importance_sample_each(
-    model: Callable[..., Any], guide: Callable[..., Any], x: Tensor | Batch, draws: int = STEADY, seed: int = 0
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Tensor | Batch,
+    draws: int = STEADY,
+    seed: int = 0,
+    progress: bool = True,
 ) -> ImportanceSample:
     """Weigh the draws of an amortized guide for each data point separately.
 
@@ -275,6 +287,7 @@ def importance_sample_each(
         x: data, shape (N, *event shape), or a batch with a condition.
         draws: S, draws per data point.
         seed: decides the draws.
+        progress: whether to show a progress bar.
 
     Returns:
         draws of each latent site, (S, N, *event shape), with log-weights (S, N) and a k̂ for each data point, (N,).
@@ -283,7 +296,9 @@ def importance_sample_each(
         FlowvaeError: for a model of several observed sites, and as `importance_draws`.
     """
     batch = check_data(guide, x)
-    blocks = list(importance_draws(model, guide, batch, draws, seed))
+    check_int_value("draws", draws)
+    with bar(f"{draws} draws per data point", "part", parts_of(len(batch), draws), progress=progress) as shown:
+        blocks = list(importance_draws(model, guide, batch, draws, seed, tick=shown.update))
     latents = {name: torch.cat([block.latents[name] for block in blocks], dim=1) for name in blocks[0].latents}
     log_likelihood = torch.cat([block.log_likelihood for block in blocks], dim=1)
     log_prior = torch.cat([block.log_prior for block in blocks], dim=1)

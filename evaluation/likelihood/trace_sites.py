@@ -120,20 +120,29 @@ class Program:
         return {name: site for name, site in self.sites.items() if site.kind in kinds}
 
     @torch.no_grad()
-    def run(self, given: Mapping[str, Tensor], size: int, chunk: int | None = None) -> SiteRun:
+    def run(
+        self,
+        given: Mapping[str, Tensor],
+        size: int,
+        chunk: int | None = None,
+        tick: Callable[[int], Any] = lambda _: None,
+    ) -> SiteRun:
         """Run the program for `size` draws, with some sites given, (size, *shape), and the others drawn.
 
         Args:
             given: site → values.
             size: S.
             chunk: draws in memory at a time; all of them by default.
+            tick: called after each part of the work, with its number of draws.
         """
         step = (chunk or size) if self.together else 1
         runs = []
         with pyro.validation_enabled(False):
             for start in range(0, size, step):
                 part = {name: value[start : start + step] for name, value in given.items()}
-                runs.append(self._at_once(part, min(step, size - start)) if self.together else self._alone(part))
+                count = min(step, size - start)
+                runs.append(self._at_once(part, count) if self.together else self._alone(part))
+                tick(count)
         return SiteRun(
             torch.cat([run.total for run in runs]),
             {name: torch.cat([run.pointwise[name] for run in runs]) for name in runs[0].pointwise},

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flowvae.core.errors import FlowvaeError
+from flowvae.core.progress import bar
 
 __all__ = ["MEASURES", "Estimate", "compare_features", "frechet_distance", "kernel_distance", "prdc"]
 
@@ -23,7 +24,9 @@ class Estimate(NamedTuple):
     se: float
 
 
-def compare_features(real: Tensor, generated: Tensor, neighbours: int = 5, groups: int = 20) -> dict[str, Estimate]:
+def compare_features(
+    real: Tensor, generated: Tensor, neighbours: int = 5, groups: int = 20, progress: bool = False
+) -> dict[str, Estimate]:
     """Compute all six measures of two sets of n feature vectors in random order, each of shape (n, d).
 
     The standard errors are from a jackknife that leaves each group in turn out of both sets, so they cover the sampling
@@ -37,6 +40,7 @@ def compare_features(real: Tensor, generated: Tensor, neighbours: int = 5, group
         generated: features of the same number of generated data points.
         neighbours: k of PRDC.
         groups: number of jackknife groups.
+        progress: whether to show a progress bar.
 
     Raises:
         FlowvaeError: for sets of different sizes, or too small for the neighbours or the groups.
@@ -54,8 +58,15 @@ def compare_features(real: Tensor, generated: Tensor, neighbours: int = 5, group
     def all_six(a: Tensor, b: Tensor) -> Tensor:
         return torch.tensor([frechet_distance(a, b), kernel_distance(a, b), *prdc(a, b, neighbours)])
 
-    values = all_six(real, generated)
-    errors = _jackknife(all_six, real, generated, groups)
+    with bar("feature distances", "comparison", 1 + groups, progress=progress) as shown:
+
+        def counted(a: Tensor, b: Tensor) -> Tensor:
+            found = all_six(a, b)
+            shown.update()
+            return found
+
+        values = counted(real, generated)
+        errors = _jackknife(counted, real, generated, groups)
     return {
         name: Estimate(value, se) for name, value, se in zip(MEASURES, values.tolist(), errors.tolist(), strict=True)
     }

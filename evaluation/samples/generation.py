@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive
 from flowvae.data import Dataset
 from flowvae.evaluation.context import EvaluationContext, MeasureResult
@@ -112,8 +114,8 @@ def measure_generation(
     generated = features.of(generate(model, count, of, seed, progress, c)).to(real.device)
     train = features.of(rows(data, "train", count, seed)).to(real.device)
     return Generation(
-        compare_features(real, generated, neighbours),
-        compare_features(real, train, neighbours),
+        compare_features(real, generated, neighbours, progress=progress),
+        compare_features(real, train, neighbours, progress=progress),
         of,
         count,
         neighbours,
@@ -124,7 +126,12 @@ def measure_generation(
 
 
 def fid_at_sizes(
-    real: Tensor, generated: Tensor, sizes: Sequence[int], repeats: int = 10, seed: int = 0
+    real: Tensor,
+    generated: Tensor,
+    sizes: Sequence[int],
+    repeats: int = 10,
+    seed: int = 0,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Compute the FID of random subsets of two sets of features, as a function of their size.
 
@@ -134,6 +141,7 @@ def fid_at_sizes(
         sizes: sizes n of the subsets.
         repeats: number of pairs of subsets for each size.
         seed: decides the subsets.
+        progress: whether to show a progress bar.
 
     Returns:
         Columns n and fid, one row per pair of subsets.
@@ -147,11 +155,11 @@ def fid_at_sizes(
     if any(not 2 <= size <= most for size in sizes):
         raise FlowvaeError(f"sizes = {tuple(sizes)}: must be whole numbers from 2 to {most}.")
     found = []
-    for size in sizes:
-        for repeat in range(repeats):
-            generator = torch.Generator().manual_seed(derive(seed, "fid", size, repeat))
-            a, b = (x[torch.randperm(len(x), generator=generator)[:size].to(x.device)] for x in (real, generated))
-            found.append({"n": size, "fid": frechet_distance(a, b)})
+    pairs = list(product(sizes, range(repeats)))
+    for size, repeat in bar("FID of subsets", "pair", len(pairs), pairs, progress):
+        generator = torch.Generator().manual_seed(derive(seed, "fid", size, repeat))
+        a, b = (x[torch.randperm(len(x), generator=generator)[:size].to(x.device)] for x in (real, generated))
+        found.append({"n": size, "fid": frechet_distance(a, b)})
     return pd.DataFrame(found)
 
 
@@ -186,7 +194,8 @@ def _samples(context: EvaluationContext) -> MeasureResult:
         sizes = sorted({max(2, result.count // part) for part in (8, 4, 2, 1)})
         others = dict(result.vectors)
         data = others.pop("data")
-        tables = {name: fid_at_sizes(data, other, sizes, seed=context.seed) for name, other in others.items()}
+        how: dict[str, Any] = {"seed": context.seed, "progress": context.progress}
+        tables = {name: fid_at_sizes(data, other, sizes, **how) for name, other in others.items()}
         return plot_fid_bias(tables, data.T.cov())
 
     return MeasureResult(metrics, {"fid": bias})

@@ -18,7 +18,7 @@ from torch.fx import GraphModule
 
 from flowvae.inference.compile.dependency_tracker import DependencyTracker, Slot
 from flowvae.inference.compile.native import CompileError, NativeProgram
-from flowvae.inference.compile.recorder import Recorder, TracingError, storage
+from flowvae.inference.compile.recorder import Reading, Recorder, TracingError, storage
 
 __all__ = ["EagerWarning", "Program"]
 
@@ -89,7 +89,7 @@ class Program:
         recorder = Recorder(inputs, fixed)
         try:
             with pyro.validation_enabled(False), torch.autograd.set_multithreading_enabled(False), recorder:
-                with poutine.block(), _Substitute(self.numbers, values):
+                with poutine.block(), _Substitute(self.numbers, values), Reading(recorder):
                     loss, surrogate = terms(fresh)
                 grads: list[Tensor] = []
                 if gradients and surrogate.requires_grad:

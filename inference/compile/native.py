@@ -11,6 +11,7 @@ import hashlib
 import os
 import pickle
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from flowvae.core.progress import bar
 from flowvae.inference.compile import worker
 
 __all__ = ["CompileError", "NativeProgram", "program_cache"]
 
 FORMAT = 1  # of the files, part of their names
+ERROR = re.compile(r"[\w.]*(Error|Exception): ")  # the line of a traceback that says what is wrong
 KEPT = 100  # libraries; the least recently used ones are deleted
 
 
@@ -47,6 +51,9 @@ class NativeProgram:
         graph: of aten operations on the CPU; its inputs are tensors, its output a list of tensors. Inputs may be
             changed in place.
         inputs: tensors of the shapes, strides, types and device of later inputs.
+
+    Raises:
+        CompileError: if there is no folder for the library.
     """
 
     def __init__(self, graph: GraphModule, inputs: Sequence[Tensor]) -> None:
@@ -55,7 +62,11 @@ class NativeProgram:
             (tuple(value.shape), value.stride(), value.dtype, value.device) for value in (*inputs, *self._constants)
         ]
         self._job = (worker.statements_of(bare.graph), shown, torch.get_num_threads())
-        self.path = program_cache() / f"{_digest(*self._job, worker.OPTIONS, _machine())}.so"
+        try:
+            folder = program_cache()
+        except RuntimeError as error:  # a user without a home
+            raise CompileError("there is no home directory for programs; name a folder in XDG_CACHE_HOME") from error
+        self.path = folder / f"{_digest(*self._job, worker.OPTIONS, _machine())}.so"
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._failure = ""
@@ -107,17 +118,20 @@ class NativeProgram:
         _running[:] = [program for program in _running if program.compiling] + [self]
 
     def wait(self) -> None:
-        """Compile, and return when the library is ready.
+        """Compile, and return when the library is loaded.
 
         Raises:
-            CompileError: if it cannot be compiled.
+            CompileError: if it cannot be compiled, or not be loaded.
         """
         self.compile()
-        while not self.ready:
-            assert self._process is not None
-            if self._process.poll() is not None and not self.ready:
-                raise CompileError(self._reason())
-            time.sleep(0.05)
+        with bar("compiling", "look", None) as shown:
+            while not self.ready:
+                assert self._process is not None
+                if self._process.poll() is not None and not self.ready:
+                    raise CompileError(self._reason())
+                time.sleep(0.05)
+                shown.update()
+        self.load()
 
     def stop(self) -> None:
         """Stop compiling."""
@@ -133,26 +147,38 @@ class NativeProgram:
         """Run the program; the library must be ready.
 
         Raises:
-            CompileError: if the library cannot be loaded.
+            CompileError: if the library cannot be loaded, or does not run.
         """
-        if self._runner is None:
-            self._runner = self._load()
-        found: list[Tensor] = self._runner.run([*inputs, *self._constants])
+        self.load()
+        try:
+            found: list[Tensor] = self._runner.run([*inputs, *self._constants])
+        except RuntimeError as error:
+            raise CompileError(f"{self.path.name} does not run ({str(error).splitlines()[0]})") from error
         return found
 
-    def _load(self) -> Any:
+    def load(self) -> None:
+        """Load the library, unless that has been done.
+
+        Raises:
+            CompileError: if it is damaged; it is then deleted.
+        """
+        if self._runner is not None:
+            return
         try:
-            os.utime(self.path)  # most recently used
-            return torch._C._aoti.AOTIModelContainerRunnerCpu(str(self.path), 1)
+            with suppress(PermissionError):  # of a folder that only others may write to
+                os.utime(self.path)  # most recently used
+            self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(self.path), 1)
         except (RuntimeError, OSError, AttributeError) as error:
-            self.path.unlink(missing_ok=True)  # the next process compiles it again
+            with suppress(OSError):
+                self.path.unlink()  # the next process compiles it again
             raise CompileError(f"{self.path.name} cannot be loaded ({str(error).splitlines()[0]})") from error
 
     def _reason(self) -> str:
         if not self._failure:
             log = self._folder / "log.txt" if self._folder else None
             lines = log.read_text(errors="replace").strip().splitlines() if log and log.exists() else []
-            self._failure = lines[-1] if lines else "the compiler has ended without a message"
+            errors = [line for line in lines if ERROR.match(line)]
+            self._failure = (errors or lines or ["the compiler has ended without a message"])[-1]
             self.stop()
         return self._failure
 
@@ -174,12 +200,28 @@ def program_cache() -> Path:
 
 def prune(folder: Path) -> None:
     """Delete the least recently used libraries beyond the number that is kept, and what killed compilers left."""
-    libraries = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime, reverse=True)
+    libraries = sorted(folder.glob("*.so"), key=_modified, reverse=True)
     for path in libraries[KEPT:]:
-        path.unlink(missing_ok=True)
+        _delete(path)
+        _delete(path.with_suffix(".json"))
     for path in (*folder.glob("job-*"), *folder.glob("*.lock"), *folder.glob(".*.tmp")):
-        if time.time() - path.stat().st_mtime > 86400:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if time.time() - _modified(path) > 86400:
+            _delete(path)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:  # another process has deleted it
+        return time.time()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _without_constants(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:

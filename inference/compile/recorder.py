@@ -15,17 +15,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Recorder", "TracingError", "storage"]
+__all__ = ["Reading", "Recorder", "TracingError", "storage"]
 
 # their results depend on the shape of their argument only, not on its values
 SHAPED = {f"aten::{name}" for name in ("full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like")}
 
+READS = {Tensor.numpy, Tensor.tolist, Tensor.__array__}
+
 
 class TracingError(Exception):
     """A loss cannot be repeated as a fixed sequence of tensor operations; the message says why."""
+
+
+class Reading(TorchFunctionMode):
+    """Refuses to turn values into NumPy arrays or lists, which are no operations that a `Recorder` would see."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in READS:
+            self.recorder.refuse_reading(args[0])
+        return func(*args, **(kwargs or {}))
 
 
 class Recorder(TorchDispatchMode):
@@ -132,6 +148,11 @@ class Recorder(TorchDispatchMode):
 
     def _is_fixed(self, value: Tensor) -> bool:
         return self.nodes.get(id(value)) in self.fixed and storage(value) not in self.mutated
+
+    def refuse_reading(self, value: Tensor) -> None:
+        """Raise `TracingError` if the value of a tensor, which is about to be read, changes from run to run."""
+        if id(value) in self.nodes and not self._is_fixed(value):
+            raise TracingError(f"the value of a tensor is read ({_place()})")
 
     def lasting(self) -> list[Tensor]:
         """The tensors that outlive a run of the program: inputs, constants and fixed values."""

@@ -14,6 +14,7 @@ from flowvae.core.seeds import random_state_kept
 from flowvae.inference.compile.capture import EagerWarning, Program
 from flowvae.inference.compile.compiled import MODES
 from flowvae.inference.compile.dependency_tracker import DependencyTracker
+from flowvae.inference.compile.native import CompileError
 from flowvae.inference.compile.recorder import TracingError
 
 __all__ = ["Replay"]
@@ -78,7 +79,10 @@ class Replay:
             program = Program(terms, tracker, arguments, gradients=False, inductor=inductor)
             tracker.undo()
         with random_state_kept():
-            found = program(arguments)[0]
+            try:
+                found = program(arguments)[0]
+            except CompileError as error:
+                raise TracingError(str(error)) from error
             tracker.undo()
         tolerance = torch.finfo(expected.dtype).eps ** 0.5
         if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True):

@@ -72,6 +72,9 @@ class StepPrograms:
         found = self.elbo.program(*self.pair, *arguments)
         if found is None:
             return None
+        others = next((step for step in self._steps.values() if step is not None), None)
+        if others is not None and not others.learns_as(found[0]):
+            return None  # other parameters have gradients, and the packed ones cannot be both
         try:
             step = TrainingStep(found[0], self.optim, found[1])
             if self.since is None:

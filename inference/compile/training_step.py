@@ -64,6 +64,11 @@ class TrainingStep:
     def _memory(self) -> list[Tensor]:
         return [tensor for chunk in self.chunks for tensor in (chunk.weights, chunk.mean, chunk.square)]
 
+    def learns_as(self, program: Program) -> bool:
+        """Whether another program has gradients of the same parameters."""
+        inputs = [owner[key] for owner, key in program.slots]
+        return {id(inputs[index]) for index in program.differentiated} == set(map(id, self._learnt))
+
     def fits(self) -> bool:
         """Whether the modules are still those of the program, and the parameters still packed."""
         held = self.optim.packed is self.chunks and all(chunk.holds() for chunk in self.chunks)
@@ -87,7 +92,7 @@ class TrainingStep:
 
     @torch.no_grad()
     def check(self) -> None:
-        """Compare a step on the first arguments with the captured program and torch's Adam, and undo it.
+        """Compare a step on the first arguments with the captured program and Adam, and undo it.
 
         Raises:
             CompileError: if they differ by more than rounding.
@@ -97,18 +102,24 @@ class TrainingStep:
         before = [value.clone() for value in changing]
         with random_state_kept():
             loss, leaves, gradients = self.program(arguments)
+        buffers = [owner[key].clone() for owner, key in self._other]
         _restore(changing, before)
-        expected = self._adam(dict(zip(map(id, leaves), gradients, strict=True)), before)
         with random_state_kept():
             found, _ = self.native(*self._inputs(arguments))
-        after = [value.clone() for value in self._memory()]
+        after = [value.clone() for value in changing]
         _restore(changing, before)
-        if not all(_close(*pair) for pair in [(loss, found), *zip(expected, after, strict=True)]):
-            raise CompileError(f"its results differ (a loss of {found.item():.6g} instead of {loss.item():.6g})")
+        expected = self._adam(dict(zip(map(id, leaves), gradients, strict=True)), before, after)
+        if not _close(loss, found):
+            raise CompileError(f"its loss is {found.item():.6g} instead of {loss.item():.6g}")
+        if not all(_close(*pair) for pair in zip([*expected, *buffers], after, strict=True)):
+            raise CompileError("its gradients, or its updates of parameters or buffers, differ")
 
-    def _adam(self, gradients: dict[int, Tensor], before: list[Tensor]) -> list[Tensor]:
-        """The memory after a step of torch's Adam."""
-        memory = [value.clone() for value in before[: 3 * len(self.chunks)]]
+    def _adam(self, gradients: dict[int, Tensor], before: list[Tensor], after: list[Tensor]) -> list[Tensor]:
+        """The memory after a step of Adam, where the weights move by the moments found.
+
+        Where a gradient is zero but for rounding, as of a bias before a batch normalization, Adam's first steps move
+        the weight by the learning rate, in a direction that the rounding decides.
+        """
         flat = []
         for chunk in self.chunks:
             one = torch.zeros_like(chunk.weights)
@@ -119,25 +130,18 @@ class TrainingStep:
         norm = torch.nn.utils.get_total_norm(flat)
         if self.optim.clip is not None:
             flat = [one * (self.optim.clip / (norm + 1e-6)).clamp(max=1) for one in flat]
-        step = self.optim.steps + 1
+        (beta1, beta2), (rate, root, learning_rate) = self.optim.betas, self.optim.rates()
+        expected = []
         for n, (chunk, gradient) in enumerate(zip(self.chunks, flat, strict=True)):
-            weights, mean, square = memory[3 * n : 3 * n + 3]
-            torch._fused_adamw_(
-                [weights],
-                [gradient],
-                [mean],
-                [square],
-                [],
-                [torch.tensor(float(step), device=weights.device)],
-                lr=self.optim.learning_rate,
-                beta1=self.optim.betas[0],
-                beta2=self.optim.betas[1],
-                weight_decay=chunk.decay,
-                eps=self.optim.eps,
-                amsgrad=False,
-                maximize=False,
-            )
-        return memory
+            weights, mean, square = before[3 * n : 3 * n + 3]
+            _, moved, size = after[3 * n : 3 * n + 3]
+            change = rate * moved / (size.sqrt() / root + self.optim.eps)
+            expected += [
+                weights * (1 - learning_rate * chunk.decay) - change,
+                mean.lerp(gradient, 1 - beta1),
+                square.lerp(gradient.square(), 1 - beta2),
+            ]
+        return expected
 
 
 def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
@@ -148,6 +152,8 @@ def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
 
 def _close(expected: Tensor, found: Tensor) -> bool:
     """Whether two results are equal up to the rounding of long sums."""
+    if not expected.is_floating_point():
+        return torch.equal(expected, found)
     size, error = expected.double().norm(), (expected.double() - found.double()).norm()
     tolerance = torch.finfo(expected.dtype).eps ** 0.5
     return bool(error <= tolerance * size + torch.finfo(expected.dtype).tiny)

@@ -64,9 +64,12 @@ def _compile(job: Path, library: Path) -> None:
         inputs.append(torch.empty_strided(shape, stride, dtype=dtype, device=device).zero_())
     with torch.no_grad():
         made = torch._inductor.aot_compile(graph, tuple(inputs), options=OPTIONS)
-    temporary = library.with_name(f".{library.name}.{os.getpid()}.tmp")
-    shutil.copyfile(str(made), temporary)
-    os.replace(temporary, library)
+    calls = Path(str(made)).with_suffix(".json")  # of operations without a C interface, where there are any
+    for source, target in ((calls, library.with_suffix(".json")), (Path(str(made)), library)):
+        if source.exists():
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            shutil.copyfile(source, temporary)
+            os.replace(temporary, target)
 
 
 def statements_of(graph: Any) -> list[tuple[Any, ...]]:

@@ -217,3 +217,21 @@ def test_other_data_sets_are_refused() -> None:
         TorchSource(Noisy(), -1)
     with pytest.raises(FlowvaeError, match=r"\(0, 3, 1, 2\)"):
         TorchSource(Listed(torch.zeros(28, 28, 3)))
+
+
+def test_small_items_are_read_in_steps_so_that_a_bar_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowvae.data.torch_items.ROWS", 2)
+    monkeypatch.setattr("flowvae.data.torch_items.TOGETHER", 4)
+    done = []
+
+    class Counted(Listed):
+        def __getitem__(self, number: int) -> Any:
+            done.append(number)
+            return super().__getitem__(number)
+
+    x = torch.arange(40.0).reshape(20, 2)
+    source = TorchSource(Counted(*x))
+    read = source.read_all("reading data")
+    start = next(read).values
+    assert len(done) < 10  # of 20
+    assert torch.equal(torch.cat([start, *(items.values for items in read)]), x)

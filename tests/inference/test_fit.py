@@ -173,9 +173,11 @@ def test_clipping_bounds_the_whole_gradient() -> None:
     optim = JointAdam([("a", parameters[0]), ("b", parameters[1])], learning_rate=0.1, clip=2.0)
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 5.0)
+    gradients = [p.grad for p in parameters if p.grad is not None]
     optim(parameters)
-    norm = math.sqrt(sum(p.grad.square().sum().item() for p in parameters if p.grad is not None))
-    assert norm == pytest.approx(2.0, rel=1e-4)
+    assert math.sqrt(sum(g.square().sum().item() for g in gradients)) == pytest.approx(2.0, rel=1e-4)
+    # they are gone, so that they neither add to those of the next step nor move a parameter that has none there
+    assert all(p.grad is None for p in parameters)
 
 
 class _Breaks(nn.Module):
@@ -390,6 +392,39 @@ def test_gradients_that_others_left_take_no_part(left: float) -> None:
     for model in (clean, stained):
         fit(model, _Simple(), x, x, replace(FAST, compile="none"), progress=False)
     assert torch.equal(clean.scale, stained.scale)
+
+
+class _Undeclared(nn.Module):
+    """x ~ N(loc, I), with parameters that no `param` statement names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(self.loc, 1.0).to_event(1), obs=x)
+
+
+class _Nothing(nn.Module):
+    def forward(self, x: Tensor, size: int | None = None) -> None:
+        """Draw nothing."""
+
+
+@pytest.mark.parametrize("mode", ["none", "capture"])
+def test_parameters_that_are_not_declared_take_the_same_steps(mode: str) -> None:
+    """Neither without a gradient, nor with the sum of those of all earlier steps: as Adam on the closed form."""
+    x = torch.randn(120, 2, generator=torch.Generator().manual_seed(0)) + 3
+    model, loc = _Undeclared(), nn.Parameter(torch.zeros(2))
+    settings = replace(FAST, epochs=4, batch_size=40, learning_rate=0.1, compile=mode)
+    fit(model, _Nothing(), x, x, settings, progress=False)
+    adam = torch.optim.Adam([loc], lr=0.1)
+    for epoch in range(4):
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(derive(0, "order", epoch)))
+        for rows in order.split(40):
+            loc.grad = loc.detach() - x[rows].mean(0)
+            adam.step()
+    torch.testing.assert_close(model.loc, loc, rtol=1e-5, atol=1e-6)
 
 
 def test_facts_are_compared_as_the_file_has_them(tmp_path: Path) -> None:

@@ -69,3 +69,9 @@ def test_the_names_of_flowvae() -> None:
         assert value.__module__.startswith("flowvae.")
         assert value.__name__ == name
     assert {*flowvae.__all__, "__version__"} <= {*dir(flowvae)}
+
+
+@pytest.mark.parametrize("name", ["nowhere", "no.where", "_repr_html_", ""])
+def test_a_name_that_does_not_exist_is_an_attribute_error(name: str) -> None:
+    with pytest.raises(AttributeError, match=repr(name)):
+        getattr(flowvae, name)

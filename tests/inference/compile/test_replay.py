@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from flowvae.inference import EagerWarning, Replay
 from flowvae.inference.compile import replay as module
+from flowvae.inference.compile.native import NativeProgram
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +106,20 @@ def test_a_failed_compilation_that_was_asked_for_is_told() -> None:
         replay(torch.ones(3))
     replay(torch.ones(3))
     assert len(warned) == 1
+
+
+def test_a_library_that_cannot_be_loaded_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(NativeProgram, "ready", True)  # as if there were a file, which is none
+    replay, x = Replay(torch.exp, "inductor"), noise(3)
+    replay(x)
+    with pytest.warns(EagerWarning, match="cannot be loaded"):
+        torch.testing.assert_close(replay(x), x.exp())
+
+
+@pytest.mark.parametrize("read", [lambda x: x.numpy().min(), lambda x: min(x.tolist()), lambda x: np.asarray(x).min()])
+def test_values_that_are_read_outside_of_torch_are_no_constants(read: Callable[[Tensor], float]) -> None:
+    replay = Replay(lambda x: x * 2 if read(x) > 0 else x * 3)
+    for _ in range(3):
+        replay(torch.ones(3))
+    assert torch.equal(replay(-torch.ones(3)), torch.full((3,), -3.0))

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pair_cases import Interpreted, needs_compiler
@@ -16,7 +18,7 @@ from flowvae.inference import Fitted, TrainingStopped, fit, load_checkpoint
 from flowvae.inference.compile import native, training_step
 from flowvae.inference.compile.native import CompileError
 from flowvae.inference.objectives import annealed_elbo
-from flowvae.networks import MLP
+from flowvae.networks import MLP, declare_parameters
 
 DIGITS = Digits().load(0)
 TRAIN, VALID = DIGITS.train[:350], DIGITS.valid[:50]
@@ -183,3 +185,54 @@ def test_machine_code_trains_as_pyro_does(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert len(list(native.program_cache().glob("*.so"))) == 1
     for name, value in ends[0].items():
         torch.testing.assert_close(ends[1][name], value, rtol=1e-7, atol=1e-9)
+
+
+class _Odd(nn.Module):
+    """z ~ N(0, 1), x ~ N(w z, 1); a batch of 50 rows has a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(0.5))
+        self.extra = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x: Tensor) -> None:
+        declare_parameters("model", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            loc = self.w * z + (self.extra if len(x) == 50 else 0.0)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+class _Line(nn.Module):
+    """q(z given x) = N(linear, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(1, 1)
+        nn.init.constant_(self.net.weight, 0.3)
+        nn.init.zeros_(self.net.bias)
+
+    def forward(self, x: Tensor) -> None:
+        declare_parameters("guide", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.net(x), 1.0).to_event(1))
+
+
+@pytest.mark.parametrize("ready", [0, None])
+def test_a_batch_with_other_parameters_takes_captured_steps(ready: int | None, interpreted: type[Interpreted]) -> None:
+    x = torch.randn(350, 1, generator=torch.Generator().manual_seed(3))
+    ends = []
+    for mode in ("none", "auto"):
+        made = nn.ModuleDict({"model": _Odd(), "guide": _Line()})
+
+        def happen(row: dict[str, float]) -> None:
+            interpreted.on_disk = row["epoch"] == ready or interpreted.on_disk
+
+        settings = replace(SETTINGS, compile=mode)
+        fit(*made.values(), x, x[:50], settings, 0, progress=False, callbacks=[happen])
+        ends.append(made.state_dict())
+        interpreted.on_disk = False
+    for name, value in ends[0].items():
+        torch.testing.assert_close(
+            ends[1][name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )

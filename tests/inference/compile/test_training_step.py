@@ -202,19 +202,44 @@ def test_a_program_whose_results_differ_is_refused(monkeypatch: pytest.MonkeyPat
     assert found is not None
     step = TrainingStep(found[0], optim, found[1])
     before = {name: tensor.clone() for name, tensor in pair.state_dict().items()}
-    for wrong in range(2):
+    for wrong in range(3):
 
         def broken(*inputs: Tensor, wrong: int = wrong) -> list[Tensor]:
             loss, norm = step.graph(*inputs)
             if wrong == 0:
                 return [1.01 * loss, norm]
-            inputs[1].mul_(1.01)  # the first moment
+            inputs[wrong - 1].mul_(1.01)  # weights, or the first moment
             return [loss, norm]
 
         monkeypatch.setattr(step, "native", broken)
         with pytest.raises(CompileError):
             step.check()
         assert all(torch.equal(tensor, pair.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_the_rounding_of_gradients_that_are_zero_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch normalization removes the bias before it; Adam makes whole steps of what rounding leaves."""
+    pair = nn.ModuleDict(dict(zip(("model", "guide"), build("maf", "gaussian"), strict=True)))
+    encoder = pair["guide"].encoder
+    size = encoder(BATCHES[0].float()).shape[-1]
+    pair["guide"].encoder = nn.Sequential(encoder, nn.Linear(size, size), nn.BatchNorm1d(size))
+    found = CompiledTrace_ELBO().program(pair["model"], pair["guide"], BATCHES[0].float())
+    assert found is not None
+    step = TrainingStep(found[0], optimizer(pair, 10.0), found[1])
+    monkeypatch.setattr(step, "native", lambda *inputs: step.graph(*inputs[:-1], inputs[-1] * (1 + 1e-6)))
+    step.check()
+
+
+def test_parameters_moved_to_other_memory_are_packed_again() -> None:
+    pair = nn.ModuleDict(dict(zip(("model", "guide"), build("maf", "gaussian"), strict=True)))
+    x, optim = BATCHES[0].float(), optimizer(pair, 10.0)
+    step, _ = compiled(pair, [x], optim)
+    nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(pair.parameters()).detach(), pair.parameters())
+    assert not step.fits()
+    before = [p.clone() for p in pair.parameters()]
+    step, _ = compiled(pair, [x], optim)
+    assert step.fits()
+    assert not any(torch.equal(*values) for values in zip(before, pair.parameters(), strict=True))
 
 
 def test_parameters_that_moved_or_were_frozen_no_longer_fit() -> None:
