@@ -2,7 +2,7 @@
 
 An arm takes a block of steps, then the next arm does, so that a slower machine is slower for all of them. Time is
 taken inside the arm, around its block; a figure is a block's mean time a step. After every arm's first step, which may
-compile on all cores, the process is bound to one core.
+compile on all cores, the process is bound to one core until the end.
 """
 
 from __future__ import annotations
@@ -82,11 +82,14 @@ def interleaved(arms: Sequence[Arm], steps: int, block: int = BLOCK) -> dict[str
     cores = bound()
     bind(None if cores is None else {max(cores)})
     times: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    for index in range(-1, max(2, math.ceil(steps / block))):
-        for arm in arms:
-            seconds = arm.block(block)
-            if index >= 0:
-                times[arm.name].append(1000 * seconds)
+    try:
+        for index in range(-1, max(2, math.ceil(steps / block))):
+            for arm in arms:
+                seconds = arm.block(block)
+                if index >= 0:
+                    times[arm.name].append(1000 * seconds)
+    finally:
+        bind(cores)
     rows = {}
     for arm in arms:
         quartiles = statistics.quantiles(times[arm.name], n=4)

@@ -39,7 +39,9 @@ def training() -> ModuleType:
 
 
 def test_training_steps_compute_the_same_loss(training: ModuleType) -> None:
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     result = training.case("digits-32/maf/gaussian", 3, inductor=False, block=1)
+    assert cores is None or os.sched_getaffinity(0) == cores  # bound to one of them meanwhile
     losses = {arm: row["last_loss"] for arm, row in result["arms"].items()}
     assert losses.keys() == {"by hand", "recipe", "jit", "fit", "capture"}
     # the JIT has drawn random numbers of its own, and the recipe does not clip
