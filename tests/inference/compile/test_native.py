@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def test_results_random_numbers_and_changes_in_place_are_those_of_the_graph() ->
     assert done.returncode == 0, done.stderr
     torch.manual_seed(0)
     expected = graph()(X, torch.zeros(3))[0]
-    torch.testing.assert_close(torch.tensor(eval(done.stdout)), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_damaged_library_is_an_error_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
