@@ -30,9 +30,30 @@ from flowvae.core.registry import discover as _discover  # noqa: E402
 if TYPE_CHECKING:  # imported at their first use, so that the command line answers at once
     from flowvae.core.errors import FlowvaeError, SlowDirectionWarning
     from flowvae.core.parts import Condition, Cost, GuideSpec, LikelihoodSpec, NetworkSpec, PriorSpec, Units
-    from flowvae.data import Arrays, DataSpec, Digits, Pinwheel, Sprites, StaticMNIST, TorchSource, as_data
+    from flowvae.data import (
+        CIFAR10,
+        EMNIST,
+        KMNIST,
+        MNIST,
+        SVHN,
+        Arrays,
+        CaltechSilhouettes,
+        CelebA,
+        DataSpec,
+        Digits,
+        FashionMNIST,
+        FreyFaces,
+        Images,
+        Omniglot,
+        Pinwheel,
+        Sprites,
+        StaticMNIST,
+        TorchSource,
+        as_data,
+    )
     from flowvae.experiments.assemble import ModelGuide, build
     from flowvae.experiments.experiment import Experiment
+    from flowvae.experiments.hub import pull, push
     from flowvae.experiments.run import Run, load
     from flowvae.experiments.stages import SecondStage
     from flowvae.experiments.train import fit_prior, train
@@ -40,7 +61,7 @@ if TYPE_CHECKING:  # imported at their first use, so that the command line answe
     from flowvae.guides import FlowGuide, FullRank, Gaussian, SemiAmortized
     from flowvae.inference import Training
     from flowvae.models import FlowDecoder, LatentVariablePrior, Mixture, StandardNormal
-    from flowvae.networks import MLP, Conv, ResNet
+    from flowvae.networks import MLP, Conv, GatedConv, ResNet
 else:
     __getattr__, __dir__ = _lazy(__name__)
 
@@ -51,12 +72,19 @@ for _room in ("data", "flows", "networks", "models", "guides", "inference", "eva
 __version__ = "0.1.0"
 
 __all__ = [
+    "CIFAR10",
+    "EMNIST",
     "IAF",
+    "KMNIST",
     "MAF",
     "MLP",
+    "MNIST",
     "NICE",
     "NSF",
+    "SVHN",
     "Arrays",
+    "CaltechSilhouettes",
+    "CelebA",
     "Condition",
     "Conv",
     "Cost",
@@ -64,20 +92,25 @@ __all__ = [
     "DataSpec",
     "Digits",
     "Experiment",
+    "FashionMNIST",
     "FlowDecoder",
     "FlowGuide",
     "FlowSpec",
     "FlowvaeError",
+    "FreyFaces",
     "FullRank",
+    "GatedConv",
     "Gaussian",
     "Glow",
     "GuideSpec",
+    "Images",
     "Inverse",
     "LatentVariablePrior",
     "LikelihoodSpec",
     "Mixture",
     "ModelGuide",
     "NetworkSpec",
+    "Omniglot",
     "Pinwheel",
     "PriorSpec",
     "RealNVP",
@@ -96,5 +129,7 @@ __all__ = [
     "build",
     "fit_prior",
     "load",
+    "pull",
+    "push",
     "train",
 ]

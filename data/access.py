@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Size, Tensor
 
 from flowvae.core.memory import check_memory
 from flowvae.core.progress import bar
-from flowvae.data.batch import Source
+from flowvae.data.batch import Source, redrawn
 
 __all__ = ["Flattened", "blocks", "first", "preview", "to_tensor"]
 
@@ -71,10 +72,16 @@ class Flattened:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return self.source[index].flatten(1)
+    def __getitem__(self, index: Any) -> Tensor:
+        found = self.source[index]
+        return found.flatten(found.ndim - len(self.source.shape) + 1)
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
         """`self[index]` for each index in turn."""
         for x in self.source.batches(order):
             yield x.flatten(1)
+
+    def redrawn(self, seed: int) -> Flattened:
+        """The same rows, random ones drawn anew by a seed."""
+        source = redrawn(self.source, seed)
+        return self if source is self.source else replace(self, source=source)

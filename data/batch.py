@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Size, Tensor
 
-__all__ = ["Batch", "Source"]
+__all__ = ["Batch", "Source", "positions", "redrawn"]
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Data that need not be in memory: anything with a length that can be indexed with an integer tensor."""
+    """Data that need not be in memory: anything with a length that can be indexed with an integer tensor.
+
+    Reading gives the same values each time. A source whose data points are random, such as binarized images, may have
+    a method `redrawn(seed)` that returns the source of the same data points with other random numbers: training asks
+    for it in every epoch. A method `to(device)` may return the source that reads on a device.
+    """
 
     @property
     def shape(self) -> Size:
@@ -30,13 +35,38 @@ class Source(Protocol):
         """N."""
         ...
 
-    def __getitem__(self, index: Tensor) -> Tensor:
-        """The data points of an integer tensor (B,), shape (B, *event shape), on the CPU."""
+    def __getitem__(self, index: Any) -> Tensor:
+        """The data points of an integer tensor (B,), shape (B, *event shape), on the CPU; see `positions`."""
         ...
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
         """`self[index]` for each index in turn; may read ahead."""
         ...
+
+
+Data = TypeVar("Data", bound="Tensor | Source")
+
+
+def redrawn(x: Data, seed: int) -> Data:
+    """The same data points, random ones drawn anew by a seed: see `Source`."""
+    draw = getattr(x, "redrawn", None)
+    return x if draw is None else draw(seed)
+
+
+def positions(index: Any, count: int) -> Tensor:
+    """Numbers (B,) of the data points that an index of a source selects; () for a single number.
+
+    Args:
+        index: an integer tensor, which is returned as it is, or whatever else indexes a tensor along its first axis:
+            a slice, a list, an array, a mask.
+        count: number of data points of the source.
+
+    Raises:
+        IndexError: for numbers outside 0 to count − 1.
+    """
+    if isinstance(index, Tensor) and index.dtype != torch.bool and index.ndim == 1:
+        return index
+    return torch.arange(count)[index]
 
 
 @dataclass(frozen=True)
@@ -70,9 +100,13 @@ class Batch:
         return (x,) if self.c is None else (x, self.c)
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device; a source stays where it is, and what is read of it goes there."""
-        x = self.x.to(device) if isinstance(self.x, Tensor) else self.x
-        return Batch(x, None if self.c is None else self.c.to(device))
+        """The same on a device; a source that cannot move stays where it is."""
+        move = getattr(self.x, "to", None)
+        return Batch(self.x if move is None else move(device), None if self.c is None else self.c.to(device))
+
+    def redrawn(self, seed: int) -> Batch:
+        """The same data points, random ones drawn anew by a seed."""
+        return Batch(redrawn(self.x, seed), self.c)
 
     def split(self, rows: int) -> Iterator[Batch]:
         """Consecutive batches of so many data points; the last one may be smaller."""

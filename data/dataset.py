@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Size, Tensor
 
-from flowvae.core.errors import FlowvaeError, shown
+from flowvae.core.errors import FlowvaeError, check_bool, shown
 from flowvae.core.parts import LikelihoodSpec, as_likelihood
 from flowvae.core.registry import Spec
 from flowvae.data.access import Flattened, blocks
-from flowvae.data.batch import Batch, Source
+from flowvae.data.batch import Batch, Source, redrawn
 from flowvae.data.checks import check_shapes_agree, check_values
 from flowvae.data.labels import is_text, number_names
 
@@ -71,6 +71,8 @@ class Dataset:
         log_evidence: exact log p(x) in nats of data (N, *shape), where the data come from a known model.
         factors: what a simulated data point was made from, by split, shape (N, number of factors).
         offset: what was subtracted from the original data, float64 of the event shape.
+        dequantized: whether the data are counts plus uniform noise on [0, 1): then the mean negative log-density of the
+            noisy data bounds the code length of the counts.
 
     Raises:
         FlowvaeError: for an empty split, other shapes or types, NaN or infinities, values outside the support or whose
@@ -90,6 +92,7 @@ class Dataset:
     offset: Tensor | None = None
     conditions: dict[str, Tensor] | None = None
     classes: tuple[str, ...] = ()
+    dequantized: bool = False
 
     def __post_init__(self) -> None:
         for text in ("name", "preprocessing", "split"):
@@ -106,6 +109,7 @@ class Dataset:
         self._check_by_split("conditions", self.conditions, dims=2)
         self._check_classes()
         self._check_conditions()
+        check_bool(self, "dequantized")
         if self.log_evidence is not None and not callable(self.log_evidence):
             raise FlowvaeError(
                 f"{self.name}: log_evidence = {shown(self.log_evidence)}; must be a function of data (N, *shape), or "
@@ -266,6 +270,8 @@ class Dataset:
                 digest.update(np.ascontiguousarray(block.numpy(force=True), dtype=kind).tobytes())
         if self.offset is not None:
             digest.update(self.offset.numpy(force=True).astype("<f8").tobytes())
+        if redrawn(self.train, 0) is not self.train:  # a training sees other values than these
+            digest.update(self.preprocessing.encode())
         sizes = ", ".join(f"{split} {len(getattr(self, split))}" for split in SPLITS)
         held = self.preprocessing + ("; in float64" if self.train.dtype == torch.float64 else "")
         return DataIdentity(self.name, held, f"{self.split}: {sizes}", digest.hexdigest()[:16])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,11 +21,13 @@ from flowvae.core.registry import families
 from flowvae.data.access import blocks, first
 from flowvae.data.batch import Source
 from flowvae.data.dataset import SPLITS, Dataset, DataSpec
-from flowvae.data.frames import is_column, is_frame, part_of_frame
+from flowvae.data.files.frames import is_column, is_frame, part_of_frame
+from flowvae.data.files.torch_items import TorchSource, part_of_items
+from flowvae.data.images.image_data import prepare_values
+from flowvae.data.images.preprocessing import OptionalPreprocessing, Preprocessing
 from flowvae.data.labels import is_text
-from flowvae.data.preparation import Part, as_event_shape, prepare
+from flowvae.data.preparation import Part, as_event_shape
 from flowvae.data.sources import array_blocks
-from flowvae.data.torch_items import TorchSource, part_of_items
 
 __all__ = ["InMemory", "as_data"]
 
@@ -59,7 +62,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class InMemory(DataSpec, name="in-memory"):
+class InMemory(OptionalPreprocessing, DataSpec, name="in-memory"):
     """Data that were given in Python, by `as_data`; a file knows them by their checksum alone.
 
     A run that was trained on them opens, encodes and samples without them. To measure it, give them again:
@@ -79,15 +82,18 @@ class InMemory(DataSpec, name="in-memory"):
     held: Held | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "likelihood", as_likelihood("data.likelihood", self.likelihood))
         for text in ("name", "sha256"):
             if not isinstance(getattr(self, text), str):
                 raise FlowvaeError(f"data.{text} = {shown(getattr(self, text))}: must be a text.")
 
     @classmethod
-    def of(cls, held: Held, likelihood: LikelihoodSpec, name: str) -> InMemory:
+    def of(
+        cls, held: Held, likelihood: LikelihoodSpec, name: str, preprocessing: Mapping[str, Any] = MappingProxyType({})
+    ) -> InMemory:
         """A data spec that holds its data."""
-        spec = cls(name, likelihood, held.digest())
+        spec = cls(name, likelihood, held.digest(), **preprocessing)
         object.__setattr__(spec, "held", held)
         return spec
 
@@ -98,7 +104,8 @@ class InMemory(DataSpec, name="in-memory"):
             FlowvaeError: for other data.
         """
         ready = isinstance(value, DataSpec | Dataset)
-        spec = as_data(value) if ready else as_data(value, self.likelihood, name=self.name)
+        preprocessing = {f.name: getattr(self, f.name) for f in fields(Preprocessing)}
+        spec = as_data(value) if ready else as_data(value, self.likelihood, name=self.name, **preprocessing)
         if spec != self:
             raise FlowvaeError(
                 f"data = {shown(spec)}: are not those of the training, {shown(self)}; give the same values in the same "
@@ -109,7 +116,10 @@ class InMemory(DataSpec, name="in-memory"):
     @property
     def shape(self) -> Size:
         held = self._held()
-        return held.ready.shape if held.ready is not None else Size(held.parts["train"].x.shape[1:])
+        if held.ready is not None:
+            return held.ready.shape
+        shape = Size(held.parts["train"].x.shape[1:])
+        return self.event_shape(shape) if self.is_image and len(shape) == 3 else shape
 
     def load(self, seed: int) -> Dataset:
         held = self._held()
@@ -117,7 +127,7 @@ class InMemory(DataSpec, name="in-memory"):
             raise FlowvaeError(f"{self.name}: the arrays have been changed since as_data(…); call it again.")
         if held.ready is not None:
             return held.ready
-        return prepare(self.name, held.parts, self.likelihood, seed, name=self.name, classes=held.classes)
+        return prepare_values(self.name, held.parts, self, seed, name=self.name, classes=held.classes)
 
     def _held(self) -> Held:
         if self.held is None:
@@ -135,6 +145,7 @@ def as_data(
     labels: Any = None,
     conditions: Any = None,
     name: str = "in-memory",
+    **preprocessing: Any,
 ) -> DataSpec:
     """Data as they are, as the data set of an experiment: `Experiment(data=as_data(x, "bernoulli"))`.
 
@@ -150,21 +161,30 @@ def as_data(
 
     A split that is missing is drawn from train, 15 % each, by the run's seed, with labels and conditions.
 
+    Images with intensities 0..255 (or 0..1 in floating point) may be preprocessed: `as_data(images, values="dynamic")`
+    binarizes the training images anew in every epoch.
+
     Args:
         value: the data.
-        likelihood: what the numbers are, such as "bernoulli", "binomial:255" or "gaussian".
+        likelihood: what the numbers are, such as "bernoulli", "binomial:255" or "gaussian"; with `values`, by default
+            the one of those.
         labels: class labels, (N,), numbers or names; by split where the value is.
         conditions: what a conditional model is given, (N, C); by split where the value is.
         name: of the data set.
+        preprocessing: settings of `Preprocessing`: values, levels, resize, crop, flips, colour.
 
     Raises:
         FlowvaeError: for anything else, or no likelihood; suggests the one that fits.
     """
+    known = [f.name for f in fields(Preprocessing)]
+    if unknown := [setting for setting in preprocessing if setting not in known]:
+        raise FlowvaeError(f"as_data: no setting {shown(unknown[0])}; {nearest(unknown[0], known)}")
+    how = OptionalPreprocessing(**preprocessing)
     if isinstance(value, DataSpec | Dataset):
-        if not (likelihood is None and labels is None and conditions is None):
+        if preprocessing or not (likelihood is None and labels is None and conditions is None):
             raise FlowvaeError(
-                f"as_data({shown(value)}): has its own likelihood, labels and conditions; change them there, with "
-                "dataclasses.replace."
+                f"as_data({shown(value)}): has its own likelihood, labels, conditions and preprocessing; change them "
+                "there, with dataclasses.replace."
             )
         if isinstance(value, DataSpec):
             return value
@@ -178,7 +198,9 @@ def as_data(
     splits = _by_split(value)
     if likelihood is not None:
         likelihood = as_likelihood("as_data: likelihood", likelihood)
-    elif isinstance(splits["train"], TorchDataset):  # which would take a while to read
+    if how.is_image:
+        likelihood = how.decide_likelihood(likelihood)
+    elif likelihood is None and isinstance(splits["train"], TorchDataset):  # which would take a while to read
         splits = {"train": first(TorchSource(splits["train"]), 1000)}
         labels = conditions = None
     parts: dict[str, Part] = {}
@@ -189,13 +211,13 @@ def as_data(
         parts[split], found = _part(f"{name}, {split}", x, **own)
         classes.append(found)
     if likelihood is None:
-        known = ", ".join(families("likelihood"))
+        forms = ", ".join(families("likelihood"))
         raise FlowvaeError(
-            f"data {shown(value)}: say what the numbers are, as_data(x, likelihood), one of {known}; these values fit "
+            f"data {shown(value)}: say what the numbers are, as_data(x, likelihood), one of {forms}; these values fit "
             f"{_fitting(parts['train'].x)!r}."
         )
     named = next((found for found in classes if found), ())
-    return InMemory.of(Held(parts, named), likelihood, name)
+    return InMemory.of(Held(parts, named), likelihood, name, preprocessing)
 
 
 def _by_split(value: Any) -> dict[str, Any]:
@@ -280,11 +302,11 @@ def _array(where: str, value: Any) -> NDArray[Any]:
     return value.astype(str) if value.dtype.kind == "O" and is_text(value) else value
 
 
-def _is_streamed(x: NDArray[Any] | Source) -> bool:
+def _is_streamed(x: NDArray[Any] | Source | Tensor) -> bool:
     return isinstance(x, np.memmap) or not isinstance(x, np.ndarray)
 
 
-def _update(digest: Any, values: NDArray[Any] | Source) -> None:
+def _update(digest: Any, values: NDArray[Any] | Source | Tensor) -> None:
     """Add values to a checksum: an array in its own type, little-endian, a source as it is read."""
     if not isinstance(values, np.ndarray):
         for block in blocks(values):
@@ -295,7 +317,7 @@ def _update(digest: Any, values: NDArray[Any] | Source) -> None:
         digest.update(np.ascontiguousarray(rows, values.dtype.newbyteorder("<")).tobytes())
 
 
-def _fitting(x: NDArray[Any] | Source) -> str:
+def _fitting(x: NDArray[Any] | Source | Tensor) -> str:
     """The likelihood that fits the first values, in text form."""
     values = np.asarray(x[:1000]) if isinstance(x, np.ndarray) else first(x, 1000).numpy()
     if ((values == 0) | (values == 1)).all():

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-__all__ = ["is_text", "number_names"]
+from flowvae.core.errors import FlowvaeError, shown
+
+if TYPE_CHECKING:
+    from flowvae.data.preparation import Part
+
+__all__ = ["is_text", "labels_of", "number_names"]
 
 
 def is_text(values: Any) -> bool:
@@ -33,3 +41,40 @@ def number_names(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray[Any, A
         {split: part.reshape(texts[split].shape) for split, part in zip(texts, parts, strict=True)},
         tuple(names.tolist()),
     )
+
+
+def labels_of(
+    where: str, parts: Mapping[str, Part], classes: tuple[str, ...]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Labels (N,) by split, and the names of the classes where the labels are names."""
+    found = {split: part.labels for split, part in parts.items() if part.labels is not None}
+    for split, array in found.items():
+        rows = len(parts[split].x)
+        if array.shape != (rows,):
+            raise FlowvaeError(
+                f"{where}, labels of {split}: shape {array.shape}; must be ({rows},), one a row of {split}."
+            )
+    if found and all(is_text(array) for array in found.values()):
+        found, classes = number_names(found)
+    return {split: _numbers(f"{where}, labels of {split}", array) for split, array in found.items()}, classes
+
+
+def _numbers(where: str, array: NDArray[Any]) -> Tensor:
+    """Labels of one split, whole numbers as int64 and others as float64."""
+    if not isinstance(array, np.ndarray):
+        return array
+    if array.dtype.kind not in "biuf":
+        raise FlowvaeError(
+            f"{where}: values of type {shown(array.dtype)}; labels must be numbers in all splits, or names in all."
+        )
+    kind = np.float64 if array.dtype.kind == "f" else np.int64
+    with np.errstate(over="ignore"):
+        held = array.astype(kind)
+    bad = ~np.isfinite(held) if kind is np.float64 else held != array
+    if bad.any():
+        row = int(bad.argmax())
+        raise FlowvaeError(
+            f"{where}: value {array[row]} at row {row}; must be finite, and below 2**63. Number the classes, a missing "
+            "one too."
+        )
+    return torch.from_numpy(held)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,12 @@ from flowvae.data.access import VALUES
 from flowvae.data.batch import Source
 from flowvae.data.checks import check_shapes_agree, check_values
 from flowvae.data.dataset import SPLITS, Dataset
-from flowvae.data.labels import is_text, number_names
+from flowvae.data.labels import labels_of
 from flowvae.data.places import column, place
 from flowvae.data.precision import SAMPLE
 from flowvae.data.sources import MappedArray, Selected, read_rows
 
-__all__ = ["Part", "as_event_shape", "check_axes", "prepare"]
+__all__ = ["Part", "as_event_shape", "check_axes", "draw_missing", "prepare"]
 
 Rows = Tensor | Source
 FINEST = 1e-3  # of a standard deviation: the largest rounding of a condition
@@ -36,12 +36,12 @@ class Part:
 
     Args:
         x: data points, (N, D), (N, H, W) or (N, C, H, W), of real numbers of any type; a memory-mapped array or a
-            `Source` is read batch by batch.
+            `Source` is read batch by batch; a tensor is used as it is.
         labels: (N,), numbers or names.
         conditions: (N, C), or (N,) for one number.
     """
 
-    x: NDArray[Any] | Source
+    x: NDArray[Any] | Source | Tensor
     labels: NDArray[Any] | None = None
     conditions: NDArray[Any] | None = None
 
@@ -56,6 +56,7 @@ def prepare(
     split: str = "as given",
     preprocessing: str = "",
     classes: tuple[str, ...] = (),
+    dequantized: bool = False,
 ) -> Dataset:
     """A data set from its splits; those that are missing are drawn from train, 15 % each.
 
@@ -71,6 +72,7 @@ def prepare(
         split: how the splits that are given came about.
         preprocessing: what was done to the values before.
         classes: names of the classes, where the labels number them.
+        dequantized: see `Dataset`.
 
     Raises:
         FlowvaeError: for data of another form, labels or conditions of another length, values outside the support, or
@@ -80,23 +82,21 @@ def prepare(
     exact = {s: as_event_shape(f"{where}, {s}", part.x) for s, part in given.items()}
     check_shapes_agree(where, exact)
     drawn = [s for s in ("valid", "test") if s not in given]
-    labels, classes = _labels(where, given, classes)
+    labels, classes = labels_of(where, given, classes)
     conditions = _conditions(where, given)
-    share = _share(where, len(given["train"].x), drawn)
-    # before data points are drawn: the place that is named is that in what is given
+    indices = draw_missing(where, len(given["train"].x), drawn, seed)
     data, offset = _read(where, exact, likelihood)
-    for s, x in data.items():
-        check_values(f"{where}, {s}", x, likelihood)
-    likelihood.check(where, data)
-    likelihood.units(data["train"])  # refuses a constant column, whatever is made of the data later
-    indices = _indices(len(given["train"].x), drawn, share, derive(seed, "split"))
+    if drawn:  # before data points are drawn: the place that is named is that in what is given
+        for s, x in data.items():
+            check_values(f"{where}, {s}", x, likelihood)
+        likelihood.check(where, data)
     if not isinstance(data["train"], Tensor):
         indices = {s: index.sort().values for s, index in indices.items()}  # a file is read fastest in its own order
     data |= {s: _select(data["train"], index) for s, index in indices.items()}
     for rows in (labels, conditions):
         if "train" in rows:
             rows |= {s: rows["train"][index] for s, index in indices.items()}
-    return Dataset(
+    dataset = Dataset(
         data["train"],
         data["valid"],
         data["test"],
@@ -108,10 +108,13 @@ def prepare(
         classes=classes,
         offset=offset,
         conditions=conditions or None,
+        dequantized=dequantized,
     )
+    likelihood.units(dataset.train)  # refuses a constant column, whatever is made of the data later
+    return dataset
 
 
-def as_event_shape(where: str, array: NDArray[Any] | Source) -> NDArray[Any] | Source:
+def as_event_shape(where: str, array: NDArray[Any] | Rows) -> NDArray[Any] | Rows:
     """Data (N, *event shape), images (N, H, W) with the channel that they lack; a source as it is.
 
     Raises:
@@ -149,7 +152,7 @@ def check_axes(where: str, shape: tuple[int, ...]) -> None:
 
 
 def _read(
-    where: str, given: dict[str, NDArray[Any] | Source], likelihood: LikelihoodSpec
+    where: str, given: dict[str, NDArray[Any] | Rows], likelihood: LikelihoodSpec
 ) -> tuple[dict[str, Rows], Tensor | None]:
     """Data in the networks' type, and what was subtracted from them before."""
     arrays = {s: x for s, x in given.items() if isinstance(x, np.ndarray)}
@@ -169,7 +172,7 @@ def _read(
             f"{where}: train needs {_moved(torch.from_numpy(offsets))}, which is not done to a source; give all splits "
             "as arrays, or subtract it in both."
         )
-    return data, None if offsets is None else torch.from_numpy(offsets)  # type: ignore[return-value]
+    return data, None if offsets is None else torch.from_numpy(offsets)
 
 
 def _kind() -> type[np.floating[Any]]:
@@ -226,43 +229,6 @@ def _moved(offset: Tensor | None) -> str:
     return f"in the data's own type subtracted {some}{more}"
 
 
-def _labels(
-    where: str, parts: Mapping[str, Part], classes: tuple[str, ...]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Labels (N,) by split, and the names of the classes where the labels are names."""
-    found = {split: part.labels for split, part in parts.items() if part.labels is not None}
-    for split, array in found.items():
-        rows = len(parts[split].x)
-        if array.shape != (rows,):
-            raise FlowvaeError(
-                f"{where}, labels of {split}: shape {array.shape}; must be ({rows},), one a row of {split}."
-            )
-    if found and all(is_text(array) for array in found.values()):
-        found, classes = number_names(found)
-    return {split: _numbers(f"{where}, labels of {split}", array) for split, array in found.items()}, classes
-
-
-def _numbers(where: str, array: NDArray[Any]) -> Tensor:
-    """Labels of one split, whole numbers as int64 and others as float64."""
-    if not isinstance(array, np.ndarray):
-        return array
-    if array.dtype.kind not in "biuf":
-        raise FlowvaeError(
-            f"{where}: values of type {shown(array.dtype)}; labels must be numbers in all splits, or names in all."
-        )
-    kind = np.float64 if array.dtype.kind == "f" else np.int64
-    with np.errstate(over="ignore"):
-        held = array.astype(kind)
-    bad = ~np.isfinite(held) if kind is np.float64 else held != array
-    if bad.any():
-        row = int(bad.argmax())
-        raise FlowvaeError(
-            f"{where}: value {array[row]} at row {row}; must be finite, and below 2**63. Number the classes, a missing "
-            "one too."
-        )
-    return torch.from_numpy(held)
-
-
 def _conditions(where: str, parts: Mapping[str, Part]) -> dict[str, Tensor]:
     """Conditions (N, C) by split, in the networks' type."""
     found: dict[str, Tensor] = {}
@@ -296,22 +262,27 @@ def _conditions(where: str, parts: Mapping[str, Part]) -> dict[str, Tensor]:
     return found
 
 
-def _share(where: str, count: int, drawn: list[str]) -> int:
-    """How many of the data points of train become each split that is missing."""
+def draw_missing(where: str, count: int, drawn: Sequence[str], seed: int) -> dict[str, Tensor]:
+    """Which data points of train become which split, 15 % for each that is drawn; empty where no split is missing.
+
+    Args:
+        where: what names the data in messages.
+        count: of the data points of train.
+        drawn: the splits that are missing.
+        seed: of the run.
+
+    Raises:
+        FlowvaeError: for too few data points.
+    """
+    if not drawn:
+        return {}
     share = math.ceil(0.15 * count)
-    if drawn and count - share * len(drawn) < 2:
+    if count - share * len(drawn) < 2:
         raise FlowvaeError(
             f"{where}: train has {count} {'row' if count == 1 else 'rows'}: too few to draw {' and '.join(drawn)} "
             "from; give those splits too."
         )
-    return share
-
-
-def _indices(count: int, drawn: list[str], share: int, seed: int) -> dict[str, Tensor]:
-    """Which data points of train become which split; empty where no split is missing."""
-    if not drawn:
-        return {}
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "split")))
     found = {split: order[i * share : (i + 1) * share] for i, split in enumerate(drawn)}
     return {**found, "train": order[share * len(drawn) :]}
 

@@ -7,7 +7,7 @@ import mmap
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Size, Tensor
 
 from flowvae.core.progress import bar
 from flowvae.data.access import VALUES
-from flowvae.data.batch import Source
+from flowvae.data.batch import Source, positions, redrawn
 
 __all__ = ["MappedArray", "Selected", "apart", "array_blocks", "read_rows", "together"]
 
@@ -45,7 +45,10 @@ class MappedArray:
     def __len__(self) -> int:
         return len(self.array)
 
-    def __getitem__(self, index: Tensor) -> Tensor:
+    def __getitem__(self, index: Any) -> Tensor:
+        index = positions(index, len(self))
+        if not index.ndim:
+            return self[index[None]][0]
         rows = read_rows(self.array, index.numpy())
         if self.offset is not None:
             # whole numbers above 2^53 have no exact float64
@@ -149,9 +152,14 @@ class Selected:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, index: Tensor) -> Tensor:
+    def __getitem__(self, index: Any) -> Tensor:
         return self.source[self.index[index]]
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
         """`self[index]` for each index in turn."""
         return self.source.batches(self.index[index] for index in order)
+
+    def redrawn(self, seed: int) -> Selected:
+        """The same data points, random ones drawn anew by a seed."""
+        source = redrawn(self.source, seed)
+        return self if source is self.source else replace(self, source=source)

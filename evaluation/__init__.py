@@ -14,24 +14,21 @@ from flowvae.evaluation.figures.explorer_plots import Scene, draw_state
 from flowvae.evaluation.figures.flow_plots import (
     interpolate,
     plot_density,
+    plot_flow_interpolation,
     plot_flow_samples,
-    plot_interpolation,
     plot_steps,
 )
 from flowvae.evaluation.figures.generation_plots import plot_fid_bias, plot_memorization
-from flowvae.evaluation.figures.images import check_images, image_grid, is_image, show_images
-from flowvae.evaluation.figures.interpolation_plots import plot_paths, plot_traversals
+from flowvae.evaluation.figures.images import check_images, image_grid, is_image, value_range
+from flowvae.evaluation.figures.interpolation_plots import plot_interpolation
 from flowvae.evaluation.figures.latent_plots import plot_activity, plot_holes
+from flowvae.evaluation.figures.panels import Panel, draw_panels
 from flowvae.evaluation.figures.posterior_plots import plot_funnel
-from flowvae.evaluation.figures.run_plots import (
-    draw_figures,
-    plot_history,
-    plot_latent,
-    plot_priors,
-    plot_reconstructions,
-    plot_samples,
-    write_figure,
-)
+from flowvae.evaluation.figures.prior_plots import plot_latent, plot_priors
+from flowvae.evaluation.figures.reconstruction_plots import plot_reconstructions
+from flowvae.evaluation.figures.run_plots import FIGURES, draw_figure, draw_figures, plot_history, write_figure
+from flowvae.evaluation.figures.sample_plots import plot_neighbours, plot_samples
+from flowvae.evaluation.figures.traversal_plots import plot_traversal
 from flowvae.evaluation.latent.activity import Activity, measure_activity
 from flowvae.evaluation.latent.aggregated_posterior import AggregatedPosterior, ForeignCost, draw_codes
 from flowvae.evaluation.latent.base_space import from_base, has_base, to_base
@@ -65,12 +62,14 @@ from flowvae.evaluation.samples.feature_distances import compare_features, frech
 from flowvae.evaluation.samples.features import Classifier, Features, load_features, train_features, whiten
 from flowvae.evaluation.samples.generation import Generation, expected_fid, fid_at_sizes, measure_generation
 from flowvae.evaluation.samples.memorization import Memorization, measure_memorization
+from flowvae.evaluation.samples.neighbours import nearest_neighbours
 from flowvae.evaluation.samples.sampling import generate
 
 __all__ = [
     "AIS",
     "BDMC",
     "COMPILE",
+    "FIGURES",
     "IWAE",
     "MEASURES",
     "MMD",
@@ -98,6 +97,7 @@ __all__ = [
     "Metric",
     "NarrowGuideWarning",
     "NoisyParetoKWarning",
+    "Panel",
     "PriorOverfitting",
     "Scene",
     "Surgery",
@@ -108,7 +108,9 @@ __all__ = [
     "compare_features",
     "compare_to_reference",
     "draw_codes",
+    "draw_figure",
     "draw_figures",
+    "draw_panels",
     "draw_state",
     "ecdf_band",
     "expected_fid",
@@ -150,12 +152,14 @@ __all__ = [
     "measure_prior_overfitting",
     "measure_surgery",
     "merge_metrics",
+    "nearest_neighbours",
     "pareto_k",
     "plot_activity",
     "plot_bounds",
     "plot_calibration",
     "plot_density",
     "plot_fid_bias",
+    "plot_flow_interpolation",
     "plot_flow_samples",
     "plot_funnel",
     "plot_gaps",
@@ -165,21 +169,21 @@ __all__ = [
     "plot_khat",
     "plot_latent",
     "plot_memorization",
-    "plot_paths",
+    "plot_neighbours",
     "plot_priors",
     "plot_reconstructions",
     "plot_samples",
     "plot_steps",
-    "plot_traversals",
+    "plot_traversal",
     "prdc",
     "predict",
     "psis",
     "read_metrics",
     "run_nuts",
-    "show_images",
     "to_arviz",
     "to_base",
     "train_features",
+    "value_range",
     "whiten",
     "write_figure",
     "write_metrics",

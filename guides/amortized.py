@@ -38,6 +38,11 @@ class AmortizedGuide(nn.Module):
         self.name = name
         self.prior: Reference | None = None  # to a prior with latent variables, which this guide covers too
 
+    @property
+    def low_precision(self) -> tuple[nn.Module, ...]:
+        """Networks that may run in lower precision."""
+        return (self.encoder,)
+
     def forward(self, x: Tensor, c: Tensor | None = None, size: int | None = None) -> Tensor:
         """Run the guide for data of shape (N, *event); takes the model's arguments, as Pyro requires.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -89,8 +88,8 @@ class SemiAmortizedGuide(AmortizedGuide):
         head: a lazy distribution over the code given the encoder's features.
         features: size of the code.
         log_joint: function of a batch of N data points and codes (S, N, features), returning log p(x, z) in nats,
-            (S, N). The modules inside it are not part of this guide: neither of its parameters nor of its state. A
-            guide in evaluation mode runs them in evaluation mode too.
+            (S, N). The modules inside it are not part of this guide: neither of its parameters nor of its state. The
+            steps run them in evaluation mode.
         settings: settings of the steps.
         condition: which of encoder and head read a condition; None: no condition.
     """
@@ -138,7 +137,7 @@ class SemiAmortizedGuide(AmortizedGuide):
     ) -> dict[str, Tensor]:
         """Compute ∇_λ of the ELBO of each data point, each clipped by its own norm."""
         z, log_q = push(distribution_at(self.head, features, local), noise)
-        with nullcontext() if self.training else eval_mode(self.log_joint):
+        with eval_mode(self.log_joint):  # codes on the way to λ_T enter no statistics of batches
             log_joint = self.log_joint(batch, z)
         elbo = (log_joint - log_q).mean(0).sum()  # a sum: each data point contributes to its own gradient only
         found = torch.autograd.grad(

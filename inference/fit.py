@@ -25,6 +25,7 @@ from flowvae.inference.objectives.annealed_elbo import AnnealedELBO
 from flowvae.inference.objectives.objective import Objective
 from flowvae.inference.objectives.own_loss import OwnLoss
 from flowvae.inference.optim import JointAdam, NonFiniteError
+from flowvae.inference.precision import autocast, networks_in
 from flowvae.inference.stopping import Diagnosis
 from flowvae.inference.trackers import Tracker, tracked
 from flowvae.inference.training import Training, choose_device
@@ -112,6 +113,7 @@ def fit(
     check_same_kind(data, held_out)
     settings.check_steps(len(data))
     settings.check_memory(data, held_out)
+    rounded = networks_in(settings.precision, model, guide)
     device = choose_device(settings.device)
     data, held_out = on_device(data, device), on_device(held_out, device)
     pair = nn.ModuleDict({"model": model.to(device), "guide": guide.to(device)})
@@ -153,7 +155,8 @@ def fit(
                 if checkpoint is not None and state.epoch:
                     state.save(checkpoint, identity)
             weight = maximized.weight
-            train_elbo = _train_epoch(maximized, data, rows, settings, seed, state.epoch, diagnosis)
+            with autocast(rounded, device):
+                train_elbo = _train_epoch(maximized, data, rows, settings, seed, state.epoch, diagnosis)
             valid_elbo = maximized.validate(held_out, seed)
             row = {
                 "epoch": state.epoch,
@@ -216,7 +219,7 @@ def _train_epoch(
         warnings.filterwarnings("ignore", message="Encountered NaN")  # FiniteTraceELBO raises instead
         if settings.compile == "auto":
             warnings.simplefilter("ignore", EagerWarning)
-        for index, batch in enumerate(data.batches(numbers)):
+        for index, batch in enumerate(data.redrawn(derive(seed, "data", epoch)).batches(numbers)):
             # Pyro's validation finds errors of a model in its first step; later it only costs time
             first = pyro.validation_enabled(True) if epoch == 0 and index == 0 else nullcontext()
             try:

@@ -11,7 +11,7 @@ from torch import Size, Tensor, nn
 
 from flowvae.core.errors import FlowvaeError, shown
 from flowvae.core.memory import check_memory
-from flowvae.data.batch import Batch, Source
+from flowvae.data.batch import Batch, Source, redrawn
 from flowvae.data.sources import MappedArray
 
 __all__ = ["TrainingData", "check_same_kind", "on_device", "training_data"]
@@ -83,9 +83,13 @@ class OnDevice:
         for x in self.source.batches(index.cpu() for index in order):
             yield x.to(self.device)
 
+    def redrawn(self, seed: int) -> OnDevice:
+        """The same data points, random ones drawn anew by a seed."""
+        return OnDevice(redrawn(self.source, seed), self.device)
+
 
 def on_device(data: Batch, device: torch.device) -> Batch:
-    """Move data to a device: a tensor as a whole, a source batch by batch."""
+    """Move data to a device: a tensor or a source that can move as a whole, any other source batch by batch."""
     moved = data.to(device)
     return moved if isinstance(moved.x, Tensor) else Batch(OnDevice(moved.x, device), moved.c)
 

@@ -30,10 +30,20 @@ from flowvae.models.likelihoods.autoregressive_likelihoods import (
 from flowvae.models.likelihoods.bernoulli import BernoulliLikelihood
 from flowvae.models.likelihoods.binomial import BinomialLikelihood
 from flowvae.models.likelihoods.categorical import CategoricalLikelihood
-from flowvae.models.likelihoods.discretized import DiscretizedLogisticMixture
+from flowvae.models.likelihoods.continuous_bernoulli import ContinuousBernoulli, ContinuousBernoulliLikelihood
+from flowvae.models.likelihoods.discretized import DiscretizedLogistic, DiscretizedLogisticMixture
+from flowvae.models.likelihoods.discretized_logistic import DiscretizedLogisticLikelihood
 from flowvae.models.likelihoods.gaussian import GaussianLikelihood
 from flowvae.models.likelihoods.likelihood import Likelihood
+from flowvae.models.likelihoods.logistic_mixture import LogisticMixture, LogisticMixtureLikelihood
+from flowvae.models.likelihoods.negative_binomial import (
+    NegativeBinomial,
+    NegativeBinomialLikelihood,
+    ZeroInflatedNegativeBinomialLikelihood,
+)
+from flowvae.models.likelihoods.pixelcnn import PixelCNNDistribution, PixelCNNLikelihood
 from flowvae.models.likelihoods.poisson import PoissonLikelihood
+from flowvae.models.likelihoods.student_t import StudentTLikelihood
 from flowvae.models.priors.checks import check_prior, warn_if_improper
 from flowvae.models.priors.latent_variable import LatentVariablePrior
 from flowvae.models.priors.mixture import Mixture
@@ -56,7 +66,11 @@ __all__ = [
     "BernoulliLikelihood",
     "BinomialLikelihood",
     "CategoricalLikelihood",
+    "ContinuousBernoulli",
+    "ContinuousBernoulliLikelihood",
     "DequantizedFlow",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticLikelihood",
     "DiscretizedLogisticMixture",
     "EightSchools",
     "FlowDecoder",
@@ -68,11 +82,19 @@ __all__ = [
     "Likelihood",
     "LinearGaussian",
     "LinearRegression",
+    "LogisticMixture",
+    "LogisticMixtureLikelihood",
     "Mixture",
+    "NegativeBinomial",
+    "NegativeBinomialLikelihood",
     "OrderedMixture",
     "OrderedNormal",
+    "PixelCNNDistribution",
+    "PixelCNNLikelihood",
     "PoissonLikelihood",
     "StandardNormal",
+    "StudentTLikelihood",
+    "ZeroInflatedNegativeBinomialLikelihood",
     "check_prior",
     "default_autoregressive_likelihood",
     "reference_model",

@@ -62,6 +62,11 @@ class _ThroughFlow(nn.Module):
         self.network = network
         self.inputs = inputs
 
+    @property
+    def low_precision(self) -> tuple[nn.Module, ...]:
+        """Networks that may run in lower precision: not those of the flow."""
+        return (self.network,)
+
     def forward(self, u: Tensor, *condition: Tensor) -> Tensor:
         if len(self.inputs) == 1:
             return self.network(self.transform().inv(u), *condition)

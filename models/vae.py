@@ -58,6 +58,11 @@ class VAE(nn.Module):
         above = getattr(self.prior, "latent_sites", None)
         return (*(above(self.names[0]) if above else ()), self.names[0])
 
+    @property
+    def low_precision(self) -> tuple[nn.Module, ...]:
+        """Networks that may run in lower precision."""
+        return (self.decoder,)
+
     def forward(self, x: Tensor | None = None, c: Tensor | None = None, size: int | None = None) -> Tensor:
         """Run the model: observe x of shape (N, *event), or generate `size` new data points.
 

@@ -12,6 +12,7 @@ import flowvae  # noqa: F401  (before Pyro's settings are read)
 from flowvae.core import registry
 
 torch.set_num_threads(1)
+registry.kinds()  # imports all parts now: what is registered during a test is forgotten after it
 
 
 def _state() -> dict[str, object]:

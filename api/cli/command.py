@@ -47,11 +47,17 @@ COMMANDS = {
         "runs",
         "Write a run without its data as one file, which another machine opens: flowvae.load(FILE).",
     ),
+    "push": ("sharing", "Write a run and its model card to a model hub, or into a folder."),
+    "pull": ("sharing", "Fetch the file of a run from a model hub, or from a folder, and check it."),
     "compare": (
         "comparing",
         "Answer a question: run its arms over seeds, compare them in pairs, write tables and a figure.",
     ),
     "report": ("comparing", "Write one HTML page of every comparison in a directory."),
+    "reproduce": (
+        "reproducing",
+        "Train and measure the experiment of a published protocol, and write its row beside the published figures.",
+    ),
     "list": (
         "listing",
         "List what can be named: families of parts with their papers and costs, measures and questions.",
@@ -63,6 +69,7 @@ GO_ON = {
     "fit-prior": "; go on from the last checkpoint with flowvae train --resume and the same --out",
     "evaluate": "; finished measures are in metrics.json, name the others to go on",
     "compare": "; finished cells are kept, the same command goes on with the others",
+    "reproduce": "; finished seeds are kept, the same command goes on with the others",
 }
 
 

@@ -95,6 +95,8 @@ def compare_command(words: list[str]) -> int:
     means = summarize(result.grid.table, (question.measure, *question.secondary))
     print(f"{question.asks}\n\nMean ± standard error over seeds (nll, elbo and parts of them: nats per datum):")
     print(means.to_string(index=False))
+    table = result.grid.table
+    print(f"\n{table['protocol'].iloc[0]}; seeds {', '.join(map(str, sorted(set(table['seed']))))}.")
     print(f"\n{question.measure.upper()}, paired over seeds:")
     for sentence in result.sentences:
         print(f"- {sentence}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, field, fields, make_dataclass
+from dataclasses import field, make_dataclass
 from typing import Annotated, Any, NoReturn
 
 import tyro
@@ -27,13 +27,7 @@ _NONE = tyro.constructors.PrimitiveConstructorSpec(
 
 def likelihood_forms() -> dict[str, str]:
     """Text forms of every registered likelihood by its name: bernoulli, binomial:TOTAL, gaussian[:SCALE], …."""
-    forms = {}
-    for family in families("likelihood").values():
-        own = fields(family.type)
-        form = f":{own[0].name.upper()}" if own else ""
-        needed = own and own[0].default is MISSING and own[0].default_factory is MISSING
-        forms[family.name] = family.name + (form if needed or not form else f"[{form}]")
-    return forms
+    return {family.name: family.type.form() for family in families("likelihood").values()}
 
 
 def parse(kind: type, words: list[str], command: str, default: Any = None, description: str | None = None) -> Any:

@@ -17,10 +17,10 @@ from flowvae.cli.parse import parse
 from flowvae.core.errors import FlowvaeError, shown, shown_path
 from flowvae.core.files import as_path, atomic_write
 from flowvae.data import Dataset
-from flowvae.data.reading import read_arrays
+from flowvae.data.files.reading import read_arrays
 from flowvae.evaluation import MEASURES, Effort, draw_figures, plot_samples, write_figure
-from flowvae.evaluation.figures.drawing import new_figure
-from flowvae.evaluation.figures.images import as_picture, is_image
+from flowvae.evaluation.figures.images import is_image, range_of
+from flowvae.evaluation.figures.panels import Panel, columns_within, draw_panels
 from flowvae.experiments.run import MeasurementError, Run, load
 
 if TYPE_CHECKING:
@@ -114,13 +114,17 @@ class Encode:
 class Export:
     """Write a run without its data as one file, which another machine opens: flowvae.load(FILE).
 
+    Its model card is written beside it, as NAME.md.
+
     Args:
         run: directory of the run.
         file: the file, NAME.safetensors.
+        licence: of the weights, for the card, such as mit or cc-by-4.0.
     """
 
     run: tyro.conf.Positional[Path]
     file: tyro.conf.Positional[Path]
+    licence: str = "unknown"
 
 
 def evaluate_command(words: list[str]) -> int:
@@ -166,7 +170,7 @@ def sample_command(words: list[str]) -> int:
             raise FlowvaeError(
                 f"--out {shown_path(out)}: data points of shape {run.signature.shape} are not images; write an .npz."
             )
-        write_figure(_images(_array(run.sample(count, c, seed=args.seed))), out)
+        write_figure(_images(run, torch.as_tensor(run.sample(count, c, seed=args.seed))), out)
     else:
         # the same seed gives the same codes
         mean, x = (_array(run.sample(count, c, of=of, seed=args.seed)) for of in ("means", "draws"))
@@ -201,7 +205,8 @@ def export_command(words: list[str]) -> int:
     from flowvae.experiments.export import export_run
 
     args = parse(Export, words, "export")
-    print(export_run(args.run, args.file))
+    file = export_run(args.run, args.file, args.licence)
+    print(f"{file} and its model card, {file.with_suffix('.md').name}")
     return 0
 
 
@@ -254,14 +259,7 @@ def _array(x: Any) -> NDArray[Any]:
     return array
 
 
-def _images(x: NDArray[Any]) -> Figure:
-    """Images (N, C, H, W) in a grid, black at the largest value, white at 0 or at the smallest value below it."""
-    from torchvision.utils import make_grid  # takes two seconds to import
-
-    low = min(0, x.min())
-    grid = make_grid(torch.from_numpy((x - low) / ((x.max() - low) or 1)).float(), nrow=8, padding=1, pad_value=0.5)
-    figure = new_figure((5, 5))
-    ax = figure.add_subplot()
-    ax.imshow(as_picture(grid[: x.shape[1]]), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    ax.axis("off")
-    return figure
+def _images(run: Run, x: torch.Tensor) -> Figure:
+    """Images (N, C, H, W) in a grid."""
+    columns = columns_within(x.shape[1:])
+    return draw_panels([Panel(x, min(columns, len(x)))], range_of(run.signature.spec, x))[0]

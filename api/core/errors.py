@@ -88,7 +88,9 @@ class _Short(reprlib.Repr):
         if is_dataclass(x) and not isinstance(x, type):  # before x.shape, which may be a property that reads a file
             if level <= 0:
                 return f"{type(x).__name__}(...)"
-            inside = (f"{f.name}={self.repr1(getattr(x, f.name), level - 1)}" for f in fields(x) if f.repr)
+            # what differs from the defaults comes first: the text may be cut
+            own = sorted((f for f in fields(x) if f.repr), key=lambda f: getattr(x, f.name) is f.default)
+            inside = (f"{f.name}={self.repr1(getattr(x, f.name), level - 1)}" for f in own)
             return f"{type(x).__name__}({', '.join(inside)})"
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
         if isinstance(shape, tuple) and dtype is not None and shape:

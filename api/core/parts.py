@@ -124,8 +124,9 @@ class Units(NamedTuple):
 class LikelihoodSpec(Spec, ABC, kind="likelihood"):
     """Settings of a likelihood p(x given h): the support of the data, and the shape of the decoder's outputs.
 
-    Its text form, used by data sets, YAML and the command line, is the family's name, or the name and the value of
-    its setting: "bernoulli", "binomial:16". A family with several settings overrides `__str__` and `from_text`.
+    Its text form, used by data sets, YAML and the command line, is the family's name, the value of its first setting,
+    and the other settings by name: "bernoulli", "binomial:16", "logistic-mixture:255:components=10". Settings with
+    their default values are left out.
 
     Attributes:
         discrete: whether p(x given h) is a probability of counts, so that bits/dim are an absolute code length.
@@ -190,42 +191,74 @@ class LikelihoodSpec(Spec, ABC, kind="likelihood"):
         return None
 
     def __str__(self) -> str:
-        own = fields(self)  # type: ignore[arg-type]  # every named spec is a dataclass
-        value = getattr(self, own[0].name) if own else None
-        text = self.family if value is None else f"{self.family}:{value}"
-        if len(own) > 1 and any(getattr(self, f.name) != f.default for f in own[1:]):
-            return repr(self)  # has all settings, but `from_text` cannot read it
-        return text
+        parts = [self.family]
+        for index, f in enumerate(fields(self)):  # type: ignore[arg-type]  # every named spec is a dataclass
+            value = getattr(self, f.name)
+            if f.default is MISSING or value != f.default:
+                parts.append(f"{f.name}={_written(value)}" if index else _written(value))
+        return ":".join(parts)
+
+    @classmethod
+    def form(cls) -> str:
+        """Return the text form in general: gaussian[:SCALE], logistic-mixture:TOTAL[:components=...]."""
+        parts = [cls.family]
+        for index, f in enumerate(fields(cls)):  # type: ignore[arg-type]
+            part = f":{f.name}=..." if index else f":{f.name.upper()}"
+            needed = f.default is MISSING and f.default_factory is MISSING
+            parts.append(part if needed else f"[{part}]")
+        return "".join(parts)
 
     @classmethod
     def from_text(cls, value: str | None) -> LikelihoodSpec:
-        """Read the likelihood from the value of its first setting; None: default settings.
+        """Read the likelihood from the settings in its text form, all that follows the name; None: default settings.
 
         Raises:
             FlowvaeError: for an invalid or a missing value.
         """
         own = fields(cls)  # type: ignore[arg-type]
-        if value is None:
-            if any(f.default is MISSING and f.default_factory is MISSING for f in own):
-                raise FlowvaeError(f"likelihood {cls.family}: must have the form {cls.family}:{own[0].name.upper()}.")
-            return cls()
-        if not own:
-            raise FlowvaeError(f"likelihood {shown(f'{cls.family}:{value}')}: {cls.family} takes no value.")
-        hint = get_type_hints(cls)[own[0].name]
-        for kind in (int, float, str):
-            if kind is hint or kind in get_args(hint):
-                try:
-                    given = kind(value)
-                except ValueError:
-                    continue
-                return cls(given)  # type: ignore[call-arg]
-        raise FlowvaeError(
-            f"likelihood {shown(f'{cls.family}:{value}')}: must have the form {cls.family}:{own[0].name.upper()}."
-        )
+        texts = [] if value is None else value.split(":")
+        label = ":".join([cls.family, *texts])
+        given: dict[str, Any] = {}
+        for index, text in enumerate(texts):
+            name, equals, written = text.partition("=")
+            if not equals:
+                name, written = (own[0].name, text) if own and index == 0 else ("", text)
+            if name not in {f.name for f in own} or name in given:
+                raise FlowvaeError(f"likelihood {shown(label)}: must have the form {cls.form()}.")
+            given[name] = _setting(get_type_hints(cls)[name], written)
+            if given[name] is MISSING:
+                raise FlowvaeError(
+                    f"likelihood {shown(label)}: {name} = {shown(written)}; must have the form {cls.form()}."
+                )
+        if any(f.name not in given and f.default is MISSING and f.default_factory is MISSING for f in own):
+            raise FlowvaeError(f"likelihood {shown(label)}: must have the form {cls.form()}.")
+        return cls(**given)
+
+
+def _written(value: object) -> str:
+    """A setting as a text form writes it."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _setting(hint: Any, text: str) -> Any:
+    """The value of a setting of that type that a text writes; MISSING: none."""
+    kinds = get_args(hint) or (hint,)
+    words: dict[str, Any] = {"none": None} if type(None) in kinds else {}
+    if bool in kinds:
+        words |= {"true": True, "false": False}
+    if text in words:
+        return words[text]
+    for kind in (int, float, str):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    return MISSING
 
 
 def parse_likelihood(text: str) -> LikelihoodSpec:
-    """Read a likelihood from its text form: bernoulli, binomial:16, gaussian, gaussian:0.1 or gaussian:shared.
+    """Read a likelihood from its text form, such as gaussian:shared or logistic-mixture:255:components=10.
 
     Raises:
         FlowvaeError: for an unknown name or an invalid value.

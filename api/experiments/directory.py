@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flowvae.core.errors import DamagedError, FlowvaeError
 from flowvae.core.files import temporary_name
-from flowvae.evaluation import figures_of_measures
+from flowvae.evaluation import FIGURES, figures_of_measures
 
 __all__ = [
     "CHECKPOINT",
@@ -38,7 +38,6 @@ STAGES = ("first-stage", "prior-fit")
 ERROR = "error.txt"  # of a cell of a grid
 LOCK = ".lock"
 FILES = (ERROR, "samples.png", METRICS, HISTORY, CHECKPOINT, SETTINGS, LOCK)
-FIGURES = ("samples", "reconstructions", "latent", "history")  # of every run, besides those of measures
 # In this order a run is deleted: what is left after every step is a run that can go on, or nothing.
 _ORDER = (METRICS, HISTORY, CHECKPOINT, *STAGES, SETTINGS)
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]+\.tmp")

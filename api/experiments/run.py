@@ -18,10 +18,12 @@ from flowvae.evaluation import (
     EvaluationContext,
     Metric,
     check_measures,
+    draw_figure,
     merge_metrics,
     read_metrics,
     write_figure,
 )
+from flowvae.experiments.card import UNKNOWN
 from flowvae.experiments.directory import (
     CHECKPOINT,
     METRICS,
@@ -38,6 +40,7 @@ from flowvae.inference import checkpoint_digest
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["MeasurementError", "Run", "load"]
 
@@ -236,6 +239,28 @@ class Run(TrainedModel):
             raise MeasurementError(f"{self.name}: could not be measured: {reasons}.", new)
         return new
 
+    def figure(self, name: str, **settings: Any) -> Figure:
+        """A figure of the run, which a notebook shows.
+
+        `run.figure("traversal", space="base")` is `plot_traversal` with that setting. The seed is the experiment's,
+        unless it is given.
+
+        Args:
+            name: samples, reconstructions, neighbours, interpolation, traversal, latent or history.
+            settings: of its function, such as `of="draws"` of samples, or `steps=9` of interpolation.
+
+        Raises:
+            FlowvaeError: for an unknown name or setting, data that the figure cannot show, or if they are not here.
+        """
+        parts = {
+            "model": lambda: self.pair.model,
+            "guide": lambda: self.pair.guide,
+            "data": lambda: self.data,
+            "history": lambda: self.history,
+            "seed": lambda: self.experiment.seed,
+        }
+        return draw_figure(name, parts, **settings)
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Be the only writer to the directory, if there is one, and only while it holds the weights of this run."""
@@ -257,18 +282,19 @@ class Run(TrainedModel):
                 "again when its training has ended."
             )
 
-    def export(self, file: str | Path) -> Path:
+    def export(self, file: str | Path, *, licence: str = UNKNOWN) -> Path:
         """Write everything but the data into one file, which another machine opens with `load(file)`.
 
         Args:
-            file: where to, NAME.safetensors; an earlier file is replaced.
+            file: where to, NAME.safetensors; an earlier file, and the model card NAME.md beside it, are replaced.
+            licence: of the weights, for the card, such as "mit".
 
         Raises:
             FlowvaeError: if its training has not ended, or a part has no name by which it could be loaded.
         """
         opened = Opened(self.experiment, self.signature, self.pair, self.identity, self.checkpoint)
         file = as_path(file)
-        write_file(file, Exported(opened, self.metrics, self.histories))
+        write_file(file, Exported(opened, self.metrics, self.histories), licence)
         return file
 
 

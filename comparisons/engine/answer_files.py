@@ -14,11 +14,10 @@ import torch
 from flowvae.comparisons.engine.plan import Plan
 from flowvae.comparisons.engine.plots import plot_differences
 from flowvae.comparisons.engine.statistics import LEVEL, MARGIN, summarize
-from flowvae.core.errors import FlowvaeError
 from flowvae.core.files import atomic_write, is_temporary, write_table
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import batch_of
-from flowvae.evaluation import image_grid, write_figure
+from flowvae.evaluation import image_grid, is_image, value_range, write_figure
 from flowvae.experiments.run import Run, load
 
 if TYPE_CHECKING:
@@ -139,17 +138,15 @@ def _write_samples(directory: Path, runs: Mapping[str, Run]) -> None:
     if not runs:
         return
     data = next(iter(runs.values())).data
-    first = torch.arange(min(SAMPLES, len(data.test)))
-    try:
-        pictures = {"data": image_grid(data.test[first], data, row=5)}
-    except FlowvaeError:  # the data are not images
+    if not is_image(data.shape):
         return
+    first = torch.arange(min(SAMPLES, len(data.test)))
+    shown = {"data": data.test[first]}
     for name, run in runs.items():
         c = batch_of(data, run.experiment.condition, "test")[first].c
         with seeded(derive(run.experiment.seed, "samples")):
-            _, means = run.pair.model.generate(SAMPLES) if c is None else run.pair.model.generate(c=c)
-        pictures[name] = image_grid(means, data, row=5)
+            _, shown[name] = run.pair.model.generate(SAMPLES) if c is None else run.pair.model.generate(c=c)
     directory.mkdir(exist_ok=True)
-    for name, picture in pictures.items():
+    for name, x in shown.items():
         with atomic_write(directory / f"{name}.png") as temporary:
-            imsave(temporary, picture, cmap="gray_r", vmin=0, vmax=1, format="png")
+            imsave(temporary, image_grid(data.original(x).cpu(), value_range(data), 5, scale=1), format="png")

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from flowvae.comparisons.engine.protocol import protocol_of
 from flowvae.core.errors import (
     DamagedError,
     EstimatedDensityWarning,
@@ -25,7 +26,7 @@ from flowvae.core.errors import (
     SlowDirectionWarning,
 )
 from flowvae.core.files import atomic_write
-from flowvae.evaluation import Effort
+from flowvae.evaluation import Effort, Metric
 from flowvae.experiments.directory import ERROR, SETTINGS, is_empty, locked
 from flowvae.experiments.experiment import Experiment, same_anywhere
 from flowvae.experiments.reading import is_finished
@@ -39,17 +40,21 @@ _PROCESS = threading.Lock()
 
 @dataclass(frozen=True)
 class Work:
-    """The measures of each cell.
+    """How each cell is trained and measured.
 
     Args:
         draws: K of the test NLL.
         measures: further measures, by their names in `flowvae.evaluation.MEASURES`.
         effort: size of the measures that refine guides or run chains.
+        threads: of a training.
+        progress: whether to show progress bars of the training.
     """
 
     draws: int
     measures: tuple[str, ...]
     effort: Effort
+    threads: int = 1
+    progress: bool = False
 
     def missing(self, run: Run) -> list[str]:
         """Names of the measures that a run lacks, or has with another number of draws or another effort."""
@@ -58,6 +63,12 @@ class Work:
         if "likelihood" not in measured or run.metric("nll").protocol["draws"] != self.draws:
             missing.insert(0, "likelihood")
         return missing
+
+    def fits(self, metric: Metric) -> bool:
+        """Whether a metric was measured with these draws and this effort, if it depends on them."""
+        protocol = metric.protocol
+        same_draws = protocol["measure"] != "likelihood" or protocol["draws"] == self.draws
+        return same_draws and protocol.get("effort") in (None, self.effort.as_dict())
 
 
 def cell_name(experiment: Experiment) -> str:
@@ -68,7 +79,7 @@ def cell_name(experiment: Experiment) -> str:
 
 def run_cell(name: str, experiment: Experiment, directory: Path, work: Work) -> dict[str, Any]:
     """Run a cell; return its row of the table or its error, whose traceback is kept in the cell's directory."""
-    with _PROCESS, _one_thread(), warnings.catch_warnings():
+    with _PROCESS, _threads(work.threads), warnings.catch_warnings():
         # warnings about slow, improper or estimated densities: the question chose these arms
         for expected in (SlowDirectionWarning, ImproperDensityWarning, EstimatedDensityWarning):
             warnings.simplefilter("ignore", expected)
@@ -88,13 +99,13 @@ def describe_error(error: Exception) -> str:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _finished_row(experiment: Experiment, directory: Path, work: Work) -> dict[str, Any]:
@@ -106,14 +117,14 @@ def _finished_row(experiment: Experiment, directory: Path, work: Work) -> dict[s
         if is_finished(directory):
             run = load(_check_settings(directory, experiment), experiment.data)
             if not work.missing(run) and not (directory / ERROR).exists():
-                return _row(run)
+                return _row(run, work)
     with _locked(directory):
         try:
-            return _row(_trained_and_measured(experiment, directory, work))
+            return _row(_trained_and_measured(experiment, directory, work), work)
         except DamagedError as error:
             aside = _set_aside(directory)
             warnings.warn(f"{error} The cell is kept as {aside.name}, and run again.", stacklevel=2)
-            return _row(_trained_and_measured(experiment, directory, work))
+            return _row(_trained_and_measured(experiment, directory, work), work)
 
 
 @contextmanager
@@ -135,7 +146,7 @@ def _trained_and_measured(experiment: Experiment, directory: Path, work: Work) -
     Raises:
         DamagedError: for any other content of the directory; a missing data file is not damage.
     """
-    how: dict[str, Any] = {"draws": work.draws, "figures": False, "progress": False}
+    how: dict[str, Any] = {"draws": work.draws, "figures": False, "progress": work.progress}
     how["first_stage"] = _earlier_cell(experiment, directory.parent)
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise DamagedError(f"{directory}: is not a directory.")
@@ -146,7 +157,7 @@ def _trained_and_measured(experiment: Experiment, directory: Path, work: Work) -
     else:  # on the device currently in its file
         stored = Experiment.from_yaml(directory / SETTINGS)
         run = replace(stored, data=experiment.data).run(directory, resume=True, **how)
-    run.evaluate(measures=work.missing(run), draws=work.draws, effort=work.effort, progress=False)
+    run.evaluate(measures=work.missing(run), draws=work.draws, effort=work.effort, progress=work.progress)
     (directory / ERROR).unlink(missing_ok=True)  # of an earlier attempt
     return run
 
@@ -184,19 +195,22 @@ def _earlier_cell(experiment: Experiment, directory: Path) -> Path | None:
     return None
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: Run, work: Work) -> dict[str, Any]:
     """Row of the table for a run, after checking that its data are those that it was trained on.
+
+    Measures that someone has taken with other draws or another effort, such as on another split, are left out.
 
     Raises:
         FlowvaeError: if the data are missing or have changed.
     """
-    run.data  # noqa: B018  (checks them)
+    protocol = protocol_of(run.data, run.experiment.condition)
     history = run.whole_history
     return {
         "parameters": run.parameters,
         "epochs": len(history),
         "seconds": history["seconds"].sum(),
         "seconds_per_epoch": history["seconds"].median(),
-        **{m.name if m.split == "test" else f"{m.name}_{m.split}": m.value for m in run.metrics},
+        **{m.name if m.split == "test" else f"{m.name}_{m.split}": m.value for m in run.metrics if work.fits(m)},
         "nll_trusted": run.metric("nll").caution is None,
+        **protocol,
     }

@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import tyro
 from tqdm.auto import tqdm
 
 from flowvae.comparisons.engine.names import check_name, inside
+from flowvae.comparisons.engine.protocol import check_table, protocol_of
 from flowvae.comparisons.engine.statistics import paired_differences
 from flowvae.core.errors import FlowvaeError, one_line
 from flowvae.core.files import as_path
@@ -41,23 +42,31 @@ def corrected_nll(place: str | Path) -> pd.DataFrame:
         place: directory of the answer, beside its cells.
 
     Raises:
-        FlowvaeError: for a directory without an answer or cells, a damaged answer, or cells without the measure `gaps`.
+        FlowvaeError: for a directory without an answer or cells, a damaged answer, cells without the measure `gaps`, or
+            cells that have been measured with other draws since.
     """
     import pandas as pd
 
     place = _place(place)
-    cells = place.parent / "cells"
+    cells, answered = place.parent / "cells", _read_protocol(place)["draws"]
     rows = []
     for _, cell in tqdm(list(_table(place).iterrows()), disable=None):
         run = load(inside(cells, cells / check_name("cell", cell["cell"])))
         nll, ais = run.metric("nll"), run.metric("nll_ais")
+        if nll.protocol["draws"] != answered:
+            raise FlowvaeError(
+                f"{run.name}: its NLL is by K = {nll.protocol['draws']} draws now, by K = {answered} in the answer; "
+                "run the comparison again."
+            )
         model, guide = run.pair
         few = batch_of(run.data, run.experiment.condition, "test")[torch.arange(ais.protocol["rows"])]
         few = few.to(next(guide.parameters()).device)
         draws, seed = nll.protocol["draws"], nll.protocol["seed"]
         by_draws = -measure_likelihoods(model, guide, few, draws, seed, progress=False).log_evidence.double().mean()
         too_much = by_draws.item() - ais.value
-        rows.append({"arm": cell["arm"], "seed": cell["seed"], "nll": nll.value, "too_much": too_much})
+        estimates = {"nll": nll.value, "too_much": too_much}
+        protocol = protocol_of(run.data, run.experiment.condition)
+        rows.append({"arm": cell["arm"], "seed": cell["seed"], **estimates, **protocol})
     return pd.DataFrame(rows).assign(corrected=lambda table: table["nll"] - table["too_much"])
 
 
@@ -66,6 +75,16 @@ def _place(directory: str | Path) -> Path:
     if not (place / "answer.json").is_file():
         raise FlowvaeError(f"{place}: no answer in it; name a directory written by flowvae compare.")
     return place
+
+
+def _read_protocol(place: Path) -> dict[str, Any]:
+    """Data, split, seeds, draws and primary measure of an answer."""
+    try:
+        stored = json.loads((place / "answer.json").read_text(encoding="utf-8"))
+        protocol = {name: stored[name] for name in ("data", "split", "seeds", "draws")}
+        return {**protocol, "measure": check_name("measure", stored["measure"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, FlowvaeError) as error:
+        raise FlowvaeError(f"{place / 'answer.json'}: damaged ({one_line(error)}); run the comparison again.") from None
 
 
 def _table(place: Path) -> pd.DataFrame:
@@ -96,21 +115,18 @@ def main(argv: list[str] | None = None) -> int:
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.engine.corrected_nll")
     torch.set_num_threads(1)
     place = _place(args.answer)
+    protocol = _read_protocol(place)
+    differences = place / f"differences-{protocol['measure']}.csv"
     try:
-        protocol = json.loads((place / "answer.json").read_text(encoding="utf-8"))
-        measure = check_name("measure", protocol["measure"])
-        compared = pd.read_csv(inside(place, place / f"differences-{measure}.csv"), dtype=str)
+        compared = pd.read_csv(inside(place, differences), dtype=str)
         pairs = [*zip(compared["arm"], compared["against"], strict=True)]
-        about = (
-            f"{protocol['data']}, {protocol['split']}, seeds {protocol['seeds']}, K = {protocol['draws']}; nats per "
-            "datum"
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, FlowvaeError) as error:
-        raise FlowvaeError(f"{place / 'answer.json'}: damaged ({one_line(error)}); run the comparison again.") from None
+    except (OSError, ValueError, KeyError, FlowvaeError) as error:
+        raise FlowvaeError(f"{differences}: damaged ({one_line(error)}); run the comparison again.") from None
     table = corrected_nll(place)
-    print(table.drop(columns="seed").groupby("arm", sort=False).mean().round(2).to_string())
+    check_table(table)
+    print(table.groupby("arm", sort=False)[["nll", "too_much", "corrected"]].mean().round(2).to_string())
     print(paired_differences(table, pairs, "corrected").round(3).to_string(index=False))
-    print(about)
+    print(f"{table['protocol'].iloc[0]}; seeds {protocol['seeds']}, K = {protocol['draws']}; nats per datum")
     return 0
 
 

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -35,8 +35,8 @@ class Grid:
 
     Args:
         table: one row per finished cell: arm, seed, cell, parameters, epochs, seconds, seconds_per_epoch, every test
-            measure by its name (those of other splits with the split as suffix), and whether the importance weights of
-            the NLL are reliable.
+            measure by its name (those of other splits with the split as suffix), whether the importance weights of
+            the NLL are reliable, and the protocol with the checksum of the data.
         failed: one row per failed cell: arm, seed, cell, error.
     """
 
@@ -46,22 +46,24 @@ class Grid:
 
 def run_grid(
     arms: Mapping[str, Experiment],
-    seeds: range,
+    seeds: Sequence[int],
     directory: Path,
     *,
     jobs: int = 1,
+    threads: int = 1,
     scheduler: str | None = None,
     draws: int = 1000,
     measures: tuple[str, ...] = (),
     effort: Effort | None = None,
     progress: bool = True,
+    cell_progress: bool = False,
 ) -> Grid:
     """Run every arm with every seed and collect the measures.
 
     A finished cell is loaded, an interrupted one is resumed from its checkpoint, a failed one is tried again. A failing
-    cell is reported and stops no other, even if its process dies. Each cell computes with one thread, so the table does
-    not depend on the number of jobs. Concurrent grids may share a directory: each cell is run by one of them, and the
-    others wait for it.
+    cell is reported and stops no other, even if its process dies. Each cell computes with the same number of threads,
+    so the table does not depend on the number of jobs. Concurrent grids may share a directory: each cell is run by one
+    of them, and the others wait for it.
 
     A damaged cell (with a missing, truncated or edited file) is renamed, with a warning, and run again.
 
@@ -71,12 +73,14 @@ def run_grid(
         directory: parent directory of the cells, each named by the hash of its settings; grids with the same directory
             share the cells that they have in common.
         jobs: number of parallel processes.
+        threads: number of threads of each cell.
         scheduler: address of a Dask scheduler ("tcp://host:8786") that shares `directory` with this machine; its
             workers then run the cells instead of local processes.
         draws: K of the test NLL.
         measures: further measures of each cell, by their names in `flowvae.evaluation.MEASURES`.
         effort: size of the measures that refine guides or run chains.
         progress: whether to show a progress bar over the cells.
+        cell_progress: whether to show the progress bars of each cell; for few long cells and one job.
 
     Raises:
         FlowvaeError: without arms or seeds, for fewer than one job, two arms that are the same experiment, a scheduler
@@ -98,7 +102,7 @@ def run_grid(
     directory = as_path(directory).resolve()  # workers may have another working directory
     make_directory(directory)
     index = pd.DataFrame([{"arm": arm, "seed": seed, "cell": name} for (arm, seed), name in names.items()])
-    work = Work(draws, measures, effort or Effort())
+    work = Work(draws, measures, effort or Effort(), threads, cell_progress)
     parent = os.getpid() if scheduler is None else None
     tasks = {
         names[key]: joblib.delayed(_run_in_worker)(parent, names[key], experiment, directory / names[key], work)

@@ -11,6 +11,7 @@ from pathlib import Path
 from flowvae.comparisons.engine.bases import base_on
 from flowvae.comparisons.engine.grid import cell_name
 from flowvae.comparisons.engine.presets import Preset, preset_of
+from flowvae.comparisons.engine.protocol import check_arms
 from flowvae.comparisons.engine.question import Question, question_of
 from flowvae.core.errors import FlowvaeError, check_int_value, shown, shown_path
 from flowvae.core.files import as_path
@@ -69,7 +70,7 @@ def make_plan(
 
     Raises:
         FlowvaeError: for unknown names, data that cannot be loaded or lack what the question needs, arms that cannot
-            be made, or a directory that cannot be written.
+            be made or have another protocol than the base experiment, or a directory that cannot be written.
     """
     question, settings, out = question_of(question), preset_of(preset), as_path(out)
     check_measures(question.measures, "test", "none")
@@ -85,6 +86,10 @@ def make_plan(
         raise FlowvaeError(f"base = {shown(base)}: must be an Experiment, or the name of a data set.")
     data = experiment.data.load(first_seed)
     arms = question.experiments(experiment, settings, data=data)
+    first = next(iter(arms.values())).data
+    if first != experiment.data:  # the question has data of its own
+        data = first.load(first_seed)
+    check_arms(arms, data, first_seed)
     name = preset if isinstance(preset, str) else settings.label(max(arm.inference.epochs for arm in arms.values()))
     name += f"-from-seed-{first_seed}" if first_seed else ""
     place = out / f"{question.name}-{data_name or _name_of_own(experiment, data)}-{name}"

@@ -105,7 +105,8 @@ def _read(root: Path, place: Path) -> _Section:
     samples = [
         (name, _uri(root, file)) for name in ("data", *arms) if (file := place / "samples" / f"{name}.png").is_file()
     ]
-    return _Section(protocol, means, differences, table, failed, pictures, samples, settings)
+    runs = table.drop(columns="protocol", errors="ignore")  # which stands above the tables
+    return _Section(protocol, means, differences, runs, failed, pictures, samples, settings)
 
 
 def _protocol(file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowvae.comparisons.engine.protocol import check_pair, check_table
 from flowvae.core.errors import FlowvaeError, nearest, shown
 from flowvae.evaluation.calibration.holm import holm
 
@@ -44,7 +45,8 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
         Equivalence of Average Bioavailability".
 
     Raises:
-        FlowvaeError: for an arm or a measure that is not in the table, or fewer than two shared seeds.
+        FlowvaeError: for an arm or a measure that is not in the table, fewer than two shared seeds, or arms that were
+            measured under two protocols.
     """
     import pandas as pd
 
@@ -56,6 +58,7 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
         for name in (arm, against):
             if name not in values:
                 raise FlowvaeError(f"arm {shown(name)}: has no finished run; {nearest(name, map(str, values.columns))}")
+        check_pair(table, arm, against)
         both = values[[arm, against]].dropna()
         if len(both) < 2:
             raise FlowvaeError(
@@ -96,9 +99,13 @@ def summarize(table: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
     Args:
         table: one row per run, such as that of `run_grid`.
         measures: columns to report, in order.
+
+    Raises:
+        FlowvaeError: for runs of two protocols.
     """
     import pandas as pd
 
+    check_table(table)
     rows = []
     for arm, runs in table.groupby("arm", sort=False):
         row: dict[str, Any] = {"arm": arm, "seeds": len(runs), "parameters": int(runs["parameters"].iloc[0])}

@@ -25,7 +25,7 @@ from flowvae.core.files import as_path, write_table
 from flowvae.core.script import run_script
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset, Digits, to_tensor
-from flowvae.evaluation import flow_metrics, measure_flow, plot_flow_samples, plot_interpolation, write_figure
+from flowvae.evaluation import flow_metrics, measure_flow, plot_flow_interpolation, plot_flow_samples, write_figure
 from flowvae.experiments.directory import make_directory
 from flowvae.flows import MAF, NSF, FlowSpec, Glow, RealNVP, Residual, initialize_from_data
 from flowvae.guides import FlowNoise, NoGuide, UniformNoise
@@ -119,7 +119,7 @@ def measure_arm(
         model.cpu()
         file = name.lower().replace(",", "").replace(" ", "-")
         write_figure(plot_flow_samples(model, data, seed=seed), figures / f"{file}-samples.png")
-        write_figure(plot_interpolation(model, data, seed=seed), figures / f"{file}-interpolation.png")
+        write_figure(plot_flow_interpolation(model, data, seed=seed), figures / f"{file}-interpolation.png")
         model.to(device)
     started = time.perf_counter()
     _sample(model)

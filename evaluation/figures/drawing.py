@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +14,42 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["BLUE", "GREY", "RED", "new_figure", "on_grid"]
+__all__ = ["BLUE", "DPI", "GREY", "RED", "SHARPNESS", "new_figure", "on_grid"]
 
 BLUE, GREY, RED = "#1f4e79", "#b8b8b8", "#c0392b"  # of different lightness, distinguishable in greyscale
+DPI = 100  # figure pixels per inch
+SHARPNESS = 2  # pixels of a file per figure pixel, a whole number, so that pixels of images stay squares
 
 
-def new_figure(size: tuple[float, float]) -> Figure:
-    """Return an empty figure of this width and height in inches, whose layout keeps titles and labels apart."""
+def new_figure(size: tuple[float, float], fixed: bool = False) -> Figure:
+    """Return an empty figure, which a notebook shows where it ends a cell.
+
+    Args:
+        size: width and height in inches.
+        fixed: whether the caller places everything; otherwise a layout keeps titles and labels apart.
+    """
+    from matplotlib.patches import Rectangle
+
+    figure = _notebook_figure()(figsize=size, dpi=DPI, facecolor="white", layout=None if fixed else "constrained")
+    if fixed:
+        # a notebook crops figures to what is drawn, which would move images by parts of a pixel
+        figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor="white", zorder=-10))
+    return figure
+
+
+@cache
+def _notebook_figure() -> type[Figure]:
+    """The class of matplotlib's figures with a picture for notebooks, which need not have imported pyplot."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=size, layout="constrained")
+    class NotebookFigure(Figure):
+        def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+            file = BytesIO()
+            self.savefig(file, format="png", dpi=SHARPNESS * self.dpi)
+            width, height = (round(side * self.dpi) for side in self.get_size_inches())
+            return file.getvalue(), {"width": width, "height": height}
+
+    return NotebookFigure
 
 
 @torch.no_grad()

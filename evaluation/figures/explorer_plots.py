@@ -14,7 +14,7 @@ from flowvae.core.errors import FlowvaeError
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset, first, preview
 from flowvae.evaluation.figures.drawing import BLUE, RED, on_grid
-from flowvae.evaluation.figures.images import as_picture, is_image, value_range
+from flowvae.evaluation.figures.images import as_rgb, is_image, value_range
 from flowvae.evaluation.latent.aggregated_posterior import AggregatedPosterior, WithPosterior, draw_codes
 from flowvae.evaluation.latent.base_space import from_base, has_base, to_base
 from flowvae.evaluation.latent.holes import QUANTILE
@@ -53,6 +53,7 @@ class Scene:
         codes: codes of test data, shape (N, latent), N ≤ 300.
         points: the codes mapped to the space of the point, shape (N, latent).
         plane: the two dimensions of this space in which the codes vary most.
+        span: values drawn as black and as white, where the data are images.
         hole: threshold of log q̄(z) in nats below which z lies in a hole, the 5 % quantile at these codes.
 
     Raises:
@@ -86,6 +87,7 @@ class Scene:
         self._window = both.quantile(ends, dim=0).numpy(force=True)
         self._density: dict[tuple[int, int], Any] = {}
         self.test = preview(data.test)
+        self.span = value_range(data)
         self.components = principal_plane(self.test.flatten(1).numpy(force=True))
         self.marks, self.colours = _marks(data, len(self.codes))
 
@@ -307,17 +309,10 @@ def _draw_decoded(figure: Figure | SubFigure, scene: Scene, z: Tensor) -> None:
     label = "" if labels is None else f": {names[int(labels[nearest])] if names else int(labels[nearest])}"
     images_shown = is_image(scene.data.shape)
     if images_shown:
-        low, high = value_range(scene.data)
         images = (mean, "decoded: E[x | z]"), (test[nearest], f"nearest test image{label}")
         for number, (x, title) in enumerate(images):
             ax = _axes(figure, 2 + number, (0.70 + 0.155 * number, 0.43, 0.135, 0.475))
-            ax.imshow(
-                as_picture((scene.data.original(x) - low) / (high - low)),
-                cmap="gray_r",
-                vmin=0,
-                vmax=1,
-                interpolation="nearest",
-            )
+            ax.imshow(as_rgb(scene.data.original(x), scene.span), interpolation="nearest")
             _title(ax, title)
             ax.set(xticks=[], yticks=[])
     else:

@@ -15,7 +15,8 @@ from flowvae.core.errors import FlowvaeError, check_int_value
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset, first, preview
 from flowvae.evaluation.figures.drawing import BLUE, new_figure, on_grid
-from flowvae.evaluation.figures.images import check_images, show_images
+from flowvae.evaluation.figures.images import check_images, value_range
+from flowvae.evaluation.figures.panels import Panel, columns_within, draw_panels, rows_within
 from flowvae.evaluation.latent.interpolation import different_pairs
 from flowvae.models import FlowModel
 from flowvae.networks import check_data, in_eval_mode
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["interpolate", "plot_density", "plot_flow_samples", "plot_interpolation", "plot_steps"]
+__all__ = ["interpolate", "plot_density", "plot_flow_interpolation", "plot_flow_samples", "plot_steps"]
 
-IMAGES = 64  # in a grid, 8 per row
 POINTS = 2000  # in a cloud
 PANELS = 6  # largest number in a row
 NODES = 201  # per side of the grid of a density
@@ -65,17 +65,18 @@ def plot_flow_samples(
     Raises:
         FlowvaeError: for data that are not images.
     """
-    figure = new_figure((3.6 * (len(temperatures) + 1), 3.9))
-    axes = figure.subplots(1, len(temperatures) + 1)
-    show_images(axes[0], first(data.test, IMAGES), data, f"{data.name}: test images")
-    for ax, temperature in zip(axes[1:], temperatures, strict=True):
+    check_images(data)
+    columns = columns_within(data.shape, panels=len(temperatures) + 1)
+    count = columns * rows_within(data.shape)
+    panels = [Panel(data.original(first(data.test, count).cpu()), columns, f"{data.name}: test images")]
+    for temperature in temperatures:
         with seeded(derive(seed, "samples")):
-            drawn = model.generate(IMAGES, temperature)
-        show_images(ax, drawn, data, f"generated, temperature {temperature:g}")
-    return figure
+            drawn = model.generate(count, temperature)
+        panels.append(Panel(data.original(drawn.cpu()), columns, f"generated, temperature {temperature:g}"))
+    return draw_panels(panels, value_range(data))[0]
 
 
-def plot_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: int = 9, seed: int = 0) -> Figure:
+def plot_flow_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: int = 9, seed: int = 0) -> Figure:
     """Plot paths from one test image to another: through the base space of the flow, and by mixing pixels.
 
     Pairs are random, with different labels if there are labels.
@@ -87,11 +88,12 @@ def plot_interpolation(model: FlowModel, data: Dataset, pairs: int = 6, steps: i
     start, end = different_pairs(data, pairs, seed)
     share = torch.linspace(0, 1, steps).reshape(-1, *(1,) * start.ndim)
     ways = interpolate(model, start, end, steps), (1 - share) * start + share * end
-    figure = new_figure((9.6, 0.5 * pairs + 0.6))
     titles = "through the base: T(u(t))", "pixels: (1 − t) x₀ + t x₁"
-    for ax, way, title in zip(figure.subplots(1, 2), ways, titles, strict=True):
-        show_images(ax, way.transpose(0, 1).flatten(0, 1), data, title, row=steps)
-    return figure
+    panels = [
+        Panel(data.original(way.transpose(0, 1).flatten(0, 1).cpu()), steps, title)
+        for way, title in zip(ways, titles, strict=True)
+    ]
+    return draw_panels(panels, value_range(data))[0]
 
 
 @torch.no_grad()

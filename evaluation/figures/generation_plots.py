@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,17 +12,20 @@ from torch import Tensor
 
 from flowvae.data import Dataset
 from flowvae.evaluation.figures.drawing import BLUE, GREY, RED, new_figure
-from flowvae.evaluation.figures.images import is_image, show_images
+from flowvae.evaluation.figures.images import is_image, value_range
+from flowvae.evaluation.figures.panels import Panel, axes_beside, columns_within, draw_panels
 from flowvae.evaluation.samples.generation import expected_fid
 from flowvae.evaluation.samples.memorization import Memorization
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["plot_fid_bias", "plot_memorization"]
 
 PAIRS = 12  # of a generated and a training image
+HISTOGRAM = 430  # with its labels, figure pixels
 
 
 def plot_memorization(result: Memorization, data: Dataset) -> Figure:
@@ -31,28 +35,43 @@ def plot_memorization(result: Memorization, data: Dataset) -> Figure:
         result: of `measure_memorization`.
         data: the data set of the measurement.
     """
-    images = is_image(data.shape)
-    figure = new_figure((9, 4.4) if images else (6, 4.2))
-    left, right = figure.subplots(1, 2, width_ratios=(1.9, 1)) if images else (figure.add_subplot(), None)
+    if is_image(data.shape):
+        figure, left = _beside_pairs(result, data)
+    else:
+        figure = new_figure((6, 4.2))
+        left = figure.add_subplot()
     largest = float(torch.cat((result.generated, result.held_out)).max())
     bins = np.linspace(0, largest or 1, 41).tolist()
     left.hist(result.held_out.numpy(), bins=bins, color=GREY, label="held-out data")
     left.hist(result.generated.numpy(), bins=bins, histtype="step", color=BLUE, linewidth=1.6, label="generated data")
     share, error = result.nearer
     left.set(
-        title=f"z = {result.z:.1f}; the generated one is the nearer of {share:.0%} ± {error:.0%} of pairs",
+        title=f"z = {result.z:.1f}; generated is nearer in {share:.0%} ± {error:.0%} of pairs",
         xlabel=f"distance to the nearest training data point, {result.components} principal components, units of x",
         ylabel=f"number of data points, of {len(result.generated)} each",
     )
     left.title.set_fontsize(9)
+    for axis in (left.xaxis, left.yaxis):
+        axis.label.set_fontsize(8)
     left.legend(frameon=False)
-    if right is not None:
-        nearest = result.generated.argsort()[:PAIRS]
-        pairs = torch.stack((result.samples[nearest], data.train[result.neighbours[nearest]].cpu()), 1)
-        show_images(
-            right, pairs.flatten(0, 1), data, f"nearest {result.of}, each left of its training image", row=6, size=9
-        )
     return figure
+
+
+def _beside_pairs(result: Memorization, data: Dataset) -> tuple[Figure, Axes]:
+    """Draw the nearest pairs of images, and return empty axes left of them."""
+    nearest = result.generated.argsort()[:PAIRS]
+    pairs = torch.stack((result.samples[nearest].cpu(), data.train[result.neighbours[nearest]].cpu()), 1)
+    beside = 3 if columns_within(data.shape, reserved=HISTOGRAM) >= 6 else 1
+    panel = Panel(
+        data.original(pairs.flatten(0, 1)),
+        2 * beside,
+        f"the nearest {result.of}, each left of its training image",
+        breaks=range(2, 2 * beside, 2),
+    )
+    height = max(panel.tops[-1], 200)
+    panel = replace(panel, room=(HISTOGRAM, 0, height - panel.tops[-1] + 44))
+    figure, (grid,) = draw_panels([panel], value_range(data))
+    return figure, axes_beside(grid, 50 - HISTOGRAM, 0, HISTOGRAM - 80, height)
 
 
 def plot_fid_bias(tables: Mapping[str, pd.DataFrame], covariance: Tensor | None = None) -> Figure:

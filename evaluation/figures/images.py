@@ -1,21 +1,30 @@
-"""Grids of images of a data set."""
+"""Images of a data set: what counts as one, the values drawn as black and as white, and grids of images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
-from flowvae.data import Dataset, blocks
+from flowvae.core.parts import LikelihoodSpec
+from flowvae.data import Dataset, Source
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+__all__ = ["as_rgb", "cells", "check_images", "image_grid", "image_scale", "is_image", "line_width"]
+__all__ += ["range_of", "value_range"]
 
-__all__ = ["as_picture", "check_images", "image_grid", "is_image", "show_images", "value_range"]
+SIDE = 56  # aimed at for the longer side of a drawn image, figure pixels
+BREAK = 8  # between groups of images, figure pixels
+LINE, BACKGROUND = (
+    190,
+    255,
+)  # grey of the lines around images, which tells dark and light images apart, and white as the figure
+VALUES = 2**20  # of training data that the range of real numbers is taken from
+TAIL = 1e-3  # share of these values below the range, and above it
 
 
 def is_image(shape: Sequence[int]) -> bool:
@@ -37,48 +46,102 @@ def check_images(data: Dataset) -> None:
 
 
 def value_range(data: Dataset) -> tuple[float, float]:
-    """Values drawn as 0 and 1, in original units: 0 (or a negative minimum) and the maximum of the training data."""
-    ends = [(float(x.min()), float(x.max())) for x in map(data.original, blocks(data.train))]
-    low, high = min(0.0, *(least for least, _ in ends)), max(most for _, most in ends)
+    """Values drawn as black and as white, in original units: `range_of` some training data spread over the split."""
+    if data.likelihood.largest is not None and data.offset is None:
+        return 0.0, float(data.likelihood.largest)
+    train: Tensor | Source = data.train
+    rows = min(len(train), max(1, VALUES // data.features))
+    places = torch.linspace(0, len(train) - 1, rows).round().long()
+    return range_of(data.likelihood, data.original(train[places.to(getattr(train, "device", "cpu"))]))
+
+
+def range_of(likelihood: LikelihoodSpec, x: Tensor) -> tuple[float, float]:
+    """Values drawn as black and as white.
+
+    - Counts with a largest value: 0 and that value, so that bits are black and white.
+    - Other values that reach from 0 to near 1, as grey levels do after division by 255: 0 and 1.
+    - Any other values: their 0.1 % and 99.9 % quantiles; 0 in place of the first one for counts.
+
+    Args:
+        likelihood: of the data.
+        x: data in original units, of any shape.
+    """
+    if likelihood.largest is not None:
+        return 0.0, float(likelihood.largest)
+    values = x.cpu().double().flatten().sort().values
+    ends = [round(share * (len(values) - 1)) for share in (TAIL, 1 - TAIL)]
+    low, high = values[ends].tolist()
+    if values[0] >= 0 and 0.5 < high <= values[-1] <= 1:
+        return 0.0, 1.0
+    if high <= low:  # few values differ from the others
+        low, high = values[[0, -1]].tolist()
+    if likelihood.discrete:
+        low = min(0.0, low)
     return low, high if high > low else low + 1
 
 
-def as_picture(image: Tensor) -> NDArray[np.float32]:
-    """Convert an image (C, H, W) with values from 0 to 1 for `imshow`: (H, W) in grey, (H, W, 3) in colour."""
-    shown = image[0] if len(image) == 1 else image.movedim(0, -1).clamp(0, 1)
-    picture: NDArray[np.float32] = shown.numpy(force=True)
-    return picture
+def as_rgb(x: Tensor, span: tuple[float, float]) -> NDArray[np.uint8]:
+    """Colours of images (..., C, H, W), shape (..., H, W, 3): the lower end of the span black, the upper end white.
 
-
-def image_grid(x: Tensor, data: Dataset, row: int = 8) -> NDArray[np.float32]:
-    """Arrange N images (N, C, H, W) in a grid, scaled to 0 to 1 by `value_range`.
-
-    Returns:
-        The grid, shape (height, width) in grey, (height, width, 3) in colour.
-
-    Raises:
-        FlowvaeError: if the data are not images.
+    This is how image files store grey photographs, colour photographs and MNIST, so that nothing appears as a negative.
     """
-    # the import takes two seconds, and most commands draw nothing
-    from torchvision.utils import make_grid
-
-    check_images(data)
-    low, high = value_range(data)
-    images = ((data.original(x.reshape(-1, *data.shape)).cpu() - low) / (high - low)).float()
-    return as_picture(make_grid(images, nrow=row, padding=1, pad_value=0.5)[: data.shape[0]])
+    low, high = span
+    shades = (((x.cpu().double() - low) / (high - low)).clamp(0, 1) * 255).round().to(torch.uint8)
+    colours = shades.expand(*shades.shape[:-3], 3, *shades.shape[-2:]).movedim(-3, -1)
+    rgb: NDArray[np.uint8] = colours.contiguous().numpy()
+    return rgb
 
 
-def show_images(ax: Axes, x: Tensor, data: Dataset, title: str, row: int = 8, size: float = 10) -> None:
-    """Draw `image_grid` into axes.
+def image_scale(shape: Sequence[int]) -> int:
+    """Side of a drawn pixel of an image (C, H, W) in figure pixels: the whole number that brings it nearest to 56."""
+    return max(1, math.floor(SIDE / max(shape[-2:]) + 0.5))
+
+
+def line_width(scale: int) -> int:
+    """Width of the line around images drawn at a scale, figure pixels: large pixels need more to be told from it."""
+    return max(1, scale // 2)
+
+
+def cells(count: int, side: int, scale: int, breaks: Sequence[int] = ()) -> list[int]:
+    """First pixels of `count` cells in a row or a column, for images of `side` pixels, and the length of them all."""
+    line = line_width(scale)
+    starts = [
+        number * (scale * side + line) + BREAK * sum(0 < at <= number for at in breaks) for number in range(count)
+    ]
+    return [*starts, starts[-1] + scale * side + 2 * line]
+
+
+def image_grid(
+    x: Tensor,
+    span: tuple[float, float],
+    columns: int,
+    breaks: Sequence[int] = (),
+    row_breaks: Sequence[int] = (),
+    scale: int | None = None,
+) -> NDArray[np.uint8]:
+    """Arrange N images row by row; a pixel of an image is a square of `scale` by `scale` pixels of the grid.
 
     Args:
-        ax: the axes.
-        x: images, shape (N, C, H, W).
-        data: the data set that they belong to.
-        title: of the axes.
-        row: images in a row.
-        size: font size of the title, in points.
+        x: images in original units, shape (N, C, H, W); one of NaN leaves its place empty.
+        span: values drawn as black and as white.
+        columns: images in a row.
+        breaks: columns that a wider gap precedes.
+        row_breaks: rows that a wider gap precedes.
+        scale: of the images; None: `image_scale`.
+
+    Returns:
+        The grid in RGB, shape (height, width, 3), a grey line around each image, which neighbours share.
     """
-    ax.imshow(image_grid(x, data, row), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_title(title, fontsize=size)
-    ax.axis("off")
+    scale = image_scale(x.shape) if scale is None else scale
+    line = line_width(scale)
+    tops = cells(math.ceil(len(x) / columns), x.shape[-2], scale, row_breaks)
+    lefts = cells(columns, x.shape[-1], scale, breaks)
+    grid = np.full((tops[-1], lefts[-1], 3), BACKGROUND, np.uint8)
+    for number, image in enumerate(x):
+        if image.isnan().all():
+            continue
+        picture = as_rgb(image, span).repeat(scale, 0).repeat(scale, 1)
+        framed = np.pad(picture, ((line, line), (line, line), (0, 0)), constant_values=LINE)
+        top, left = tops[number // columns], lefts[number % columns]
+        grid[top : top + framed.shape[0], left : left + framed.shape[1]] = framed
+    return grid

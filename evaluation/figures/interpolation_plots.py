@@ -1,4 +1,4 @@
-"""Figures of paths through the latent space: along the base of a flow prior, and straight between codes."""
+"""The figure of paths between codes: straight, and along the base space of a flow prior."""
 
 from __future__ import annotations
 
@@ -8,111 +8,158 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowvae.core.errors import check_int_value
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import Dataset, first
-from flowvae.evaluation.figures.drawing import new_figure
-from flowvae.evaluation.figures.images import check_images, show_images
-from flowvae.evaluation.latent.aggregated_posterior import draw_codes
+from flowvae.data import Batch, Dataset
+from flowvae.evaluation.figures.drawing import BLUE, RED
+from flowvae.evaluation.figures.images import check_images, value_range
+from flowvae.evaluation.figures.inputs import pairs_of
+from flowvae.evaluation.figures.panels import Panel, axes_beside, draw_panels
 from flowvae.evaluation.latent.base_space import from_base, has_base, to_base
-from flowvae.evaluation.latent.interpolation import different_pairs, end_codes, interpolate_codes
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
 from flowvae.networks import in_eval_mode
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_paths", "plot_traversals"]
+__all__ = ["paths_between", "plot_interpolation"]
 
-REACH = 2.5  # standard deviations of the base, to both sides
-TITLES = {"base": "base space: T(u(t)), u(t) straight", "straight": "latent space: z(t) straight"}
-
-
-@torch.no_grad()
-@in_eval_mode
-def plot_paths(
-    model: VAE, guide: AmortizedGuide, data: Dataset, pairs: int = 4, steps: int = 9, seed: int = 0, split: str = "test"
-) -> Figure:
-    """Plot decoded paths from one image of the split to another, and below them log p(z) along each path.
-
-    Pairs are random, with different labels if there are labels; their codes are drawn from the guide. A prior without a
-    base space has only the straight path.
-
-    Raises:
-        FlowvaeError: for data that are not images.
-    """
-    check_images(data)
-    device = next(guide.parameters()).device
-    starts, goals = (x.to(device) for x in different_pairs(data, pairs, seed, split))
-    ends = end_codes(guide, starts, goals, seed)
-    fine = 12 * (steps - 1) + 1
-    ways, smooth = interpolate_codes(model, *ends, steps), interpolate_codes(model, *ends, fine)
-    figure = new_figure((4.8 * len(ways), 0.48 * pairs + 3.2))
-    axes = figure.subplots(2, len(ways), height_ratios=(0.48 * pairs, 2.4), sharey="row", squeeze=False)
-    for (above, below), (name, way) in zip(axes.T, ways.items(), strict=True):
-        show_images(above, model.mean(way).transpose(0, 1).flatten(0, 1), data, TITLES[name], steps)
-        density = model.prior().log_prob(smooth[name]).numpy(force=True)
-        for pair, line in enumerate(density.T):
-            style = ("-", "--", ":", "-.")[pair % 4]
-            below.plot(np.linspace(0, 1, fine), line, style, color=f"C{pair}", label=f"row {pair + 1}")
-        below.set(xlabel="t", ylabel="log p(z), nats")
-    axes[1, 0].legend(frameon=False, fontsize=8, ncols=2)
-    return figure
+FINE = 97  # points of a path at which log p(z) is drawn
+SIDE = 156, 50, 30  # room right of the images, of which the axes' labels take a part, and below, figure pixels
+COLOURS = {"straight": RED, "base": BLUE}
 
 
 @torch.no_grad()
 @in_eval_mode
-def plot_traversals(
-    model: VAE, guide: AmortizedGuide, data: Dataset, units: int = 8, steps: int = 9, seed: int = 0, split: str = "test"
+def plot_interpolation(
+    model: VAE,
+    guide: AmortizedGuide,
+    data: Dataset,
+    seed: int = 0,
+    pairs: int = 4,
+    steps: int = 7,
+    split: str = "test",
 ) -> Figure:
-    """Plot one image with single coordinates of its code replaced: one row per unit, in base space and latent space.
+    """Plot decoded paths E[x | z(t)] from the code of one image to that of another, with log p(z) along each path.
 
-    In base space the values run from −2.5 to 2.5 with the other coordinates fixed, and in latent space over the same
-    quantiles of prior draws. Changing one coordinate of the base can change several coordinates of z = T(u). A prior
-    without a base space has only the latent space.
+    One path is a straight line in z. Under a flow prior another one, below it, is a straight line u(t) of the base
+    space, z(t) = T(u(t)); under a Gaussian both are the same. The outermost images are the data themselves.
+
+    Pairs are random, with different labels if there are labels. Those of a model conditioned on labels are of one
+    class; covariates change along the path, too.
 
     Args:
         model: the model.
-        guide: its guide.
+        guide: its guide, from which one code per image is drawn.
         data: images.
-        units: largest number of rows; the units in which codes of the split vary most come first.
-        steps: images per row.
-        seed: decides the image, the code and the draws of the prior.
-        split: of the image.
+        seed: decides pairs and codes.
+        pairs: number of pairs, fewer if there are not as many.
+        steps: images of a path, including those of both codes; two or more.
+        split: of the images.
 
     Raises:
-        FlowvaeError: for data that are not images.
+        FlowvaeError: for data that are not images, fewer than two images, or two steps.
     """
     check_images(data)
-    prior = model.prior()
-    device = next(guide.parameters()).device
-    one, _ = different_pairs(data, 1, seed, split)
-    z = draw_codes(guide, one.to(device), 1, seed)[0][0, 0]
-    spread = draw_codes(guide, first(getattr(data, split), 500).to(device), 1, seed)[0][0]
-    if has_base(prior):
-        spread = to_base(prior, spread)
-    chosen = spread.var(0).argsort(descending=True)[:units].tolist()
-    values = torch.linspace(-REACH, REACH, steps, dtype=z.dtype, device=z.device)
-    with seeded(derive(seed, "prior")):
-        drawn = prior.sample((10_000,))
-    ranks = torch.special.ndtr(values)
-    in_latent = torch.cat([_replaced(z, unit, drawn[:, unit].quantile(ranks)) for unit in chosen])
-    ways = [(in_latent, "latent space: $z_j$ from 0.6 % to 99.4 % of the prior", "z")]
-    if has_base(prior):
-        u = to_base(prior, z)
-        in_base = torch.cat([_replaced(u, unit, values) for unit in chosen])
-        ways.insert(0, (from_base(prior, in_base), "base space: $u_j$ from −2.5 to 2.5", "u"))
-    figure = new_figure((4.8 * len(ways), 0.5 * len(chosen) + 0.8))
-    for ax, (way, title, letter) in zip(figure.subplots(1, len(ways), squeeze=False)[0], ways, strict=True):
-        show_images(ax, model.mean(way), data, title, steps)
-        side = ax.get_ylim()[0] / len(chosen)
-        for row, unit in enumerate(chosen):
-            ax.text(-0.3 * side, (row + 0.5) * side, f"${letter}_{{{unit}}}$", ha="center", va="center", fontsize=9)
+    check_int_value("pairs", pairs)
+    check_int_value("steps", steps, least=2)
+    batches = pairs_of(data, pairs, model, seed, split)
+    ends = [_code(guide, batch, derive(seed, side)) for batch, side in zip(batches, ("start", "end"), strict=True)]
+    conditions = [batch.c for batch in batches]
+    paths = paths_between(model, ends, conditions, steps)
+    first, last = (data.original(batch.args[0].cpu())[:, None] for batch in batches)
+    rows: list[Tensor] = []
+    for z, c in paths.values():
+        images = data.original(model.mean(z, c).cpu()).unflatten(0, (-1, steps))
+        x = (first, last) if not rows else (torch.full_like(first, torch.nan),) * 2  # the data once for both paths
+        rows.append(torch.cat((x[0], images, x[1]), 1))
+    grid = torch.stack(rows, 1)
+    kinds = len(rows)
+    panel = Panel(
+        grid.flatten(0, 2),
+        steps + 2,
+        f"{data.name}: paths between the codes of two {split} images, straight in z"
+        + " or in base space" * (kinds > 1),
+        labels=[*paths] * len(grid) if kinds > 1 else [],
+        heads=["x", *[""] * steps, "x"],
+        breaks=[1, 1 + steps],
+        row_breaks=range(kinds, kinds * len(grid), kinds),
+        room=(0, SIDE[0], SIDE[2]) if len(model.latent_sites) == 1 else (0, 0, 0),
+    )
+    figure, (ax,) = draw_panels([panel], value_range(data))
+    if len(model.latent_sites) == 1:  # log p(z) of a prior with latent variables is an integral
+        _plot_densities(ax, panel, model, paths_between(model, ends, conditions, FINE), kinds)
     return figure
 
 
-def _replaced(code: Tensor, unit: int, values: Tensor) -> Tensor:
-    """Replace one coordinate of a code (latent,) by each of the values (steps,), shape (steps, latent)."""
-    codes = code.repeat(len(values), 1)
-    codes[:, unit] = values
-    return codes
+def paths_between(
+    model: VAE, ends: list[Tensor], conditions: list[Tensor | None], steps: int
+) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Codes on the paths between pairs of codes, with their conditions, shape (N · steps, ...), path after path.
+
+    Args:
+        model: the model.
+        ends: codes of both ends, shape (N, D) each; every path begins and ends with exactly these.
+        conditions: of both ends, shape (N, C) each, or None.
+        steps: points of a path.
+
+    Returns:
+        "straight" and, if it is another path, "base".
+    """
+    start, end = ends
+    share = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[:, None]
+
+    def between(a: Tensor, b: Tensor) -> Tensor:
+        return torch.lerp(a[:, None], b[:, None], share).flatten(0, 1)
+
+    a, b = conditions
+    c = None if a is None or b is None else between(a, b)
+    paths = {"straight": between(start, end)}
+    prior = model.prior_given(c)
+    if has_base(prior):
+        u, v = (to_base(model.prior_given(given), z) for z, given in zip(ends, conditions, strict=True))
+        curved = from_base(prior, between(u, v)).unflatten(0, (-1, steps))
+        curved[:, 0], curved[:, -1] = start, end  # not up to the rounding of T and its inverse
+        curved = curved.flatten(0, 1)
+        if not torch.allclose(curved, paths["straight"], atol=1e-3):
+            paths["base"] = curved
+    return {name: (z, c) for name, z in paths.items()}
+
+
+def _code(guide: AmortizedGuide, batch: Batch, seed: int) -> Tensor:
+    with seeded(derive(seed, "codes", 0)):
+        z: Tensor = guide.posterior(*batch.args).sample()
+    return z
+
+
+def _plot_densities(
+    ax: Axes, panel: Panel, model: VAE, paths: dict[str, tuple[Tensor, Tensor | None]], kinds: int
+) -> None:
+    """Add axes with log p(z) over t right of the rows of each pair."""
+    densities = {
+        name: model.prior_given(c).log_prob(z).unflatten(0, (-1, FINE)).numpy(force=True)
+        for name, (z, c) in paths.items()
+    }
+    width = ax.get_xlim()[1]
+    every = np.concatenate(list(densities.values()))
+    reach = every.min(), every.max()
+    margin = 0.08 * (reach[1] - reach[0]) + 1e-3
+    tops = panel.tops
+    for pair in range(panel.rows // kinds):
+        top, end = tops[kinds * pair], tops[kinds * (pair + 1)]
+        beside = axes_beside(ax, width + SIDE[1], top + 4, SIDE[0] - SIDE[1], end - top - 13)
+        for name, density in densities.items():
+            beside.plot(np.linspace(0, 1, FINE), density[pair], color=COLOURS[name], linewidth=1.2, label=name)
+        beside.set(xlim=(0, 1), ylim=(reach[0] - margin, reach[1] + margin), xticks=(0, 1))
+        beside.tick_params(labelsize=7, length=2, pad=2)
+        beside.spines[["top", "right"]].set_visible(False)
+        if pair == 0:
+            beside.set_title("log p(z(t)), nats", fontsize=8, loc="left", pad=4)
+            if kinds > 1:
+                beside.legend(frameon=False, fontsize=6.5, loc="best", handlelength=1.2)
+        if tops[kinds * (pair + 1)] == tops[-1]:
+            beside.set_xlabel("t", fontsize=8, labelpad=0)
+        else:
+            beside.set_xticklabels([])

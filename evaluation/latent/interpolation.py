@@ -142,22 +142,12 @@ def different_pairs(data: Dataset, pairs: int, seed: int, split: str = "test") -
     return x[first[different][:pairs]], x[last[different][:pairs]]
 
 
-@measure("interpolation", figures=("paths", "traversals"))
+@measure("interpolation")
 def _interpolation(context: EvaluationContext) -> MeasureResult:
     """Minimum of log p(z) between codes of different labels, along paths in base space and straight."""
-    from flowvae.evaluation.figures.images import is_image
-    from flowvae.evaluation.figures.interpolation_plots import plot_paths, plot_traversals
-
     context.refuse_condition()
     model, guide, data, seed, split = context.model, context.guide, context.data, context.seed, context.split
     device = next(guide.parameters()).device
     start, end = (x.to(device) for x in different_pairs(data, PAIRS, seed, split))
     result = measure_interpolation(model, guide, start, end, seed=seed)
-    metrics = result.metrics(split, {**context.protocol, "seed": seed})
-    if not is_image(data.shape):
-        return MeasureResult(metrics)
-    drawn = {
-        "paths": lambda: plot_paths(model, guide, data, seed=seed, split=split),
-        "traversals": lambda: plot_traversals(model, guide, data, seed=seed, split=split),
-    }
-    return MeasureResult(metrics, drawn)
+    return MeasureResult(result.metrics(split, {**context.protocol, "seed": seed}))

@@ -94,17 +94,22 @@ def measure_likelihoods(
 def likelihood_metrics(
     result: Likelihoods,
     features: int,
-    discrete: bool,
+    counts: bool,
     split: str,
     protocol: dict[str, Any],
     exact: Tensor | None = None,
 ) -> list[Metric]:
     """Means over the split with standard errors over its data, as metrics.
 
+    For counts there is also "bits_per_dim", nll / (D log 2), an upper bound in expectation of the length of a code. It
+    falls as K grows, so always report it with K. For counts plus uniform noise on [0, 1) the density of the noisy data
+    bounds the code length as well (Theis et al. 2016). For other real numbers −log p(x) depends on their units and is
+    no code length.
+
     Args:
         result: of `measure_likelihoods`.
-        features: D, the number of values of a data point, for bits/dim.
-        discrete: whether the data are counts, for which bits/dim are a code length.
+        features: D, the number of values of a data point.
+        counts: whether the data are counts, or counts plus uniform noise on [0, 1).
         split: name of the split.
         protocol: identity of the data, draws, seed.
         exact: log p(x) of the true model for each data point, shape (N,), if known.
@@ -118,9 +123,9 @@ def likelihood_metrics(
         mean_metric(name, value, "nats per datum", split, protocol, caution if name.startswith("nll") else None)
         for name, value in values.items()
     ]
-    if discrete:
+    if counts:
         bits = nll.double() / (features * math.log(2))
-        metrics.append(mean_metric("nll_bits_per_dim", bits, "bits/dim", split, protocol, caution))
+        metrics.append(mean_metric("bits_per_dim", bits, "bits/dim", split, protocol, caution))
     metrics.append(mean_metric("effective_draws", result.effective_draws, "draws", split, protocol))
     return [*metrics, *khat_metrics("", result.pareto_k, split, protocol)]
 
@@ -174,6 +179,7 @@ def _elbo_and_nll(context: EvaluationContext) -> MeasureResult:
     result = measure_likelihoods(context.model, context.guide, x, context.draws, **options)
     exact = data.log_evidence(x.args[0].cpu()) if data.log_evidence else None
     protocol = {**context.facts(x), "draws": context.draws}
-    metrics = likelihood_metrics(result, data.features, data.likelihood.discrete, context.split, protocol, exact)
+    counts = data.likelihood.discrete or data.dequantized
+    metrics = likelihood_metrics(result, data.features, counts, context.split, protocol, exact)
     fitted = result.pareto_k.isfinite().any()  # few draws or equal weights have no finite k̂
     return MeasureResult(metrics, {"khat": lambda: plot_khat(result.pareto_k)} if fitted else {})

@@ -111,7 +111,7 @@ class TrainingStep:
         expected = self._adam(dict(zip(map(id, leaves), gradients, strict=True)), before, after)
         if not _close(loss, found):
             raise CompileError(f"its loss is {found.item():.6g} instead of {loss.item():.6g}")
-        if not all(_close(*pair) for pair in zip([*expected, *buffers], after, strict=True)):
+        if not all(_close(*pair, root=3) for pair in zip([*expected, *buffers], after, strict=True)):
             raise CompileError("its gradients, or its updates of parameters or buffers, differ")
 
     def _adam(self, gradients: dict[int, Tensor], before: list[Tensor], after: list[Tensor]) -> list[Tensor]:
@@ -150,12 +150,16 @@ def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
             tensor.copy_(value)
 
 
-def _close(expected: Tensor, found: Tensor) -> bool:
-    """Whether two results are equal up to the rounding of long sums."""
+def _close(expected: Tensor, found: Tensor, root: int = 2) -> bool:
+    """Whether two results are equal up to the rounding of long sums, or of deep gradients with `root` 3.
+
+    Where the input of a ReLU is zero but for rounding, the rounding decides whether a gradient passes. In float32 this
+    changes the gradient of a deep convolutional network by a thousandth.
+    """
     if not expected.is_floating_point():
         return torch.equal(expected, found)
     size, error = expected.double().norm(), (expected.double() - found.double()).norm()
-    tolerance = torch.finfo(expected.dtype).eps ** 0.5
+    tolerance = torch.finfo(expected.dtype).eps ** (1 / root)
     return bool(error <= tolerance * size + torch.finfo(expected.dtype).tiny)
 
 

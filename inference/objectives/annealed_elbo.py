@@ -23,6 +23,9 @@ from flowvae.networks import eval_mode
 
 __all__ = ["AnnealedELBO"]
 
+ROWS = 4096  # validation data points times draws in memory at a time
+VALUES = 2**22  # of them; images of more than 1024 values are fewer
+
 ENOUGH = 1000  # steps above which a capture pays off
 MANY = 20_000  # steps above which to compile in the background pays off
 SHORT = 50  # steps of an epoch below which its last, smaller batch matters
@@ -125,7 +128,7 @@ class AnnealedELBO:
             warnings.catch_warnings(),
         ):
             warnings.filterwarnings("ignore", message="Encountered NaN")  # an epoch without a finite ELBO is not kept
-            for batch in valid.split(max(1, 4096 // draws)):
+            for batch in valid.split(max(1, min(ROWS, VALUES // valid.x.shape[1:].numel()) // draws)):
                 elbo = Trace_ELBO(num_particles=draws, max_plate_nesting=1, vectorize_particles=draws > 1)
                 total -= elbo.loss(*pair, *batch.args)
         return total / len(valid)

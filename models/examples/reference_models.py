@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from flowvae.core.errors import FlowvaeError, nearest, shown
-from flowvae.data.posteriordb import Reference
+from flowvae.data.files.posteriordb import Reference
 from flowvae.models.examples.eight_schools import EightSchools
 from flowvae.models.examples.garch import Garch11
 from flowvae.models.examples.ordered_mixture import OrderedMixture

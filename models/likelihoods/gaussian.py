@@ -1,26 +1,25 @@
-"""The Gaussian likelihood of real numbers, with a fixed or a learned scale."""
+"""The Gaussian likelihood of real numbers, with a fixed, a learned, a decoded or an optimal scale."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-import numpy as np
 import pyro.distributions as dist
 import torch
-from numpy.typing import NDArray
 from torch import Size, Tensor, nn
 
-from flowvae.core.errors import FlowvaeError, check_bool, check_number, shown
-from flowvae.core.parts import LikelihoodSpec, Units, check_default_type
-from flowvae.data.access import first
-from flowvae.data.places import column
-from flowvae.data.precision import LARGEST, SMALLEST, check_outliers, column_offsets, column_units
-from flowvae.models.likelihoods.likelihood import LEAST_LOG_SCALE, Likelihood
+from flowvae.core.errors import FlowvaeError, check_number, shown
+from flowvae.core.parts import Units
+from flowvae.data.precision import LARGEST, SMALLEST
+from flowvae.models.likelihoods.likelihood import LEAST_LOG_SCALE, Likelihood, bounded, stacked
+from flowvae.models.likelihoods.real_units import RealUnits
 
 __all__ = ["GaussianLikelihood"]
+
+SCALES = ("shared", "each", "optimal")
+LARGEST_LOG_SCALE = 7.0  # in units of the spread
+WINDOW = 10  # batches over which the optimal scale is averaged, few because errors fall in training
 
 
 class _Gaussian(Likelihood):
@@ -37,94 +36,139 @@ class _Gaussian(Likelihood):
             self.register_buffer("log_scale", math.log(scale) - units.unit.log())
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        log_scale = self.log_scale
-        if self.learned:  # the value is bounded, but not its gradient, which can lead away from the bound
-            log_scale = log_scale + (log_scale.clamp_min(LEAST_LOG_SCALE) - log_scale).detach()
+        log_scale = bounded(self.log_scale, LEAST_LOG_SCALE, math.inf) if self.learned else self.log_scale
         return dist.Normal(self.mean(parameters), self.unit * log_scale.exp()).to_event(len(self.shape))
 
     def mean(self, parameters: Tensor) -> Tensor:
         return self.center + self.unit * parameters
 
 
+class _Each(Likelihood):
+    """Normal whose mean and log-scale are both outputs of the decoder."""
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        loc, log_scale = self.split(parameters, 2)
+        scale = self.unit * bounded(log_scale, LEAST_LOG_SCALE, LARGEST_LOG_SCALE).exp()
+        return dist.Normal(self.center + self.unit * loc, scale).to_event(len(self.shape))
+
+
+class _Optimal(Likelihood):
+    """Normal with one scale, the root of the mean squared error of training batches.
+
+    Attributes:
+        square: moving average of the mean squared error, in units of the spread; fixed in evaluation mode.
+        batches: number of batches that it has seen, a floating-point number.
+    """
+
+    square: Tensor
+    batches: Tensor
+
+    def __init__(self, shape: Size, units: Units) -> None:
+        super().__init__(shape, units)
+        self.register_buffer("square", torch.ones(()))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        return _OptimalNormal.of(self, self.mean(parameters)).to_event(len(self.shape))
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        return self.center + self.unit * parameters
+
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviation in the units of the data, of the shape of `unit`."""
+        return self.unit * self.square.sqrt()
+
+    @torch.no_grad()
+    def measure(self, error: Tensor) -> Tensor:
+        """Return the scale that is optimal for the errors of a batch, and add it to the average."""
+        square = (error / self.unit).square().mean().clamp_min(math.exp(2 * LEAST_LOG_SCALE))
+        self.batches.add_(1)
+        self.square.lerp_(square, self.batches.reciprocal().clamp_min(1 / WINDOW))
+        return self.unit * square.sqrt()
+
+
+class _OptimalNormal(dist.Normal):
+    """Normal that, in training mode, is scored with the scale that is optimal for the batch."""
+
+    likelihood: _Optimal
+
+    @classmethod
+    def of(cls, likelihood: _Optimal, loc: Tensor) -> _OptimalNormal:
+        new = cls(loc, likelihood.scale)
+        new.likelihood = likelihood
+        return new
+
+    def expand(self, batch_shape: Size, _instance: dist.Distribution | None = None) -> _OptimalNormal:
+        """Expand the batch shape."""
+        new: _OptimalNormal = super().expand(batch_shape, self._get_checked_instance(_OptimalNormal, _instance))
+        new.likelihood = self.likelihood
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Compute the log-density in nats."""
+        if not self.likelihood.training:
+            return super().log_prob(value)
+        scale = self.likelihood.measure(value - self.loc)
+        return dist.Normal(self.loc, scale, validate_args=False).log_prob(value)
+
+
 @dataclass(frozen=True)
-class GaussianLikelihood(LikelihoodSpec, name="gaussian"):
+class GaussianLikelihood(RealUnits, name="gaussian"):
     """Real-valued data with Gaussian noise; the decoder gives the mean, in units of the data's spread.
 
     Args:
-        scale: standard deviation of the noise, in the units of the data; None: learned, as one fraction of
-            each value's own standard deviation, at least a thousandth. A constant column is then an error.
-        shared: whether the learned scale is one number for all values, a fraction of the pooled standard deviation:
-            for images, whose pixels have one unit and may be constant.
+        scale: standard deviation of the noise.
+
+            - None: learned, as one fraction of each value's own standard deviation, at least a thousandth. A constant
+              column is then an error.
+            - a number: fixed, in the units of the data.
+            - "shared": one learned number for all values, a fraction of the pooled standard deviation: for images,
+              whose pixels have one unit and may be constant.
+            - "each": the decoder gives one for each value, from a thousandth to a thousand times its spread; of data
+              (C, H, W) the first C channels of its output are the means, and the next C the log-scales.
+            - "optimal": as "shared", but not learned: the root of the mean squared error, which maximizes the
+              likelihood. In training it is that of the batch; in evaluation, an average over training batches, so
+              that it does not depend on the data that are scored and p(x given z) is a density.
 
     References:
-        Rybkin, Daniilidis & Levine (2021), "Simple and effective VAE training with calibrated decoders" (shared).
+        Rybkin, Daniilidis & Levine (2021), "Simple and effective VAE training with calibrated decoders" ("shared",
+        "optimal").
     """
 
-    discrete: ClassVar[bool] = False
-    support = "finite numbers"
-    scale: float | None = None
-    shared: bool = False
+    scale: float | str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.scale, str):
+            if self.scale not in SCALES:
+                raise FlowvaeError(
+                    f"GaussianLikelihood.scale = {shown(self.scale)}: must be a positive number, {', '.join(SCALES)}, "
+                    "or left out."
+                )
+            return
         check_number(self, "scale", optional=True)
-        check_bool(self, "shared")
-        if self.shared and self.scale is not None:
-            raise FlowvaeError(
-                f"GaussianLikelihood.shared with scale = {self.scale:g}: a fixed scale is always shared; drop one."
-            )
         if self.scale is not None and not SMALLEST <= self.scale <= LARGEST:
             raise FlowvaeError(
                 f"GaussianLikelihood.scale = {self.scale:g}: must be {SMALLEST:g} to {LARGEST:g}, so that float32 can "
                 "represent its square. Rescale the data."
             )
 
-    def offsets(self, train: NDArray[Any], kind: type) -> NDArray[np.float64]:
-        return column_offsets(train, self.scale, self.shared, kind)
+    @property
+    def fixed(self) -> float | None:
+        return None if isinstance(self.scale, str) else self.scale
 
-    def check(self, name: str, splits: Mapping[str, Any]) -> None:
-        center, unit = column_units(f"{name}, train", splits["train"], self.scale, self.shared)
-        check_outliers(name, splits, center, unit, self.scale)
+    @property
+    def shared(self) -> bool:
+        return self.scale in ("shared", "optimal")
 
-    def units(self, train: Any) -> Units:
-        """Mean and unit of each value, the event shape.
+    @property
+    def constants(self) -> bool:
+        return self.scale == "each"
 
-        Raises:
-            FlowvaeError: for data whose dtype is not torch's default, or a value that is constant and has no scale.
-        """
-        check_default_type(train.dtype)
-        center, unit = column_units("train", train, self.scale, self.shared)
-        constant = (unit.flatten() == 0).nonzero().flatten().tolist()
-        if constant:
-            others = f", and so are {len(constant) - 1} others" if len(constant) > 1 else ""
-            value = first(train, 1).flatten()[constant[0]].item()
-            raise FlowvaeError(
-                f"train: {column(constant[0], unit.shape)} is constant ({value:g}){others}, in all {len(train)} rows, "
-                "so it has no spread for a noise scale of its own. Leave constant columns out, or use one scale for "
-                "all: gaussian:shared learns it, as for images, and gaussian:0.1 fixes it."
-            )
-        return Units(center, unit)
+    def parameter_shape(self, shape: Size) -> Size:
+        return stacked(shape, 2) if self.scale == "each" else shape
 
     def build(self, shape: Size, units: Units) -> Likelihood:
-        return _Gaussian(shape, units, self.scale)
-
-    def violations(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x, dtype=torch.bool)
-
-    def __str__(self) -> str:
-        if self.shared:
-            return "gaussian:shared"
-        return "gaussian" if self.scale is None else f"gaussian:{self.scale}"
-
-    @classmethod
-    def from_text(cls, value: str | None) -> GaussianLikelihood:
-        if value == "shared":
-            return cls(shared=True)
-        try:
-            return cls(None if value is None else float(value))
-        except FlowvaeError:
-            raise
-        except ValueError:
-            raise FlowvaeError(
-                f"likelihood {shown(f'gaussian:{value}')}: must have the form gaussian, gaussian:SCALE or "
-                "gaussian:shared."
-            ) from None
+        if self.scale == "each":
+            return _Each(shape, units)
+        return _Optimal(shape, units) if self.scale == "optimal" else _Gaussian(shape, units, self.fixed)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
+import torch
 from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 from zuko.lazy import LazyDistribution
 
-from flowvae.core.parts import Units
+from flowvae.core.errors import FlowvaeError
+from flowvae.core.parts import Units, check_default_type
+from flowvae.data.access import blocks
 
-__all__ = ["LEAST_LOG_SCALE", "Likelihood"]
+__all__ = ["LEAST_LOG_SCALE", "Likelihood", "bounded", "count_units", "refuse_zeros", "stacked"]
 
 LEAST_LOG_SCALE = -7.0  # in units of the spread: a narrower density would fit rounding, not data
 
@@ -43,3 +47,43 @@ class Likelihood(LazyDistribution):
         """Compute E[x given h], shape (..., *shape), in the units of the data."""
         mean: Tensor = self(parameters).mean
         return mean
+
+    def split(self, parameters: Tensor, count: int) -> tuple[Tensor, ...]:
+        """Split outputs of shape (..., count · C, H, W) into parameters (..., C, H, W), for any event shape."""
+        return parameters.chunk(count, dim=-len(self.shape))
+
+
+def stacked(shape: Size, count: int) -> Size:
+    """Return the event shape of so many parameters for each value, (count · C, H, W) for data (C, H, W)."""
+    return Size((count * shape[0], *shape[1:]))
+
+
+def bounded(value: Tensor, least: float, most: float) -> Tensor:
+    """Clamp a value, but not its gradient, which can lead away from the bound."""
+    return value.clamp(least, most).detach() + (value - value.detach())
+
+
+def count_units(train: Any) -> Units:
+    """Mean and standard deviation of all training counts (N, *shape), two scalars.
+
+    Raises:
+        FlowvaeError: for data whose dtype is not torch's default.
+    """
+    check_default_type(train.dtype)
+    size, total, square = train.shape.numel(), 0.0, 0.0
+    for x in blocks(train):
+        total += x.double().sum().item()
+        square += x.double().square().sum().item()
+    mean = total / size
+    spread = max(square / size - mean**2, 0.0) ** 0.5
+    return Units(*(torch.tensor(value, dtype=train.dtype) for value in (mean, spread or 1.0)))
+
+
+def refuse_zeros(center: Tensor) -> None:
+    """Refuse counts whose mean is zero, which is the unit of their rates.
+
+    Raises:
+        FlowvaeError: for such counts.
+    """
+    if center == 0:
+        raise FlowvaeError("train: all counts are 0, so their rate has no unit; give data with positive counts.")

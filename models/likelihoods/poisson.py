@@ -9,13 +9,12 @@ import pyro.distributions as dist
 import torch
 from torch import Size, Tensor
 
-from flowvae.core.errors import FlowvaeError
 from flowvae.core.parts import LikelihoodSpec, Units, check_default_type
 from flowvae.data.access import blocks
 from flowvae.models.likelihoods.event_sum import Counts, precise_sum
-from flowvae.models.likelihoods.likelihood import Likelihood
+from flowvae.models.likelihoods.likelihood import Likelihood, bounded, refuse_zeros
 
-__all__ = ["PoissonLikelihood"]
+__all__ = ["LARGEST_COUNT", "LARGEST_LOG_RATE", "LEAST_LOG_RATE", "PoissonLikelihood"]
 
 LARGEST_COUNT = 2**16  # float32 rounds its log-probabilities by less than 0.1 nats a value
 LEAST_LOG_RATE, LARGEST_LOG_RATE = -30.0, 30.0  # in units of the mean count; beyond them a rate is not a float32 number
@@ -43,9 +42,7 @@ class _Poisson(Likelihood):
         return _Rates(self.mean(parameters)).to_event(len(self.shape))
 
     def mean(self, parameters: Tensor) -> Tensor:
-        # the value is bounded, but not its gradient, which can lead away from the bound
-        bounded = parameters + (parameters.clamp(LEAST_LOG_RATE, LARGEST_LOG_RATE) - parameters).detach()
-        return self.center * bounded.exp()
+        return self.center * bounded(parameters, LEAST_LOG_RATE, LARGEST_LOG_RATE).exp()
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,7 @@ class PoissonLikelihood(LikelihoodSpec, name="poisson"):
         check_default_type(train.dtype)
         total = sum(x.double().sum() for x in blocks(train))
         mean = torch.as_tensor(total / train.shape.numel(), dtype=train.dtype)
-        if mean == 0:
-            raise FlowvaeError("train: all counts are 0, so their rate has no unit; give data with positive counts.")
+        refuse_zeros(mean)
         return Units(mean, mean.sqrt())
 
     def build(self, shape: Size, units: Units) -> Likelihood:

@@ -70,7 +70,7 @@ class LatentVariablePrior(PriorSpec, name="latent-variable"):
         check_prior("LatentVariablePrior.prior", self.prior)
         likelihood = as_likelihood("LatentVariablePrior.likelihood", self.likelihood)
         object.__setattr__(self, "likelihood", likelihood)
-        if self.likelihood.discrete:
+        if self.likelihood.discrete or self.likelihood.violations(torch.tensor([-2.0, 2.0])).any():
             raise FlowvaeError(
                 f"LatentVariablePrior.likelihood = {self.likelihood}: codes are real numbers; use one such as gaussian."
             )

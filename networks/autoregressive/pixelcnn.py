@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from flowvae.core.errors import MOST_LAYERS, FlowvaeError, check_choice, check_int
 from flowvae.networks.autoregressive.causal import CausalNetwork, CausalSpec, gated
 
-__all__ = ["MaskedConv2d", "PixelCNN"]
+__all__ = ["CausalImages", "MaskedConv2d", "PixelCNN"]
+
+WHOLE = (slice(None), slice(None))
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,27 @@ class PixelCNN(CausalSpec, name="pixelcnn"):
                 f"PixelCNN: data of shape {tuple(shape)}; it needs images of one channel, (1, H, W). For other data "
                 "use MADE or WaveNet."
             )
+        return self.network(1, parameters, (shape[1], shape[2]), context)
+
+    def network(
+        self, colours: int, parameters: int, image_shape: tuple[int, int], context: int = 0, maps: int = 0
+    ) -> CausalImages:
+        """Build the network of images of one or several channels, whose output at a pixel depends on earlier pixels.
+
+        Args:
+            colours: number of channels of an image, which are all read of a pixel.
+            parameters: P, the number of outputs for each pixel.
+            image_shape: (H, W).
+            context: C, the width of a context for all pixels; 0: none.
+            maps: F, the number of feature maps of which each pixel reads its own values; 0: none.
+        """
         kind = _TwoStack if self.kind == "two-stack" else _Masked
-        return kind(self, parameters, context, (shape[1], shape[2]))
+        return kind(self, colours, parameters, context, maps, image_shape)
+
+    @property
+    def radius(self) -> int:
+        """Largest number of rows or columns between a pixel and those on which it depends."""
+        return self.kernel // 2 * (self.layers + 1) if self.kind == "masked" else 1 + self.kernel // 2 * self.layers
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -99,10 +120,12 @@ class MaskedConv2d(nn.Conv2d):
         return self._conv_forward(h, self.weight * self.mask, self.bias)
 
 
-class _Images(CausalNetwork):
-    """Base class of both kinds: reshapes rows to images, and maps features to parameters."""
+class CausalImages(CausalNetwork):
+    """Base class of both kinds: features of images, mapped to parameters for each pixel."""
 
-    def __init__(self, spec: PixelCNN, parameters: int, context: int, image_shape: tuple[int, int]) -> None:
+    def __init__(
+        self, spec: PixelCNN, colours: int, parameters: int, context: int, maps: int, image_shape: tuple[int, int]
+    ) -> None:
         super().__init__(math.prod(image_shape), parameters, context)
         self.image_shape = image_shape
         self.layers = spec.layers
@@ -111,55 +134,74 @@ class _Images(CausalNetwork):
         self.contexts = nn.ModuleList(
             nn.Linear(context, 2 * channels, bias=False) for _ in range(self.layers if context else 0)
         )
+        self.maps = nn.ModuleList(
+            nn.Conv2d(maps, 2 * channels, 1, bias=False) for _ in range(self.layers if maps else 0)
+        )
         self.output = nn.Sequential(
             nn.ReLU(), nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, parameters, 1)
         )
 
     def rows(self, x: Tensor, context: Tensor | None) -> Tensor:
         shifts: list[Any] = [layer(context)[:, :, None, None] for layer in self.contexts]
-        h = self.stacks(x.reshape(-1, 1, *self.image_shape), shifts or [0.0] * self.layers)
+        h = self.stacks(x.reshape(-1, 1, *self.image_shape), self.place, shifts or [0.0] * self.layers)
         return self.output(h).flatten(2).transpose(1, 2)
 
+    def images(self, x: Tensor, maps: Tensor, window: tuple[slice, slice] = WHOLE) -> Tensor:
+        """Compute parameters (N, P, H, W) from images (N, C, H, W) and feature maps (N, F, H, W).
+
+        Args:
+            x: images, or a window of them.
+            maps: feature maps, cut to the same window; each pixel reads its own.
+            window: rows and columns.
+        """
+        shifts = [layer(maps) for layer in self.maps]
+        h: Tensor = self.output(self.stacks(x, self.place[:, *window], shifts))
+        return h
+
     @abstractmethod
-    def stacks(self, image: Tensor, shifts: list[Any]) -> Tensor:
-        """Compute features (N, channels, H, W) of images (N, 1, H, W); the context shifts the gates of each layer."""
+    def stacks(self, image: Tensor, place: Tensor, shifts: list[Any]) -> Tensor:
+        """Compute features (N, channels, H, W) of images (N, C, H, W); the context shifts the gates of each layer."""
 
 
-class _Masked(_Images):
-    def __init__(self, spec: PixelCNN, parameters: int, context: int, image_shape: tuple[int, int]) -> None:
-        super().__init__(spec, parameters, context, image_shape)
+class _Masked(CausalImages):
+    def __init__(
+        self, spec: PixelCNN, colours: int, parameters: int, context: int, maps: int, image_shape: tuple[int, int]
+    ) -> None:
+        super().__init__(spec, colours, parameters, context, maps, image_shape)
         channels = spec.channels
-        self.input = MaskedConv2d(1, channels, spec.kernel, own=False)
+        self.input = MaskedConv2d(colours, channels, spec.kernel, own=False)
         self.convolutions = nn.ModuleList(
             MaskedConv2d(channels, 2 * channels, spec.kernel, own=True) for _ in range(spec.layers)
         )
         self.residuals = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(spec.layers))
 
-    def stacks(self, image: Tensor, shifts: list[Any]) -> Tensor:
-        h = self.input(image) + self.place
+    def stacks(self, image: Tensor, place: Tensor, shifts: list[Any]) -> Tensor:
+        h = self.input(image) + place
         for convolution, residual, shift in zip(self.convolutions, self.residuals, shifts, strict=True):
             h = h + residual(gated(convolution(h) + shift))
         return h
 
 
-class _TwoStack(_Images):
-    def __init__(self, spec: PixelCNN, parameters: int, context: int, image_shape: tuple[int, int]) -> None:
-        super().__init__(spec, parameters, context, image_shape)
+class _TwoStack(CausalImages):
+    def __init__(
+        self, spec: PixelCNN, colours: int, parameters: int, context: int, maps: int, image_shape: tuple[int, int]
+    ) -> None:
+        super().__init__(spec, colours, parameters, context, maps, image_shape)
         channels, self.reach = spec.channels, spec.kernel // 2
         up, left = (self.reach + 1, spec.kernel), (1, self.reach + 1)
 
         def each(inputs: int, kernel: int | tuple[int, int]) -> nn.ModuleList:
             return nn.ModuleList(nn.Conv2d(inputs, 2 * channels, kernel) for _ in range(spec.layers))
 
-        self.above = nn.Conv2d(1, channels, 1)
-        self.before = nn.Conv2d(1, channels, 1)
+        self.above = nn.Conv2d(colours, channels, 1)
+        self.before = nn.Conv2d(colours, channels, 1)
         self.vertical, self.horizontal, self.across = each(channels, up), each(channels, left), each(2 * channels, 1)
         self.residuals = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(spec.layers))
 
-    def stacks(self, image: Tensor, shifts: list[Any]) -> Tensor:
+    def stacks(self, image: Tensor, place: Tensor, shifts: list[Any]) -> Tensor:
         # a shift by one row (column) makes the first layer causal, and padding on one side all others
-        v = self.above(F.pad(image[:, :, :-1], (0, 0, 1, 0))) + self.place
-        h = self.before(F.pad(image[..., :-1], (1, 0))) + self.place
+        v = self.above(F.pad(image[:, :, :-1], (0, 0, 1, 0))) + place
+        h = self.before(F.pad(image[..., :-1], (1, 0))) + place
         for vertical, horizontal, across, residual, shift in zip(
             self.vertical, self.horizontal, self.across, self.residuals, shifts, strict=True
         ):

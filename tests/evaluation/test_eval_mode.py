@@ -94,11 +94,12 @@ VAE_CALLS: dict[str, Callable[[Any, Any], object]] = {
     "measure_surgery": lambda m, g: measure_surgery(m, g, X),
     "plot_holes": lambda m, g: evaluation.plot_holes(m, g, X),
     "plot_latent": lambda m, g: evaluation.plot_latent(m, g, DATA),
-    "plot_paths": lambda m, g: evaluation.plot_paths(m, g, DATA, pairs=1, steps=3),
+    "plot_interpolation": lambda m, g: evaluation.plot_interpolation(m, g, DATA, pairs=1, steps=3),
+    "plot_neighbours": lambda m, g: evaluation.plot_neighbours(m, DATA, count=2),
     "plot_priors": lambda m, g: evaluation.plot_priors({"maf": (m, g)}, DATA),
     "plot_reconstructions": lambda m, g: evaluation.plot_reconstructions(m, g, DATA),
     "plot_samples": lambda m, g: evaluation.plot_samples(m, DATA),
-    "plot_traversals": lambda m, g: evaluation.plot_traversals(m, g, DATA, steps=3),
+    "plot_traversal": lambda m, g: evaluation.plot_traversal(m, g, DATA, steps=3),
     "predict": lambda m, g: evaluation.predict(m, {"z": torch.zeros(2, 3, 2)}, X[:3]),
     "refine": lambda m, g: refine(m, g, X[:4], steps=2),
     "run_nuts": lambda m, g: evaluation.run_nuts(m, X[:1], draws=4, warmup=2, chains=1, max_tree_depth=2),
@@ -113,7 +114,7 @@ FLOW_CALLS: dict[str, tuple[Dataset, Callable[[Any], object]]] = {
     "measure_flow": (PLANE, lambda m: evaluation.measure_flow(m, NoGuide(), PLANE.test[:9])),
     "plot_density": (PLANE, lambda m: evaluation.plot_density(m, PLANE)),
     "plot_flow_samples": (DATA, lambda m: evaluation.plot_flow_samples(m, DATA)),
-    "plot_interpolation": (DATA, lambda m: evaluation.plot_interpolation(m, DATA, pairs=1, steps=2)),
+    "plot_flow_interpolation": (DATA, lambda m: evaluation.plot_flow_interpolation(m, DATA, pairs=1, steps=2)),
     "plot_steps": (PLANE, lambda m: evaluation.plot_steps(m, PLANE)),
 }
 

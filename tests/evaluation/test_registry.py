@@ -57,8 +57,6 @@ def test_every_measure_of_a_run(tmp_path: Path, parts: dict[str, object]) -> Non
         "activity",
         "calibration",
         "memorization",
-        "paths",
-        "traversals",
         "fid",
     }
 

@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from pyro.infer import Predictive, Trace_ELBO
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from flowvae import Experiment, FlowvaeError, SemiAmortized, Training, load
 from flowvae.core.errors import ImproperDensityWarning
+from flowvae.core.parts import Units, parse_likelihood
 from flowvae.evaluation import measure_likelihoods
 from flowvae.flows import CNF, IAF, SOSPF, Inverse, Linear
 from flowvae.guides import AmortizedGuide, FlowGuide, GuideSpec, SemiAmortizedGuide
 from flowvae.inference import log_joint, refine
-from flowvae.models import LinearGaussian
+from flowvae.models import VAE, LinearGaussian, StandardNormal
 from flowvae.networks import MLP
 
 TINY = Experiment(
@@ -158,6 +159,22 @@ def test_the_guide_is_a_function_of_the_datum_with_and_without_gradients() -> No
     assert Predictive(model, guide=guide, num_samples=4, parallel=True)(x)["z"].shape == (4, 5, 3)
     assert not any("weight" in name and "log_joint" in name for name in guide.state_dict())
     assert {name.split(".")[0] for name in guide.state_dict()} == {"head", "noise"}
+
+
+def test_its_steps_enter_no_statistics_of_the_model() -> None:
+    """An optimal noise scale is that of the codes of a training, not of the codes on the way to them."""
+    torch.manual_seed(0)
+    likelihood = parse_likelihood("gaussian:optimal").build(Size((7,)), Units(torch.zeros(7), torch.ones(7)))
+    decoder = nn.Sequential(nn.Linear(3, 7), nn.BatchNorm1d(7))
+    model = VAE(StandardNormal().build(3), decoder, likelihood)
+    guide = guide_of(SemiAmortized(steps=3), model)  # type: ignore[arg-type]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    guide.posterior(torch.randn(5, 7))
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    Trace_ELBO().loss(model, guide, torch.randn(5, 7))
+    assert likelihood.batches == 1
 
 
 def test_an_experiment_runs_resumes_and_loads(tmp_path: Path) -> None:

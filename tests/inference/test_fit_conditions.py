@@ -159,6 +159,39 @@ def test_validation_does_not_depend_on_what_is_validated_together() -> None:
     assert validated(X[:20]) == pytest.approx(validated(X[:20].repeat(2, 1)), rel=1e-2)
 
 
+class Mean(nn.Module):
+    """x ~ N(z, 1) for every value, with one z for each data point."""
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+            pyro.sample(
+                "x", pyro.distributions.Normal(z[..., None].expand(*z.shape, x.shape[1]), 1.0).to_event(1), obs=x
+            )
+
+
+class NotedGuide(nn.Module):
+    """A guide that notes the largest batch that it has seen in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(()))
+        self.largest = 0
+
+    def forward(self, x: Tensor) -> None:
+        self.largest = self.largest if self.training else max(self.largest, len(x))
+        declare_parameters("guide", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyro.distributions.Normal(self.loc, 1.0))
+
+
+@pytest.mark.parametrize(("values", "rows"), [(1024, 2048), (4096, 512)])
+def test_fewer_large_data_points_are_validated_at_a_time(values: int, rows: int) -> None:
+    guide = NotedGuide()
+    fit(Mean(), guide, torch.zeros(20, values), torch.zeros(2100, values), ONCE, progress=False)
+    assert guide.largest == rows
+
+
 @pytest.mark.parametrize("particles", [1, 3])
 def test_a_captured_step_normalizes_and_drops_as_pyros_does(particles: int) -> None:
     ends = []

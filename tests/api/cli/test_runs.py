@@ -12,7 +12,6 @@ from PIL import Image
 
 from flowvae import MLP, Condition, Experiment, Run, Training, load
 from flowvae.cli.command import main
-from flowvae.cli.runs import _images
 from flowvae.data import Arrays
 
 SMALL: dict[str, Any] = {
@@ -108,14 +107,6 @@ def test_a_picture_needs_no_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert "moved" in capsys.readouterr().err
     with Image.open("alone.png") as picture:
         assert min(picture.size) > 100
-
-
-@pytest.mark.parametrize(("least", "most"), [(-80.0, -60.0), (-1.0, 2.0)])
-def test_values_below_zero_keep_their_order_in_a_picture(least: float, most: float) -> None:
-    x = np.linspace(least, most, 64).reshape(1, 1, 8, 8)
-    shown = _images(x).axes[0].images[0].get_array()
-    assert shown is not None
-    np.testing.assert_allclose(np.asarray(shown), np.linspace(0, 1, 64).reshape(8, 8), atol=1e-6)
 
 
 @pytest.mark.parametrize(

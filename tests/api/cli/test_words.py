@@ -129,7 +129,7 @@ def test_settings_without_a_default_are_missing_until_they_are_given(capsys: pyt
     with pytest.raises(SystemExit) as info:
         read("data:arrays --data.path x.npz")
     assert info.value.code == 2
-    assert "--data.likelihood" in capsys.readouterr().err
+    assert "likelihood" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

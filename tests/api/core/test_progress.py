@@ -25,8 +25,8 @@ from flowvae.core import progress
 from flowvae.core.progress import bar
 from flowvae.data import Dataset, Moons
 from flowvae.data.access import blocks
+from flowvae.data.files.torch_items import TorchSource, part_of_items
 from flowvae.data.sources import array_blocks
-from flowvae.data.torch_items import TorchSource, part_of_items
 from flowvae.evaluation import Scene, compare_features, draw_figures, fid_at_sizes, importance_sample
 from flowvae.evaluation.likelihood.importance_sampling import importance_sample_each
 from flowvae.experiments.assemble import ModelGuide
@@ -87,8 +87,8 @@ def compiled(_: Any) -> Tensor:
 WORK: dict[str, tuple[Callable[[Path], Any], str, list[tuple[str, int | None]]]] = {
     "source": (lambda _: torch.cat(list(blocks(Rows(X)))), "data.access.VALUES", [("reading data", 3)]),
     "array": (lambda _: np.concatenate(list(array_blocks(MANY))), "data.sources.VALUES", [("reading data", 3)]),
-    "items": (lambda _: part_of_items(ITEMS)[0].x, "data.torch_items.ROWS", [("reading data", 2)]),
-    "labels": (lambda _: TorchSource(ITEMS).labels(), "data.torch_items.ROWS", [("reading labels", 2)]),
+    "items": (lambda _: part_of_items(ITEMS)[0].x, "data.files.torch_items.ROWS", [("reading data", 2)]),
+    "labels": (lambda _: TorchSource(ITEMS).labels(), "data.files.torch_items.ROWS", [("reading labels", 2)]),
     "features": (distances, "", [("feature distances", 5)]),
     "fid": (
         lambda _: fid_at_sizes(features(0), features(1), (5, 9), 3, progress=True).fid.to_numpy(),

@@ -36,6 +36,7 @@ from flowvae import (
 )
 from flowvae.cli.family_table import table
 from flowvae.core.registry import families, name_of
+from flowvae.evaluation import FIGURES
 from flowvae.experiments.serialization import from_plain, to_plain
 from flowvae.inference import load_checkpoint
 from flowvae.models import BinomialLikelihood
@@ -143,7 +144,7 @@ def test_run_and_load(tmp_path: Path) -> None:
         "checkpoint.safetensors",
         "history.csv",
         "metrics.json",
-        *(f"figures/{name}.png" for name in ("samples", "reconstructions", "latent", "history")),
+        *(f"figures/{name}.png" for name in FIGURES),
     }
     again = load(tmp_path / "run")
     assert again.experiment == TINY

@@ -14,6 +14,7 @@ import torch
 from flowvae import Arrays, Experiment, FlowvaeError, Mixture, Training, load
 from flowvae.cli.command import main
 from flowvae.core.errors import DamagedError, OtherDeviceWarning, UnfinishedRunWarning
+from flowvae.evaluation import FIGURES, plot_samples
 from flowvae.experiments.run import MeasurementError, Run
 from flowvae.experiments.stages import SecondStage
 from flowvae.inference import choose_device
@@ -223,3 +224,17 @@ def test_draws_that_are_no_number_of_draws_are_refused(place: Path, draws: objec
 def test_what_is_drawn_makes_its_folder(place: Path, name: str) -> None:
     assert main(["sample", str(place / "run"), "--out", str(place / name), "--count", "3"]) == 0
     assert (place / name).is_file()
+
+
+def test_a_figure_is_asked_for_by_its_name(place: Path) -> None:
+    """With the seed of the experiment, and what its function takes."""
+    run = load(place / "run")
+    for name in FIGURES:
+        assert run.figure(name).axes
+    ax = run.figure("samples", of="draws").axes[1]
+    own = plot_samples(run.pair.model, run.data, run.experiment.seed, "draws").axes[1]
+    np.testing.assert_array_equal(ax.images[0].get_array(), own.images[0].get_array())
+    with pytest.raises(FlowvaeError, match="traversal"):
+        run.figure("traversals")
+    with pytest.raises(FlowvaeError, match="steps"):
+        run.figure("traversal", step=3)

@@ -12,7 +12,7 @@ from torch import Size
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.data import Digits, Moons
-from flowvae.evaluation import interpolate, plot_density, plot_flow_samples, plot_interpolation, plot_steps
+from flowvae.evaluation import interpolate, plot_density, plot_flow_interpolation, plot_flow_samples, plot_steps
 from flowvae.flows import NSF, Glow, RealNVP
 from flowvae.models import DequantizedFlow, FlowModel
 
@@ -50,7 +50,7 @@ def test_the_arc_keeps_the_distribution_of_the_base() -> None:
 def test_figures_of_images() -> None:
     data = Digits().load(0)
     assert len(titles(plot_flow_samples(glow(), data, (0.5, 0.7, 1.0)))) == 4
-    assert len(titles(plot_interpolation(glow(), data, pairs=3))) == 2
+    assert len(titles(plot_flow_interpolation(glow(), data, pairs=3))) == 2
     with pytest.raises(FlowvaeError, match=r"\(1, 8, 8\)"):
         plot_steps(glow(), data)
 

@@ -1,34 +1,18 @@
-"""Figures of the latent space and ways through it."""
+"""Figures of the latent space."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
-from helpers import disturb
 from latent_cases import Shifted, ppca, standard
 from matplotlib.figure import Figure
 
-from flowvae import MAF, Digits, Experiment, FlowvaeError, Pinwheel
-from flowvae.core.registry import families
-from flowvae.data import Dataset
-from flowvae.evaluation.figures.interpolation_plots import plot_paths, plot_traversals
+from flowvae import FlowvaeError
 from flowvae.evaluation.figures.latent_plots import plot_activity, plot_holes
 from flowvae.evaluation.latent.activity import Activity
-from flowvae.experiments.assemble import ModelGuide
-from flowvae.networks import MLP
-
-SMALL = Experiment(latent=3, encoder=MLP((8,)), decoder=MLP((8,)), prior=MAF(2, (8,)))
-
-
-def small(prior: str = "maf") -> tuple[ModelGuide, Dataset]:
-    data = Digits().load(0)
-    pair = replace(SMALL, prior=families("prior")[prior].default).build(data)
-    disturb(pair.model.prior, 0.3)
-    return pair, data
 
 
 def labelled(figure: Figure) -> None:
@@ -67,28 +51,3 @@ def test_activity_is_sorted(kl: torch.Tensor | None) -> None:
     assert len(figure.axes) == (1 if kl is None else 2)
     assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == ["2", "3", "0", "1"]
     assert figure.axes[0].get_title().startswith("3 of 4 units")
-
-
-@pytest.mark.parametrize(("prior", "ways"), [("maf", 2), ("mixture", 1)])
-def test_figures_of_ways(prior: str, ways: int) -> None:
-    """A mixture has no base space, and so one way and one kind of traversal."""
-    pair, data = small(prior)
-    figure = plot_paths(pair.model, pair.guide, data, pairs=2, steps=3)
-    labelled(figure)
-    assert len(figure.axes) == 2 * ways
-    lines = figure.axes[-1].lines
-    assert len(lines) == 2
-    for line in lines:
-        assert np.isfinite(line.get_ydata()).all()
-    figure = plot_traversals(pair.model, pair.guide, data, units=2, steps=3)
-    labelled(figure)
-    assert len(figure.axes) == ways
-    assert len(figure.axes[0].texts) == 2
-
-
-def test_figures_of_ways_need_images() -> None:
-    plane = Pinwheel(train=20, valid=20, test=20).load(0)
-    pair = replace(SMALL, data=Pinwheel(train=20, valid=20, test=20)).build(plane)
-    for draw in (plot_paths, plot_traversals):
-        with pytest.raises(FlowvaeError, match="image"):
-            draw(pair.model, pair.guide, plane)

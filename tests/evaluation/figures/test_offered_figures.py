@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flowvae import Digits, Experiment, Pinwheel
+from flowvae import Experiment, Pinwheel
 from flowvae.core.registry import families
 from flowvae.data import DataSpec
 from flowvae.evaluation import MEASURES, EvaluationContext
@@ -19,20 +19,6 @@ def context(latent: int, prior: str = "normal", of: DataSpec = PLANE, draws: int
     data = of.load(0)
     experiment = Experiment(latent=latent, encoder=MLP((8,)), decoder=MLP((8,)), prior=families("prior")[prior].default)
     return EvaluationContext(*experiment.build(data), data, "test", draws, 0, {"measure": "its name"})
-
-
-@pytest.mark.parametrize("prior", ["maf", "mixture"])
-@pytest.mark.parametrize("images", [True, False])
-def test_ways_are_drawn_of_images_alone(prior: str, images: bool) -> None:
-    of = context(2, prior, Digits() if images else PLANE)
-    taken = MEASURES["interpolation"](of)
-    assert set(taken.figures) == ({"paths", "traversals"} if images else set())
-    assert len(taken.metrics) == (4 if prior == "maf" else 2)
-    for metric in taken.metrics:
-        assert metric.unit == "nats per pair"
-        assert metric.se is not None
-        assert metric.protocol["measure"] == "its name"
-        assert metric.protocol["pairs"] <= len(of.data.test) // 2
 
 
 @pytest.mark.parametrize(("draws", "offered"), [(20, set()), (60, {"khat"})])

@@ -14,9 +14,12 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, Transform, constraints
 from zuko.distributions import DiagNormal, NormalizingFlow
 
-from flowvae import Digits
+from flowvae import Digits, Experiment
 from flowvae.core.errors import FlowvaeError
+from flowvae.core.registry import families
+from flowvae.evaluation import MEASURES, EvaluationContext
 from flowvae.evaluation.latent.interpolation import different_pairs, interpolate_codes, measure_interpolation
+from flowvae.networks import MLP
 
 EXACT = Shifted(1e-9)  # codes are the data
 CONSTANT = -math.log(2 * math.pi)  # log of the largest density of N(0, I) in the plane
@@ -139,3 +142,17 @@ def test_pairs_are_of_different_labels_and_no_datum_is_in_two() -> None:
         different_pairs(one, 7, seed=0)
     start, _ = different_pairs(replace(data, labels=None), 1000, seed=0, split="valid")
     assert len(start) == len(data.valid) // 2
+
+
+@pytest.mark.parametrize(("prior", "metrics"), [("maf", 4), ("mixture", 2)])
+def test_the_measure_says_its_unit_and_protocol(prior: str, metrics: int) -> None:
+    data = Digits().load(0)
+    experiment = Experiment(latent=2, encoder=MLP((8,)), decoder=MLP((8,)), prior=families("prior")[prior].default)
+    context = EvaluationContext(*experiment.build(data), data, "test", 20, 0, {"measure": "its name"})
+    taken = MEASURES["interpolation"](context).metrics
+    assert len(taken) == metrics
+    for metric in taken:
+        assert metric.unit == "nats per pair"
+        assert metric.se is not None
+        assert metric.protocol["measure"] == "its name"
+        assert metric.protocol["pairs"] <= len(data.test) // 2

@@ -142,7 +142,7 @@ def test_weights_are_judged_by_k_or_by_effective_draws(
     zeros = torch.zeros(len(k))
     metrics = likelihood_metrics(Likelihoods(zeros, zeros, zeros, draws, k), 2, True, "test", {})
     for metric in metrics:
-        weighted = metric.name.startswith("nll")
+        weighted = metric.name.startswith(("nll", "bits"))
         assert metric.caution == (caution if weighted else None)
         assert ("not to be trusted" in str(metric)) == (weighted and not trusted)
     if not trusted:

@@ -190,7 +190,8 @@ def test_mistakes() -> None:
 def test_the_figure_shows_the_pairs() -> None:
     data = gaussian_data()
     figure = plot_memorization(measure_memorization(Copies(data.train, 0.1), data), data)
-    left, right = figure.axes
+    (right,) = figure.axes
+    (left,) = right.child_axes
     assert "distance" in left.get_xlabel()
     assert left.get_legend() is not None
     assert len(right.images) == 1

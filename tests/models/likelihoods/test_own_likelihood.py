@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -158,9 +157,34 @@ class TwoSettings(CountsLikelihood, name="my-two"):
 
 
 def test_a_text_form_never_loses_a_setting() -> None:
-    """A spec with several settings that are not default has no text form, unless it writes one."""
-    assert parse_likelihood(str(TwoSettings(5))) == TwoSettings(5)
-    assert str(TwoSettings(5, 0.25)) == "TwoSettings(first=5, second=0.25)"
-    with pytest.raises(FlowvaeError):
-        parse_likelihood(str(TwoSettings(5, 0.25)))
-    assert math.isclose(parse_likelihood("my-two:4").second, 0.5)  # type: ignore[attr-defined]
+    """The first setting is written by its value and the others by name, where they are not the defaults."""
+    for spec, text in (
+        (TwoSettings(), "my-two"),
+        (TwoSettings(5), "my-two:5"),
+        (TwoSettings(5, 0.25), "my-two:5:second=0.25"),
+        (TwoSettings(second=0.25), "my-two:second=0.25"),
+    ):
+        assert str(spec) == text
+        assert parse_likelihood(text) == spec
+    assert parse_likelihood("my-two:first=5:second=2") == TwoSettings(5, 2.0)
+    for wrong in ("my-two:5:0.25", "my-two:5:first=3", "my-two:5:third=3", "my-two:second=much", "my-two:5:second="):
+        with pytest.raises(FlowvaeError, match=r"my-two\[:FIRST\]\[:second=...\]"):
+            parse_likelihood(wrong)
+
+
+@dataclass(frozen=True)
+class WordSettings(CountsLikelihood, name="my-words"):
+    total: int
+    switch: bool = True
+    least: float | None = 0.5
+    kind: str = "a"
+
+
+def test_a_text_form_writes_words() -> None:
+    spec = WordSettings(1, False, None, "b")
+    assert str(spec) == "my-words:1:switch=false:least=none:kind=b"
+    assert parse_likelihood(str(spec)) == spec
+    assert parse_likelihood("my-words:1:switch=true:least=3") == WordSettings(1, True, 3.0)
+    for wrong in ("my-words", "my-words:switch=false", "my-words:1:switch=1", "my-words:none"):
+        with pytest.raises(FlowvaeError, match="my-words:TOTAL"):
+            parse_likelihood(wrong)

@@ -203,7 +203,13 @@ def test_it_is_improper_where_the_prior_of_the_top_is() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "value"),
-    [({"latent": 0}, "0"), ({"likelihood": "bernoulli"}, "bernoulli"), ({"prior": 3}, "3"), ({"guide": 3}, "3")],
+    [
+        ({"latent": 0}, "0"),
+        ({"likelihood": "bernoulli"}, "bernoulli"),
+        ({"likelihood": "continuous-bernoulli"}, "continuous-bernoulli"),
+        ({"prior": 3}, "3"),
+        ({"guide": 3}, "3"),
+    ],
 )
 def test_mistakes_are_named(settings: dict[str, object], value: str) -> None:
     with pytest.raises(FlowvaeError) as refused:

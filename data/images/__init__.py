@@ -1,0 +1,1 @@
+"""Images: their preprocessing, folders of them, and image sets of torchvision."""

@@ -1,0 +1,137 @@
+"""Images from a folder of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch.utils.data import Dataset as TorchDataset
+
+from flowvae.core.errors import FlowvaeError, check_int, nearest, shown_path
+from flowvae.data.dataset import SPLITS, Dataset
+from flowvae.data.files.reading import data_path
+from flowvae.data.files.torch_items import TorchSource
+from flowvae.data.images.decoding import check_sizes, decode, read_files
+from flowvae.data.images.geometry import Geometry
+from flowvae.data.images.image_data import ImageData, Raw, prepare_images
+from flowvae.data.preparation import Part
+
+__all__ = ["Images"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+REMEDY = f"put images there ({', '.join(SUFFIXES)}), or folders of them, one a class"
+
+
+@dataclass(frozen=True)
+class Images(ImageData, name="images"):
+    """A folder of images, such as photographs, upright by their EXIF orientation.
+
+    Sub-folders are classes. Folders `train`, `valid` and `test` are splits, and classes are inside them; a split that
+    is missing is drawn from train, 15 % each, by the run's seed. Photographs of different sizes need `resize` and
+    `crop`: `Images("photos", resize=64, crop=64)` makes their shorter side 64 and keeps the centre square.
+
+    Args:
+        path: the folder; `~` is the home directory.
+        workers: processes that read images anew for every batch; 0: all images are kept in memory, a byte a value.
+    """
+
+    title: ClassVar[str] = "a folder of your own images, with or without classes"
+
+    path: Path
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "path", data_path("data.path", self.path, "the path of a folder"))
+        check_int(self, "workers", least=0)
+
+    @property
+    def where(self) -> str:
+        return f"data.path = {shown_path(self.path)}"
+
+    def read(self) -> Raw:
+        splits = _splits(self.path)
+        classes = tuple(sorted({name for found in splits.values() for name in found if name}))
+        files = {s: [file for name in sorted(found) for file in found[name]] for s, found in splits.items()}
+        shape = check_sizes(self.where, [file for found in files.values() for file in found], self)
+        parts = {}
+        for s, found in splits.items():
+            labels = np.array([classes.index(name) for name in sorted(found) for _ in found[name] if name])
+            x: Any
+            if self.workers:
+                x = TorchSource(ImageFiles(files[s], self), self.workers)
+            else:
+                x = read_files(f"{self.where}, {s}", files[s], shape, self.resized)
+            parts[s] = Part(x, labels if len(labels) else None)
+        return Raw(parts, split="as in the folders", classes=classes, sized=True)
+
+    def load(self, seed: int) -> Dataset:
+        likelihood = self.decide_likelihood(self.likelihood)
+        return prepare_images(self.where, self.read(), self, likelihood, seed, name=self.path.name)
+
+
+class ImageFiles(TorchDataset[Any]):
+    """Image files as a torch data set of bytes (C, H, W).
+
+    Args:
+        files: the files.
+        how: gives them their size and colour.
+    """
+
+    def __init__(self, files: Sequence[Path], how: Geometry) -> None:
+        self.files = files
+        self.how = how
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.how.resized(decode(self.files[number])[None])[0]
+
+    def __repr__(self) -> str:
+        return f"images in {self.files[0].parent}"
+
+
+def _splits(path: Path) -> dict[str, dict[str, list[Path]]]:
+    """Image files by split and class, '' where there are no classes."""
+    where = f"data.path = {shown_path(path)}"
+    if not path.is_dir():
+        raise FlowvaeError(f"{where}: {'is not a folder' if path.exists() else 'no such folder'}; {REMEDY}.")
+    folders = _folders(path)
+    if not any(folder.name in SPLITS for folder in folders):
+        return {"train": _classes(where, path)}
+    for folder in folders:
+        if folder.name not in SPLITS:
+            raise FlowvaeError(
+                f"{where}: a folder {folder.name} beside those of splits; {nearest(folder.name, SPLITS)}"
+            )
+    found = {folder.name: _classes(f"{where}, {folder.name}", folder) for folder in folders}
+    if "train" not in found:
+        raise FlowvaeError(f"{where}: has no folder train; add it.")
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _classes(where: str, path: Path) -> dict[str, list[Path]]:
+    own, folders = _images(path), _folders(path)
+    if own and folders:
+        raise FlowvaeError(
+            f"{where}: images beside the folder {folders[0].name}; put all images into folders, or none."
+        )
+    found = {"": own} if own else {folder.name: _images(folder) for folder in folders}
+    for name, files in found.items():
+        if not files:
+            raise FlowvaeError(f"{where}: no images in the folder {name}; {REMEDY}.")
+    if not found:
+        raise FlowvaeError(f"{where}: no images; {REMEDY}.")
+    return found
+
+
+def _images(path: Path) -> list[Path]:
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))

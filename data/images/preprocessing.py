@@ -1,0 +1,230 @@
+"""Preprocessing of images: settings that have names, and are part of the identity of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flowvae.core.errors import FlowvaeError, check_bool, check_choice, plain_number, shown
+from flowvae.core.parts import LikelihoodSpec, as_likelihood, parse_likelihood
+from flowvae.data.images.geometry import AS_THEY_ARE, Geometry
+
+__all__ = ["OptionalPreprocessing", "Preprocessing"]
+
+
+class Kind(NamedTuple):
+    """What values images become.
+
+    Args:
+        likelihood: the default, in text form.
+        text: for the identity.
+        bits: whether values are 0 and 1.
+        random: whether random numbers decide.
+        redrawn: whether they are drawn anew in every epoch of a training.
+    """
+
+    likelihood: str
+    text: str
+    bits: bool = False
+    random: bool = False
+    redrawn: bool = False
+
+
+KINDS = {
+    "grey": Kind("discretized-logistic:{largest}", "counts 0..{largest}{levels}"),
+    "threshold": Kind("bernoulli", "thresholded: 1 where x >= 0.5 * 255", bits=True),
+    "fixed": Kind("bernoulli", "binarized once: 1 with probability x / 255, drawn by a fixed seed", True, True),
+    "dynamic": Kind(
+        "bernoulli",
+        "dynamically binarized: 1 with probability x / 255, training images drawn anew in every epoch, the others once "
+        "by a fixed seed",
+        True,
+        True,
+        True,
+    ),
+    "dequantized": Kind(
+        "gaussian:shared",
+        "dequantized: counts 0..{largest}{levels} plus u, uniform on [0, 1), for training images drawn anew in every "
+        "epoch, for the others once by a fixed seed",
+        random=True,
+        redrawn=True,
+    ),
+    "unit": Kind("continuous-bernoulli", "counts 0..{largest}{levels} divided by {largest}"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing(Geometry):
+    """Preprocessing of images with intensities from 0 to 255.
+
+    First `resize`, then `crop`, then `colour`; then the intensities become values:
+
+    | `values` | model's x | default likelihood |
+    | --- | --- | --- |
+    | grey | counts 0..255 | `discretized-logistic:255` |
+    | threshold | 1 where x ≥ 0.5 · 255, else 0 | `bernoulli` |
+    | fixed | each pixel 1 with probability x/255, drawn once | `bernoulli` |
+    | dynamic | the same, training images drawn anew in every epoch | `bernoulli` |
+    | dequantized | x + u, u uniform on [0, 1), drawn anew in every epoch | `gaussian:shared` |
+    | unit | x/255 | `continuous-bernoulli` |
+
+    What is drawn once, and validation and test images in any case, never depends on the seed of a run: all runs see
+    the same values.
+
+    Args:
+        values: what the model sees, of the table: grey, threshold, fixed, dynamic, dequantized or unit.
+        levels: number of grey levels, 256 or a smaller power of 2: intensities become x // (256 / levels) first.
+        flips: whether training images are mirrored left to right at random, anew in every epoch.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = tuple(KINDS)
+
+    values: str = "grey"
+    levels: int = 256
+    flips: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "values", self.kinds)
+        check_bool(self, "flips")
+        object.__setattr__(self, "levels", plain_number(self.levels))
+        if type(self.levels) is not int or self.levels not in (2, 4, 8, 16, 32, 64, 128, 256):
+            raise FlowvaeError(
+                f"{type(self).__name__}.levels = {shown(self.levels)}: must be 256 or a smaller power of 2, from 2."
+            )
+        if self.levels < 256 and self._kind.bits:
+            raise FlowvaeError(
+                f"{type(self).__name__}.levels = {self.levels} with values = {self.values!r}: bits have no grey "
+                "levels; leave levels out, or choose values 'grey', 'dequantized' or 'unit'."
+            )
+
+    @property
+    def _kind(self) -> Kind:
+        return KINDS.get(self.values, Kind("", ""))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether values depend on random numbers."""
+        return self._kind.random
+
+    @property
+    def draws_anew(self) -> bool:
+        """Whether the random numbers of the training images' values are drawn anew in every epoch."""
+        return self._kind.redrawn
+
+    @property
+    def is_redrawn(self) -> bool:
+        """Whether a training sees other values, or flipped images, in every epoch."""
+        return self.draws_anew or self.flips
+
+    @property
+    def dequantized(self) -> bool:
+        """Whether uniform noise is added to counts."""
+        return self.values == "dequantized"
+
+    @property
+    def text(self) -> str:
+        """All that is done to the images, in words, for their identity."""
+        parts = self.geometry_text
+        if self.flips:
+            parts.append("training images flipped at random in every epoch")
+        levels = "" if self.levels == 256 else f" (x // {256 // self.levels})"
+        return "; ".join([*parts, self._kind.text.format(levels=levels, largest=self.levels - 1)])
+
+    def decide_likelihood(self, given: LikelihoodSpec | None) -> LikelihoodSpec:
+        """The given likelihood, or the default one of these values.
+
+        Raises:
+            FlowvaeError: for a likelihood whose support these values are not in.
+        """
+        default = self._kind.likelihood.format(largest=self.levels - 1)
+        if given is None:
+            return parse_likelihood(default)
+        if self._kind.bits and not given.discrete:
+            raise FlowvaeError(
+                f"likelihood {given} is a density; values = {self.values!r} are bits, whose density has no largest "
+                f"value: leave the likelihood out, which is {default} then, or choose values = 'unit'."
+            )
+        possible = self.to_values(torch.arange(256, dtype=torch.uint8), torch.zeros(256, dtype=torch.int32)).float()
+        possible = torch.tensor([0.0, 1.0]) if self._kind.bits else possible
+        wrong = given.violations(possible)
+        if wrong.any() or (given.largest is not None and given.largest != possible.max()):
+            some = ", ".join(f"{value:.3g}" for value in possible.unique()[:2].tolist())
+            raise FlowvaeError(
+                f"likelihood {given} is of {given.support}; values = {self.values!r} are {some}, …, "
+                f"{possible.max():g}: leave the likelihood out, which is {default} then, or choose other values."
+            )
+        return given
+
+    def keep_likelihood(self) -> None:
+        """Keep the setting `likelihood` of data as a likelihood.
+
+        Raises:
+            FlowvaeError: for one that does not fit the values, or none for data as they are.
+        """
+        given: Any = getattr(self, "likelihood", None)
+        if given is None and not self.is_image:
+            raise FlowvaeError(
+                f"{type(self).__name__}: the setting 'likelihood' must be given, such as bernoulli or gaussian; for "
+                "images with intensities 0..255 give values, such as 'grey' or 'dynamic'."
+            )
+        if given is not None:
+            given = as_likelihood("data.likelihood", given)
+            object.__setattr__(self, "likelihood", self.decide_likelihood(given) if self.is_image else given)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the data are intensities that become other values."""
+        return self.values != AS_THEY_ARE
+
+    def to_values(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Intensities as values.
+
+        Args:
+            x: from 0 to 255, of type uint8 or floating-point.
+            noise: uniform numbers of type int32, of the shape of x; None where nothing is random.
+        """
+        if self.values == "threshold":
+            return x >= 127.5
+        if self._kind.bits:
+            assert noise is not None
+            if x.is_floating_point():
+                return (noise >> 8) < x * (2**24 / 255) - 2**23  # 24 bits, which float32 holds
+            # P(odd ≤ t) = x / 255 up to 2⁻³¹, 0 and 1 exactly, as 255 · 16843009 = 2³² − 1
+            return (noise | 1) <= x.int().mul_(16843009).add_(-(2**31))
+        counts = x if self.levels == 256 else x // (256 // self.levels)
+        if self.values == "unit":
+            return counts.float() / (self.levels - 1)
+        if self.dequantized:
+            assert noise is not None
+            return (
+                counts + ((noise >> 16) + 2**15) * 2.0**-16
+            )  # 16 bits: float32 never rounds a sum up to the next count
+        return counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionalPreprocessing(Preprocessing):
+    """Preprocessing of data that may be images: by default they are used as they are.
+
+    Args:
+        values: of the table of `Preprocessing`; "as they are": the numbers are no intensities from 0 to 255, or need no
+            preprocessing.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = (*KINDS, AS_THEY_ARE)
+
+    values: str = AS_THEY_ARE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.values == AS_THEY_ARE:
+            for f in fields(Preprocessing):
+                if f.name != "values" and getattr(self, f.name) != f.default:
+                    raise FlowvaeError(
+                        f"{type(self).__name__}.{f.name} = {shown(getattr(self, f.name))} without values: say what the "
+                        f"model sees of intensities 0..255, values = one of {', '.join(map(repr, KINDS))}."
+                    )

@@ -1,0 +1,186 @@
+"""PixelCNN as a likelihood: each pixel given the decoder's features and the pixels before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Size, Tensor
+
+from flowvae.core.errors import FlowvaeError, check_int
+from flowvae.core.parts import Units
+from flowvae.core.seeds import seeded
+from flowvae.models.likelihoods.bernoulli import BernoulliLikelihood
+from flowvae.models.likelihoods.discretized_logistic import BoundedCounts
+from flowvae.models.likelihoods.likelihood import Likelihood
+from flowvae.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
+from flowvae.networks import CausalImages, PixelCNN
+
+__all__ = ["PixelCNNDistribution", "PixelCNNLikelihood"]
+
+DRAWS = 4  # of which the mean is an average
+
+
+class PixelCNNDistribution(TorchDistribution):
+    """p(x given h) = Π_i p(x_i given x_1, …, x_{i−1}, h) over the pixels of an image in raster order.
+
+    The density of given images takes one pass of the network. A draw takes one pass for every pixel, each over the
+    pixels that it depends on.
+
+    Args:
+        network: gives the parameters of all pixels' conditionals.
+        radius: of the network.
+        head: likelihood of a pixel given its parameters.
+        features: h, feature maps of shape (..., F, H, W); their batch shape is the distribution's.
+        total: the largest count.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self,
+        network: CausalImages,
+        radius: int,
+        head: Likelihood,
+        features: Tensor,
+        total: int,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.network, self.radius, self.head, self.total = network, radius, head, total
+        self.features = features
+        super().__init__(features.shape[:-3], head.shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> Any:
+        """The support of the head."""
+        like = self.features.new_zeros(self.network.parameters_each, *self.event_shape[1:])
+        return self._head(like).support
+
+    def expand(self, batch_shape: Size, _instance: object = None) -> PixelCNNDistribution:
+        """Expand the batch shape."""
+        features = self.features.expand(*batch_shape, *self.features.shape[-3:])
+        new = PixelCNNDistribution(self.network, self.radius, self.head, features, self.total, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Compute log p(value given h) in nats, (..., C, H, W) → (...)."""
+        batch = torch.broadcast_shapes(value.shape[:-3], self.batch_shape)
+        x = self._rows(value.expand(*batch, *self.event_shape))
+        features = self._rows(self.features.expand(*batch, *self.features.shape[-3:]))
+        found: Tensor = self._head(self.network.images(self._scaled(x), features)).log_prob(x)
+        return found.reshape(batch)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008
+        """Draw by ancestral sampling, shape sample_shape + batch shape + event shape, without a gradient."""
+        batch = Size((*sample_shape, *self.batch_shape))
+        features = self._rows(self.features.expand(*batch, *self.features.shape[-3:]))
+        x = features.new_zeros(len(features), *self.event_shape)
+        for i, j in product(range(self.event_shape[1]), range(self.event_shape[2])):
+            top, left = max(0, i - self.radius), max(0, j - self.radius)
+            window = slice(top, i + 1), slice(left, j + self.radius + 1)
+            # later pixels are not drawn yet; no output for this one depends on them
+            found = self.network.images(self._scaled(x[..., *window]), features[..., *window], window)
+            x[..., i : i + 1, j : j + 1] = self.head(found[..., -1:, j - left : j - left + 1]).sample()
+        return x.reshape(*batch, *self.event_shape)
+
+    def conditional_mean(self, value: Tensor) -> Tensor:
+        """Compute E[x_i given x_1, …, x_{i−1}, h] for all pixels of images of the shape batch + event."""
+        parameters = self.network.images(self._scaled(self._rows(value)), self._rows(self.features))
+        return self.head.mean(parameters).reshape(value.shape)
+
+    def _head(self, parameters: Tensor) -> TorchDistribution:
+        found: TorchDistribution = self.head(parameters)
+        return found
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return 2 * x / self.total - 1
+
+    def _rows(self, images: Tensor) -> Tensor:
+        """(..., C, H, W) as (N, C, H, W)."""
+        return images.reshape(-1, *images.shape[-3:])
+
+
+class _PixelCNN(Likelihood):
+    def __init__(self, shape: Size, units: Units, spec: PixelCNNLikelihood) -> None:
+        super().__init__(shape, units)
+        self.total = spec.total
+        self.head: Likelihood = spec.head.build(shape, units)
+        network = PixelCNN(channels=spec.channels, layers=spec.layers, kernel=spec.kernel)
+        parameters = spec.head.parameter_shape(shape)[0]
+        self.radius = network.radius
+        self.network = network.network(shape[0], parameters, (shape[1], shape[2]), maps=spec.features)
+
+    def forward(self, parameters: Tensor) -> TorchDistribution:
+        return PixelCNNDistribution(self.network, self.radius, self.head, parameters, self.total)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        given = self(parameters).expand(Size((DRAWS, *parameters.shape[:-3])))
+        with seeded(0):
+            x = given.sample()
+        mean: Tensor = given.conditional_mean(x).mean(0)
+        return mean
+
+
+@dataclass(frozen=True)
+class PixelCNNLikelihood(BoundedCounts, name="pixelcnn"):
+    """Images of counts from 0 to `total`, each pixel given the decoder's features there and earlier pixels nearby.
+
+    The decoder gives feature maps (F, H, W). A small causal network reads them and the pixels above and to the left,
+    1 + (kernel − 1) / 2 · layers rows or columns away at most. What is farther away can reach a pixel through the code
+    only: a wide network would model images without the code. The conditionals are Bernoulli for bits (`total` 1), and
+    otherwise mixtures of five discretized logistics, with dependent channels in colour.
+
+    A density takes one pass of the network; a draw of an image takes H · W passes over small windows. E[x given h] has
+    no closed form: the mean is an average over four draws, always of the same seed, of all pixels' conditional means.
+
+    Args:
+        total: the largest count; 1 for bits.
+        features: F.
+        channels: width of the network's layers.
+        layers: number of its gated layers.
+        kernel: an odd number.
+
+    References:
+        van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves & Kavukcuoglu (2016), "Conditional image generation with
+        PixelCNN decoders".
+        Chen, Kingma, Salimans, Duan, Dhariwal, Schulman, Sutskever & Abbeel (2017), "Variational Lossy Autoencoder"
+        (the limited receptive field).
+    """
+
+    total: int = 1
+    features: int = 16
+    channels: int = 32
+    layers: int = 2
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        self.check_total()
+        check_int(self, "features")
+        PixelCNN(channels=self.channels, layers=self.layers, kernel=self.kernel)  # refuses wrong settings
+
+    @property
+    def head(self) -> BernoulliLikelihood | LogisticMixtureLikelihood:
+        """Likelihood of a pixel, whose parameters the network gives."""
+        return BernoulliLikelihood() if self.total == 1 else LogisticMixtureLikelihood(self.total)
+
+    def parameter_shape(self, shape: Size) -> Size:
+        """Return (F, H, W).
+
+        Raises:
+            FlowvaeError: for data that are not images.
+        """
+        if len(shape) != 3:
+            raise FlowvaeError(
+                f"likelihood {self}: data of shape {tuple(shape)}; it needs images (C, H, W). Use bernoulli for bits, "
+                "or logistic-mixture:TOTAL."
+            )
+        return Size((self.features, *shape[1:]))
+
+    def build(self, shape: Size, units: Units) -> Likelihood:
+        self.parameter_shape(shape)
+        return _PixelCNN(shape, units, self)
