@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, make_dataclass
 from typing import Annotated, Any, NoReturn
 
@@ -66,17 +66,18 @@ def parse(kind: type, words: list[str], command: str, default: Any = None, descr
         )
 
 
-def print_help(command: str, word: str, part: Any) -> NoReturn:
-    """Print the settings of one part, and end the program.
+def print_help(command: str, parts: Mapping[str, Any]) -> NoReturn:
+    """Print the settings of parts, and end the program.
 
     Args:
-        command: in which it was named.
-        word: that named it, such as "prior:maf" or "prior.decoder:resnet".
-        part: the part with its default settings.
+        command: in which they were named.
+        parts: with their default settings, by the words that named them, such as "prior:maf" or "prior.decoder:resnet".
     """
-    kind: Any = Annotated[type(part), tyro.conf.arg(name=word.partition(":")[0])]
-    settings = make_dataclass("Settings", [("part", kind, field(default=part))])
-    parse(settings, ["--help"], command, description=f"Settings of {word}.")
+    settings: list[Any] = []
+    for number, (word, part) in enumerate(parts.items()):
+        kind: Any = Annotated[type(part), tyro.conf.arg(name=word.partition(":")[0])]
+        settings.append((f"part{number}", kind, field(default=part)))
+    parse(make_dataclass("Settings", settings), ["--help"], command, description=f"Settings of {', '.join(parts)}.")
     sys.exit()  # which tyro has done
 
 

@@ -22,6 +22,7 @@ __all__ = ["Reproduce", "reproduce_command"]
 
 RecipeName = Annotated[str, tyro.conf.arg(constructor_factory=one_of(lambda: ("NAME",)))]
 DataPath = Annotated[Path | None, tyro.conf.arg(aliases=("--data.path", "--data.root"))]
+Download = Annotated[bool, tyro.conf.arg(aliases=("--data.download",))]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Reproduce:
         out: directory of all recipes; the row is OUT/NAME/row.json and row.md, the runs are in OUT/cells.
         seeds: of the runs; by default the recipe's.
         data_path: file or folder of the data; by default where the data set looks for it.
+        download: download files of the data that are missing, where the data set can.
         jobs: processes at a time.
         threads: of each training.
         epochs: the most of a run, for a short trial, whose row says so and is never recorded.
@@ -56,6 +58,7 @@ class Reproduce:
     out: Path = Path("runs/published")
     seeds: tuple[int, ...] | None = None
     data_path: DataPath = None
+    download: Download = False
     jobs: int = 1
     threads: int = 1
     epochs: int | None = None
@@ -83,6 +86,7 @@ def reproduce_command(words: Sequence[str]) -> int:
         args.out,
         seeds=args.seeds,
         path=args.data_path,
+        download=args.download,
         epochs=args.epochs,
         draws=args.draws,
         jobs=args.jobs,

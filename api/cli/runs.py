@@ -261,5 +261,6 @@ def _array(x: Any) -> NDArray[Any]:
 
 def _images(run: Run, x: torch.Tensor) -> Figure:
     """Images (N, C, H, W) in a grid."""
-    columns = columns_within(x.shape[1:])
-    return draw_panels([Panel(x, min(columns, len(x)))], range_of(run.signature.spec, x))[0]
+    most = min(columns_within(x.shape[1:]), len(x))
+    columns = min(range(most, most // 2, -1), key=lambda columns: -len(x) % columns)  # of full rows, if possible
+    return draw_panels([Panel(x, columns)], range_of(run.signature.spec, x))[0]

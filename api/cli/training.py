@@ -31,7 +31,7 @@ class Train:
 
     A part is swapped by a word PART:NAME, and has settings --PART.SETTING, both anywhere in the line. A part inside a
     part has its path: prior:latent-variable prior.decoder:resnet --prior.decoder.features 64.
-    `flowvae train prior:maf --help` explains the settings of one part, `flowvae list` all families.
+    `flowvae train prior:maf --help` explains the settings of parts, `flowvae list` all families.
     A second stage after the training is written in --config, or added with `flowvae fit-prior`.
 
     Args:
@@ -126,12 +126,18 @@ def fit_prior_command(words: list[str]) -> int:
 
 
 def read_words(words: list[str], command: str, base: Any) -> Any:
-    """The arguments of a command that has parts; asked for help, that about the part that was named last."""
+    """The arguments of a command that has parts; asked for help, that about the parts that were named."""
     chosen = choose_parts(words, base)
     if {"-h", "--help"} & set(words):
-        for word, part in reversed(chosen.named.items()):
-            if part is not None:  # condition:none
-                print_help(command, word, part)
+        paths = [word.partition(":")[0] for word in chosen.named]
+        named = {
+            word: part
+            for path, (word, part) in zip(paths, chosen.named.items(), strict=True)
+            # not condition:none, and not a part that is around another one
+            if part is not None and not any(other.startswith(f"{path}.") for other in paths)
+        }
+        if named:
+            print_help(command, named)
     return parse(type(base), chosen.words, command, chosen.base, _describe(base))
 
 

@@ -133,7 +133,7 @@ class Experiment:
             if self.condition is not None and self.condition.prior and not prior.conditional:
                 raise FlowvaeError(
                     f"Experiment.condition with the prior {shown(prior)}: it cannot depend on a condition; use "
-                    "Mixture(), a flow, or Condition(prior=False)."
+                    "the prior mixture or a flow, or set condition.prior to false."
                 )
 
     @property

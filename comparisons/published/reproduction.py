@@ -18,7 +18,7 @@ from flowvae.comparisons.published.results import check_recordable, record
 from flowvae.comparisons.published.row import Row, format_row, make_row
 from flowvae.core.errors import FlowvaeError, check_int_value, one_line, shown
 from flowvae.core.files import as_path, atomic_write
-from flowvae.data import Dataset
+from flowvae.data import Dataset, DataSpec
 from flowvae.evaluation import draw_figures
 from flowvae.experiments.directory import locked, make_directory
 from flowvae.experiments.experiment import LARGEST_SEED, Experiment
@@ -61,6 +61,7 @@ def reproduce(
     by: str = "",
     record_row: bool = False,
     progress: bool = True,
+    download: bool = False,
 ) -> Reproduction:
     """Train and measure the experiment of a recipe, and write its row beside the published figures.
 
@@ -80,6 +81,7 @@ def reproduce(
         by: who runs it; goes into the row.
         record_row: whether to append the row to the committed table of results.
         progress: whether to show progress bars.
+        download: whether to download files of the data that are missing, where the data set can.
 
     Raises:
         FlowvaeError: for unknown names and parts, data that are missing, seeds that are no numbers or given twice, and
@@ -100,7 +102,7 @@ def reproduce(
     experiment = recipe.build(path)
     if epochs is not None:
         experiment = at_preset(experiment, Preset(2, epochs, recipe.protocol.draws))
-    data = _load(recipe, experiment, numbers[0])
+    data = _load(recipe, experiment.data, numbers[0], download)
     experiment.build(data)  # refuses parts that do not fit, before the first cell
     place, cells = out / (f"{recipe.name}-trial" if trial else recipe.name), out / "cells"
     make_directory(place)
@@ -155,9 +157,13 @@ def _why_a_trial(recipe: Recipe, epochs: int | None, draws: int | None) -> str:
     return ", ".join(reasons)
 
 
-def _load(recipe: Recipe, experiment: Experiment, seed: int) -> Dataset:
+def _load(recipe: Recipe, spec: DataSpec, seed: int, download: bool) -> Dataset:
+    if download:
+        if not hasattr(spec, "download"):
+            raise FlowvaeError(f"download = True: {spec.family} cannot be downloaded; leave it out.")
+        spec = replace(spec, download=True)  # type: ignore[type-var]
     try:
-        return experiment.data.load(seed)
+        return spec.load(seed)
     except FlowvaeError as error:
         raise FlowvaeError(f"{str(error).rstrip('.')}. {recipe.name} needs {recipe.files}.") from None
 

@@ -70,7 +70,7 @@ class Images(ImageData, name="images"):
 
     def load(self, seed: int) -> Dataset:
         likelihood = self.decide_likelihood(self.likelihood)
-        return prepare_images(self.where, self.read(), self, likelihood, seed, name=self.path.name)
+        return prepare_images(self.where, self.read(), self, likelihood, seed, name=self.path.name, limit=self.limit)
 
 
 class ImageFiles(TorchDataset[Any]):

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Size, Tensor
 
-from flowvae.core.errors import FlowvaeError, check_bool, one_line, shown_path
+from flowvae.core.errors import FlowvaeError, check_bool, check_int, one_line, shown_path
 from flowvae.core.parts import LikelihoodSpec
 from flowvae.core.seeds import derive
 from flowvae.data.access import blocks, to_tensor
@@ -61,13 +61,17 @@ class ImageData(Preprocessing, DataSpec):
 
     Args:
         likelihood: what the values are, in text form; by default the one of `values`.
+        limit: largest number of images in a split, for a trial, evenly spaced in the order of the files; None: all.
     """
 
     likelihood: LikelihoodSpec | None = None
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.keep_likelihood()
+        if self.limit is not None:
+            check_int(self, "limit")
 
     @abstractmethod
     def read(self) -> Raw:
@@ -84,7 +88,7 @@ class ImageData(Preprocessing, DataSpec):
 
     def load(self, seed: int) -> Dataset:
         likelihood = self.decide_likelihood(self.likelihood)
-        return prepare_images(self.where, self.read(), self, likelihood, seed, name=self.family)
+        return prepare_images(self.where, self.read(), self, likelihood, seed, name=self.family, limit=self.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +159,14 @@ def random_part(count: int, train: Any, name: str) -> Tensor:
 
 
 def prepare_images(
-    where: str, raw: Raw, how: Preprocessing, likelihood: LikelihoodSpec, seed: int, *, name: str
+    where: str,
+    raw: Raw,
+    how: Preprocessing,
+    likelihood: LikelihoodSpec,
+    seed: int,
+    *,
+    name: str,
+    limit: int | None = None,
 ) -> Dataset:
     """Preprocess images; splits that are missing are drawn from train.
 
@@ -169,14 +180,16 @@ def prepare_images(
         likelihood: what the values are.
         seed: decides which images are drawn for splits that are missing.
         name: of the data set.
+        limit: largest number of images in a split; None: all.
 
     Raises:
         FlowvaeError: for values that are no intensities, images that are smaller than the crop, and as `prepare` does.
     """
     given = {s: raw.parts[s] for s in SPLITS if s in raw.parts}
     pixels = {}
+    fractions = all(_are_fractions(part.x) for part in given.values())
     for s, part in given.items():
-        x = _intensities(f"{where}, {s}", part.x)
+        x = _intensities(f"{where}, {s}", part.x, fractions)
         x = how.resized(x) if isinstance(x, Tensor) and x.ndim == 4 and not raw.sized else x
         if how.dequantized and how.levels == 256:
             _check_counts(f"{where}, {s}", x)
@@ -190,11 +203,13 @@ def prepare_images(
         drawn = [s for s in ("valid", "test") if s not in given]
         indices = draw_missing(where, count, drawn, seed)
         split = f"{', '.join(drawn)} drawn from train by seed {seed}" if drawn else split
-    train, parts = given["train"], dict(given)
-    for s, index in indices.items():
-        chosen = [None if rows is None else rows[index.numpy()] for rows in (train.labels, train.conditions)]
-        parts[s] = Part(train.x, *chosen)
+    parts = given | {s: _rows(given["train"], index) for s, index in indices.items()}
     pixels |= {s: pixels["train"].part(index) for s, index in indices.items()}
+    if limit is not None:
+        split += f", at most {limit} of each, evenly spaced"
+        few = {s: torch.arange(limit) * len(x) // limit for s, x in pixels.items() if len(x) > limit}
+        parts |= {s: _rows(parts[s], index) for s, index in few.items()}
+        pixels |= {s: pixels[s].part(index) for s, index in few.items()}
     return prepare(
         where,
         {s: Part(_held(where, s, pixels[s]), part.labels, part.conditions) for s, part in parts.items()},
@@ -235,6 +250,11 @@ def prepare_values(
     return prepare_images(where, Raw(parts, split, classes=classes), how, likelihood, seed, name=name)
 
 
+def _rows(part: Part, index: Tensor) -> Part:
+    """A part with the labels and conditions of some of its data points."""
+    return Part(part.x, *(None if rows is None else rows[index.numpy()] for rows in (part.labels, part.conditions)))
+
+
 def _held(where: str, split: str, pixels: Pixels) -> Tensor | Source:
     """Values as a tensor, or the images, where they are large or drawn anew."""
     large = pixels.dtype.itemsize * pixels.shape.numel() > LARGE
@@ -243,23 +263,35 @@ def _held(where: str, split: str, pixels: Pixels) -> Tensor | Source:
     return to_tensor(pixels, where)
 
 
-def _intensities(where: str, x: NDArray[Any] | Tensor | Source) -> Tensor | Source:
+def _are_fractions(x: NDArray[Any] | Tensor | Source) -> bool:
+    """Whether an array in memory holds floating-point numbers from 0 to 1."""
+    if not isinstance(x, np.ndarray) or isinstance(x, np.memmap):
+        return False
+    return x.dtype.kind == "f" and bool(x.min() >= 0 and x.max() <= 1)
+
+
+def _intensities(where: str, x: NDArray[Any] | Tensor | Source, fractions: bool) -> Tensor | Source:
     """Images as bytes, or as floating-point numbers where they are no whole numbers; a source as it is.
+
+    Args:
+        where: what names the images in messages.
+        x: the images.
+        fractions: whether 1 is the largest intensity of all splits, instead of 255.
 
     Raises:
         FlowvaeError: for other numbers than 0..255, or shades 0..1.
     """
     if isinstance(x, np.ndarray) and not isinstance(x, np.memmap):
-        return torch.from_numpy(_bytes(where, as_event_shape(where, x)))  # type: ignore[arg-type]
+        return torch.from_numpy(_bytes(where, as_event_shape(where, x), fractions))  # type: ignore[arg-type]
     source = MappedArray(as_event_shape(where, x)) if isinstance(x, np.memmap) else x  # type: ignore[arg-type]
     bounds = [(block.min().item(), block.max().item()) for block in blocks(source)]
     _check_range(where, min(low for low, _ in bounds), max(high for _, high in bounds))
     return source
 
 
-def _bytes(where: str, x: NDArray[Any]) -> NDArray[Any]:
+def _bytes(where: str, x: NDArray[Any], fractions: bool) -> NDArray[Any]:
     low, high = x.min().item(), x.max().item()
-    if x.dtype.kind == "f" and low >= 0 and high <= 1:
+    if fractions:
         x = x.astype(np.float64) * 255
         whole = np.round(x)
         return whole.astype(np.uint8) if np.abs(x - whole).max() < 1e-3 else x.astype(np.float32)

@@ -53,7 +53,7 @@ class Torchvision(ImageData, name="torchvision"):
 
     def load(self, seed: int) -> Dataset:
         likelihood = self.decide_likelihood(self.likelihood)
-        return prepare_images(self.name, self.read(), self, likelihood, seed, name=self.name)
+        return prepare_images(self.name, self.read(), self, likelihood, seed, name=self.name, limit=self.limit)
 
     def read(self) -> Raw:
         found = {split: part_of_items(Sized(one, self), self.workers) for split, one in self._open().items()}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_latent", "plot_priors"]
 
 POINTS = 2000  # in a cloud
+QUANTILE = 0.99  # of the coordinates of prior draws, which the axes reach: a few far ones would hide all others
 NODES = 161  # per side of the grid of a density
 
 
@@ -52,7 +53,8 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
     figure = new_figure((9, 4.9))
     left = figure.add_subplot(1, 2, 1)
     right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
-    reach = 1.08 * np.abs(np.concatenate((codes, drawn))).max()
+    reach = 1.08 * max(np.abs(codes).max(), np.quantile(np.abs(drawn), QUANTILE))
+    outside = int((np.abs(drawn) > reach).any(1).sum())
     if latent == 2 and contoured:
         for ax in (left, right):
             _contours(ax, model, reach, batch.c)
@@ -62,7 +64,8 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
     if "c" in colours:
         right.legend(*_legend(cloud, data), frameon=False, fontsize=7, loc="upper right", title="label")
     contours = ", contours of the prior's density" if latent == 2 and contoured else ""
-    left.set(title=f"prior p(z): draws{contours}")
+    far = f" ({outside} of {len(drawn)} farther away)" if outside else ""
+    left.set(title=f"prior p(z): draws{far}{contours}")
     right.set(title=f"aggregated posterior: codes of test data{contours and ', same contours'}")
     for ax in (left, right):
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")

@@ -35,10 +35,16 @@ SEARCHED = 2**28  # values of training images in which `draw_figures` looks for 
 
 def plot_history(history: pd.DataFrame) -> Figure:
     """Plot the training and validation ELBO over epochs, including any KL weight, and mark the kept epoch."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure((7, 4.2))
     ax = figure.add_subplot()
-    ax.plot(history["epoch"], history["train_elbo"], label="train", color="#8a8a8a", linestyle="--")
-    ax.plot(history["epoch"], history["valid_elbo"], label="validation", color=BLUE)
+    marker = "o" if len(history) == 1 else ""  # a single epoch has no line
+    ax.plot(history["epoch"], history["train_elbo"], label="train", color="#8a8a8a", linestyle="--", marker=marker)
+    ax.plot(history["epoch"], history["valid_elbo"], label="validation", color=BLUE, marker=marker)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if marker:
+        ax.set_xlim(history["epoch"].iloc[0] - 1, history["epoch"].iloc[0] + 1)
     for _, best in history[history["kept"]].iterrows():
         ax.plot(
             best["epoch"],

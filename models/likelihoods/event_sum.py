@@ -17,7 +17,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-__all__ = ["Counts", "EventSum", "LogitCounts", "logit_sum", "precise_sum"]
+__all__ = ["Counts", "EventSum", "LogitCounts", "logit_sum", "precise", "precise_sum"]
 
 # Factors of a product, each at most 2, so that it is far below the largest float32. The rounding of its logarithm grows
 # with their number, and is multiplied by n: no larger than that of single softplus at 8 factors.
@@ -109,6 +109,11 @@ class LogitCounts(Counts):
         if event == 0:
             return logit_sum(logits.unsqueeze(-1), value.unsqueeze(-1), self.trials)
         return logit_sum(logits.flatten(-event), value.flatten(-event), self.trials)
+
+
+def precise(x: Tensor) -> Tensor:
+    """Convert to float64, for terms that nearly cancel; Apple's devices have no float64."""
+    return x if x.device.type == "mps" else x.double()
 
 
 def precise_sum(values: Tensor, event: int) -> Tensor:

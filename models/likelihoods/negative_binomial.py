@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from flowvae.core.errors import check_choice
 from flowvae.core.parts import LikelihoodSpec, Units
-from flowvae.models.likelihoods.event_sum import Counts, precise_sum
+from flowvae.models.likelihoods.event_sum import Counts, precise, precise_sum
 from flowvae.models.likelihoods.likelihood import Likelihood, bounded, count_units, refuse_zeros, stacked
 from flowvae.models.likelihoods.poisson import LARGEST_COUNT, LARGEST_LOG_RATE, LEAST_LOG_RATE
 
@@ -65,7 +65,7 @@ class NegativeBinomial(Counts, TorchDistribution):
 
     def log_kernel(self, value: Tensor, event: int) -> Tensor:
         """Compute Σ_j log P(x_j) + log x_j!, in float64 where the device has it."""
-        x, log_mean, log_dispersion = map(_precise, (value, self.log_mean, self.log_dispersion))
+        x, log_mean, log_dispersion = map(precise, (value, self.log_mean, self.log_dispersion))
         dispersion, logit = log_dispersion.exp(), log_mean - log_dispersion
         gammas = torch.lgamma(x + dispersion) - torch.lgamma(dispersion)
         rest = gammas + x * logit - (x + dispersion) * F.softplus(logit)
@@ -77,7 +77,7 @@ class NegativeBinomial(Counts, TorchDistribution):
 
     def log_base_measure(self, value: Tensor) -> Tensor:
         """Compute −log x!, in the shape of the value, in float64 where the device has it."""
-        return -torch.lgamma(_precise(value) + 1)
+        return -torch.lgamma(precise(value) + 1)
 
     @property
     def mean(self) -> Tensor:
@@ -93,10 +93,6 @@ class NegativeBinomial(Counts, TorchDistribution):
         rate = torch._standard_gamma(dispersion) * (self.log_mean - self.log_dispersion).exp()
         x = torch.poisson(rate)
         return x if self.zeros is None else x * torch.bernoulli(torch.sigmoid(-self.zeros).expand(shape))
-
-
-def _precise(x: Tensor) -> Tensor:
-    return x if x.device.type == "mps" else x.double()
 
 
 class _NegativeBinomial(Likelihood):

@@ -11,12 +11,12 @@ from torch import Size, Tensor
 
 from flowvae.core.parts import LikelihoodSpec, Units, check_default_type
 from flowvae.data.access import blocks
-from flowvae.models.likelihoods.event_sum import Counts, precise_sum
+from flowvae.models.likelihoods.event_sum import Counts, precise, precise_sum
 from flowvae.models.likelihoods.likelihood import Likelihood, bounded, refuse_zeros
 
 __all__ = ["LARGEST_COUNT", "LARGEST_LOG_RATE", "LEAST_LOG_RATE", "PoissonLikelihood"]
 
-LARGEST_COUNT = 2**16  # float32 rounds its log-probabilities by less than 0.1 nats a value
+LARGEST_COUNT = 2**16  # float32 rounds the rate of a larger count by more than 0.004
 LEAST_LOG_RATE, LARGEST_LOG_RATE = -30.0, 30.0  # in units of the mean count; beyond them a rate is not a float32 number
 
 
@@ -30,11 +30,11 @@ class _Rates(Counts, dist.Poisson):
 
     def log_kernel(self, value: Tensor, event: int) -> Tensor:
         """Compute Σ_j (x_j log r_j − r_j)."""
-        return precise_sum(value.xlogy(self.rate) - self.rate, event)
+        return precise_sum(precise(value).xlogy(precise(self.rate)) - self.rate, event)
 
     def log_base_measure(self, value: Tensor) -> Tensor:
-        """Compute −log x!, in the shape of the value."""
-        return -torch.lgamma(value + 1)
+        """Compute −log x!, in the shape of the value, in float64 where the device has it."""
+        return -torch.lgamma(precise(value) + 1)
 
 
 class _Poisson(Likelihood):

@@ -113,7 +113,7 @@ def test_resume_on_the_command_line(tmp_path: Path) -> None:
         ("train --out r prior:planar", "planar: this family cannot be a prior"),
         ("train --out r guide:naf", "naf: this family cannot be a guide"),
         ("train --out r prior:maf --prior.bins 3", "setting of nsf"),
-        ("train --out r condition:labels", "Condition(prior=False)"),
+        ("train --out r condition:labels", "condition.prior"),
         ("train --out r --latent 4 7 0", "(4, 7, 0)"),
         ("train --out r --latent 1 prior:maf", "latent = 1"),
         ("train --out r --latent 0", "latent = 0"),

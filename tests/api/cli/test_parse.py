@@ -12,6 +12,7 @@ from flowvae.core.parts import LikelihoodSpec, parse_likelihood
 from flowvae.core.registry import families
 from flowvae.flows import MAF
 from flowvae.models import FlowDecoder
+from flowvae.networks import MLP
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,13 @@ def test_a_union_takes_the_words_of_its_types(words: str, expected: dict[str, ob
     assert {name: getattr(found, name) for name in expected} == expected
 
 
-def test_help_of_a_part_shows_its_settings_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_parts_shows_their_settings_alone(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as info:
-        print_help("train", "decoder:flow-decoder", FlowDecoder(MAF()))
+        print_help("train", {"encoder:mlp": MLP(), "decoder:flow-decoder": FlowDecoder(MAF())})
     assert info.value.code == 0
     said = capsys.readouterr().out
-    assert "decoder:flow-decoder" in said
+    assert "encoder:mlp, decoder:flow-decoder" in said
+    assert "--encoder.hidden-features" in said
     assert "--decoder.flow.transforms" in said
     assert "--decoder.network.hidden-features" in said
     with pytest.raises(SystemExit):

@@ -198,7 +198,7 @@ def test_an_own_part_with_settings_of_any_type() -> None:
     assert found == Own(NSF(bins=3), no_shift=True)
 
 
-def test_help_is_about_the_part_that_was_named_last(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_about_the_parts_that_were_named(capsys: pytest.CaptureFixture[str]) -> None:
     def said(line: str) -> str:
         with pytest.raises(SystemExit) as info:
             read(line)
@@ -208,7 +208,8 @@ def test_help_is_about_the_part_that_was_named_last(capsys: pytest.CaptureFixtur
     for word in ("-h", "--help"):
         text = said(f"prior:maf guide:iaf {word} --latent 3")
         assert "--guide.base" in text
-        assert "--prior." not in text
+        assert "--prior.transforms" in text
+        assert "--encoder." not in text
         assert "--latent" not in text
         assert "--prior.transforms" in said(f"{word} guide:iaf prior:maf")
     text = said("prior:latent-variable prior.decoder:resnet --help")

@@ -426,3 +426,21 @@ def test_cautions_stand_with_their_seed(coins: Path, tmp_path: Path, monkeypatch
     assert row.cautions == ("seed 3: far off",)
     assert "far off" in format_row(row)
     assert found.row.figure == format_row(found.row).partition("here ")[2].strip().partition("  ")[0]
+
+
+def test_the_data_set_is_asked_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_nothing(self: static_mnist.StaticMNIST, seed: int) -> None:
+        asked.append(self.download)
+        raise FlowvaeError("no network")
+
+    monkeypatch.setattr(static_mnist.StaticMNIST, "load", load_nothing)
+    for more in ((), ("--data.download",), ("--download",)):
+        main(["reproduce", "static-mnist-normal", "--out", str(tmp_path), *more])
+    assert asked == [False, True, True]
+
+
+def test_data_that_cannot_be_downloaded_are_named(coins: Path, tmp_path: Path) -> None:
+    with pytest.raises(FlowvaeError, match=r"download.*arrays"):
+        run(coins, tmp_path / "out", download=True)

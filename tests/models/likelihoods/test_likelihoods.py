@@ -11,7 +11,7 @@ import torch
 from torch import Size, Tensor
 
 from flowvae.core.errors import FlowvaeError
-from flowvae.core.parts import LikelihoodSpec, parse_likelihood
+from flowvae.core.parts import LikelihoodSpec, Units, parse_likelihood
 from flowvae.data import Sprites
 from flowvae.models import (
     BernoulliLikelihood,
@@ -177,3 +177,11 @@ def test_values_outside_the_support_are_violations(
 ) -> None:
     assert not spec.violations(torch.tensor(inside)).any()
     assert spec.violations(torch.tensor(outside)).all()
+
+
+def test_large_counts_of_a_poisson_have_precise_log_probabilities() -> None:
+    rates, counts = torch.tensor([1.0, 300.0, 60_000.0]), torch.tensor([0.0, 290.0, 65_536.0])
+    likelihood = PoissonLikelihood().build(Size((3,)), Units(torch.ones(()), torch.ones(())))
+    parameters = rates.log()
+    expected = scipy.stats.poisson.logpmf(counts.numpy(), parameters.double().exp().numpy()).sum()
+    assert likelihood(parameters).log_prob(counts).item() == pytest.approx(expected, abs=3e-3)
