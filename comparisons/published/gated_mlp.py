@@ -12,17 +12,20 @@ from flowvae.comparisons.published.recipe import Protocol, Published, Recipe, re
 
 __all__ = ["PRIORS", "TRAINING"]
 
+# Tuned on 45,000 of the training images of fixed-binarized MNIST against the other 5,000. The papers train for up to
+# 2000 epochs at a constant 5e-4, with 100 epochs of warm-up and a patience of 50.
 TRAINING: dict[str, Any] = {
-    "epochs": 2000,
+    "epochs": 150,
     "batch_size": 100,
-    "learning_rate": 5e-4,
-    "kl_warmup": 100,
-    "patience": 50,
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "kl_warmup": 30,
+    "patience": 150,  # never: the cosine ends the training, and the best epoch is kept
     "validation_draws": 1,
 }
 PRIORS: dict[str, dict[str, Any]] = {
     "normal": {"family": "normal"},
-    "maf": {"family": "maf", "transforms": 5, "hidden_features": [300, 300]},
+    "maf": {"family": "maf", "transforms": 4, "hidden_features": [256, 256]},
     "nsf": {"family": "nsf", "transforms": 4, "hidden_features": [300, 300], "bins": 8, "affine": True},
 }
 NETWORK: dict[str, Any] = {"family": "mlp", "hidden_features": [300, 300], "gated": True}
