@@ -31,7 +31,7 @@ from flowvae.models.likelihoods.bernoulli import BernoulliLikelihood
 from flowvae.models.likelihoods.binomial import BinomialLikelihood
 from flowvae.models.likelihoods.categorical import CategoricalLikelihood
 from flowvae.models.likelihoods.continuous_bernoulli import ContinuousBernoulli, ContinuousBernoulliLikelihood
-from flowvae.models.likelihoods.discretized import DiscretizedLogistic, DiscretizedLogisticMixture
+from flowvae.models.likelihoods.discretized import DiscretizedLogistic
 from flowvae.models.likelihoods.discretized_logistic import DiscretizedLogisticLikelihood
 from flowvae.models.likelihoods.gaussian import GaussianLikelihood
 from flowvae.models.likelihoods.likelihood import Likelihood
@@ -71,7 +71,6 @@ __all__ = [
     "DequantizedFlow",
     "DiscretizedLogistic",
     "DiscretizedLogisticLikelihood",
-    "DiscretizedLogisticMixture",
     "EightSchools",
     "FlowDecoder",
     "FlowModel",

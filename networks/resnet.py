@@ -36,7 +36,7 @@ class ResNet(ImageNetworkSpec, name="resnet"):
             sides of the one before it, the first those of the image.
         features: number of outputs of an encoder, if none are given.
         blocks: number of residual blocks on each feature map.
-        normalization: "none", or "group", which needs a smaller learning rate (0.001 rather than 0.002).
+        normalization: "none" or "group".
         activation: "relu" or "elu".
         stem: number of channels of a further feature map, of the size of the image; 0: none.
         dropout: probability with which a block's second convolution does not see a value, in training.

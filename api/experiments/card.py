@@ -84,7 +84,7 @@ def model_card(exported: Exported, title: str, code: str, licence: str = UNKNOWN
         code: that opens it, from `opening`.
         licence: of the weights, in a hub's words, such as "mit".
     """
-    run = exported.run
+    run, title = exported.run, one_line(title)
     front = yaml.safe_dump(_front(exported, title, check_licence(licence)), sort_keys=False, allow_unicode=True)
     data = run.identity
     parts = [

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from flowvae.core.errors import FlowvaeError, shown
+from flowvae.core.errors import FlowvaeError, nearest, shown
 
-__all__ = ["check_name", "inside"]
+__all__ = ["check_name", "inside", "named"]
 
 LONGEST = 100  # characters; file systems allow 255 bytes, including prefix and suffix
+
+
+T = TypeVar("T")
+
+
+def named(what: str, value: str | T, known: Mapping[str, T]) -> T:
+    """Return what a name stands for; anything but a text is returned unchanged.
+
+    Raises:
+        FlowvaeError: for an unknown name.
+    """
+    if not isinstance(value, str):
+        return value
+    if value not in known:
+        raise FlowvaeError(f"{what} {shown(value)}: {nearest(value, known)}")
+    return known[value]
 
 
 def check_name(what: str, name: object) -> str:

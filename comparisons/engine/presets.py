@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from flowvae.core.errors import FlowvaeError, check_int, nearest, shown
+from flowvae.comparisons.engine.names import named
+from flowvae.core.errors import check_int
 from flowvae.evaluation import AnnealedHMC, Effort
 from flowvae.experiments.experiment import Experiment
 from flowvae.inference import Training
@@ -57,11 +58,7 @@ def preset_of(preset: str | Preset) -> Preset:
     Raises:
         FlowvaeError: for an unknown name.
     """
-    if isinstance(preset, Preset):
-        return preset
-    if preset not in PRESETS:
-        raise FlowvaeError(f"preset {shown(preset)}: {nearest(preset, PRESETS)}")
-    return PRESETS[preset]
+    return named("preset", preset, PRESETS)
 
 
 def at_preset(experiment: Experiment, preset: Preset) -> Experiment:

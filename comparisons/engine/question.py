@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowvae.comparisons.engine.bases import base_on
-from flowvae.comparisons.engine.names import check_name
+from flowvae.comparisons.engine.names import check_name, named
 from flowvae.comparisons.engine.presets import PRESETS, Preset, at_preset, preset_of
-from flowvae.core.errors import FlowvaeError, nearest, shown
+from flowvae.core.errors import FlowvaeError, shown
 from flowvae.data import Dataset
 from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
@@ -137,8 +137,4 @@ def question_of(question: str | Question) -> Question:
     Raises:
         FlowvaeError: for an unknown name.
     """
-    if isinstance(question, Question):
-        return question
-    if question not in QUESTIONS:
-        raise FlowvaeError(f"question {shown(question)}: {nearest(question, QUESTIONS)}")
-    return QUESTIONS[question]
+    return named("question", question, QUESTIONS)

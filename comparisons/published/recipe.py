@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flowvae.comparisons.engine.names import check_name
+from flowvae.comparisons.engine.names import check_name, named
 from flowvae.core.errors import FlowvaeError, nearest, shown, shown_path
 from flowvae.experiments.experiment import Experiment
 
@@ -177,8 +177,4 @@ def recipe_of(name: str | Recipe) -> Recipe:
     Raises:
         FlowvaeError: for an unknown name.
     """
-    if isinstance(name, Recipe):
-        return name
-    if name not in RECIPES:
-        raise FlowvaeError(f"recipe {shown(name)}: {nearest(name, RECIPES)}")
-    return RECIPES[name]
+    return named("recipe", name, RECIPES)

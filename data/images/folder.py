@@ -11,12 +11,12 @@ import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 
 from flowvae.core.errors import FlowvaeError, check_int, nearest, shown_path
-from flowvae.data.dataset import SPLITS, Dataset
+from flowvae.data.dataset import SPLITS
 from flowvae.data.files.reading import data_path
 from flowvae.data.files.torch_items import TorchSource
 from flowvae.data.images.decoding import check_sizes, decode, read_files
 from flowvae.data.images.geometry import Geometry
-from flowvae.data.images.image_data import ImageData, Raw, prepare_images
+from flowvae.data.images.image_data import ImageData, Raw
 from flowvae.data.preparation import Part
 
 __all__ = ["Images"]
@@ -66,11 +66,7 @@ class Images(ImageData, name="images"):
             else:
                 x = read_files(f"{self.where}, {s}", files[s], shape, self.resized)
             parts[s] = Part(x, labels if len(labels) else None)
-        return Raw(parts, split="as in the folders", classes=classes, sized=True)
-
-    def load(self, seed: int) -> Dataset:
-        likelihood = self.decide_likelihood(self.likelihood)
-        return prepare_images(self.where, self.read(), self, likelihood, seed, name=self.path.name, limit=self.limit)
+        return Raw(parts, split="as in the folders", classes=classes, sized=True, name=self.path.name)
 
 
 class ImageFiles(TorchDataset[Any]):

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
-from io import StringIO
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Size, Tensor
+from torch import Tensor
 
-from flowvae.core.errors import FlowvaeError, check_bool, check_int, one_line, shown_path
+from flowvae.core.errors import check_int
 from flowvae.core.parts import LikelihoodSpec
 from flowvae.core.seeds import derive
-from flowvae.data.access import blocks, to_tensor
+from flowvae.data.access import to_tensor
 from flowvae.data.batch import Source
 from flowvae.data.dataset import SPLITS, Dataset, DataSpec
-from flowvae.data.files.reading import data_path
+from flowvae.data.images.intensities import are_fractions, as_intensities, check_counts
 from flowvae.data.images.pixels import Pixels
 from flowvae.data.images.preprocessing import Preprocessing
-from flowvae.data.preparation import Part, as_event_shape, draw_missing, prepare
-from flowvae.data.sources import MappedArray
+from flowvae.data.preparation import Part, draw_missing, prepare
 
-__all__ = ["ImageData", "NamedImages", "Raw", "data_root", "last", "prepare_images", "prepare_values", "random_part"]
+__all__ = ["ImageData", "Raw", "prepare_images", "prepare_values"]
 
-INTENSITIES = "intensities are whole numbers 0..255, or in memory also fractions 0..1"
 LARGE = 2**30  # bytes of floating-point values; larger training data are kept as they are stored
 
 
@@ -45,6 +37,7 @@ class Raw:
         classes: names of the classes.
         done: what was done to the images before, in words.
         sized: whether the images have been resized already.
+        name: of the data set; empty: that of its family.
     """
 
     parts: Mapping[str, Part]
@@ -53,6 +46,7 @@ class Raw:
     classes: tuple[str, ...] = ()
     done: str = ""
     sized: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,74 +82,9 @@ class ImageData(Preprocessing, DataSpec):
 
     def load(self, seed: int) -> Dataset:
         likelihood = self.decide_likelihood(self.likelihood)
-        return prepare_images(self.where, self.read(), self, likelihood, seed, name=self.family, limit=self.limit)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedImages(ImageData):
-    """An image data set whose files lie in a folder of data sets.
-
-    Args:
-        root: the folder; by default `$FLOWVAE_DATA`, else `~/.cache/flowvae/data`.
-        download: whether to download files that are missing.
-
-    Attributes:
-        native: shape of an image before preprocessing.
-    """
-
-    root: Path = field(default_factory=lambda: data_root())
-    download: bool = False
-
-    native: ClassVar[tuple[int, int, int]]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "root", data_path("data.root", self.root, "the path of a folder"))
-        check_bool(self, "download")
-        if os.path.isfile(self.root):
-            raise FlowvaeError(f"data.root = {shown_path(self.root)}: is not a folder; name the one that it is in.")
-
-    @property
-    def shape(self) -> Size:
-        return self.event_shape(self.native)
-
-    @contextmanager
-    def _torchvision(self, files: str) -> Iterator[None]:
-        """Torchvision's errors about missing, damaged and other files as one line.
-
-        Args:
-            files: those that are needed, in words.
-        """
-        try:
-            with redirect_stdout(StringIO()):
-                yield
-        except FlowvaeError:
-            raise
-        except Exception as error:  # damaged files raise nearly every type
-            reason = one_line(error, 160).partition(" You can use")[0].rstrip(".")
-            ask = "" if self.download else ", or let torchvision download them: --data.download"
-            raise FlowvaeError(
-                f"data.root = {shown_path(self.root)}: no {self.family} there, or damaged ({reason}); put there {files}"
-                f"{ask}."
-            ) from None
-
-
-def data_root() -> Path:
-    """`$FLOWVAE_DATA`, else `flowvae/data` in `$XDG_CACHE_HOME`, else `~/.cache/flowvae/data`."""
-    own = os.environ.get("FLOWVAE_DATA")
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return data_path("FLOWVAE_DATA", own or f"{cache}/flowvae/data", "the path of a folder")
-
-
-def last(count: int, train: Any) -> Tensor:
-    """The numbers of the last images of train."""
-    return torch.arange(len(train) - count, len(train))
-
-
-def random_part(count: int, train: Any, name: str) -> Tensor:
-    """The numbers of so many images of train, drawn by a seed of the data set's own."""
-    generator = torch.Generator().manual_seed(derive(0, name, "split"))
-    return torch.randperm(len(train), generator=generator)[:count]
+        raw = self.read()
+        name = raw.name or self.family
+        return prepare_images(self.where, raw, self, likelihood, seed, name=name, limit=self.limit)
 
 
 def prepare_images(
@@ -187,12 +116,12 @@ def prepare_images(
     """
     given = {s: raw.parts[s] for s in SPLITS if s in raw.parts}
     pixels = {}
-    fractions = all(_are_fractions(part.x) for part in given.values())
+    fractions = all(are_fractions(part.x) for part in given.values())
     for s, part in given.items():
-        x = _intensities(f"{where}, {s}", part.x, fractions)
+        x = as_intensities(f"{where}, {s}", part.x, fractions)
         x = how.resized(x) if isinstance(x, Tensor) and x.ndim == 4 and not raw.sized else x
         if how.dequantized and how.levels == 256:
-            _check_counts(f"{where}, {s}", x)
+            check_counts(f"{where}, {s}", x)
         pixels[s] = Pixels(x, how, derive(0, how.values, s))
     split, count = raw.split, len(pixels["train"])
     if raw.valid is not None:
@@ -261,66 +190,3 @@ def _held(where: str, split: str, pixels: Pixels) -> Tensor | Source:
     if large or (split == "train" and pixels.how.is_redrawn) or not isinstance(pixels.intensities, Tensor):
         return pixels
     return to_tensor(pixels, where)
-
-
-def _are_fractions(x: NDArray[Any] | Tensor | Source) -> bool:
-    """Whether an array in memory holds floating-point numbers from 0 to 1."""
-    if not isinstance(x, np.ndarray) or isinstance(x, np.memmap):
-        return False
-    return x.dtype.kind == "f" and bool(x.min() >= 0 and x.max() <= 1)
-
-
-def _intensities(where: str, x: NDArray[Any] | Tensor | Source, fractions: bool) -> Tensor | Source:
-    """Images as bytes, or as floating-point numbers where they are no whole numbers; a source as it is.
-
-    Args:
-        where: what names the images in messages.
-        x: the images.
-        fractions: whether 1 is the largest intensity of all splits, instead of 255.
-
-    Raises:
-        FlowvaeError: for other numbers than 0..255, or shades 0..1.
-    """
-    if isinstance(x, np.ndarray) and not isinstance(x, np.memmap):
-        return torch.from_numpy(_bytes(where, as_event_shape(where, x), fractions))  # type: ignore[arg-type]
-    source = MappedArray(as_event_shape(where, x)) if isinstance(x, np.memmap) else x  # type: ignore[arg-type]
-    bounds = [(block.min().item(), block.max().item()) for block in blocks(source)]
-    _check_range(where, min(low for low, _ in bounds), max(high for _, high in bounds))
-    return source
-
-
-def _bytes(where: str, x: NDArray[Any], fractions: bool) -> NDArray[Any]:
-    low, high = x.min().item(), x.max().item()
-    if fractions:
-        x = x.astype(np.float64) * 255
-        whole = np.round(x)
-        return whole.astype(np.uint8) if np.abs(x - whole).max() < 1e-3 else x.astype(np.float32)
-    _check_range(where, low, high)
-    if x.dtype.kind == "f" and (x != np.round(x)).any():
-        raise FlowvaeError(f"{where}: fractions from {low:g} to {high:g}; {INTENSITIES}.")
-    return np.ascontiguousarray(x, np.uint8)
-
-
-def _check_counts(where: str, x: Tensor | Source) -> None:
-    """Refuse fractions: without noise of their own they have no code length, which noise on [0, 1) would bound.
-
-    Raises:
-        FlowvaeError: for such intensities.
-    """
-    for block in blocks(x) if x.dtype.is_floating_point else ():
-        fraction = block != block.round()
-        if fraction.any():
-            raise FlowvaeError(
-                f"{where}: value {block[fraction][0].item():g} with values = 'dequantized'; must be whole numbers from "
-                "0 to 255, or give levels, such as 128, which rounds down."
-            )
-
-
-def _check_range(where: str, low: float, high: float) -> None:
-    if not (low >= 0 and high <= 255):
-        raise FlowvaeError(f"{where}: values from {low:g} to {high:g}; {INTENSITIES}.")
-    if high <= 1:
-        raise FlowvaeError(
-            f"{where}: values from {low:g} to {high:g}; {INTENSITIES}. Bits need no preprocessing: give the likelihood "
-            "bernoulli and leave values out."
-        )

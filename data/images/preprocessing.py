@@ -200,9 +200,8 @@ class Preprocessing(Geometry):
             return counts.float() / (self.levels - 1)
         if self.dequantized:
             assert noise is not None
-            return (
-                counts + ((noise >> 16) + 2**15) * 2.0**-16
-            )  # 16 bits: float32 never rounds a sum up to the next count
+            # 16 bits: float32 never rounds a sum up to the next count
+            return counts + ((noise >> 16) + 2**15) * 2.0**-16
         return counts
 
 

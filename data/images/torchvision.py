@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from torch.utils.data import Dataset as TorchDataset
 
 from flowvae.core.errors import FlowvaeError, check_bool, check_int, nearest, one_line, shown, shown_path
-from flowvae.data.dataset import Dataset
 from flowvae.data.files.reading import data_path
 from flowvae.data.files.torch_items import part_of_items
 from flowvae.data.images.decoding import as_bytes
 from flowvae.data.images.geometry import Geometry
-from flowvae.data.images.image_data import ImageData, Raw, data_root, prepare_images
+from flowvae.data.images.image_data import ImageData, Raw
+from flowvae.data.images.named import data_root
 
 __all__ = ["Torchvision"]
 
@@ -51,14 +51,14 @@ class Torchvision(ImageData, name="torchvision"):
         check_bool(self, "download")
         check_int(self, "workers", least=0)
 
-    def load(self, seed: int) -> Dataset:
-        likelihood = self.decide_likelihood(self.likelihood)
-        return prepare_images(self.name, self.read(), self, likelihood, seed, name=self.name, limit=self.limit)
+    @property
+    def where(self) -> str:
+        return self.name
 
     def read(self) -> Raw:
         found = {split: part_of_items(Sized(one, self), self.workers) for split, one in self._open().items()}
         parts = {split: part for split, (part, _) in found.items()}
-        return Raw(parts, split="torchvision's", classes=found["train"][1], sized=True)
+        return Raw(parts, split="torchvision's", classes=found["train"][1], sized=True, name=self.name)
 
     def _open(self) -> dict[str, Any]:
         """The splits that it has."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from flowvae.core.errors import FlowvaeError, check_int, nearest
 from flowvae.data.images.decoding import read_files
-from flowvae.data.images.image_data import NamedImages, Raw
+from flowvae.data.images.image_data import Raw
+from flowvae.data.images.named import NamedImages
 from flowvae.data.preparation import Part
 
 __all__ = ["CelebA"]

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from flowvae.data.images.image_data import NamedImages, Raw, last
+from flowvae.data.images.image_data import Raw
+from flowvae.data.images.named import NamedImages, last
 from flowvae.data.preparation import Part
 
 __all__ = ["CIFAR10", "SVHN"]

@@ -15,7 +15,8 @@ from flowvae.core.errors import FlowvaeError, shown_path
 from flowvae.core.parts import parse_likelihood
 from flowvae.data.dataset import Dataset, DataSpec
 from flowvae.data.files.reading import check_regular_file, data_path
-from flowvae.data.images.image_data import NamedImages, Raw, data_root, random_part
+from flowvae.data.images.image_data import Raw
+from flowvae.data.images.named import NamedImages, data_root, random_part
 from flowvae.data.preparation import Part, prepare
 
 __all__ = ["CaltechSilhouettes", "FreyFaces", "read_matlab"]

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from flowvae.core.errors import FlowvaeError, check_choice, shown_path
 from flowvae.data.files.idx import read_idx
-from flowvae.data.images.image_data import NamedImages, Raw, last
+from flowvae.data.images.image_data import Raw
+from flowvae.data.images.named import NamedImages, last
 from flowvae.data.preparation import Part
 
 __all__ = ["EMNIST", "KMNIST", "MNIST", "FashionMNIST"]

@@ -11,7 +11,8 @@ import numpy as np
 from flowvae.core.errors import FlowvaeError, check_choice, shown_path
 from flowvae.data.images.decoding import read_files
 from flowvae.data.images.geometry import Geometry
-from flowvae.data.images.image_data import NamedImages, Raw, random_part
+from flowvae.data.images.image_data import Raw
+from flowvae.data.images.named import NamedImages, random_part
 from flowvae.data.preparation import Part
 from flowvae.data.published.matlab import read_matlab
 

@@ -14,15 +14,22 @@ from flowvae.core.errors import FlowvaeError
 from flowvae.core.parts import LikelihoodSpec
 from flowvae.data import Dataset, Source
 
-__all__ = ["as_rgb", "cells", "check_images", "image_grid", "image_scale", "is_image", "line_width"]
-__all__ += ["range_of", "value_range"]
+__all__ = [
+    "as_rgb",
+    "cells",
+    "check_images",
+    "image_grid",
+    "image_scale",
+    "is_image",
+    "line_width",
+    "range_of",
+    "value_range",
+]
 
 SIDE = 56  # aimed at for the longer side of a drawn image, figure pixels
 BREAK = 8  # between groups of images, figure pixels
-LINE, BACKGROUND = (
-    190,
-    255,
-)  # grey of the lines around images, which tells dark and light images apart, and white as the figure
+LINE = 190  # grey level of the lines around images: dark and light images stand out from it
+BACKGROUND = 255
 VALUES = 2**20  # of training data that the range of real numbers is taken from
 TAIL = 1e-3  # share of these values below the range, and above it
 
@@ -98,7 +105,7 @@ def image_scale(shape: Sequence[int]) -> int:
 
 
 def line_width(scale: int) -> int:
-    """Width of the line around images drawn at a scale, figure pixels: large pixels need more to be told from it."""
+    """Width of the line around images drawn at a scale, figure pixels: half of a drawn pixel, 1 at least."""
     return max(1, scale // 2)
 
 

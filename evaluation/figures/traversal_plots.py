@@ -13,6 +13,7 @@ from flowvae.data import Dataset
 from flowvae.evaluation.figures.images import check_images, value_range
 from flowvae.evaluation.figures.inputs import first_of
 from flowvae.evaluation.figures.panels import Panel, draw_panels, rows_within
+from flowvae.evaluation.latent.activity import activity_terms
 from flowvae.evaluation.latent.base_space import from_base, has_base, to_base
 from flowvae.guides import AmortizedGuide
 from flowvae.models import VAE
@@ -123,7 +124,7 @@ def traversal(code: Tensor, units: Tensor, values: Tensor) -> Tensor:
 
 
 def _signal(codes: Tensor) -> Tensor:
-    """Var_x E[z_j | x] of codes (S, N, D), shape (D,), without the noise of means of S draws, as `measure_activity`."""
+    """Var_x E[z_j | x] of codes (S, N, D), shape (D,); 0 for a single data point."""
     if codes.shape[1] < 2:
         return torch.zeros_like(codes[0, 0])
-    return (codes.mean(0).var(0) - codes.var(0).mean(0) / len(codes)).clamp_min(0)
+    return activity_terms(codes.mean(0), codes.var(0) / len(codes)).mean(0).clamp_min(0)

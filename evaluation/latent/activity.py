@@ -22,7 +22,7 @@ from flowvae.evaluation.metric import Metric, mean_metric
 from flowvae.evaluation.registry import measure
 from flowvae.networks import in_eval_mode
 
-__all__ = ["Activity", "measure_activity"]
+__all__ = ["Activity", "activity_terms", "measure_activity"]
 
 ACTIVE = 0.01  # Burda et al.'s threshold, here as a share of the prior's variance
 COLLAPSED = (0.01, 0.99)  # Lucas et al. (2019), definition 1: KL below this many nats for this share of the data
@@ -136,11 +136,20 @@ def measure_activity(model: WithPrior, guide: WithPosterior, x: Tensor, draws: i
 
 
 def _ratio(mean: Tensor, noise: Tensor, variance: Tensor, variance_se: Tensor) -> tuple[Tensor, Tensor]:
+    terms = activity_terms(mean, noise)
+    share = terms.mean(0) / variance
+    return share, ((terms.var(0) / len(terms)).sqrt() / variance).hypot(share * variance_se / variance)
+
+
+def activity_terms(mean: Tensor, noise: Tensor) -> Tensor:
+    """Compute terms (N, latent) whose mean is an unbiased estimate of Var_x E_q[z_j].
+
+    Args:
+        mean: of S codes of each data point, (N, latent), N ≥ 2.
+        noise: variance of that mean, (N, latent).
+    """
     data = len(mean)
-    terms = (mean - mean.mean(0)).square() * data / (data - 1) - noise
-    signal = terms.mean(0)
-    share = signal / variance
-    return share, ((terms.var(0) / data).sqrt() / variance).hypot(share * variance_se / variance)
+    return (mean - mean.mean(0)).square() * data / (data - 1) - noise
 
 
 def _count_errors(

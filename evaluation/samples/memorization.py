@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from flowvae.core.errors import check_int_value
 from flowvae.data import Dataset, to_tensor
@@ -17,11 +16,10 @@ from flowvae.evaluation.auc import auc
 from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.metric import Metric
 from flowvae.evaluation.registry import measure
+from flowvae.evaluation.samples.neighbours import nearest_neighbours
 from flowvae.evaluation.samples.sampling import conditions, equal_sizes, generate, rows
 
-__all__ = ["Memorization", "measure_memorization", "nearest_in", "two_sample_z"]
-
-CHUNK = 256  # rows in memory at a time of a matrix of all pairs
+__all__ = ["Memorization", "measure_memorization", "two_sample_z"]
 
 
 @dataclass(frozen=True)
@@ -121,21 +119,13 @@ def measure_memorization(
     _, scales, axes = torch.linalg.svd(train - center, full_matrices=False)
     axes = axes[:components].T
     places = (train - center) @ axes
-    near, neighbours = nearest_in(places, (samples.flatten(1).to(train) - center) @ axes, progress)
+    near, neighbours = nearest_neighbours((samples.flatten(1).to(train) - center) @ axes, places, progress=progress)
     real = rows(data, split, count, seed).flatten(1).to(train)
-    held_out, _ = nearest_in(places, (real - center) @ axes, progress)
+    held_out, _ = nearest_neighbours((real - center) @ axes, places, progress=progress)
     share = float(scales[:components].square().sum() / scales.square().sum())
-    return Memorization(samples.cpu(), near.cpu(), neighbours.cpu(), held_out.cpu(), of, components, share, seed)
-
-
-def nearest_in(train: Tensor, x: Tensor, progress: bool = False) -> tuple[Tensor, Tensor]:
-    """Distance of each row of x (M, d) to the nearest row of train (N, d), and its index, both (M,).
-
-    Differences are squared column by column, so that a copy is at distance 0 without rounding error.
-    """
-    bar = tqdm(x.split(CHUNK), desc="distances", unit="block", disable=None if progress else True)
-    found = [torch.cdist(few, train, compute_mode="donot_use_mm_for_euclid_dist").min(1) for few in bar]
-    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
+    return Memorization(
+        samples.cpu(), near[:, 0].cpu(), neighbours[:, 0].cpu(), held_out[:, 0].cpu(), of, components, share, seed
+    )
 
 
 def two_sample_z(a: Tensor, b: Tensor) -> float:

@@ -14,7 +14,7 @@ from flowvae.data import Batch, Source
 
 __all__ = ["nearest_neighbours"]
 
-VALUES = 2**22  # of the searched data in memory at a time
+VALUES = 2**22  # of the searched data, and distances, in memory at a time
 
 
 @torch.no_grad()
@@ -24,6 +24,7 @@ def nearest_neighbours(
     k: int = 1,
     features: Callable[[Tensor], Tensor] | None = None,
     searched: int | None = None,
+    progress: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Distances of each row of x to its k nearest rows of train, the nearest first, and their indices, both (M, k).
 
@@ -36,6 +37,7 @@ def nearest_neighbours(
         k: number of neighbours; N if that is less.
         features: the distance is that of features(x), shape (M, ...); None: of x itself.
         searched: how many rows of train are searched, the first ones; None: all.
+        progress: whether to show a progress bar.
 
     Raises:
         FlowvaeError: for a k below 1.
@@ -47,9 +49,9 @@ def nearest_neighbours(
 
     sought, first = rows(x), 0
     distances, indices = sought.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.long, device=x.device)
-    size = max(1, VALUES // math.prod(x.shape[1:]))
+    size = max(1, VALUES // max(math.prod(x.shape[1:]), len(x)))
     order = torch.arange(len(train) if searched is None else min(searched, len(train))).split(size)
-    for block in bar("nearest training data", "block", len(order), Batch(train).batches(order)):
+    for block in bar("nearest training data", "block", len(order), Batch(train).batches(order), progress):
         part = block.args[0].to(x)
         found = torch.cdist(sought, rows(part), compute_mode="donot_use_mm_for_euclid_dist")
         places = torch.arange(first, first + len(part), device=x.device).expand(len(x), -1)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from flowvae.core.errors import FlowvaeError, check_int, shown
 from flowvae.core.parts import LikelihoodSpec, check_default_type
-from flowvae.models.likelihoods.discretized import DiscretizedLogisticMixture
-from flowvae.models.likelihoods.likelihood import LEAST_LOG_SCALE
+from flowvae.models.likelihoods.likelihood import LEAST_LOG_SCALE, spread
+from flowvae.models.likelihoods.logistic_mixture import LogisticMixture
 
 __all__ = [
     "AutoregressiveBernoulli",
@@ -145,13 +145,13 @@ class _LogisticMixture(_Counts):
 
     def __init__(self, likelihood: LikelihoodSpec, components: int) -> None:
         super().__init__(likelihood, 3 * components)
-        self.register_buffer("start", _spread(components))
+        self.register_buffer("start", spread(components))
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         logits, loc, log_scale = parameters.chunk(3, dim=-1)
         # outputs near zero, as before training, give components about as wide as the distance between them
         log_scale = (log_scale - 1).clamp_min(LEAST_LOG_SCALE)
-        return DiscretizedLogisticMixture(logits, loc + self.start, log_scale, self.total)
+        return LogisticMixture(logits, loc + self.start, log_scale, self.total)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class _GaussianMixture(AutoregressiveLikelihood):
 
     def __init__(self, likelihood: LikelihoodSpec, components: int, center: Tensor, unit: Tensor) -> None:
         super().__init__(likelihood, 3 * components, center, unit)
-        self.register_buffer("start", _spread(components))
+        self.register_buffer("start", spread(components))
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         logits, loc, log_scale = parameters.chunk(3, dim=-1)
@@ -237,11 +237,6 @@ def default_autoregressive_likelihood(likelihood: LikelihoodSpec) -> Autoregress
             "known maximum; use binomial:TOTAL or categorical:CLASSES."
         )
     return AutoregressiveGaussianMixture()
-
-
-def _spread(components: int) -> Tensor:
-    """Initial locations of the components; components with equal initial locations separate slowly."""
-    return torch.linspace(-1, 1, components) if components > 1 else torch.zeros(1)
 
 
 def _largest(likelihood: LikelihoodSpec) -> int:

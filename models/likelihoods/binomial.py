@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Size, Tensor
 
-from flowvae.core.errors import FlowvaeError, check_int, shown
-from flowvae.core.parts import LikelihoodSpec, Units
+from flowvae.core.parts import Units
+from flowvae.models.likelihoods.bounded_counts import BoundedCounts
 from flowvae.models.likelihoods.event_sum import LogitCounts
 from flowvae.models.likelihoods.likelihood import Likelihood
 
-__all__ = ["LARGEST_TOTAL", "BinomialLikelihood", "FixedTotalBinomial", "log_coefficients"]
-
-LARGEST_TOTAL = 2**16  # float32 rounds its log-probabilities by less than 0.01 nats a value
+__all__ = ["BinomialLikelihood", "FixedTotalBinomial", "log_coefficients"]
 
 
 def log_coefficients(total: int) -> Tensor:
@@ -76,38 +73,20 @@ class _Binomial(Likelihood):
 
 
 @dataclass(frozen=True)
-class BinomialLikelihood(LikelihoodSpec, name="binomial"):
+class BinomialLikelihood(BoundedCounts, name="binomial"):
     """Counts from 0 to `total`, such as grey levels; the decoder gives the logits.
 
     Args:
         total: the largest count, 65,536 at most.
     """
 
-    discrete: ClassVar[bool] = True
     total: int
 
     def __post_init__(self) -> None:
-        check_int(self, "total")
-        if self.total > LARGEST_TOTAL:
-            raise FlowvaeError(
-                f"BinomialLikelihood.total = {shown(self.total)}: must be {LARGEST_TOTAL} at most. Its table takes "
-                f"{4 * (self.total + 1):,} bytes, and float32 would round a log-probability by "
-                f"{math.log(2) * self.total * 2**-23:.1g} nats a value; rescale the counts, or use gaussian."
-            )
-
-    @property
-    def support(self) -> str:
-        return f"whole numbers from 0 to {self.total}"
-
-    @property
-    def largest(self) -> int:
-        return self.total
+        self.check_total()
 
     def units(self, train: Any) -> Units:
         return Units(super().units(train).center, torch.tensor(float(self.total)))
 
     def build(self, shape: Size, units: Units) -> Likelihood:
         return _Binomial(shape, units, self.total)
-
-    def violations(self, x: Tensor) -> Tensor:
-        return (x < 0) | (x > self.total) | (x != x.round())

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Size, Tensor
 
-__all__ = ["DiscretizedLogistic", "DiscretizedLogisticMixture", "bin_log_prob", "bin_mean", "bin_sample"]
+__all__ = ["DiscretizedLogistic", "bin_log_prob", "bin_mean", "bin_sample"]
 
 NARROW = 0.5  # bins: below this scale the mean is a sum over a window of bins
 WINDOW = 5  # bins on both sides of the location
@@ -156,58 +155,3 @@ class DiscretizedLogistic(TorchDistribution):
         """Draw counts, shape sample_shape + batch shape."""
         shape = (*sample_shape, *self.batch_shape)
         return bin_sample(self.loc.expand(shape), self.log_scale.expand(shape), self.total)
-
-
-class DiscretizedLogisticMixture(TorchDistribution):
-    """P(x) = Σ_k π_k P_k(x), a mixture of discretized logistics of counts 0, …, total.
-
-    Neighbouring counts share parameters, unlike the classes of a categorical.
-
-    Args:
-        logits: log π_k up to a constant, shape (..., K).
-        loc: μ_k in units of [−1, 1], shape (..., K).
-        log_scale: log s_k in the same units, shape (..., K).
-        total: the largest count.
-
-    References:
-        Salimans et al. (2017), "PixelCNN++".
-    """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {
-        "logits": constraints.real_vector,
-        "loc": constraints.real_vector,
-        "log_scale": constraints.real_vector,
-    }
-
-    def __init__(
-        self, logits: Tensor, loc: Tensor, log_scale: Tensor, total: int, validate_args: bool | None = None
-    ) -> None:
-        self.logits, self.loc, self.log_scale = torch.broadcast_tensors(logits, loc, log_scale)
-        self.total = total
-        super().__init__(self.logits.shape[:-1], validate_args=validate_args)
-
-    @property
-    def support(self) -> Any:
-        """Whole numbers from 0 to total."""
-        return constraints.integer_interval(0, self.total)
-
-    def expand(self, batch_shape: Size, _instance: object = None) -> DiscretizedLogisticMixture:
-        """Expand the batch shape."""
-        shape = (*batch_shape, self.logits.shape[-1])
-        logits, loc, log_scale = (part.expand(shape) for part in (self.logits, self.loc, self.log_scale))
-        return DiscretizedLogisticMixture(logits, loc, log_scale, self.total, validate_args=False)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Compute log P(value) in nats, for counts of the batch shape."""
-        if self._validate_args:
-            self._validate_sample(value)
-        each = bin_log_prob(value.unsqueeze(-1), self.loc, self.log_scale, self.total)
-        return (self.logits.log_softmax(-1) + each).logsumexp(-1)
-
-    @torch.no_grad()
-    def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008
-        """Draw counts, shape sample_shape + batch shape."""
-        component = dist.Categorical(logits=self.logits, validate_args=False).sample(sample_shape).unsqueeze(-1)
-        shape = (*component.shape[:-1], self.logits.shape[-1])
-        loc, log_scale = (part.expand(shape).gather(-1, component) for part in (self.loc, self.log_scale))
-        return bin_sample(loc.squeeze(-1), log_scale.squeeze(-1), self.total)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Size, Tensor, nn
 
-from flowvae.core.errors import FlowvaeError, check_choice, check_int, shown
-from flowvae.core.parts import LikelihoodSpec, Units
+from flowvae.core.errors import check_choice
+from flowvae.core.parts import Units
+from flowvae.models.likelihoods.bounded_counts import BoundedCounts
 from flowvae.models.likelihoods.discretized import DiscretizedLogistic
 from flowvae.models.likelihoods.likelihood import Likelihood, bounded, count_units, stacked
 
-__all__ = ["BoundedCounts", "DiscretizedLogisticLikelihood", "LogisticScale"]
+__all__ = ["DiscretizedLogisticLikelihood", "LogisticScale"]
 
-LARGEST_TOTAL = 2**16  # float32 tells counts and their halves apart
 LEAST_LOG_BINS = -3.0  # log-scale in counts: a narrower logistic gives its bin less than 0.0001 nats more
 LARGEST_LOG_RANGES = 2.0  # log-scale in ranges from 0 to total
 
@@ -43,40 +43,6 @@ class LogisticScale(Likelihood):
         """Bounded log-scale in units of [−1, 1]; that of the data's standard deviation, π s / √3, for h = 0."""
         log_scale = h + (self.unit * (math.sqrt(3) / math.pi)).log()
         return bounded(log_scale, LEAST_LOG_BINS, LARGEST_LOG_RANGES + math.log(self.total)) - math.log(self.total / 2)
-
-
-class BoundedCounts(LikelihoodSpec):
-    """A likelihood of counts from 0 to `total`, whose networks see them in units of their mean and spread."""
-
-    discrete: ClassVar[bool] = True
-    total: int
-
-    def check_total(self, least: int = 1) -> None:
-        """Refuse a total that is no whole number, or outside the range in which floating point is exact.
-
-        Raises:
-            FlowvaeError: for such a total.
-        """
-        check_int(self, "total", least=least)
-        if self.total > LARGEST_TOTAL:
-            raise FlowvaeError(
-                f"{type(self).__name__}.total = {shown(self.total)}: must be {LARGEST_TOTAL} at most, where float32 "
-                "can represent half a count; rescale the counts, or use gaussian."
-            )
-
-    @property
-    def support(self) -> str:
-        return f"whole numbers from 0 to {self.total}"
-
-    @property
-    def largest(self) -> int:
-        return self.total
-
-    def units(self, train: Any) -> Units:
-        return count_units(train)
-
-    def violations(self, x: Tensor) -> Tensor:
-        return (x < 0) | (x > self.total) | (x != x.round())
 
 
 class _DiscretizedLogistic(LogisticScale):
@@ -114,6 +80,9 @@ class DiscretizedLogisticLikelihood(BoundedCounts, name="discretized-logistic"):
     def __post_init__(self) -> None:
         self.check_total()
         check_choice(self, "scale", ("each", "shared"))
+
+    def units(self, train: Any) -> Units:
+        return count_units(train)
 
     def parameter_shape(self, shape: Size) -> Size:
         return stacked(shape, 2) if self.scale == "each" else shape

@@ -14,7 +14,7 @@ from flowvae.core.errors import FlowvaeError
 from flowvae.core.parts import Units, check_default_type
 from flowvae.data.access import blocks
 
-__all__ = ["LEAST_LOG_SCALE", "Likelihood", "bounded", "count_units", "refuse_zeros", "stacked"]
+__all__ = ["LEAST_LOG_SCALE", "Likelihood", "bounded", "count_units", "refuse_zeros", "spread", "stacked"]
 
 LEAST_LOG_SCALE = -7.0  # in units of the spread: a narrower density would fit rounding, not data
 
@@ -56,6 +56,11 @@ class Likelihood(LazyDistribution):
 def stacked(shape: Size, count: int) -> Size:
     """Return the event shape of so many parameters for each value, (count · C, H, W) for data (C, H, W)."""
     return Size((count * shape[0], *shape[1:]))
+
+
+def spread(components: int) -> Tensor:
+    """Return initial locations of the components of a mixture: those with equal locations separate slowly."""
+    return torch.linspace(-1, 1, components) if components > 1 else torch.zeros(1)
 
 
 def bounded(value: Tensor, least: float, most: float) -> Tensor:

@@ -15,9 +15,10 @@ from torch import Size, Tensor
 
 from flowvae.core.errors import check_int
 from flowvae.core.parts import Units
+from flowvae.models.likelihoods.bounded_counts import BoundedCounts
 from flowvae.models.likelihoods.discretized import bin_log_prob, bin_mean, bin_sample
-from flowvae.models.likelihoods.discretized_logistic import BoundedCounts, LogisticScale
-from flowvae.models.likelihoods.likelihood import Likelihood, stacked
+from flowvae.models.likelihoods.discretized_logistic import LogisticScale
+from flowvae.models.likelihoods.likelihood import Likelihood, count_units, spread, stacked
 
 __all__ = ["LogisticMixture", "LogisticMixtureLikelihood"]
 
@@ -28,6 +29,8 @@ NODES = 8  # of the quadrature over red, and over green
 class LogisticMixture(TorchDistribution):
     """Independent mixtures of K discretized logistics, one for each value or for each pixel of a colour image.
 
+    Neighbouring counts share parameters, unlike the classes of a categorical.
+
     With coefficients, a pixel (r, g, b) has one component k for all channels, given which the location of green is
     μ_g + α r and that of blue μ_b + β r + γ g, where r and g are scaled to [−1, 1].
 
@@ -37,7 +40,7 @@ class LogisticMixture(TorchDistribution):
         log_scale: log s_k in the same units, shape (..., K, *shape).
         total: the largest count.
         coefficients: α, β and γ of colours, shape (..., K, 3, H, W); None: values are independent.
-        event_dims: number of axes of an event.
+        event_dims: number of axes of an event; 0: each value is one.
 
     References:
         Salimans, Karpathy, Chen & Kingma (2017), "PixelCNN++: improving the PixelCNN with discretized logistic mixture
@@ -52,8 +55,8 @@ class LogisticMixture(TorchDistribution):
         loc: Tensor,
         log_scale: Tensor,
         total: int,
-        coefficients: Tensor | None,
-        event_dims: int,
+        coefficients: Tensor | None = None,
+        event_dims: int = 0,
         validate_args: bool | None = None,
     ) -> None:
         self.logits, self.loc, self.log_scale = logits, loc, log_scale
@@ -83,7 +86,8 @@ class LogisticMixture(TorchDistribution):
         if self.coefficients is not None:
             each = each.sum(-self._dims, keepdim=True)
         axis = -1 - self._dims
-        return (self.logits.log_softmax(axis) + each).logsumexp(axis).flatten(-self._dims).sum(-1)
+        found: Tensor = (self.logits.log_softmax(axis) + each).logsumexp(axis)
+        return found.flatten(-self._dims).sum(-1) if self._dims else found
 
     @property
     def mean(self) -> Tensor:
@@ -173,8 +177,7 @@ class _LogisticMixture(LogisticScale):
         super().__init__(shape, units, total)
         self.components = components
         self.colours = is_colour(shape)
-        start = torch.linspace(-1, 1, components) if components > 1 else torch.zeros(1)
-        self.register_buffer("start", start.view(-1, *(1,) * len(shape)), persistent=False)
+        self.register_buffer("start", spread(components).view(-1, *(1,) * len(shape)), persistent=False)
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         axis, count = -len(self.shape), self.components
@@ -215,6 +218,9 @@ class LogisticMixtureLikelihood(BoundedCounts, name="logistic-mixture"):
     def __post_init__(self) -> None:
         self.check_total()
         check_int(self, "components")
+
+    def units(self, train: Any) -> Units:
+        return count_units(train)
 
     def parameter_shape(self, shape: Size) -> Size:
         if is_colour(shape):

@@ -29,7 +29,7 @@ class NegativeBinomial(Counts, TorchDistribution):
 
     P(x) = Γ(x + θ) / (x! Γ(θ)) · (θ / (θ + μ))^θ (μ / (θ + μ))^x without additional zeros.
 
-    log-gammas of large numbers nearly cancel, so they are computed in float64.
+    Log-gammas of large numbers nearly cancel, so they are computed in float64.
 
     Args:
         log_mean: log μ, of any shape.

@@ -14,8 +14,8 @@ from flowvae.core.errors import FlowvaeError, check_int
 from flowvae.core.parts import Units
 from flowvae.core.seeds import seeded
 from flowvae.models.likelihoods.bernoulli import BernoulliLikelihood
-from flowvae.models.likelihoods.discretized_logistic import BoundedCounts
-from flowvae.models.likelihoods.likelihood import Likelihood
+from flowvae.models.likelihoods.bounded_counts import BoundedCounts
+from flowvae.models.likelihoods.likelihood import Likelihood, count_units
 from flowvae.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
 from flowvae.networks import CausalImages, PixelCNN
 
@@ -167,6 +167,9 @@ class PixelCNNLikelihood(BoundedCounts, name="pixelcnn"):
     def head(self) -> BernoulliLikelihood | LogisticMixtureLikelihood:
         """Likelihood of a pixel, whose parameters the network gives."""
         return BernoulliLikelihood() if self.total == 1 else LogisticMixtureLikelihood(self.total)
+
+    def units(self, train: Any) -> Units:
+        return count_units(train)
 
     def parameter_shape(self, shape: Size) -> Size:
         """Return (F, H, W).

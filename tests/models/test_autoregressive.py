@@ -34,8 +34,8 @@ from flowvae.models import (
     BernoulliLikelihood,
     BinomialLikelihood,
     CategoricalLikelihood,
-    DiscretizedLogisticMixture,
     GaussianLikelihood,
+    LogisticMixture,
     PoissonLikelihood,
     default_autoregressive_likelihood,
 )
@@ -102,7 +102,7 @@ def test_discretized_logistics_sum_to_one(total: int) -> None:
     torch.manual_seed(1)
     logits, loc, log_scale = torch.randn(3, 6, 4).unbind(0)
     for width in (-7.0, -3.0, 0.0, 3.0):
-        mixture = DiscretizedLogisticMixture(logits, 2 * loc, log_scale + width, total)
+        mixture = LogisticMixture(logits, 2 * loc, log_scale + width, total)
         counts = torch.arange(total + 1.0).unsqueeze(-1).expand(-1, 6)
         torch.testing.assert_close(mixture.log_prob(counts).logsumexp(0), torch.zeros(6), rtol=0, atol=1e-10)
 
@@ -110,7 +110,7 @@ def test_discretized_logistics_sum_to_one(total: int) -> None:
 @pytest.mark.usefixtures("float64")
 def test_discretized_logistics_are_differences_of_sigmoids() -> None:
     logits, loc, log_scale = torch.tensor([[0.3, -0.2], [0.1, -0.5], [-1.0, 0.2]])
-    mixture = DiscretizedLogisticMixture(logits, loc, log_scale, 4)
+    mixture = LogisticMixture(logits, loc, log_scale, 4)
     edges = torch.tensor([-math.inf, -0.75, -0.25, 0.25, 0.75, math.inf]).unsqueeze(-1)
     cdf = torch.sigmoid((edges - loc) / log_scale.exp())
     expected = ((cdf[1:] - cdf[:-1]) * logits.softmax(-1)).sum(-1)
@@ -120,7 +120,7 @@ def test_discretized_logistics_are_differences_of_sigmoids() -> None:
 def test_discretized_logistics_are_finite_in_the_far_tail() -> None:
     loc = torch.tensor([[50.0], [-50.0]], requires_grad=True)
     log_scale = torch.full((2, 1), -7.0, requires_grad=True)
-    mixture = DiscretizedLogisticMixture(torch.zeros(2, 1), loc, log_scale, 255)
+    mixture = LogisticMixture(torch.zeros(2, 1), loc, log_scale, 255)
     total = mixture.log_prob(torch.tensor([0.0, 100.0])).sum() + mixture.log_prob(torch.tensor([255.0, 0.0])).sum()
     total.backward()
     assert torch.isfinite(total)
@@ -131,7 +131,7 @@ def test_discretized_logistics_are_finite_in_the_far_tail() -> None:
 
 def test_discretized_logistics_are_a_pyro_distribution() -> None:
     logits, loc, log_scale = torch.randn(3, 5, 2).unbind(0)
-    mixture = DiscretizedLogisticMixture(logits, loc, log_scale, 3)
+    mixture = LogisticMixture(logits, loc, log_scale, 3)
     assert mixture.expand(torch.Size((4, 5))).sample((2,)).shape == (2, 4, 5)
     with pytest.raises(ValueError, match="support"):
         mixture.log_prob(torch.full((5,), 4.0))

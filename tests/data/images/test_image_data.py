@@ -55,3 +55,11 @@ def test_a_limit_takes_images_of_every_class(tmp_path: Path) -> None:
     assert Images(tmp_path, limit=1000).load(0).identity.sha256 == Images(tmp_path).load(0).identity.sha256
     with pytest.raises(FlowvaeError, match="limit = 0"):
         Images(tmp_path, limit=0)
+
+
+def test_what_only_training_sees_is_in_the_checksum() -> None:
+    """Flips change no value of an ordinary reading, yet data with and without them are two protocols."""
+    x = np.random.default_rng(0).integers(0, 256, (30, 4, 4)).astype(np.uint8)
+    plain, flipped = (as_data(x, values="grey", flips=flips).load(0) for flips in (False, True))
+    assert torch.equal(plain.train[:], flipped.train[:])
+    assert plain.identity.sha256 != flipped.identity.sha256

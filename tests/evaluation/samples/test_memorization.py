@@ -12,8 +12,7 @@ from torch import Size, Tensor, nn
 from flowvae import FlowvaeError
 from flowvae.data import Dataset
 from flowvae.evaluation.figures.generation_plots import plot_memorization
-from flowvae.evaluation.samples import memorization
-from flowvae.evaluation.samples.memorization import Memorization, measure_memorization, nearest_in, two_sample_z
+from flowvae.evaluation.samples.memorization import Memorization, measure_memorization, two_sample_z
 from flowvae.models import VAE, GaussianLikelihood, StandardNormal
 
 
@@ -125,18 +124,6 @@ def test_the_error_of_the_share() -> None:
     assert 88 <= sum(abs(value - exact) < 2 * se for value, se in found) <= 100
     spread = float(torch.tensor([value for value, _ in found]).std())
     assert math.sqrt(sum(se**2 for _, se in found) / 100) == pytest.approx(spread, rel=0.25)
-
-
-def test_the_nearest_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, x = normal(70, 3, 0), normal(50, 3, 1)
-    distance, place = nearest_in(train, x)
-    each = (x[:, None] - train[None]).square().sum(-1).sqrt()
-    assert distance.allclose(each.min(1).values)
-    assert place.equal(each.argmin(1))
-    monkeypatch.setattr(memorization, "CHUNK", 7)
-    again, place_again = nearest_in(train, x)
-    assert again.equal(distance)
-    assert place_again.equal(place)
 
 
 def test_the_components_hold_the_variance_that_they_say() -> None:

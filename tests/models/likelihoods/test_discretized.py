@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.parts import parse_likelihood
-from flowvae.models import DiscretizedLogistic, DiscretizedLogisticMixture
+from flowvae.models import DiscretizedLogistic, LogisticMixture
 from flowvae.models.likelihoods.discretized import bin_log_prob
 
 
@@ -60,7 +60,7 @@ def test_means(total: int) -> None:
 
 def test_one_component_is_a_logistic() -> None:
     loc, log_scale, x = torch.randn(7), torch.randn(7), torch.arange(7.0)
-    one = DiscretizedLogisticMixture(torch.zeros(7, 1), loc[:, None], log_scale[:, None], 6)
+    one = LogisticMixture(torch.zeros(7, 1), loc[:, None], log_scale[:, None], 6)
     torch.testing.assert_close(one.log_prob(x), DiscretizedLogistic(loc, log_scale, 6).log_prob(x))
 
 

@@ -21,7 +21,7 @@ from flowvae.models import (
     Likelihood,
     PoissonLikelihood,
 )
-from flowvae.models.likelihoods.binomial import LARGEST_TOTAL
+from flowvae.models.likelihoods.bounded_counts import LARGEST_TOTAL
 
 
 def built(spec: LikelihoodSpec, train: Tensor) -> Likelihood:
@@ -67,7 +67,7 @@ def test_wrong_likelihoods_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize("total", [LARGEST_TOTAL + 1, 10**9, 10**18])
 def test_counts_that_float32_cannot_score_are_refused(total: int) -> None:
-    with pytest.raises(FlowvaeError, match=rf"total = {str(total)[:5]}.*65536.*bytes.*nats"):
+    with pytest.raises(FlowvaeError, match=rf"total = {str(total)[:5]}.*65536"):
         BinomialLikelihood(total)
 
 
