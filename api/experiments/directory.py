@@ -18,6 +18,7 @@ __all__ = [
     "CHECKPOINT",
     "ERROR",
     "HISTORY",
+    "LOCK",
     "METRICS",
     "SETTINGS",
     "check_files",

@@ -19,7 +19,7 @@ from flowvae.data import Batch, Dataset, batch_of, identity_of
 from flowvae.evaluation import draw_figures
 from flowvae.evaluation.likelihood.importance_weights import check_draws
 from flowvae.experiments.assemble import ModelGuide, build
-from flowvae.experiments.directory import CHECKPOINT, HISTORY, SETTINGS, writing
+from flowvae.experiments.directory import CHECKPOINT, HISTORY, LOCK, SETTINGS, writing
 from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.places import (
     check_first_stage,
@@ -116,10 +116,16 @@ def train(
     if directory is None:
         return _train_in_memory(experiment, data, pair, how)
     kept = [*experiment.data.paths.values(), *([] if first_stage is None else [first_stage])]
-    check_place(experiment, data, directory, overwrite, resume, kept)
+    check = partial(check_place, experiment, data, directory, overwrite, resume, kept)
+    try:
+        check()  # before anything is written
+    except (FlowvaeError, FileNotFoundError):
+        if not (directory / LOCK).is_file():
+            raise
+        # Another process may have been changing the directory meanwhile: the check that holds the lock decides.
     with ExitStack() as locks:
         locks.enter_context(writing(directory))
-        check_place(experiment, data, directory, overwrite, resume, kept)  # nobody else can change it now
+        check()  # nobody else can change it now
         how = replace(how, draws=draws or _draws_before(experiment, directory, resume))
         waiting: list[tuple[Experiment, Path]] = []
         before: Run | None = None

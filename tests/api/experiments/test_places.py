@@ -15,6 +15,8 @@ import torch
 from flowvae import Arrays, Experiment, FlowvaeError, Mixture, SecondStage, Training, fit_prior, load, train
 from flowvae.cli.command import main
 from flowvae.core.errors import UnfinishedRunWarning
+from flowvae.experiments import places
+from flowvae.experiments.directory import delete_run
 from flowvae.experiments.experiment import changed_settings
 from flowvae.experiments.places import prepare_place
 from flowvae.experiments.run import Run
@@ -188,3 +190,20 @@ def test_a_run_of_an_earlier_version_is_refused(run: Path, one: Experiment) -> N
         with pytest.raises(FlowvaeError, match=f"{run}.*earlier version.*--overwrite"):
             ask()
     assert train(one, run, overwrite=True, **HOW).metrics
+
+
+@pytest.mark.parametrize("after", ["is_empty", "foreign", "holds_run"])
+def test_a_directory_that_another_process_deletes_meanwhile_is_taken(
+    run: Path, one: Experiment, short: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    asked: Callable[[Path], Any] = getattr(places, after)
+
+    def changed(directory: Path) -> Any:
+        monkeypatch.undo()
+        answer = asked(directory)
+        delete_run(directory)  # which leaves the lock of its process
+        (directory / ".lock").touch()
+        return answer
+
+    monkeypatch.setattr(places, after, changed)
+    assert same(train(one, run, overwrite=True, **HOW), load(short))
