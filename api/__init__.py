@@ -57,10 +57,30 @@ if TYPE_CHECKING:  # imported at their first use, so that the command line answe
     from flowvae.experiments.run import Run, load
     from flowvae.experiments.stages import SecondStage
     from flowvae.experiments.train import fit_prior, train
-    from flowvae.flows import IAF, MAF, NICE, NSF, CouplingNSF, FlowSpec, Glow, Inverse, RealNVP
-    from flowvae.guides import FlowGuide, FullRank, Gaussian, SemiAmortized
-    from flowvae.inference import Training
-    from flowvae.models import FlowDecoder, LatentVariablePrior, Mixture, StandardNormal
+    from flowvae.flows import IAF, MAF, NICE, NSF, CouplingNSF, FlowSpec, Glow, Inverse, RealNVP, TarFlow
+    from flowvae.guides import FixedVariance, FlowGuide, FullRank, Gaussian, SemiAmortized
+    from flowvae.inference import (
+        BetaTraceELBO,
+        BidirectionalTraceELBO,
+        DReGTraceELBO,
+        FreeBitsTraceELBO,
+        IWAETraceELBO,
+        PathTraceELBO,
+        RenyiTraceELBO,
+        Training,
+    )
+    from flowvae.models import (
+        ConditionalBase,
+        Contrastive,
+        Energy,
+        FlowDecoder,
+        FlowMatching,
+        LatentVariablePrior,
+        Mixture,
+        SequencePrior,
+        StandardNormal,
+        VampPrior,
+    )
     from flowvae.networks import MLP, Conv, GatedConv, ResNet
 else:
     __getattr__, __dir__ = _lazy(__name__)
@@ -83,26 +103,36 @@ __all__ = [
     "NSF",
     "SVHN",
     "Arrays",
+    "BetaTraceELBO",
+    "BidirectionalTraceELBO",
     "CaltechSilhouettes",
     "CelebA",
     "Condition",
+    "ConditionalBase",
+    "Contrastive",
     "Conv",
     "Cost",
     "CouplingNSF",
+    "DReGTraceELBO",
     "DataSpec",
     "Digits",
+    "Energy",
     "Experiment",
     "FashionMNIST",
+    "FixedVariance",
     "FlowDecoder",
     "FlowGuide",
+    "FlowMatching",
     "FlowSpec",
     "FlowvaeError",
+    "FreeBitsTraceELBO",
     "FreyFaces",
     "FullRank",
     "GatedConv",
     "Gaussian",
     "Glow",
     "GuideSpec",
+    "IWAETraceELBO",
     "Images",
     "Inverse",
     "LatentVariablePrior",
@@ -111,20 +141,25 @@ __all__ = [
     "ModelGuide",
     "NetworkSpec",
     "Omniglot",
+    "PathTraceELBO",
     "Pinwheel",
     "PriorSpec",
     "RealNVP",
+    "RenyiTraceELBO",
     "ResNet",
     "Run",
     "SecondStage",
     "SemiAmortized",
+    "SequencePrior",
     "SlowDirectionWarning",
     "Sprites",
     "StandardNormal",
     "StaticMNIST",
+    "TarFlow",
     "TorchSource",
     "Training",
     "Units",
+    "VampPrior",
     "as_data",
     "build",
     "fit_prior",

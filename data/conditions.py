@@ -12,6 +12,7 @@ from flowvae.core.errors import FlowvaeError
 from flowvae.core.parts import Condition
 from flowvae.data.batch import Batch
 from flowvae.data.dataset import DataIdentity, Dataset
+from flowvae.data.labels import warn_of_unseen
 
 __all__ = ["batch_of", "condition_of", "identity_of"]
 
@@ -32,7 +33,15 @@ def condition_of(data: Dataset, condition: Condition, split: str) -> Tensor:
             "covariates."
         )
     labels = data.labels[split]
+    if split != "train" and "train" in data.labels:
+        warn_of_unseen(data.name, {s: _names(data, s) for s in ("train", split)})
     return nn.functional.one_hot(labels.long(), data.class_count).to(torch.get_default_dtype())
+
+
+def _names(data: Dataset, split: str) -> list[object]:
+    """The classes of a split, by their names if they have any."""
+    assert data.labels is not None
+    return [data.classes[int(one)] if data.classes else int(one) for one in data.labels[split].unique()]
 
 
 def batch_of(data: Dataset, condition: Condition | None, split: str) -> Batch:

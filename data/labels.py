@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from flowvae.core.errors import FlowvaeError, shown
 if TYPE_CHECKING:
     from flowvae.data.preparation import Part
 
-__all__ = ["is_text", "labels_of", "number_names"]
+__all__ = ["is_text", "labels_of", "number_names", "warn_of_unseen"]
 
 
 def is_text(values: Any) -> bool:
@@ -43,6 +44,23 @@ def number_names(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray[Any, A
     )
 
 
+def warn_of_unseen(where: str, classes: Mapping[str, Iterable[Any]]) -> None:
+    """Warn of classes that another split has and train has not.
+
+    Args:
+        where: what names the data in messages.
+        classes: names or numbers by split.
+    """
+    known = set(classes["train"])
+    for split, found in classes.items():
+        if unseen := sorted(set(found) - known):
+            warnings.warn(
+                f"{where}: {split} has classes that train has not ({shown(', '.join(map(str, unseen)))}), so a "
+                "conditional model learns nothing of them; correct their names, or put some of them into train.",
+                stacklevel=2,
+            )
+
+
 def labels_of(
     where: str, parts: Mapping[str, Part], classes: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -55,6 +73,8 @@ def labels_of(
                 f"{where}, labels of {split}: shape {array.shape}; must be ({rows},), one a row of {split}."
             )
     if found and all(is_text(array) for array in found.values()):
+        if "train" in found:
+            warn_of_unseen(f"{where}, labels", {split: np.unique(array).tolist() for split, array in found.items()})
         found, classes = number_names(found)
     return {split: _numbers(f"{where}, labels of {split}", array) for split, array in found.items()}, classes
 

@@ -64,6 +64,7 @@ from flowvae.evaluation.samples.generation import Generation, expected_fid, fid_
 from flowvae.evaluation.samples.memorization import Memorization, measure_memorization
 from flowvae.evaluation.samples.neighbours import nearest_neighbours
 from flowvae.evaluation.samples.sampling import generate
+from flowvae.evaluation.samples.sampling_time import measure_sampling_time
 
 __all__ = [
     "AIS",
@@ -150,6 +151,7 @@ __all__ = [
     "measure_memorization",
     "measure_mmd",
     "measure_prior_overfitting",
+    "measure_sampling_time",
     "measure_surgery",
     "merge_metrics",
     "nearest_neighbours",

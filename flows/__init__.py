@@ -5,6 +5,7 @@
 | `MAF` | one pass per density, D passes per sample: a prior |
 | `IAF` | the inverse of `MAF`: a guide |
 | `NSF` | `MAF` with splines |
+| `TarFlow` | `MAF` whose networks are transformers over tokens of several values |
 | `CouplingNSF` | splines, cheap in both directions |
 | `RealNVP` | affine coupling, cheap in both directions |
 | `NICE` | additive coupling and a diagonal scale, cheap in both directions |
@@ -29,6 +30,7 @@ from flowvae.flows.autoregressive.iaf import IAF
 from flowvae.flows.autoregressive.maf import MAF
 from flowvae.flows.autoregressive.monotonic import NAF, SOSPF, UNAF
 from flowvae.flows.autoregressive.nsf import NSF, CouplingNSF
+from flowvae.flows.autoregressive.tarflow import TarFlow
 from flowvae.flows.check import check_flow
 from flowvae.flows.continuous.cnf import CNF
 from flowvae.flows.coupling.nice import NICE
@@ -75,6 +77,7 @@ __all__ = [
     "RealNVP",
     "Residual",
     "Sylvester",
+    "TarFlow",
     "check_flow",
     "initialize_from_data",
     "to_pyro",

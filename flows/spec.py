@@ -102,7 +102,9 @@ class _HasCost(Protocol):
     def cost(self, features: int) -> Cost: ...
 
 
-def warn_if_slow(family: _HasCost, features: int, use: Literal["as a prior", "as a guide", "in a decoder"]) -> None:
+def warn_if_slow(
+    family: _HasCost, features: int, use: Literal["as a prior", "as a guide", "in a decoder", "in a prior"]
+) -> None:
     """Warn if training uses the expensive direction of a family and the other one is much cheaper.
 
     The warning points at the caller of the function that calls this one.
@@ -112,6 +114,8 @@ def warn_if_slow(family: _HasCost, features: int, use: Literal["as a prior", "as
         "as a prior": ("the density of a code", cost.density, cost.sample),
         "as a guide": ("a draw with its density", cost.sample_and_density, cost.density),
         "in a decoder": ("a draw", cost.sample, cost.density),
+        # a mixture of the guide's posteriors scores codes of other data points
+        "in a prior": ("the guide's density of a code of another data point", cost.density, cost.sample_and_density),
     }[use]
     if passes > SLOW * max(inverted, 1):
         name = type(family).__name__

@@ -19,7 +19,8 @@ __all__ = ["AmortizedGuide"]
 class AmortizedGuide(nn.Module):
     """z ~ q(z given encoder(x)), independently for every data point: site "z" in a plate "data".
 
-    With a prior that has latent variables of its own, the guide is q(z given x) q(z2 given z).
+    With a prior that has latent variables of its own, the guide is q(z given x) q(z2 given z), or draws z2 first where
+    the prior has a `guide_above`.
 
     Args:
         encoder: a network (N, *event) → (N, *features), flattened for the head.
@@ -53,11 +54,15 @@ class AmortizedGuide(nn.Module):
         if c is not None and len(check_data("c", c, None, self.encoder)) != len(x):
             raise FlowvaeError(f"c: {len(c)} conditions for {len(x)} data points; give one condition for each.")
         declare_parameters("guide", self)
-        posterior = self.posterior(x, c)  # outside of the plate: it may run the model, which has the same plate
+        posterior = self._of_encoder(x, c)  # outside of the plate: it may run the model, which has the same plate
+        above = None if self.prior is None else self.prior()
         with pyro.plate("data", len(x)):
+            before = getattr(above, "guide_above", None)
+            if before is not None:
+                posterior = before(self.name, posterior, *self._given("prior", c))
             z: Tensor = pyro.sample(self.name, posterior)
-            if self.prior is not None:
-                self.prior().guide_statements(self.name, z, *self._given("prior", c))
+            if before is None and above is not None:
+                above.guide_statements(self.name, z, *self._given("prior", c))
         return z
 
     def check(self, x: object) -> None:
@@ -70,6 +75,12 @@ class AmortizedGuide(nn.Module):
 
     def posterior(self, x: Tensor, c: Tensor | None = None) -> pyro.distributions.TorchDistribution:
         """Compute q(z given x) for data of shape (..., *event)."""
+        posterior = self._of_encoder(x, c)
+        marginal = None if self.prior is None else getattr(self.prior(), "marginal", None)
+        return posterior if marginal is None else marginal(self.name, posterior, *self._given("prior", c))
+
+    def _of_encoder(self, x: Tensor, c: Tensor | None) -> pyro.distributions.TorchDistribution:
+        """Compute what the head says of z: q(z given x), unless a prior takes part in it."""
         return to_pyro(self.head(self.features(x, c)))
 
     def features(self, x: Tensor, c: Tensor | None = None) -> Tensor:

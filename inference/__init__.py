@@ -9,7 +9,15 @@ from flowvae.inference.compile.replay import Replay
 from flowvae.inference.fit import Callback, Fitted, fit
 from flowvae.inference.fit_autoguide import GuideFit, GuideSettings, fit_autoguide
 from flowvae.inference.log_density import log_joint
-from flowvae.inference.objectives.path_gradient import PathTraceELBO
+from flowvae.inference.objectives.beta import Beta, BetaTraceELBO
+from flowvae.inference.objectives.bidirectional import Bidirectional, BidirectionalTraceELBO
+from flowvae.inference.objectives.dreg import DReG, DReGTraceELBO
+from flowvae.inference.objectives.elbo import ELBO
+from flowvae.inference.objectives.free_bits import FreeBits, FreeBitsTraceELBO
+from flowvae.inference.objectives.iwae import IWAE, IWAETraceELBO
+from flowvae.inference.objectives.path_gradient import PathTraceELBO, StickingTheLanding
+from flowvae.inference.objectives.renyi import Renyi, RenyiTraceELBO
+from flowvae.inference.objectives.spec import ObjectiveSpec
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam
 from flowvae.inference.refinement import RefinedGuide, refine
 from flowvae.inference.schedules import Constant, Cosine, Plateau, ScheduleSpec, Step, WarmupCosine
@@ -19,24 +27,39 @@ from flowvae.inference.training import Training, choose_device
 from flowvae.inference.training_state import best_weights
 
 __all__ = [
+    "ELBO",
+    "IWAE",
     "MODES",
+    "Beta",
+    "BetaTraceELBO",
+    "Bidirectional",
+    "BidirectionalTraceELBO",
     "Callback",
     "CompiledTrace_ELBO",
     "Constant",
     "Cosine",
+    "DReG",
+    "DReGTraceELBO",
     "EagerWarning",
     "FiniteTraceELBO",
     "Fitted",
+    "FreeBits",
+    "FreeBitsTraceELBO",
     "GuideFit",
     "GuideSettings",
+    "IWAETraceELBO",
     "JointAdam",
+    "ObjectiveSpec",
     "PathTraceELBO",
     "Plateau",
     "Ramp",
     "RefinedGuide",
+    "Renyi",
+    "RenyiTraceELBO",
     "Replay",
     "ScheduleSpec",
     "Step",
+    "StickingTheLanding",
     "TensorBoardTracker",
     "Tracker",
     "Training",

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from flowvae.core.errors import FlowvaeError, plain_number
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive, seeded
 from flowvae.data.batch import Batch
 from flowvae.inference.checkpoint import history_table
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Callback", "Fitted", "fit"]
 
 Callback = Callable[[dict[str, float]], object]
+Follow = Callable[[Tensor | None], None]  # the method of a prior that is told which data points are in a batch
 
 
 @dataclass
@@ -45,9 +46,9 @@ class Fitted:
     """The result of a fit besides the pair, which has the best weights.
 
     Args:
-        history: one row per epoch: train and validation ELBO (nats per data point; with a KL weight the weighted one,
-            with an objective of your own the negative loss), annealing weight, learning rate, seconds, and whether
-            its weights were kept.
+        history: one row per epoch: train and validation ELBO (nats per data point; with another `Training.objective` or
+            a KL weight the value of that, with an objective of your own the negative loss), annealing weight, learning
+            rate, seconds, and whether its weights were kept.
         best_epoch: the epoch whose weights were kept.
     """
 
@@ -67,11 +68,12 @@ def fit(
     progress: bool = True,
     *,
     objective: Callable[[Batch], Tensor] | None = None,
+    validation: Callable[[Batch], Tensor] | None = None,
     callbacks: Sequence[Callback] = (),
     trackers: Sequence[Tracker] = (),
     same: Callable[[Any, Any], bool] = operator.eq,
 ) -> Fitted:
-    """Train a Pyro model/guide pair by SVI with `Trace_ELBO`; afterwards it has the best weights.
+    """Train a Pyro model/guide pair by SVI with the ELBO of `Training.objective`; afterwards it has the best weights.
 
     All randomness of an epoch depends only on the seed and the number of the epoch, so a killed training that is
     resumed from its checkpoint gives the same result bit for bit. A checkpoint, even of a finished training, can be
@@ -98,6 +100,8 @@ def fit(
         objective: a loss to minimize instead of −ELBO: a function of a `Batch` that returns the mean over its data
             points in nats, a scalar with gradients. The negative mean over the validation data, in evaluation mode,
             then replaces the validation ELBO.
+        validation: with an objective that does not measure quality, such as an alternating loss: a function of the
+            whole validation data whose negative value, a scalar, replaces the validation ELBO instead.
         callbacks: functions of the epoch's row, called after each epoch. If one returns True, the training
             ends; it can be continued with more `epochs`.
         trackers: receive the settings and each epoch's row; see `Tracker`.
@@ -124,7 +128,7 @@ def fit(
     if objective is None:
         maximized = AnnealedELBO(model, guide, optim, settings, rows, settings.steps_per_epoch(len(data)))
     else:
-        maximized = OwnLoss(objective, pair, optim, settings, rows)
+        maximized = OwnLoss(objective, pair, optim, settings, rows, validation)
 
     identity = {
         "settings": facts,
@@ -141,10 +145,12 @@ def fit(
         maximized.compiled_since = state.compiled_since
     kl_weight = settings.kl_weight if objective is None else None
     diagnosis = Diagnosis(model, guide, data, held_out, kl_weight, checkpoint)
+    follow: Follow = getattr(getattr(model, "prior", None), "follow", _ignore)
+    follow(None)
     saved_at = time.monotonic()
 
-    bar = tqdm(total=settings.epochs, initial=state.epoch, unit="epoch", disable=None if progress else True)
-    with tracked(trackers, identity), bar, _unpacked(optim):
+    work = bar("training", "epoch", settings.epochs, progress=progress, initial=state.epoch, leave=True)
+    with tracked(trackers, identity), work, _unpacked(optim):
         while not state.has_ended(settings):
             started = time.perf_counter()
             optim.learning_rate = settings.learning_rate_at(state.epoch, state.elbos)
@@ -156,7 +162,7 @@ def fit(
                     state.save(checkpoint, identity)
             weight = maximized.weight
             with autocast(rounded, device):
-                train_elbo = _train_epoch(maximized, data, rows, settings, seed, state.epoch, diagnosis)
+                train_elbo = _train_epoch(maximized, data, rows, settings, seed, state.epoch, diagnosis, follow)
             valid_elbo = maximized.validate(held_out, seed)
             row = {
                 "epoch": state.epoch,
@@ -167,8 +173,8 @@ def fit(
                 "seconds": time.perf_counter() - started,
             }
             state.add(row, eligible=not maximized.annealed)
-            bar.update()
-            bar.set_postfix_str(f"ELBO train {train_elbo:.2f}, valid {valid_elbo:.2f} nats", refresh=False)
+            work.set_postfix_str(f"ELBO train {train_elbo:.2f}, valid {valid_elbo:.2f} nats", refresh=False)
+            work.update()
             for tracker in trackers:
                 tracker.log(dict(row))
             answers = [plain_number(callback(dict(row))) for callback in callbacks]
@@ -178,6 +184,7 @@ def fit(
             if checkpoint is not None and (due or state.has_ended(settings)):
                 state.save(checkpoint, identity)
                 saved_at = time.monotonic()
+        work.finish()
     if state.best_epoch < 0:
         raise diagnosis.of_callback(state.epoch - 1) if state.stopped else diagnosis.of_validation()
     pair.load_state_dict(state.best)
@@ -206,7 +213,14 @@ def _optimizer(pair: nn.ModuleDict, settings: Training) -> JointAdam:
 
 
 def _train_epoch(
-    maximized: Objective, data: Batch, rows: int, settings: Training, seed: int, epoch: int, diagnosis: Diagnosis
+    maximized: Objective,
+    data: Batch,
+    rows: int,
+    settings: Training,
+    seed: int,
+    epoch: int,
+    diagnosis: Diagnosis,
+    follow: Follow,
 ) -> float:
     """Take one pass over the data; return the mean training objective, with any annealing, in nats per data point."""
     generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
@@ -222,14 +236,21 @@ def _train_epoch(
         for index, batch in enumerate(data.redrawn(derive(seed, "data", epoch)).batches(numbers)):
             # Pyro's validation finds errors of a model in its first step; later it only costs time
             first = pyro.validation_enabled(True) if epoch == 0 and index == 0 else nullcontext()
+            follow(numbers[index])
             try:
                 with first:
                     total += maximized.step(batch)
             except FlowvaeError:
                 raise
             except (NonFiniteError, ValueError) as error:
+                follow(None)  # the diagnosis scores other batches
                 stopped = diagnosis.of_step(error, epoch, index, numbers[index], batch)
                 if stopped is None:  # an error of the model, found by Pyro
                     raise
                 raise stopped from None
+    follow(None)
     return -total * rows / len(data)
+
+
+def _ignore(numbers: Tensor | None) -> None:
+    """Do nothing, for a prior that does not depend on which data are in a batch."""

@@ -13,9 +13,9 @@ import torch
 from pyro.infer import SVI
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from flowvae.core.errors import SlowDirectionWarning, check_bool, check_choice, check_int, check_number
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive, one_thread, seeded
 from flowvae.guides.automatic.auto_flow import AutoFlow
 from flowvae.guides.automatic.masks import check_sites
@@ -57,7 +57,8 @@ class GuideSettings:
             instead of the gradients of `Trace_ELBO`. They score every draw a second time. None: where this is cheap,
             see `has_cheap_path`.
         units: iterations of `batch_and_match` (`match_curvature` for a diagonal affine layer) before the first step,
-            which initialize location and scale of an `AutoFlow` (other guides keep their own initial values); 0: none.
+            which initialize location and scale of an `AutoFlow` without encoders (other guides keep their own initial
+            values); 0: none.
         vectorize: whether to run the model once for all draws of a step, which it must support.
         compile: "none" runs model and guide in every step; "capture" and "inductor" repeat their tensor operations, see
             `CompiledTrace_ELBO`; "auto" captures if there are 200 steps or more and the pair allows it.
@@ -124,7 +125,7 @@ def fit_autoguide(
         model: any Pyro model; if it is a module, its parameters are learned too.
         guide: its guide, a module.
         settings: settings of the fit; None: the defaults.
-        args: arguments of model and guide, the same at every step.
+        args: arguments of model and guide, the same at every step; the model may subsample them.
         kwargs: keyword arguments.
         seed: decides initial values and noise.
         progress: whether to show a progress bar.
@@ -145,7 +146,7 @@ def fit_autoguide(
         with seeded(derive(seed, "check")):
             check_guide(model, guide, args, kwargs)
             check_sites(model, args, kwargs, guide, gradients=True)
-        if fresh and isinstance(guide, AutoFlow) and settings.units:
+        if fresh and isinstance(guide, AutoFlow) and settings.units and not guide.encoder:
             layer = guide.affine_layer
             with torch.no_grad(), pyro.validation_enabled(False):
                 loc, scale = layer.loc_and_scale()
@@ -167,7 +168,7 @@ def fit_autoguide(
         if settings.compile == "auto":
             warnings.simplefilter("ignore", EagerWarning)
         what = "path gradients" if path else "plain gradients"
-        for step in (bar := tqdm(range(settings.steps), what, unit="step", disable=None if progress else True)):
+        for step in (work := bar(what, "step", settings.steps, range(settings.steps), progress, leave=True)):
             optim.learning_rate = settings.learning_rate * Cosine().multiplier(step, settings.steps, [])
             # Pyro's validation finds errors of a model in its first step; later it only costs time
             try:
@@ -180,7 +181,7 @@ def fit_autoguide(
                 ) from None
             if step % 100 == 99:
                 recent = -losses[step - 99 : step + 1].mean()
-                bar.set_postfix_str(f"ELBO {recent:.2f} nats", refresh=False)
+                work.set_postfix_str(f"ELBO {recent:.2f} nats", refresh=False)
     return GuideFit(losses, time.perf_counter() - started, path)
 
 

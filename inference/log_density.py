@@ -18,7 +18,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from flowvae.core.errors import FlowvaeError
+from flowvae.core.errors import FlowvaeError, IntractableError
 from flowvae.data.batch import Batch
 
 __all__ = [
@@ -80,10 +80,10 @@ def only_site(latents: Mapping[str, Any], wanted_by: str) -> str:
     """Return the name of the only latent site.
 
     Raises:
-        FlowvaeError: if there are several, or none.
+        IntractableError: if there are several, or none.
     """
     if len(latents) != 1:
-        raise FlowvaeError(
+        raise IntractableError(
             f"latent sites {', '.join(latents) or '(none)'}: {wanted_by} needs exactly one, the code. The ELBO, the "
             "NLL, IWAE and AIS allow any number."
         )

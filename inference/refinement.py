@@ -10,11 +10,11 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from zuko.lazy import LazyDistribution
 
 from flowvae.core.errors import FlowvaeError, check_int_value, shown
 from flowvae.core.memory import check_memory
+from flowvae.core.progress import Bar, bar
 from flowvae.core.seeds import derive, random_state_kept, seeded
 from flowvae.data.batch import Batch
 from flowvae.flows.pyro_adapter import to_pyro
@@ -148,7 +148,7 @@ def refine(
         site = only_site(sample_latents(guide, next(batch.split(1)), 1), "refine")
     heads, gains, features = [], [], []
     with (
-        tqdm(total=len(blocks) * steps, unit="step", desc="refine", disable=None if progress else True) as bar,
+        bar("refine", "step", len(blocks) * steps, progress=progress) as work,
         pyro.validation_enabled(False),
         torch.enable_grad(),
     ):
@@ -160,7 +160,7 @@ def refine(
             fit = _BlockFit(model, head, its_features, block, site, latent, seed)
             heads.append(head)
             features.append(its_features)
-            gains.append(fit(steps, learning_rate, draws, bar))
+            gains.append(fit(steps, learning_rate, draws, work))
     return RefinedGuide(_join(heads), torch.cat(features), batch, torch.cat(gains), site)
 
 
@@ -176,7 +176,7 @@ class _BlockFit:
     latent: int
     seed: int
 
-    def __call__(self, steps: int, learning_rate: float, draws: int, bar: tqdm[Any]) -> Tensor:
+    def __call__(self, steps: int, learning_rate: float, draws: int, work: Bar) -> Tensor:
         """Fit, and keep the better of initial and final parameters for each data point; return the gain in nats."""
         parameters = list(self.head.parameters())
         start = [parameter.detach().clone() for parameter in parameters]
@@ -192,7 +192,7 @@ class _BlockFit:
                 parameter.grad = gradient
             adam.step()
             decay.step()
-            bar.update()
+            work.update()
         with torch.no_grad():
             after = self.elbo(COMPARED, "compare")
             better = after > before  # false for NaN, too
@@ -230,6 +230,11 @@ def individual(head: LazyDistribution, features: Tensor, local: Mapping[str, Ten
             raise FlowvaeError(
                 "refine: batch normalization in the guide's head cannot be refined for each data point; move it into "
                 "the encoder."
+            )
+        if isinstance(module, nn.LayerNorm):
+            raise FlowvaeError(
+                "refine: layer normalization in the guide's head, as in tarflow, cannot be refined for each data "
+                "point. Use a flow of another family."
             )
         if isinstance(module, ContractiveMLP):
             raise FlowvaeError(

@@ -15,6 +15,8 @@ from flowvae.core.errors import FlowvaeError, check_choice, check_int, check_num
 from flowvae.core.memory import check_memory
 from flowvae.data.batch import Batch
 from flowvae.inference.compile.compiled import MODES
+from flowvae.inference.objectives.elbo import ELBO
+from flowvae.inference.objectives.spec import ObjectiveSpec
 from flowvae.inference.precision import PRECISIONS
 from flowvae.inference.schedules import Constant, ScheduleSpec
 
@@ -34,8 +36,8 @@ class Training:
         learning_rate: Adam's step size.
         schedule: learning-rate schedule.
         particles: draws from the guide per data point and step.
-        kl_weight: weight β of the KL term (Higgins et al. 2017); 1 is the ELBO. Training and early stopping
-            use the objective with this weight; measures report the ELBO.
+        kl_weight: weight β of the KL term (Higgins et al. 2017), as in the objective `Beta`; 1 is the ELBO. Training
+            and early stopping use the objective with this weight; measures report the ELBO.
         kl_warmup: epochs over which the weight of the KL term grows from 0 to `kl_weight`.
         tempering: steps over which the weight of the joint grows from 0.01 to 1 (Rezende & Mohamed 2015).
         clip: largest norm of the whole gradient of the mean loss per data point; None: no clipping.
@@ -58,6 +60,10 @@ class Training:
             Large networks, convolutions above all, become faster; small ones, and all on a CPU without bfloat16
             instructions, may become slower. Compiled steps round at other places: where their gradients differ from
             those of captured steps by 1/200, steps are captured only.
+        objective: what is maximized: `ELBO`, or `Beta`, `FreeBits`, `IWAE`, `DReG`, `StickingTheLanding`, `Renyi`,
+            `Bidirectional`. Its value on validation data selects the best epoch; measures report the ELBO. One of K
+            draws, such as `IWAE`, needs `particles` = 1, and is validated by the mean of as many bounds as take
+            `validation_draws`, at least one.
 
     Attributes:
         extendable: settings that may change when a training continues from a checkpoint. If the others are equal,
@@ -82,6 +88,7 @@ class Training:
     device: str = "auto"
     compile: str = "auto"
     precision: str = "float32"
+    objective: ObjectiveSpec = field(default_factory=ELBO, metadata={"omit_default": True})
 
     extendable: ClassVar[tuple[str, ...]] = ("epochs", "patience", *MACHINE)
 
@@ -102,6 +109,9 @@ class Training:
         if not isinstance(self.schedule, ScheduleSpec):
             raise FlowvaeError(f"schedule = {shown(self.schedule)}: must be a ScheduleSpec object, such as Cosine().")
         self.schedule.check(self.epochs)
+        if not isinstance(self.objective, ObjectiveSpec):
+            raise FlowvaeError(f"objective = {shown(self.objective)}: must be an ObjectiveSpec object, such as IWAE().")
+        self.objective.check(self)
         if self.kl_warmup and self.tempering:
             raise FlowvaeError(
                 f"kl_warmup = {self.kl_warmup} and tempering = {self.tempering}: two different annealings; "
@@ -139,8 +149,12 @@ class Training:
     def check_memory(self, train: Batch, valid: Batch) -> None:
         """Check that the data points, repeated for each draw, fit into memory."""
         batch = min(self.batch_size, len(train))
-        for name, data, rows in (("particles", train, batch), ("validation_draws", valid, 1)):
-            draws = getattr(self, name)
+        own = self.objective.draws
+        particles = ("particles", self.particles) if own is None else ("objective.particles", own)
+        for (name, draws), data, rows in (
+            (particles, train, batch),
+            (("validation_draws", self.validation_draws), valid, 1),
+        ):
             size = data.x.shape[1:].numel() * data.x.dtype.itemsize
             check_memory(f"inference.{name} = {draws}", draws * rows * size, "use fewer")
 
@@ -156,8 +170,10 @@ class Training:
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values for a checkpoint or a tracker, without those of the machine."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in MACHINE}
-        settings: dict[str, Any] = asdict(self.schedule) if is_dataclass(self.schedule) else {}
-        plain["schedule"] = {"family": self.schedule.family or type(self.schedule).__qualname__, **settings}
+        for name in ("schedule", "objective"):
+            part = plain[name]
+            settings: dict[str, Any] = asdict(part) if is_dataclass(part) and not isinstance(part, type) else {}
+            plain[name] = {"family": part.family or type(part).__qualname__, **settings}
         found: dict[str, Any] = json.loads(json.dumps(plain, default=repr))  # as in a file, with tuples as lists
         return found
 
@@ -173,6 +189,7 @@ class Training:
                 other learning rates for them.
         """
         given = self.as_dict()
+        stored = {"objective": Training().as_dict()["objective"], **stored}  # newer than some checkpoints
         for name in sorted(given.keys() | stored.keys()):
             was, now = stored.get(name), given.get(name)
             if was != now and name not in self.extendable:

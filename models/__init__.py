@@ -34,6 +34,7 @@ from flowvae.models.likelihoods.continuous_bernoulli import ContinuousBernoulli,
 from flowvae.models.likelihoods.discretized import DiscretizedLogistic
 from flowvae.models.likelihoods.discretized_logistic import DiscretizedLogisticLikelihood
 from flowvae.models.likelihoods.gaussian import GaussianLikelihood
+from flowvae.models.likelihoods.image_flow import ImageFlowDistribution, ImageFlowLikelihood
 from flowvae.models.likelihoods.likelihood import Likelihood
 from flowvae.models.likelihoods.logistic_mixture import LogisticMixture, LogisticMixtureLikelihood
 from flowvae.models.likelihoods.negative_binomial import (
@@ -45,12 +46,24 @@ from flowvae.models.likelihoods.pixelcnn import PixelCNNDistribution, PixelCNNLi
 from flowvae.models.likelihoods.poisson import PoissonLikelihood
 from flowvae.models.likelihoods.student_t import StudentTLikelihood
 from flowvae.models.priors.checks import check_prior, warn_if_improper
+from flowvae.models.priors.conditional_base import ConditionalBase
+from flowvae.models.priors.contrastive import Contrastive
+from flowvae.models.priors.energy import Energy
+from flowvae.models.priors.exemplar import Exemplar
+from flowvae.models.priors.flow_matching import FlowMatching
+from flowvae.models.priors.gtm import GTM
 from flowvae.models.priors.latent_variable import LatentVariablePrior
 from flowvae.models.priors.mixture import Mixture
+from flowvae.models.priors.mixture_flow import MixtureFlow
+from flowvae.models.priors.sequence import SequenceDistribution, SequencePrior
 from flowvae.models.priors.standard_normal import StandardNormal
+from flowvae.models.priors.vamp import VampPrior
+from flowvae.models.priors.vamp_gtm import VampGTM
+from flowvae.models.self_supervised import Downscale, SelfSupervisedVAE
 from flowvae.models.vae import VAE
 
 __all__ = [
+    "GTM",
     "REFERENCE_MODELS",
     "VAE",
     "Autoregressive",
@@ -66,17 +79,25 @@ __all__ = [
     "BernoulliLikelihood",
     "BinomialLikelihood",
     "CategoricalLikelihood",
+    "ConditionalBase",
     "ContinuousBernoulli",
     "ContinuousBernoulliLikelihood",
+    "Contrastive",
     "DequantizedFlow",
     "DiscretizedLogistic",
     "DiscretizedLogisticLikelihood",
+    "Downscale",
     "EightSchools",
+    "Energy",
+    "Exemplar",
     "FlowDecoder",
+    "FlowMatching",
     "FlowModel",
     "Funnel",
     "Garch11",
     "GaussianLikelihood",
+    "ImageFlowDistribution",
+    "ImageFlowLikelihood",
     "LatentVariablePrior",
     "Likelihood",
     "LinearGaussian",
@@ -84,6 +105,7 @@ __all__ = [
     "LogisticMixture",
     "LogisticMixtureLikelihood",
     "Mixture",
+    "MixtureFlow",
     "NegativeBinomial",
     "NegativeBinomialLikelihood",
     "OrderedMixture",
@@ -91,8 +113,13 @@ __all__ = [
     "PixelCNNDistribution",
     "PixelCNNLikelihood",
     "PoissonLikelihood",
+    "SelfSupervisedVAE",
+    "SequenceDistribution",
+    "SequencePrior",
     "StandardNormal",
     "StudentTLikelihood",
+    "VampGTM",
+    "VampPrior",
     "ZeroInflatedNegativeBinomialLikelihood",
     "check_prior",
     "default_autoregressive_likelihood",

@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 import pytest
-from tqdm import tqdm
 
 from flowvae.core import progress
 
@@ -32,10 +31,11 @@ class Bars:
         self.terminal = Terminal()
         bars = self
 
-        class Recorded(tqdm):  # type: ignore[type-arg]
+        class Recorded(progress.Bar):
             def __init__(self, *how: Any, **settings: Any) -> None:
                 self.is_open = True
-                super().__init__(*how, mininterval=0, **settings)
+                super().__init__(*how, **settings)
+                self.mininterval = 0
 
             def close(self) -> None:
                 if self.is_open and not self.disable:
@@ -43,6 +43,6 @@ class Bars:
                 self.is_open = False
                 super().close()
 
-        monkeypatch.setattr(progress, "tqdm", Recorded)
+        monkeypatch.setattr(progress, "Bar", Recorded)
         monkeypatch.setattr(progress, "DELAY", 0.0)
         monkeypatch.setattr(sys, "stderr", self.terminal)

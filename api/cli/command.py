@@ -33,6 +33,10 @@ COMMANDS = {
         "training",
         "Fit another prior to the codes of a finished run, its encoder and decoder frozen; the run is copied.",
     ),
+    "distill": (
+        "training",
+        "Fit a prior that draws fast to the prior of a finished run, which stays as it is; the run is copied.",
+    ),
     "evaluate": (
         "runs",
         "Measure a trained run: ELBO and NLL, or any other measures by name; all of them go into metrics.json.",
@@ -67,6 +71,7 @@ COMMANDS = {
 GO_ON = {
     "train": "; go on from the last checkpoint with the same words and --resume",
     "fit-prior": "; go on from the last checkpoint with flowvae train --resume and the same --out",
+    "distill": "; go on from the last checkpoint with flowvae train --resume and the same --out",
     "evaluate": "; finished measures are in metrics.json, name the others to go on",
     "compare": "; finished cells are kept, the same command goes on with the others",
     "reproduce": "; finished seeds are kept, the same command goes on with the others",

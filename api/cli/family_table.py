@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from flowvae.cli.parse import likelihood_forms
+from flowvae.cli.words import kind_of_part
 from flowvae.comparisons import QUESTIONS
 from flowvae.core.errors import FlowvaeError, nearest, shown
 from flowvae.core.registry import families, kinds
 from flowvae.evaluation import MEASURES
+from flowvae.experiments.experiment import Experiment
 
-__all__ = ["COSTLY", "Entry", "Row", "catalogue", "check_kind", "entries", "format_entries", "format_rows", "table"]
+__all__ = [
+    "COSTLY",
+    "Entry",
+    "Row",
+    "aliases",
+    "catalogue",
+    "entries",
+    "format_entries",
+    "format_rows",
+    "kind_named",
+    "table",
+]
 
 COSTLY = ("prior", "flow", "guide")  # kinds whose costs are counted
 
@@ -64,14 +77,23 @@ def catalogue() -> tuple[str, ...]:
     return (*COSTLY, *(kind for kind in kinds() if kind not in COSTLY), "measure", "question")
 
 
-def check_kind(kind: str) -> None:
-    """Refuse what is not in the catalogue.
+def aliases() -> dict[str, str]:
+    """The parts of an experiment and of a training whose names are not those of their kinds: encoder, decoder."""
+    experiment = Experiment()
+    named = {f.name: kind_of_part(owner, f.name) for owner in (experiment, experiment.inference) for f in fields(owner)}
+    return {name: kind for name, kind in named.items() if kind in kinds() and name not in catalogue()}
+
+
+def kind_named(word: str) -> str:
+    """The kind that a word names, such as network for encoder.
 
     Raises:
-        FlowvaeError: for another word.
+        FlowvaeError: for a word that is not in the catalogue.
     """
+    kind = aliases().get(word, word)
     if kind not in catalogue():
-        raise FlowvaeError(f"list {shown(kind)}: {nearest(kind, catalogue())}")
+        raise FlowvaeError(f"list {shown(word)}: {nearest(word, (*catalogue(), *aliases()))}")
+    return kind
 
 
 def entries(kind: str) -> list[Entry]:

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import tyro
 
-from flowvae.cli.family_table import COSTLY, catalogue, check_kind, entries, format_entries, format_rows, table
+from flowvae.cli.family_table import COSTLY, aliases, catalogue, entries, format_entries, format_rows, kind_named, table
 from flowvae.cli.parse import one_of, parse
 from flowvae.core.errors import FlowvaeError
 
 __all__ = ["List", "list_command"]
 
-KindName = Annotated[str, tyro.conf.arg(constructor_factory=one_of(lambda: ("all", *catalogue())))]
+KindName = Annotated[str, tyro.conf.arg(constructor_factory=one_of(lambda: ("all", *catalogue(), *aliases())))]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class List:
     """List what can be named: families of parts with their papers and costs, measures and questions.
 
     Args:
-        kind: what to list.
+        kind: what to list; encoder and decoder are networks.
         json: print JSON.
         latent: the latent size at which network passes are counted.
     """
@@ -37,15 +37,13 @@ def list_command(words: list[str]) -> int:
     args = parse(List, words, "list")
     if args.latent < 1:
         raise FlowvaeError(f"--latent {args.latent}: must be 1 or more.")
-    if args.kind != "all":
-        check_kind(args.kind)
-    shown = catalogue() if args.kind == "all" else (args.kind,)
+    shown = catalogue() if args.kind == "all" else (kind_named(args.kind),)
     if args.json:
         print(json.dumps([row for kind in shown for row in _plain(kind, args.latent)], indent=2))
         return 0
-    if args.kind == "all" or args.kind in COSTLY:
+    if shown[0] in COSTLY:
         print(f"Network passes at latent {args.latent}, default settings.\n")
-        print(format_rows(table(args.latent, "" if args.kind == "all" else args.kind)))
+        print(format_rows(table(args.latent, "" if len(shown) > 1 else shown[0])))
         print("density: of a given code (a prior pays it in training); sample: one draw;")
         print("both: a draw with its own density (a guide pays it in training).")
     for kind in shown:

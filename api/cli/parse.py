@@ -6,10 +6,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, make_dataclass
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_args
 
 import tyro
 
+from flowvae.cli.refusals import refusals_in_one_line
 from flowvae.core.parts import LikelihoodSpec, parse_likelihood
 from flowvae.core.registry import families
 
@@ -31,7 +32,7 @@ def likelihood_forms() -> dict[str, str]:
 
 
 def parse(kind: type, words: list[str], command: str, default: Any = None, description: str | None = None) -> Any:
-    """The arguments of a command from its words; a mistake, or --help, ends the program as tyro does it.
+    """The arguments of a command from its words; --help ends the program.
 
     A part in the default decides which settings there are.
 
@@ -41,19 +42,15 @@ def parse(kind: type, words: list[str], command: str, default: Any = None, descr
         command: its name.
         default: an object of the class whose values stand where no word does.
         description: for --help; None: the docstring of the class.
+
+    Raises:
+        FlowvaeError: for an unknown argument, and a value that an argument or a part refuses.
     """
     given = {} if default is None else {"default": default}
-    likelihood = tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="|".join(likelihood_forms().values()),
-        instance_from_str=lambda words: parse_likelihood(words[0]),
-        is_instance=lambda value: isinstance(value, LikelihoodSpec),
-        str_from_instance=lambda value: [str(value)],
-    )
     registry = tyro.constructors.ConstructorRegistry()
-    registry.primitive_rule(lambda info: likelihood if _is_likelihood(info.type) else None)
+    registry.primitive_rule(lambda info: _likelihood(info.type))
     registry.primitive_rule(lambda info: _NONE if info.type in (None, type(None)) else None)
-    with registry, warnings.catch_warnings():
+    with refusals_in_one_line(words, command), registry, warnings.catch_warnings():
         # the flow inside a FlowGuide is annotated by a type variable; the default has its class
         warnings.filterwarnings("ignore", "Could not resolve type parameter")
         return tyro.cli(
@@ -99,5 +96,17 @@ def one_of(names: Callable[[], Iterable[str]]) -> Callable[[], Any]:
     return word
 
 
-def _is_likelihood(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, LikelihoodSpec)
+def _likelihood(kind: Any) -> Any:
+    """The rule of a likelihood, or a likelihood or none, in text form; None for other types."""
+    kinds = set(get_args(kind) or (kind,))
+    optional = type(None) in kinds
+    (one, *others) = kinds - {type(None)} or (None,)
+    if others or not (isinstance(one, type) and issubclass(one, LikelihoodSpec)):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="|".join([*(["none"] if optional else []), *likelihood_forms().values()]),
+        instance_from_str=lambda words: None if optional and words[0].lower() == "none" else parse_likelihood(words[0]),
+        is_instance=lambda value: isinstance(value, LikelihoodSpec) or (optional and value is None),
+        str_from_instance=lambda value: ["none" if value is None else str(value)],
+    )

@@ -19,10 +19,19 @@ from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
 from flowvae.experiments.stages import SecondStage
 from flowvae.experiments.train import fit_prior
-from flowvae.flows import MAF
+from flowvae.flows import IAF, MAF
 from flowvae.inference import Training
 
-__all__ = ["SHARED", "FitPrior", "Train", "fit_prior_command", "read_words", "train_command"]
+__all__ = [
+    "SHARED",
+    "Distill",
+    "FitPrior",
+    "Train",
+    "distill_command",
+    "fit_prior_command",
+    "read_words",
+    "train_command",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +78,35 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distill:
+    """Fit a prior that draws fast to the prior of a finished run, which stays as it is; the run is copied.
+
+    The student is named as in `flowvae train`: prior:iaf or prior:coupling-nsf, and its settings. An interrupted
+    distillation goes on with `flowvae train --resume --out OUT`.
+
+    Args:
+        run: directory of the run whose prior is the teacher; named first.
+        out: directory of the new run.
+        kl: "reverse", KL(student‖teacher), which seeks modes; "forward", KL(teacher‖student) on cached draws of the
+            teacher; "both", their sum.
+        teacher_draws: cached draws of the teacher.
+        overwrite: delete an earlier run in --out.
+        draws: draws per data point for the test NLL.
+        inference: how to train; by default as the run was trained, without its annealing.
+        prior: the student.
+    """
+
+    run: tyro.conf.Positional[Path]
+    out: Path
+    kl: str = "reverse"
+    teacher_draws: int = 20_000
+    overwrite: bool = False
+    draws: int = 1000
+    inference: Training
+    prior: PriorSpec
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitPrior:
     """Fit another prior to the codes of a finished run, its encoder and decoder frozen; the run is copied.
 
@@ -111,18 +149,31 @@ def train_command(words: list[str]) -> int:
 
 def fit_prior_command(words: list[str]) -> int:
     """Fit a prior that words name to the codes of a run."""
-    base = Experiment()
-    blank = FitPrior(run=tyro.MISSING, out=tyro.MISSING, inference=base.inference, prior=MAF())
+    blank = FitPrior(run=tyro.MISSING, out=tyro.MISSING, inference=Training(), prior=MAF())
+    args = _read_after_run(words, "fit-prior", blank)
+    stage = SecondStage(args.prior, args.inference, args.fine_tune)
+    return _report(fit_prior(args.run, stage, args.out, overwrite=args.overwrite, draws=args.draws))
+
+
+def distill_command(words: list[str]) -> int:
+    """Fit a prior that words name to the prior of a run."""
+    blank = Distill(run=tyro.MISSING, out=tyro.MISSING, inference=Training(), prior=IAF())
+    args = _read_after_run(words, "distill", blank, kl_weight=1.0, particles=1)
+    stage = SecondStage(args.prior, args.inference, distill=args.kl, teacher_draws=args.teacher_draws)
+    return _report(fit_prior(args.run, stage, args.out, overwrite=args.overwrite, draws=args.draws))
+
+
+def _read_after_run(words: list[str], command: str, blank: Any, **neutral: Any) -> Any:
+    """The arguments of a command that names a run first, and trains as that was trained, without its annealing."""
+    neutral |= {"kl_warmup": 0, "tempering": 0}
+    inference = blank.inference
     if words and not {"-h", "--help"} & set(words):
         if words[0].startswith("-") or is_choice(words[0], blank):
             raise FlowvaeError(
-                f"fit-prior {shown(words[0])}: name the run first, such as flowvae fit-prior runs/mine prior:maf."
+                f"{command} {shown(words[0])}: name the run first, such as flowvae {command} runs/mine prior:maf."
             )
-        base = Experiment.from_yaml(Path(words[0]) / "experiment.yaml")
-    inference = replace(base.inference, kl_warmup=0, tempering=0)
-    args = read_words(words, "fit-prior", replace(blank, inference=inference))
-    stage = SecondStage(args.prior, args.inference, args.fine_tune)
-    return _report(fit_prior(args.run, stage, args.out, overwrite=args.overwrite, draws=args.draws))
+        inference = Experiment.from_yaml(Path(words[0]) / "experiment.yaml").inference
+    return read_words(words, command, replace(blank, inference=replace(inference, **neutral)))
 
 
 def read_words(words: list[str], command: str, base: Any) -> Any:

@@ -17,6 +17,7 @@ __all__ = [
     "EstimatedDensityWarning",
     "FlowvaeError",
     "ImproperDensityWarning",
+    "IntractableError",
     "OtherDeviceWarning",
     "SlowDirectionWarning",
     "UnfinishedRunWarning",
@@ -49,6 +50,10 @@ class FlowvaeError(ValueError):
         return re.split(r"\n *Trace Shapes:", super().__str__())[0]
 
 
+class IntractableError(FlowvaeError):
+    """A quantity that a model does not have in closed form, such as the density of a prior with latent variables."""
+
+
 class DamagedError(FlowvaeError):
     """A file of a run whose content was changed or lost after it was written."""
 
@@ -62,7 +67,7 @@ class ImproperDensityWarning(UserWarning):
 
 
 class EstimatedDensityWarning(UserWarning):
-    """A flow's log-densities are random estimates, which make importance-weighted figures wrong."""
+    """Log-densities, or the constant that they share, are unreliable estimates, which make figures wrong."""
 
 
 class UnfinishedRunWarning(UserWarning):

@@ -67,9 +67,18 @@ class PriorSpec(Spec, ABC, kind="prior"):
 
     - `bind(guide, train)`: called once after the guide has been built, for priors that depend on guide or data; it
       must store a module as a `flowvae.networks.Reference`, so that every parameter has one owner;
-    - `objective(codes)`: the loss in nats per code that a second stage minimizes in place of −log p(z);
+    - `follow(numbers)`: called in training before each step with the numbers (B,) of the training data in the batch,
+      and with None before the first step and after the last one of an epoch, for priors that depend on them;
+    - `objective(codes)`: the loss per code that a second stage minimizes in place of −log p(z); `objective(codes, c)`
+      where the prior reads a condition;
+    - `validate(codes)`, or `validate(codes, c)`: the loss by which the second stage chooses its best epoch, where the
+      objective does not measure quality; called once per epoch on codes of all validation data, in evaluation mode and
+      with the same noise; it may store what it estimates in buffers;
+    - `facts()`: plain facts of the density, such as the error of its constant; part of every metric's protocol;
     - `statements(name, c)`, `guide_statements(name, z, c)` and `latent_sites(name)`: the Pyro statements of a prior
-      with latent variables of its own, where `name` is the site of the code.
+      with latent variables of its own, where `name` is the site of the code;
+    - `guide_above(name, q, c)` and `marginal(name, q, c)` in place of `guide_statements`: draw the latent variables
+      above before the code, whose guide says q, and return the code's distribution given them, or without them.
 
     Attributes:
         proper: whether it is a normalized density on all of R^D for all parameters.
@@ -77,6 +86,7 @@ class PriorSpec(Spec, ABC, kind="prior"):
         shaped: whether `build` takes the shape of the code, such as (C, H, W) for an image flow, instead of its size.
         trainable: whether it has parameters.
         tractable: whether log p(z) can be computed; not so for an integral over latent variables.
+        follows_guide: whether it is made of the guide's posteriors, so that it changes with the guide.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("prior",)
@@ -85,7 +95,10 @@ class PriorSpec(Spec, ABC, kind="prior"):
     shaped: ClassVar[bool] = False
     trainable: ClassVar[bool] = True
     tractable: ClassVar[bool] = True
+    follows_guide: ClassVar[bool] = False
     twice_differentiable: ClassVar[bool] = True  # whether gradients of the gradients of its density exist
+    why_not_joint: ClassVar[str] = ""  # the reason why it cannot be trained together with encoder and decoder
+    why_not_second_stage: ClassVar[str] = ""  # the reason why it cannot be fitted to the codes of a trained VAE
 
     @abstractmethod
     def build(self, features: int, context: int = 0) -> LazyDistribution:

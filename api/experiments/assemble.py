@@ -37,6 +37,9 @@ def build(experiment: Experiment, data: Dataset) -> ModelGuide:
     Raises:
         FlowvaeError: if a part cannot work at this size, or a network breaks its contract.
     """
+    conditional = experiment.condition is not None and experiment.condition.prior
+    size = math.prod(experiment.latent_shape)
+    experiment.last_training.objective.check_parts(experiment.last_prior, experiment.guide, size, conditional)
     return assemble(experiment, Signature.of(data, experiment.condition), data.likelihood.units(data.train), data.train)
 
 
@@ -66,7 +69,11 @@ def assemble(experiment: Experiment, signature: Signature, units: Units, train: 
 
     last = experiment.last_prior
     warn_if_improper(last, features)
-    warn_if_slow(last, features, "as a prior")
+    if not (experiment.second_stage and experiment.second_stage.distill):  # a distilled prior is there to be drawn from
+        warn_if_slow(last, features, "as a prior")
+    if last.follows_guide:
+        guide_spec = experiment.guide
+        warn_if_slow(getattr(guide_spec, guide_spec.wraps, guide_spec), features, "in a prior")
     for part in (experiment, experiment.second_stage):
         check_own_flows(part, features)
     likelihood_spec = signature.spec

@@ -124,11 +124,26 @@ class Experiment:
                 f"Experiment.second_stage with a {type(self.guide).__name__} guide: its codes follow the prior, so "
                 "there is no fixed aggregated posterior to fit one to; use another guide."
             )
+        if why := self.prior.why_not_joint:
+            raise FlowvaeError(
+                f"Experiment.prior = {shown(self.prior)}: cannot be trained jointly: {why}. Fit it in a second stage, "
+                "SecondStage(…) or flowvae fit-prior."
+            )
+        if self.second_stage and self.second_stage.distill and not self.prior.tractable:
+            raise FlowvaeError(
+                f"SecondStage.distill = {self.second_stage.distill} with the prior {shown(self.prior)}: its density is "
+                "an integral, so it cannot be a teacher; leave distill out, which fits the codes."
+            )
         for prior in (self.prior, self.last_prior):  # of every stage
             if self.guide.follows_model and not prior.tractable:
                 raise FlowvaeError(
                     f"Experiment.guide = {shown(self.guide)} with the prior {shown(prior)}: its steps need log p(z), "
                     "which is an integral over latent variables; use another guide or prior."
+                )
+            if self.guide.follows_model and prior.follows_guide:
+                raise FlowvaeError(
+                    f"Experiment.guide = {shown(self.guide)} with the prior {shown(prior)}: each is computed from the "
+                    "other's density; use another guide or prior."
                 )
             if self.condition is not None and self.condition.prior and not prior.conditional:
                 raise FlowvaeError(

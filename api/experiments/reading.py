@@ -144,10 +144,12 @@ def data_of_run(experiment: Experiment, file: Path) -> Dataset:
     try:
         return experiment.data.load(experiment.seed)
     except FlowvaeError as error:
-        missing = [name for name, path in experiment.data.paths.items() if not path.exists()]
+        missing = {name: path for name, path in experiment.data.paths.items() if not path.exists()}
         if not missing:
             raise
-        raise FlowvaeError(f"{error} Where the data have moved, correct data.{missing[0]} in {file}.") from None
+        name, path = next(iter(missing.items()))
+        looked = "" if path.is_absolute() else f" It was looked for in {Path.cwd()}."
+        raise FlowvaeError(f"{error}{looked} Where the data have moved, correct data.{name} in {file}.") from None
 
 
 def check_history(directory: Path, facts: dict[str, Any]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -46,11 +46,18 @@ __all__ = ["MeasurementError", "Run", "load"]
 
 
 class MeasurementError(FlowvaeError):
-    """Measures that could not be taken, with their reasons; `taken` are the metrics of the others."""
+    """Measures that could not be taken.
 
-    def __init__(self, text: str, taken: list[Metric]) -> None:
+    Args:
+        text: the message.
+        taken: metrics of the others.
+        reasons: the error of each measure, by name.
+    """
+
+    def __init__(self, text: str, taken: list[Metric], reasons: Mapping[str, FlowvaeError]) -> None:
         super().__init__(text)
         self.taken = taken
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
@@ -218,6 +225,9 @@ class Run(TrainedModel):
             "data": identity_of(data, self.experiment.condition).as_dict(),
             "flowvae": version("flowvae"),
         }
+        density = getattr(self.pair.model.prior, "facts", None)
+        if density is not None:
+            about["prior"] = density()
         new: list[Metric] = []
         refused: dict[str, FlowvaeError] = {}
         for name in measures:
@@ -236,7 +246,7 @@ class Run(TrainedModel):
                 write_figure(draw(), figure_file(self.directory, title))  # type: ignore[arg-type]
         if refused:
             reasons = "; ".join(f"{name} ({str(error).rstrip('.')})" for name, error in refused.items())
-            raise MeasurementError(f"{self.name}: could not be measured: {reasons}.", new)
+            raise MeasurementError(f"{self.name}: could not be measured: {reasons}.", new, refused)
         return new
 
     def figure(self, name: str, **settings: Any) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -40,12 +40,18 @@ def to_plain(spec: Any) -> Any:
             f"{shown(spec)}: cannot be written to a file; a setting is a number, a text or a tuple of them."
         )
     name = {"family": name_of(spec)} if isinstance(spec, Spec) and type(spec).part else {}
-    values = {f.name: to_plain(getattr(spec, f.name)) for f in fields(spec) if f.init}
+    values = {f.name: to_plain(getattr(spec, f.name)) for f in fields(spec) if f.init and not _omitted(spec, f)}
     if isinstance(spec, Spec) and spec.wraps:
         # the wrapped part gives its settings to the one line that names both
         inner = {key: value for key, value in values.pop(spec.wraps).items() if key != "family"}
         return {**name, **inner, **values}
     return {**name, **values}
+
+
+def _omitted(spec: Any, f: Field[Any]) -> bool:
+    """Whether a setting is left out because it has its default, so that older files and names of cells stay valid."""
+    default = f.default_factory() if f.default_factory is not MISSING else f.default
+    return bool(f.metadata.get("omit_default")) and bool(getattr(spec, f.name) == default)
 
 
 def from_plain(kind: str, plain: Any, label: str = "", default: Spec | None = None) -> Any:

@@ -9,13 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from flowvae.core.errors import FlowvaeError, check_bool, shown
+from flowvae.core.errors import FlowvaeError, check_bool, check_choice, check_int, shown
 from flowvae.core.parts import PriorSpec
 from flowvae.inference import Training
 from flowvae.models import check_prior
 from flowvae.networks import eval_mode
 
 __all__ = ["SecondStage", "freeze_except_prior", "load_stage_weights"]
+
+DIRECTIONS = ("reverse", "forward", "both")  # of the KL divergence of a distillation
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class SecondStage:
         fine_tune: whether encoder, decoder and prior are trained together afterwards, with the same settings: three
             stages in all. With a prior without parameters they are two, and the second trains the VAE on: the control
             for a longer training.
+        distill: fit the prior to that of the first stage in place of the codes: "reverse" minimizes KL(s‖t) of student
+            s and teacher t, "forward" KL(t‖s), "both" their sum; see `Distillation`. None: fit it to the codes.
+        teacher_draws: draws of the teacher for "forward" and "both", which are made once, and of the validation of
+            every epoch.
 
     References:
         Dai & Wipf (2019), "Diagnosing and Enhancing VAE Models".
@@ -41,6 +47,8 @@ class SecondStage:
     prior: PriorSpec
     inference: Training = field(default_factory=Training)
     fine_tune: bool = False
+    distill: str | None = field(default=None, metadata={"omit_default": True})
+    teacher_draws: int = field(default=20_000, metadata={"omit_default": True})
 
     def __post_init__(self) -> None:
         check_prior("SecondStage.prior", self.prior)
@@ -49,6 +57,34 @@ class SecondStage:
             raise FlowvaeError(
                 f"SecondStage.prior = {shown(self.prior)}: has nothing to fit; use Mixture() or a flow, or "
                 "fine_tune=True to train the VAE on."
+            )
+        if self.distill is not None:
+            check_choice(self, "distill", DIRECTIONS)
+        check_int(self, "teacher_draws")
+        if self.distill and self.fine_tune:
+            raise FlowvaeError(
+                f"SecondStage.distill = {self.distill} with fine_tune = true: a distilled prior imitates one that "
+                "stays as it is; use fine_tune=False."
+            )
+        if self.distill and not self.prior.tractable:
+            raise FlowvaeError(
+                f"SecondStage.distill = {self.distill} with {shown(self.prior)}: needs the density of the student; use "
+                "a flow, such as IAF()."
+            )
+        if self.distill in ("reverse", "both") and "posterior" not in self.prior.roles:
+            raise FlowvaeError(
+                f"SecondStage.distill = {self.distill} with {shown(self.prior)}: its draws have no gradient; use "
+                'distill="forward", or a flow such as IAF() or CouplingNSF().'
+            )
+        if self.fine_tune and (why := self.prior.why_not_joint):
+            raise FlowvaeError(
+                f"SecondStage.fine_tune = true with {shown(self.prior)}: cannot be trained jointly: {why}; use "
+                "fine_tune=False."
+            )
+        if why := self.prior.why_not_second_stage:
+            raise FlowvaeError(
+                f"SecondStage.prior = {shown(self.prior)}: cannot be fitted to the codes of a trained VAE: {why}; "
+                "train it jointly, as Experiment.prior."
             )
         if not isinstance(self.inference, Training):
             raise FlowvaeError(f"SecondStage.inference = {shown(self.inference)}: must be a Training object.")

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from flowvae.core.errors import FlowvaeError, check_int_value, shown
 from flowvae.core.files import as_path, write_table
 from flowvae.core.memory import check_memory, watched
@@ -30,6 +28,7 @@ from flowvae.experiments.places import (
     same_training,
     stored_facts,
 )
+from flowvae.experiments.prior_losses import losses_of_prior
 from flowvae.experiments.reading import data_of_run, is_finished
 from flowvae.experiments.run import Run, load
 from flowvae.experiments.signature import Signature
@@ -75,7 +74,8 @@ def train(
 
     Args:
         experiment: what to train.
-        directory: where to; made if it is not there. None: nothing is stored or measured, and parts need no name.
+        directory: where to; made if it is not there. Its experiment.yaml has the absolute paths of the data. None:
+            nothing is stored or measured, and parts need no name.
         overwrite: delete the files of an earlier run that is there; refused where anything else lies there.
         resume: go on with an interrupted run of the same experiment, or extend a finished one.
         draws: K of the test NLL; None: 1000 or, with `resume`, as many as the run was started with.
@@ -96,6 +96,7 @@ def train(
     if draws is not None:
         check_int_value("draws", draws)
     if directory is not None:
+        experiment = _with_absolute_paths(experiment)
         experiment.to_dict()  # refuses what could not be loaded
     if directory is not None and resume:
         data = data_of_run(experiment, directory / SETTINGS)
@@ -144,6 +145,12 @@ def train(
             before = _train_stage(stage, place, data, mine, before, how)
     assert before is not None
     return before
+
+
+def _with_absolute_paths(experiment: Experiment) -> Experiment:
+    """The experiment with data that are found from any working directory."""
+    moved = {name: path.absolute() for name, path in experiment.data.paths.items() if not path.is_absolute()}
+    return replace(experiment, data=replace(experiment.data, **moved)) if moved else experiment  # type: ignore[type-var]
 
 
 def _train_stage(stage: Experiment, place: Path, data: Dataset, pair: ModelGuide, before: Run | None, how: _How) -> Run:
@@ -204,7 +211,8 @@ def _fit_stage(
     only_prior = second is not None and not second.fine_tune
     if second and before is not None:
         load_stage_weights(pair, before.pair, prior=second.before is not None)
-    objective = getattr(pair.model.prior, "objective", None) if only_prior else None
+    first_prior = None if before is None else before.pair.model.prior
+    objective, validation = losses_of_prior(stage, data, pair, first_prior) if only_prior else (None, None)
     with freeze_except_prior(pair) if only_prior else nullcontext():
         return fit(
             pair.model,
@@ -219,14 +227,10 @@ def _fit_stage(
             progress=how.progress,
             callbacks=how.callbacks,
             trackers=how.trackers,
-            objective=None if objective is None else partial(_of_codes, pair, objective),
+            objective=objective,
+            validation=validation,
             same=same_training,
         )
-
-
-def _of_codes(pair: ModelGuide, objective: Callable[[Tensor], Tensor], batch: Batch) -> Tensor:
-    """The objective of a prior on fresh codes of a batch."""
-    return objective(pair.guide.posterior(*batch.args).sample())
 
 
 def _checked_pair(experiment: Experiment, data: Dataset) -> ModelGuide:

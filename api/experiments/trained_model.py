@@ -40,6 +40,9 @@ class TrainedModel:
     data points are read in blocks, so x may be a memory-mapped array, or a `Source`, for which tensors come back. On a
     terminal or in a notebook, work of more than 2 s shows a progress bar.
 
+    Model and guide are in evaluation mode: statistics of batches and a noise scale that follows the data stay as they
+    were trained. To train them further in a loop of your own, call `train()` of both first.
+
     Args:
         experiment: its settings.
         signature: what the model knows of its data.
@@ -49,6 +52,10 @@ class TrainedModel:
     experiment: Experiment
     signature: Signature
     pair: ModelGuide
+
+    def __post_init__(self) -> None:
+        for part in self.pair:
+            part.eval()
 
     @torch.no_grad()
     def encode(self, x: Any, c: Any = None, draws: int | None = None, *, seed: int = 0) -> Any:

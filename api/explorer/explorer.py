@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError, check_int_value, shown
 from flowvae.core.registry import name_of
+from flowvae.evaluation.figures.drawing import new_figure
 from flowvae.evaluation.figures.explorer_plots import REACH, SIZE, Scene, draw_state
 from flowvae.experiments.run import Run
 
@@ -247,9 +248,7 @@ def _guide(run: Run) -> str:
 
 def _rows(runs: Mapping[str, Run], seed: int) -> Figure:
     """Figure with one row per run, each at the point of this seed."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(SIZE[0], SIZE[1] * len(runs)))
+    figure = new_figure((SIZE[0], SIZE[1] * len(runs)), fixed=True)
     parts = figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
     for part, (name, run) in zip(parts, runs.items(), strict=True):
         scene = Scene(*run.pair, run.data, seed)

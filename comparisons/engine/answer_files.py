@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["delete_earlier", "write_answer"]
 
 PACKAGES = ("torch", "pyro-ppl", "zuko")  # packages whose version can change results
+SHARP = 4  # side of a pixel of an image in the pictures of samples
 SAMPLES = 25  # in a picture, 5 per row
 
 
@@ -149,4 +150,5 @@ def _write_samples(directory: Path, runs: Mapping[str, Run]) -> None:
     directory.mkdir(exist_ok=True)
     for name, x in shown.items():
         with atomic_write(directory / f"{name}.png") as temporary:
-            imsave(temporary, image_grid(data.original(x).cpu(), value_range(data), 5, scale=1), format="png")
+            grid = image_grid(data.original(x).cpu(), value_range(data), 5, scale=SHARP)
+            imsave(temporary, grid, format="png")

@@ -11,8 +11,10 @@ LARGE = 10_000_000  # numbers in the training data
 
 
 def flow_size(data: Dataset) -> tuple[int, tuple[int, ...]]:
-    """Transforms and hidden layers of a flow: below the defaults for few training data, above them for many."""
-    return (2, (32,)) if len(data.train) < FEW else (3, (64, 64))
+    """Transforms and hidden layers of a flow: small for few training data, larger for many, and for many images."""
+    if len(data.train) < FEW:
+        return 2, (32,)
+    return (3, (64, 64)) if fits_many_widths(data) else (4, (256, 256))
 
 
 def fits_many_widths(data: Dataset) -> bool:

@@ -23,6 +23,7 @@ from flowvae.core.errors import (
     EstimatedDensityWarning,
     FlowvaeError,
     ImproperDensityWarning,
+    IntractableError,
     SlowDirectionWarning,
 )
 from flowvae.core.files import atomic_write
@@ -30,7 +31,7 @@ from flowvae.evaluation import Effort, Metric
 from flowvae.experiments.directory import ERROR, SETTINGS, is_empty, locked
 from flowvae.experiments.experiment import Experiment, same_anywhere
 from flowvae.experiments.reading import is_finished
-from flowvae.experiments.run import Run, load
+from flowvae.experiments.run import MeasurementError, Run, load
 
 __all__ = ["Work", "cell_name", "describe_error", "run_cell"]
 
@@ -157,7 +158,12 @@ def _trained_and_measured(experiment: Experiment, directory: Path, work: Work) -
     else:  # on the device currently in its file
         stored = Experiment.from_yaml(directory / SETTINGS)
         run = replace(stored, data=experiment.data).run(directory, resume=True, **how)
-    run.evaluate(measures=work.missing(run), draws=work.draws, effort=work.effort, progress=work.progress)
+    try:
+        run.evaluate(measures=work.missing(run), draws=work.draws, effort=work.effort, progress=work.progress)
+    except MeasurementError as error:
+        # an arm without a quantity, such as a density in closed form, has no value in that column
+        if not all(isinstance(reason, IntractableError) for reason in error.reasons.values()):
+            raise
     (directory / ERROR).unlink(missing_ok=True)  # of an earlier attempt
     return run
 

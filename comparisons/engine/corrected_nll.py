@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import tyro
-from tqdm.auto import tqdm
 
 from flowvae.comparisons.engine.names import check_name, inside
 from flowvae.comparisons.engine.protocol import check_table, protocol_of
 from flowvae.comparisons.engine.statistics import paired_differences
 from flowvae.core.errors import FlowvaeError, one_line
 from flowvae.core.files import as_path
+from flowvae.core.progress import bar
 from flowvae.core.script import run_script
 from flowvae.data import batch_of
 from flowvae.evaluation import measure_likelihoods
@@ -50,7 +50,8 @@ def corrected_nll(place: str | Path) -> pd.DataFrame:
     place = _place(place)
     cells, answered = place.parent / "cells", _read_protocol(place)["draws"]
     rows = []
-    for _, cell in tqdm(list(_table(place).iterrows()), disable=None):
+    table = _table(place)
+    for _, cell in bar("corrected NLL", "cell", len(table), table.iterrows()):
         run = load(inside(cells, cells / check_name("cell", cell["cell"])))
         nll, ais = run.metric("nll"), run.metric("nll_ais")
         if nll.protocol["draws"] != answered:

@@ -14,11 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from flowvae.comparisons.engine.cell import Work, cell_name, describe_error, run_cell
 from flowvae.core.errors import FlowvaeError, one_line, shown
 from flowvae.core.files import as_path
+from flowvae.core.progress import bar
 from flowvae.evaluation import Effort
 from flowvae.experiments.directory import make_directory
 from flowvae.experiments.experiment import Experiment
@@ -108,9 +107,9 @@ def run_grid(
         names[key]: joblib.delayed(_run_in_worker)(parent, names[key], experiment, directory / names[key], work)
         for key, experiment in cells.items()
     }
-    with _backend(scheduler), tqdm(total=len(cells), unit="cell", disable=None if progress else True) as bar:
+    with _backend(scheduler), bar("cells", "cell", len(cells), progress=progress, leave=True) as running:
         # more processes than cells would be idle
-        rows = _run_all(tasks, min(jobs, max(2, len(cells))) if scheduler is None else -1, bar.update)
+        rows = _run_all(tasks, min(jobs, max(2, len(cells))) if scheduler is None else -1, running.update)
     done = index.merge(pd.DataFrame(rows), on="cell")
     columns = ["arm", "seed", "cell", "error"]
     broken = done["error"].notna() if "error" in done else pd.Series(False, index=done.index)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["draw_priors", "plot_curves", "plot_differences"]
+__all__ = ["draw_priors", "plot_against", "plot_curves", "plot_differences"]
 
 STYLES = ((BLUE, "o", "-"), ("#b8860b", "s", "--"), ("#7a7a7a", "^", ":"), ("#7b2d43", "D", "-."))
 STYLES += (("#2f6b4f", "v", (0, (5, 1))), ("#000000", "x", (0, (1, 1))))  # type: ignore[assignment]
@@ -58,6 +58,29 @@ def plot_curves(
     ax.set(xlabel=setting, ylabel=label)
     if len(lines) > 1:
         ax.legend()
+    return figure
+
+
+def plot_against(table: pd.DataFrame, across: str, up: str, label: str, height: str) -> Figure:
+    """Plot means over seeds of two measures of every arm, with standard errors; the horizontal axis is logarithmic.
+
+    Args:
+        table: one row per run.
+        across: column of positive numbers.
+        up: column.
+        label: label of the horizontal axis, with unit.
+        height: label of the vertical axis, with unit.
+    """
+    figure = new_figure((7, 4.5))
+    ax = figure.add_subplot()
+    arms = table.dropna(subset=[across, up]).groupby("arm", sort=False)[[across, up]]
+    means, errors = arms.mean(), arms.sem()
+    ax.errorbar(means[across], means[up], errors[up], errors[across], fmt="o", color=BLUE, markersize=4, elinewidth=0.8)
+    for arm, row in means.iterrows():
+        ax.annotate(str(arm), (row[across], row[up]), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    ax.set_xscale("log")
+    ax.margins(x=0.12)
+    ax.set(xlabel=label, ylabel=height)
     return figure
 
 

@@ -25,16 +25,37 @@ TRAINING: dict[str, Any] = {
 }
 PRIORS: dict[str, dict[str, Any]] = {
     "normal": {"family": "normal"},
+    "vamp": {"family": "vamp", "components": 500, "start": "mean"},
+    "exemplar": {"family": "exemplar", "neighbours": 10, "exemplars": 25_000},
     "maf": {"family": "maf", "transforms": 4, "hidden_features": [256, 256]},
     "nsf": {"family": "nsf", "transforms": 4, "hidden_features": [300, 300], "bins": 8, "affine": True},
 }
 NETWORK: dict[str, Any] = {"family": "mlp", "hidden_features": [300, 300], "gated": True}
 
-TITLES = {"normal": "N(0, I)", "maf": "MAF prior", "nsf": "autoregressive spline prior"}
+TITLES = {
+    "normal": "N(0, I)",
+    "vamp": "VampPrior of 500 pseudo-inputs",
+    "exemplar": "exemplar prior",
+    "maf": "MAF prior",
+    "nsf": "autoregressive spline prior",
+}
 ADAM = "Adam in place of Adam on normalized gradients"
 INPUTS = "networks see standardized pixels"
 
-VAMP = "vamp"  # the name of the prior of both papers; an entry in `PRIORS` and `TITLES` makes its recipes
+PUBLISHED = {  # the figure of the paper that a prior repeats: its place in `SETS`; flows stand beside the VampPrior
+    "normal": 0,
+    "exemplar": 2,
+}
+VAMP = 1
+DIFFERS = {  # in the prior itself
+    "vamp": ("pseudo-inputs start at the mean image",),
+    "exemplar": (
+        "exemplars are one fixed binarization of the training images",
+        "codes of all exemplars are cached once per epoch",
+    ),
+    "maf": ("MAF prior in place of the VampPrior",),
+    "nsf": ("autoregressive spline prior in place of the VampPrior",),
+}
 
 TOMCZAK = "Tomczak & Welling (2018), VAE with a VampPrior"
 NOROUZI = "Norouzi, Fleet & Norouzi (2020), Exemplar VAE"
@@ -71,13 +92,13 @@ TAKEN = {"dynamic-mnist-nsf"}  # stands beside the figures of Durkan et al.
 
 
 def _recipe(name: str, prior: str) -> Recipe:
-    data, protocol, source, (normal, vamp, *others) = SETS[name]
-    flow = () if prior in ("normal", VAMP) else (f"{TITLES[prior]} in place of the VampPrior",)
+    data, protocol, source, figures = SETS[name]
+    own = figures[PUBLISHED.get(prior, VAMP)]
     return Recipe(
         f"{name}-{prior}",
         f"{TITLES[prior]}, gated MLP 2×300, z = 40",
         source,
-        (normal, vamp, *others) if prior == "normal" else (vamp, normal, *others),
+        (own, *(figure for figure in figures if figure is not own)),
         protocol,
         {
             "latent": 40,
@@ -88,8 +109,13 @@ def _recipe(name: str, prior: str) -> Recipe:
             "inference": TRAINING,
         },
         FILES[data["family"]],
-        (*flow, ADAM, INPUTS),
+        (*DIFFERS.get(prior, ()), ADAM, INPUTS),
     )
 
 
-register(_recipe(name, prior) for name in SETS for prior in PRIORS if f"{name}-{prior}" not in TAKEN)
+register(
+    _recipe(name, prior)
+    for name, (*_, figures) in SETS.items()
+    for prior in PRIORS
+    if f"{name}-{prior}" not in TAKEN and PUBLISHED.get(prior, VAMP) < len(figures)
+)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections import Counter
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,18 +12,20 @@ from typing import Any, ClassVar
 import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 
-from flowvae.core.errors import FlowvaeError, check_int, nearest, shown_path
+from flowvae.core.errors import FlowvaeError, check_int, nearest, one_line, shown_path
 from flowvae.data.dataset import SPLITS
 from flowvae.data.files.reading import data_path
 from flowvae.data.files.torch_items import TorchSource
 from flowvae.data.images.decoding import check_sizes, decode, read_files
 from flowvae.data.images.geometry import Geometry
 from flowvae.data.images.image_data import ImageData, Raw
+from flowvae.data.labels import warn_of_unseen
 from flowvae.data.preparation import Part
 
 __all__ = ["Images"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+BY_PLUGIN = (".avif", ".heic", ".heif", ".jfif", ".jp2", ".jxl")  # that are read where Pillow here can
 REMEDY = f"put images there ({', '.join(SUFFIXES)}), or folders of them, one a class"
 
 
@@ -30,8 +34,9 @@ class Images(ImageData, name="images"):
     """A folder of images, such as photographs, upright by their EXIF orientation.
 
     Sub-folders are classes. Folders `train`, `valid` and `test` are splits, and classes are inside them; a split that
-    is missing is drawn from train, 15 % each, by the run's seed. Photographs of different sizes need `resize` and
-    `crop`: `Images("photos", resize=64, crop=64)` makes their shorter side 64 and keeps the centre square.
+    is missing is drawn from train, 15 % each, by the run's seed. Files that Pillow cannot read are left out with a
+    warning. Photographs of different sizes need `resize` and `crop`: `Images("photos", resize=64, crop=64)` makes their
+    shorter side 64 and keeps the centre square.
 
     Args:
         path: the folder; `~` is the home directory.
@@ -54,6 +59,7 @@ class Images(ImageData, name="images"):
 
     def read(self) -> Raw:
         splits = _splits(self.path)
+        self._warn(splits)
         classes = tuple(sorted({name for found in splits.values() for name in found if name}))
         files = {s: [file for name in sorted(found) for file in found[name]] for s, found in splits.items()}
         shape = check_sizes(self.where, [file for found in files.values() for file in found], self)
@@ -67,6 +73,16 @@ class Images(ImageData, name="images"):
                 x = read_files(f"{self.where}, {s}", files[s], shape, self.resized)
             parts[s] = Part(x, labels if len(labels) else None)
         return Raw(parts, split="as in the folders", classes=classes, sized=True, name=self.path.name)
+
+    def _warn(self, splits: dict[str, dict[str, list[Path]]]) -> None:
+        """Warn of files that are left out, and of classes that train has not."""
+        warn_of_unseen(self.where, {split: filter(None, found) for split, found in splits.items()})
+        taken = {file for found in splits.values() for files in found.values() for file in files}
+        if others := _others(self.path, taken):
+            warnings.warn(
+                f"{self.where}: left out {others}; {REMEDY}. Convert photographs of other formats, such as to .jpg.",
+                stacklevel=4,
+            )
 
 
 class ImageFiles(TorchDataset[Any]):
@@ -119,14 +135,38 @@ def _classes(where: str, path: Path) -> dict[str, list[Path]]:
     found = {"": own} if own else {folder.name: _images(folder) for folder in folders}
     for name, files in found.items():
         if not files:
-            raise FlowvaeError(f"{where}: no images in the folder {name}; {REMEDY}.")
+            raise FlowvaeError(f"{where}: no images in the folder {name}{_beside(path / name)}; {REMEDY}.")
     if not found:
-        raise FlowvaeError(f"{where}: no images; {REMEDY}.")
+        raise FlowvaeError(f"{where}: no images{_beside(path)}; {REMEDY}.")
     return found
 
 
 def _images(path: Path) -> list[Path]:
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    readable = _readable()
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in readable and not file.name.startswith("."))
+
+
+def _readable() -> frozenset[str]:
+    """Endings of files that Pillow here can read."""
+    from PIL import Image
+
+    known = Image.registered_extensions()
+    return frozenset((*SUFFIXES, *(suffix for suffix in BY_PLUGIN if known.get(suffix) in Image.OPEN)))
+
+
+def _others(path: Path, taken: Set[Path] = frozenset()) -> str:
+    """The other files in a folder and its sub-folders, hidden ones apart, counted by their endings."""
+    found = Counter(
+        file.suffix.lower() or "no ending"
+        for file in path.rglob("*")
+        if file not in taken and file.is_file() and not any(part[0] == "." for part in file.relative_to(path).parts)
+    )
+    return one_line(", ".join(f"{count} {suffix}" for suffix, count in found.most_common()), 100)
+
+
+def _beside(path: Path) -> str:
+    others = _others(path)
+    return f" that can be read here among its files ({others})" if others else ""
 
 
 def _folders(path: Path) -> list[Path]:

@@ -115,7 +115,7 @@ def prepare_images(
         FlowvaeError: for values that are no intensities, images that are smaller than the crop, and as `prepare` does.
     """
     given = {s: raw.parts[s] for s in SPLITS if s in raw.parts}
-    pixels = {}
+    pixels: dict[str, Pixels] = {}
     fractions = all(are_fractions(part.x) for part in given.values())
     for s, part in given.items():
         x = as_intensities(f"{where}, {s}", part.x, fractions)
@@ -123,6 +123,8 @@ def prepare_images(
         if how.dequantized and how.levels == 256:
             check_counts(f"{where}, {s}", x)
         pixels[s] = Pixels(x, how, derive(0, how.values, s))
+    shape = pixels["train"].shape
+    how.warn_of_colours(where, shape[1] if len(shape) == 4 else 1)
     split, count = raw.split, len(pixels["train"])
     if raw.valid is not None:
         rest = torch.ones(count, dtype=torch.bool)

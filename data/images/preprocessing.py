@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from flowvae.core.errors import FlowvaeError, check_bool, check_choice, plain_number, shown
+from flowvae.core.errors import FlowvaeError, check_bool, check_choice, plain_number, shown, shown_path
 from flowvae.core.parts import LikelihoodSpec, as_likelihood, parse_likelihood
 from flowvae.data.images.geometry import AS_THEY_ARE, Geometry
 
@@ -134,6 +136,21 @@ class Preprocessing(Geometry):
         levels = "" if self.levels == 256 else f" (x // {256 // self.levels})"
         return "; ".join([*parts, self._kind.text.format(levels=levels, largest=self.levels - 1)])
 
+    def warn_of_colours(self, where: str, channels: int) -> None:
+        """Warn of images in colour whose channels become bits, each for itself.
+
+        Args:
+            where: what names the images in messages.
+            channels: their number.
+        """
+        if self._kind.bits and channels > 1:
+            warnings.warn(
+                f"{where}: images in colour with values = {self.values!r}: each channel becomes bits of its own, which "
+                f"leaves {2**channels} colours. For bits of grey images give colour = 'grey' (--data.colour grey); "
+                "values = 'grey' keeps all colours, as counts 0..255 of each channel.",
+                stacklevel=4,
+            )
+
     def decide_likelihood(self, given: LikelihoodSpec | None) -> LikelihoodSpec:
         """The given likelihood, or the default one of these values.
 
@@ -167,6 +184,9 @@ class Preprocessing(Geometry):
         """
         given: Any = getattr(self, "likelihood", None)
         if given is None and not self.is_image:
+            for name, path in getattr(self, "paths", {}).items():  # the first thing to say
+                if not os.path.exists(path):
+                    raise FlowvaeError(f"data.{name} = {shown_path(path)}: no such file; name the file of your data.")
             raise FlowvaeError(
                 f"{type(self).__name__}: the setting 'likelihood' must be given, such as bernoulli or gaussian; for "
                 "images with intensities 0..255 give values, such as 'grey' or 'dynamic'."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Size
 
-from flowvae.core.parts import parse_likelihood
+from flowvae.core.parts import LikelihoodSpec, as_likelihood, parse_likelihood
 from flowvae.data.dataset import Dataset, DataSpec
 
 __all__ = ["Digits"]
@@ -21,9 +21,18 @@ class Digits(DataSpec, name="digits"):
     Data points are images of shape (1, 8, 8). They come in writers' order, so they are shuffled,
     stratified by label. The test images are the same for every seed: whatever was chosen on the validation images of
     any seed has never seen them. The seed divides the others into train and valid.
+
+    Args:
+        likelihood: what the values are, in text form, such as pixelcnn:16; none: binomial:16.
     """
 
     title: ClassVar[str] = "scikit-learn digits, 8×8 grey levels, 1797 images"
+
+    likelihood: LikelihoodSpec | None = field(default=None, metadata={"omit_default": True})
+
+    def __post_init__(self) -> None:
+        if self.likelihood is not None:
+            object.__setattr__(self, "likelihood", as_likelihood("Digits.likelihood", self.likelihood))
 
     @property
     def shape(self) -> Size:
@@ -43,7 +52,7 @@ class Digits(DataSpec, name="digits"):
             x[train],
             x[valid],
             x[test],
-            likelihood=parse_likelihood("binomial:16"),
+            likelihood=self.likelihood or parse_likelihood("binomial:16"),
             name="digits",
             preprocessing="none (grey levels 0..16 as counts)",
             split=f"stratified by label, test fixed, valid by seed {seed}",

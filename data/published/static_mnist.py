@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Size, Tensor
 
 from flowvae.core.errors import FlowvaeError, check_bool, one_line, shown, shown_path
-from flowvae.core.parts import parse_likelihood
+from flowvae.core.parts import LikelihoodSpec, as_likelihood, parse_likelihood
 from flowvae.data.dataset import SPLITS, Dataset, DataSpec
 from flowvae.data.files.reading import check_regular_file, data_path, read_arrays
 
@@ -48,6 +48,7 @@ class StaticMNIST(DataSpec, name="static-mnist"):
     Args:
         path: the file or folder; `~` is the home directory.
         download: whether to download the text files into the folder `path`, if they are not there.
+        likelihood: what the bits are, in text form, such as pixelcnn; none: bernoulli.
 
     References:
         Salakhutdinov & Murray (2008), "On the Quantitative Analysis of Deep Belief Networks"; Larochelle & Murray
@@ -59,8 +60,11 @@ class StaticMNIST(DataSpec, name="static-mnist"):
 
     path: Path = Path(FILE)
     download: bool = False
+    likelihood: LikelihoodSpec | None = field(default=None, metadata={"omit_default": True})
 
     def __post_init__(self) -> None:
+        if self.likelihood is not None:
+            object.__setattr__(self, "likelihood", as_likelihood("StaticMNIST.likelihood", self.likelihood))
         object.__setattr__(self, "path", data_path("data.path", self.path, f"the path of {FORMS}"))
         check_bool(self, "download")
 
@@ -80,7 +84,7 @@ class StaticMNIST(DataSpec, name="static-mnist"):
             bits["train"],
             bits["valid"],
             bits.get("test", bits["valid"]),
-            likelihood=parse_likelihood("bernoulli"),
+            likelihood=self.likelihood or parse_likelihood("bernoulli"),
             name="static-mnist",
             preprocessing="binarized once, fixed (Larochelle)" if published else OTHER,
             split=split,

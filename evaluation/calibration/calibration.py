@@ -12,9 +12,9 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from flowvae.core.errors import FlowvaeError
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive, seeded
 from flowvae.evaluation.arviz.versions import from_groups
 from flowvae.evaluation.calibration.holm import holm
@@ -163,8 +163,8 @@ def calibrate(
     """
     _check(simulations, draws)
     ranks = []
-    starts = tqdm(range(0, simulations, BLOCK), desc="simulations", unit="block", disable=None if progress else True)
-    for number, start in enumerate(starts):
+    starts = range(0, simulations, BLOCK)
+    for number, start in enumerate(bar("simulations", "block", len(starts), starts, progress)):
         with seeded(derive(seed, "calibrate", number)):
             # whole blocks, so that the first simulations do not depend on M
             given = () if c is None else (c[torch.arange(start, start + BLOCK, device=c.device) % len(c)],)
@@ -210,7 +210,7 @@ def calibrate_fits(
     with seeded(derive(seed, "read")), pyro.get_param_store().scope(), torch.no_grad(), eval_mode(model):
         _check_simulator(read_model(model, args, kwargs), _simulated(free, args, kwargs))
     ranks = []
-    for number in tqdm(range(simulations), desc="fits", unit="fit", disable=None if progress else True):
+    for number in bar("fits", "fit", simulations, range(simulations), progress):
         with seeded(derive(seed, "calibrate", number)), pyro.get_param_store().scope():
             with torch.no_grad(), eval_mode(model):
                 program = read_model(model, args, kwargs)

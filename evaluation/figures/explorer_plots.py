@@ -13,7 +13,7 @@ from torch import Tensor
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset, first, preview
-from flowvae.evaluation.figures.drawing import BLUE, RED, on_grid
+from flowvae.evaluation.figures.drawing import BLUE, RED, new_figure, on_grid
 from flowvae.evaluation.figures.images import as_rgb, is_image, value_range
 from flowvae.evaluation.latent.aggregated_posterior import AggregatedPosterior, WithPosterior, draw_codes
 from flowvae.evaluation.latent.base_space import from_base, has_base, to_base
@@ -178,11 +178,9 @@ def draw_state(
     Raises:
         FlowvaeError: for a point or a plane that does not fit the latent space.
     """
-    from matplotlib.figure import Figure
-
     u, plane = scene.check(point, plane)
     z = scene.code(u)
-    figure = Figure(figsize=SIZE) if on is None else on
+    figure = new_figure(SIZE, fixed=True) if on is None else on
     for text in list(figure.texts):
         text.remove()
     # fixed positions, since a layout engine would take longer than everything else

@@ -142,6 +142,9 @@ def _plot_densities(
         name: model.prior_given(c).log_prob(z).unflatten(0, (-1, FINE)).numpy(force=True)
         for name, (z, c) in paths.items()
     }
+    if kinds > 1:
+        for text in ax.texts:  # the labels of the rows are the legend of the lines
+            text.set_color(COLOURS.get(text.get_text(), text.get_color()))
     width = ax.get_xlim()[1]
     every = np.concatenate(list(densities.values()))
     reach = every.min(), every.max()
@@ -157,8 +160,6 @@ def _plot_densities(
         beside.spines[["top", "right"]].set_visible(False)
         if pair == 0:
             beside.set_title("log p(z(t)), nats", fontsize=8, loc="left", pad=4)
-            if kinds > 1:
-                beside.legend(frameon=False, fontsize=6.5, loc="best", handlelength=1.2)
         if tops[kinds * (pair + 1)] == tops[-1]:
             beside.set_xlabel("t", fontsize=8, labelpad=0)
         else:

@@ -53,8 +53,9 @@ def plot_history(history: pd.DataFrame) -> Figure:
             color=RED,
             label=f"best: {best['valid_elbo']:.2f} nats at epoch {best['epoch']:.0f}",
         )
-    low = np.nanquantile(history[["train_elbo", "valid_elbo"]].to_numpy(), 0.05)
-    high = np.nanmax(history[["train_elbo", "valid_elbo"]].to_numpy())
+    values = history[["train_elbo", "valid_elbo"]].to_numpy()
+    values = values[np.isfinite(values)]  # an epoch whose validation failed has an infinite loss
+    low, high = np.quantile(values, 0.05), values.max()
     margin = 0.08 * (high - low) + 1e-3
     weight = history["weight"].iloc[-1]
     label = "ELBO, nats per data point" if weight == 1 else f"ELBO with {weight:g} KL, nats per data point"

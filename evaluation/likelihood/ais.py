@@ -11,13 +11,13 @@ import pyro
 import torch
 from torch import Tensor
 
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive, seeded
 from flowvae.data.batch import Batch
 from flowvae.evaluation.likelihood.annealed_hmc import PILOTS, AnnealedHMC, AnnealingPath, schedule, sweep
 from flowvae.evaluation.likelihood.elbo_and_nll import TOLERATED
 from flowvae.evaluation.likelihood.importance_weights import ROWS, check_data, log_mean
 from flowvae.evaluation.metric import Metric, mean_metric
-from flowvae.evaluation.progress import Bar
 from flowvae.networks import in_eval_mode
 
 __all__ = ["AIS", "measure_ais"]
@@ -132,12 +132,12 @@ def measure_ais(
     betas = schedule(settings.temperatures)
     weights, acceptance = [], []
     total, desc = math.ceil(len(batch) / ROWS) * settings.temperatures, f"AIS, {settings.chains} chains per data point"
-    with Bar(total, desc, "temperature", progress) as bar:
+    with bar(desc, "temperature", total, progress=progress, announce=True) as work:
         for number, block in enumerate(batch.split(ROWS)):
             with seeded(derive(seed, "ais", number)), pyro.validation_enabled(False):
                 path = AnnealingPath(model, guide, block, settings.start)
                 codes = path.draw(PILOTS + settings.chains)
-                result = sweep(path, codes, betas, settings.leapfrog, tick=bar.update)
+                result = sweep(path, codes, betas, settings.leapfrog, tick=work.update)
             weights.append(result.log_weight.cpu())
             acceptance.append(result.acceptance.cpu())
     return AIS(torch.cat(weights, 1), torch.cat(acceptance), settings)

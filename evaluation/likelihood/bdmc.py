@@ -14,13 +14,13 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError, shown
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive, seeded
 from flowvae.data.batch import Batch
 from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.likelihood.annealed_hmc import PILOTS, AnnealedHMC, AnnealingPath, schedule, sweep
 from flowvae.evaluation.likelihood.importance_weights import ROWS, log_mean
 from flowvae.evaluation.metric import Metric, mean_metric
-from flowvae.evaluation.progress import Bar
 from flowvae.evaluation.registry import measure
 from flowvae.inference.log_density import latent_nodes
 from flowvae.networks import in_eval_mode
@@ -107,15 +107,17 @@ def measure_bdmc(
     betas = schedule(settings.temperatures)
     parts = []
     total = 2 * math.ceil(size / ROWS) * settings.temperatures
-    with Bar(total, f"BDMC, {settings.chains} chains per data point", "temperature", progress) as bar:
+    with bar(
+        f"BDMC, {settings.chains} chains per data point", "temperature", total, progress=progress, announce=True
+    ) as work:
         for number, rows in enumerate(torch.arange(size).split(ROWS)):
             with seeded(derive(seed, "bdmc", number)), pyro.validation_enabled(False), torch.no_grad():
                 made, values = _simulated(model, len(rows), None if c is None else c[rows.to(c.device)])
                 path = AnnealingPath(model, guide, made, settings.start)
-                up = sweep(path, path.draw(PILOTS + settings.chains), betas, settings.leapfrog, tick=bar.update)
+                up = sweep(path, path.draw(PILOTS + settings.chains), betas, settings.leapfrog, tick=work.update)
                 # the step sizes come from the forward pass and do not depend on z*, so the bound is exact
                 codes = path.vector.join(values).expand(settings.chains, -1, -1)
-                down = sweep(path, codes, betas[::-1], settings.leapfrog, up.steps.flip(0), bar.update)
+                down = sweep(path, codes, betas[::-1], settings.leapfrog, up.steps.flip(0), work.update)
             parts.append((made.args[0], log_mean(up.log_weight)[0], -log_mean(down.log_weight)[0]))
     x, lower, upper = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
     return BDMC(x, lower, upper, settings)

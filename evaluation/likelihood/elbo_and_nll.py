@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from flowvae.core.errors import check_int_value
+from flowvae.core.progress import bar
 from flowvae.data.batch import Batch
 from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.likelihood.importance_weights import check_data, importance_draws, log_mean, parts_of
 from flowvae.evaluation.likelihood.pareto_tail import pareto_k
 from flowvae.evaluation.metric import Metric, mean_metric
-from flowvae.evaluation.progress import Bar
 from flowvae.evaluation.registry import measure
 
 __all__ = ["Likelihoods", "bad_k", "distrust", "khat_metrics", "likelihood_metrics", "measure_likelihoods"]
@@ -76,8 +76,10 @@ def measure_likelihoods(
     batch = check_data(guide, x)
     check_int_value("draws", draws)
     parts: list[tuple[Tensor, ...]] = []
-    with Bar(parts_of(len(batch), draws), f"{draws} draws per data point", "part", progress) as bar:
-        for block in importance_draws(model, guide, batch, draws, seed, compile, bar.update):
+    with bar(
+        f"{draws} draws per data point", "part", parts_of(len(batch), draws), progress=progress, announce=True
+    ) as work:
+        for block in importance_draws(model, guide, batch, draws, seed, compile, work.update):
             log_evidence, variance = log_mean(block.log_weight)
             parts.append(
                 (

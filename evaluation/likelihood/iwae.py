@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from flowvae.core.errors import FlowvaeError, shown
+from flowvae.core.progress import bar
 from flowvae.data.batch import Batch
 from flowvae.evaluation.context import EvaluationContext, MeasureResult
 from flowvae.evaluation.likelihood.elbo_and_nll import distrust, khat_metrics
 from flowvae.evaluation.likelihood.importance_weights import check_data, importance_draws, log_mean, parts_of
 from flowvae.evaluation.likelihood.pareto_tail import pareto_k
 from flowvae.evaluation.metric import Metric, mean_metric
-from flowvae.evaluation.progress import Bar
 from flowvae.evaluation.registry import measure
 
 __all__ = ["IWAE", "measure_iwae"]
@@ -121,8 +121,10 @@ def measure_iwae(
         raise FlowvaeError(f"draws = {draws}: must be at least the largest number of samples, {counts[-1]}.")
     batch = check_data(guide, x)
     bounds, errors, variances, shapes = [], [], [], []
-    with Bar(parts_of(len(batch), draws), f"IWAE, {draws} draws per data point", "part", progress) as bar:
-        for block in importance_draws(model, guide, batch, draws, seed, compile, bar.update):
+    with bar(
+        f"IWAE, {draws} draws per data point", "part", parts_of(len(batch), draws), progress=progress, announce=True
+    ) as work:
+        for block in importance_draws(model, guide, batch, draws, seed, compile, work.update):
             log_weight = block.log_weight.double().cpu()
             variance = log_mean(log_weight)[1]
             each = [_bound(log_weight, number, variance) for number in counts]

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Size, Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from flowvae.core.errors import FlowvaeError, check_int, check_number
 from flowvae.core.files import as_path
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Batch, Dataset, Source, to_tensor
 from flowvae.data.dataset import SPLITS
@@ -185,8 +185,8 @@ def train_features(
     whole_net = nn.Sequential(network, head)
     optimizer = torch.optim.Adam(whole_net.parameters(), settings.rate)
     best, best_loss, since, epoch = deepcopy(whole_net.state_dict()), float("inf"), 0, 0
-    bar = tqdm(range(settings.epochs), desc="classifier", unit="epoch", disable=not progress or None)
-    for epoch in bar:
+    epochs = bar("classifier", "epoch", settings.epochs, range(settings.epochs), progress)
+    for epoch in epochs:
         generator = torch.Generator().manual_seed(derive(seed, "classifier", epoch))
         for places in torch.randperm(len(train.x), generator=generator).to(train.x.device).split(settings.batch):
             loss = _loss(whole_net, train.at(places))
@@ -200,7 +200,7 @@ def train_features(
             best, best_loss, since = deepcopy(whole_net.state_dict()), now, 0
         if since >= settings.patience:
             break
-    bar.close()
+    epochs.close()
     whole_net.load_state_dict(best)
     with torch.no_grad():
         right = [whole_net(few.x)[:, :classes].argmax(1) == few.y for few in parts[judge].blocks()]

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from flowvae.core.errors import FlowvaeError, nearest, shown
+from flowvae.core.progress import bar
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset, Source, condition_of
 from flowvae.networks import in_eval_mode
@@ -55,7 +55,7 @@ def generate(
     vae: Any = model
     parts = []
     starts = range(0, count, BLOCK)
-    for number, start in enumerate(tqdm(starts, desc="generated data", unit="block", disable=not progress or None)):
+    for number, start in enumerate(bar("generated data", "block", len(starts), starts, progress)):
         size = min(BLOCK, count - start)
         with seeded(derive(seed, "generate", number)):
             given = {"size": size} if c is None else {"c": c[start : start + size]}

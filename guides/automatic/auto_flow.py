@@ -13,29 +13,26 @@ import torch
 from pyro import poutine
 from pyro.distributions import Delta, TorchDistribution
 from pyro.infer.autoguide import AutoContinuous, init_to_median
-from torch import Tensor
-from torch.distributions import Transform
-from zuko.lazy import Flow, LazyComposedTransform
+from torch import Tensor, nn
 
-from flowvae.core.errors import FlowvaeError, check_choice, check_int, check_number, shown
-from flowvae.core.memory import check_memory, watched
-from flowvae.core.parts import Cost
+from flowvae.core.errors import FlowvaeError, check_bool, check_choice, check_int, check_number
+from flowvae.core.parts import Cost, GuideSpec, NetworkSpec
 from flowvae.core.seeds import derive, seeded
 from flowvae.flows.pyro_adapter import to_pyro
-from flowvae.flows.spec import FlowSpec, standard_normal, warn_if_slow
+from flowvae.flows.spec import FlowSpec
 from flowvae.guides.automatic.affine import AffineLayer
-from flowvae.guides.automatic.constrained import Constrain, Part, constrain, run_until
+from flowvae.guides.automatic.joint_flow import AFFINE, build_joint_flow
+from flowvae.guides.automatic.layout import Layout
+from flowvae.guides.automatic.local_part import build_local, check_head
 from flowvae.guides.automatic.masks import check_sites
+from flowvae.guides.automatic.plate_encoder import check_encoders, has_rows
+from flowvae.guides.automatic.plates import check_encoded, read_points
 from flowvae.guides.automatic.prototype import read_prototype
-from flowvae.guides.automatic.supports import bijection, is_fixed, support_of
+from flowvae.guides.automatic.summaries import check_draws, draw_in_blocks, quantiles_of, split
 from flowvae.guides.flow import check_posterior
 from flowvae.networks import declare_parameters
 
 __all__ = ["AutoFlow"]
-
-BLOCK = 1000  # number of draws that `quantiles` computes at a time, which bounds the memory for the flow
-FULL = 1000  # number of latents above which a full affine layer costs more time than it saves
-AFFINE = ("auto", "full", "diagonal")
 
 
 class AutoFlow(AutoContinuous):
@@ -53,6 +50,17 @@ class AutoFlow(AutoContinuous):
     depends on other latent variables, as in `b ~ Uniform(0, a)`, is that of the current draw: the guide runs the model
     up to the last site whose support has bounds.
 
+    **Latents inside a plate** of data, such as the codes of a VAE, can be drawn given an encoder of the plate's data:
+
+        AutoFlow(model, IAF(), encoder={"data": MLP()})
+
+    is q(g) Π_i q(l_i given e_i, g), where l_i are the latents of point i of the plate "data", e_i its features, and g
+    all other latents (there may be none). The plate may subsample, and its size may change from run to run: the guide
+    takes the points that the model takes. Each network is settings, built for the model's first argument and applied
+    to it, or an nn.Module, called with the model's arguments; tensors with a row for each point of the plate are given
+    as the rows of the subsample. It returns features with a row for each point of the subsample, or of the plate. The
+    l_i start near the mean of their initial values, with standard deviations near one.
+
     The guide is set up in its first run: call it once, with the model's arguments, before `load_state_dict` or before
     its parameters are given to an optimizer. Its parameters stay in the module; Pyro's parameter store is not used, so
     that two guides cannot train each other's parameters.
@@ -61,21 +69,29 @@ class AutoFlow(AutoContinuous):
     of the constraints, of this guide as of Pyro's autoguides.
 
     Args:
-        model: a Pyro model whose latent variables are continuous and two numbers or more together.
+        model: a Pyro model whose latent variables are continuous, and two numbers or more together unless there is an
+            encoder. With one, a single number has its affine layer alone.
         flow: the family T, cheap in its *generative* direction, such as `IAF` or `CouplingNSF`.
         init_loc_fn: function that gives the initial location, site by site, as in Pyro's autoguides.
-        init_scale: initial standard deviation of every unconstrained latent number.
+        init_scale: initial standard deviation of every unconstrained latent number outside of the plates with encoders.
         affine: "full" (L lower triangular), "diagonal", or "auto": full up to 1000 latent numbers. A full layer takes
             D² multiplications a draw, D × D matrices, and D³ multiplications to initialize by `fit_autoguide`.
         draws: number of draws for `median` and `quantiles`.
+        encoder: networks by the names of plates, settings or modules; None: no encoders.
+        local: distribution of the latents of a point given its features, such as `Gaussian()`; None: `FlowGuide(flow)`,
+            or a Gaussian for fewer numbers than the flow needs.
+        structured: whether l_i depends on the draw of g, as it does in the posterior of a hierarchical model
+            (structured variational inference), or on the features alone (mean field between g and l).
 
     Raises:
         FlowvaeError: at once, if the flow cannot be a posterior or a setting is out of range; at the first run, if
             the model has too few latent numbers for the flow or more than fit into memory, a latent without a
-            bijection from the reals, or one in a plate that subsamples its data.
+            bijection from the reals, one in a plate that subsamples its data and has no encoder, one in a plate with an
+            encoder and in other plates, or if an encoder does not give features of the plate's points.
 
     References:
-        Kucukelbir et al. (2017), "Automatic Differentiation Variational Inference"; Rezende & Mohamed (2015).
+        Kucukelbir et al. (2017), "Automatic Differentiation Variational Inference"; Rezende & Mohamed (2015); Hoffman &
+        Blei (2015), "Structured Stochastic Variational Inference".
     """
 
     def __init__(
@@ -86,15 +102,21 @@ class AutoFlow(AutoContinuous):
         init_scale: float = 0.1,
         affine: str = "auto",
         draws: int = 10_000,
+        encoder: Mapping[str, NetworkSpec | nn.Module] | None = None,
+        local: GuideSpec | None = None,
+        structured: bool = True,
     ) -> None:
         super().__init__(model)
         self._model = (model,)  # not wrapped as by AutoContinuous: `read_prototype` may need another initialization
         self.init_loc_fn = init_loc_fn
         self.flow, self.init_scale, self.affine, self.draws = flow, init_scale, affine, draws
+        self.encoder, self.local, self.structured = check_encoders(encoder), local, structured
         check_posterior(self, flow)
         check_number(self, "init_scale")
         check_choice(self, "affine", AFFINE)
         check_int(self, "draws")
+        check_bool(self, "structured")
+        check_head(local)
 
     @property
     def model(self) -> Callable[..., Any]:
@@ -110,80 +132,55 @@ class AutoFlow(AutoContinuous):
             )
         return self._model[0]
 
+    def _run_model(self, *args: Any, **kwargs: Any) -> Any:
+        # a guide without its model fails only where it runs it
+        return self.model(*args, **kwargs)
+
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         try:
-            self.prototype_trace = read_prototype(self.model, self.init_loc_fn, args, kwargs)
+            self.prototype_trace = trace = read_prototype(self.model, self.init_loc_fn, args, kwargs, self.encoder)
             if self.master is not None:
-                self.master()._check_prototype(self.prototype_trace)
-            check_sites(self.model, args, kwargs, nodes=self.prototype_trace.nodes)
-            self._build(self._lay_out(args, kwargs))
+                self.master()._check_prototype(trace)
+            check_sites(self.model, args, kwargs, nodes=trace.nodes)
+            self._layout = layout = Layout(dict(trace.iter_stochastic_nodes()), self.encoder)
+            layout.check_supports(self.model, args, kwargs)
+            check_encoded(self.encoder, layout.inside.values(), self.model, args, kwargs)
+            for name in layout.inside:  # the rest is the unconstrained vector of AutoContinuous
+                trace.remove_node(name)
+            self._unconstrained_shapes = {name: layout.initial[name].shape for name in layout.joint}
+            self._prototype_frames = {frame.name: frame for name in layout.joint for frame in layout.frames[name]}
+            self._build(args, kwargs)
         except BaseException:
             self.prototype_trace = None  # the guide is not set up
+            self._modules.pop("posterior", None)
             raise
 
-    def _lay_out(self, args: Any, kwargs: Any) -> Tensor:
-        """Lay out the sites in the unconstrained vector; returns its initial value, shape (D,)."""
-        self._unconstrained_shapes, self._cond_indep_stacks, self._prototype_frames = {}, {}, {}
-        self._transforms: dict[str, Transform] = {}  # onto fixed supports
-        self._last: str | None = None  # the last site whose support is not fixed
-        parts = []
-        for name, site in self.prototype_trace.iter_stochastic_nodes():
-            transform = bijection(name, site["fn"])
-            free = transform.inv(site["value"])
-            self._unconstrained_shapes[name] = free.shape
-            self._cond_indep_stacks[name] = site["cond_indep_stack"]
-            self._prototype_frames.update({frame.name: frame for frame in site["cond_indep_stack"]})
-            if is_fixed(support_of(site["fn"])):
-                self._transforms[name] = transform
-            else:
-                self._last = name
-            parts.append(free.reshape(-1))
+    def _build(self, args: Any, kwargs: Any) -> None:
+        layout = self._layout
+        parts = [layout.initial[name].reshape(-1) for name in layout.joint]
         loc = torch.cat(parts) if parts else torch.zeros(0)
         self.latent_dim = len(loc)
-        if self._last is not None:
-            first, second = (self._parts(loc, args, kwargs) for _ in range(2))
-            for name, part in first.items():
-                if not torch.equal(part.value, second[name].value):
-                    raise FlowvaeError(
-                        f"site {name!r}: its support depends on random numbers that this guide does not draw, such as "
-                        "a hidden site. Sample a variable with a fixed support, such as Uniform(0, 1), and use "
-                        "pyro.deterministic for what is computed from it."
-                    )
-        return loc
-
-    def _build(self, loc: Tensor) -> None:
-        size = self.latent_dim
-        if not size:
-            raise FlowvaeError("AutoFlow over a model without latent numbers: there is nothing to draw; use no guide.")
-        if size < self.flow.least_features:
-            raise FlowvaeError(
-                f"AutoFlow over a model with {size} unconstrained latent number(s): {type(self.flow).__name__} lets "
-                f"dimensions depend on one another and needs {self.flow.least_features} or more. Use "
-                "pyro.infer.autoguide.AutoNormal."
-            )
-        warn_if_slow(self.flow, size, "as a guide")
-        full = self.affine == "full" or (self.affine == "auto" and size <= FULL)
-        remedy = "use a flow with fewer hidden features" + (", or affine='diagonal'" if full else "")
-        with watched(f"AutoFlow over {size} latent numbers with {shown(self.flow)}", remedy):
-            affine = AffineLayer(size, full)
-            posterior = Flow(LazyComposedTransform(affine, self.flow.transform(size)), standard_normal(size))
-        posterior.to(loc)  # the model's dtype and device
-        affine.restart(loc, torch.full_like(loc, self.init_scale))
-        self.add_module("posterior", posterior)
+        if len(loc) or not layout.inside:
+            alone = not layout.inside
+            self.add_module("posterior", build_joint_flow(self.flow, loc, self.init_scale, self.affine, alone))
+        given = self.latent_dim if self.structured else 0
+        head = self.local or self.flow
+        found = [build_local(*pair, head, layout, given, args, kwargs) for pair in self.encoder.items()]
+        self.add_module("locals", nn.ModuleList(found))
 
     def cost(self) -> Cost:
-        """Network passes of the flow at the guide's number of latents; see `Cost`.
+        """Network passes of the flow over the unconstrained vector; see `Cost`.
 
         Raises:
             FlowvaeError: before the guide has run for the first time.
         """
-        self._posterior()
-        return self.flow.cost(self.latent_dim)
+        self._check_set_up()
+        return self.flow.cost(self.latent_dim) if self.latent_dim >= self.flow.least_features else Cost()
 
     @property
     def independent_draws(self) -> bool:
         """Whether draws under an outer plate are those of single runs: always, unless the guide runs the model."""
-        return self._last is None
+        return self._layout.last is None
 
     @property
     def affine_layer(self) -> AffineLayer:
@@ -204,13 +201,21 @@ class AutoFlow(AutoContinuous):
         return to_pyro(module())
 
     def _posterior(self) -> Any:
+        self._check_set_up()
         # without PyroModule's attribute access, which would put the parameters into the global store
         module = self._modules.get("posterior")
         if module is None:
+            raise FlowvaeError("AutoFlow: every latent variable is in a plate with an encoder; there is no joint flow.")
+        return module
+
+    def _locals(self) -> Any:
+        return self._modules["locals"]
+
+    def _check_set_up(self) -> None:
+        if self.prototype_trace is None:
             raise FlowvaeError(
                 "AutoFlow has not been set up: call the guide once, with the model's arguments, before this."
             )
-        return module
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load a state dict, as torch does, into a guide that has been set up.
@@ -218,64 +223,102 @@ class AutoFlow(AutoContinuous):
         Raises:
             FlowvaeError: before the guide has run for the first time.
         """
-        self._posterior()
+        self._check_set_up()
         return super().load_state_dict(state_dict, *args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every latent site; returns the values by site."""
         if self.prototype_trace is None:
             self._setup_prototype(*args, **kwargs)
-        parts = self._parts(self.sample_latent(*args, **kwargs), args, kwargs)
-        plates = self._create_plates(*args, **kwargs)
+        return self._draw(self._plates(args, kwargs), args, kwargs)
+
+    def _draw(self, plates: Mapping[str, Any], args: Any, kwargs: Any) -> dict[str, Tensor]:
+        free: dict[str, Tensor] = {}
+        given = None
+        if self.latent_dim:
+            latent = self.sample_latent(*args, **kwargs)
+            free = {site["name"]: value for site, value in self._unpack_latent(latent)}
+            given = self.affine_layer()(latent) if self.structured and self._layout.inside else None
+        for part in self._locals():
+            declare_parameters(f"{self._pyro_name}.{part.plate}", part)
+            free |= part.draw(f"_{self._pyro_name}_latent_{part.plate}", plates[part.plate], given, args, kwargs)
+        points = {part.plate: plates[part.plate].indices for part in self._locals()}
         drawn = {}
-        for name, part in parts.items():
+        for name, part in self._layout.parts(self._run_model, free, points, args, kwargs).items():
             log_density = 0.0 if poutine.get_mask() is False else -part.log_det
-            fn = Delta(part.value, log_density=log_density, event_dim=self._event_dim(name))
+            fn = Delta(part.value, log_density=log_density, event_dim=self._layout.event_dim(name))
             with ExitStack() as stack:
-                for frame in self._cond_indep_stacks[name]:
+                for frame in self._layout.frames[name]:
                     stack.enter_context(plates[frame.name])
                 drawn[name] = pyro.sample(name, fn)
         return drawn
 
-    def _parts(self, latent: Tensor, args: Any, kwargs: Any) -> dict[str, Part]:
-        """Compute the sites' values for unconstrained vectors (..., D), draws to the left of all plates."""
-        free = {site["name"]: value for site, value in self._unpack_latent(latent)}
-        parts: dict[str, Part] = {}
-        if self._last is not None:
-            parts = run_until(self.model, Constrain(free, self.prototype_trace.nodes, self._last), args, kwargs)
-        for name, value in free.items():
-            if name not in parts:
-                if name not in self._transforms:
-                    raise FlowvaeError(
-                        f"site {name!r}: not in this run of the model; a guide needs the same sites in every run."
-                    )
-                parts[name] = constrain(value, self._transforms[name], self._event_dim(name))
-        return {name: parts[name] for name in free}
+    def _plates(self, args: Any, kwargs: Any, whole: bool = False) -> dict[str, Any]:
+        """Create the plates of the sites in this run.
 
-    def _event_dim(self, name: str) -> int:
-        return int(self.prototype_trace.nodes[name]["fn"].event_dim)
+        Those with an encoder take the points that the model takes; `whole`: all points, if the arguments have them.
+        """
+        plates = dict(self._create_plates(*args, **kwargs))
+        layout = self._layout
+        if layout.inside and self.master is None:
+            start = {name: layout.sites[name]["value"] for name in layout.joint}
+            shapes = {name: layout.sites[name]["fn"].event_shape for name in layout.inside}
+            found = read_points(self.model, self.encoder, start, shapes, args, kwargs)
+            for name, (size, index) in found.items():
+                if whole and any(has_rows(value, size) for value in (*args, *kwargs.values())):
+                    index = torch.arange(size)
+                plates[name] = pyro.plate(name, size, subsample=index, dim=layout.frame(name).dim)
+        return plates
 
     @torch.no_grad()
     def quantiles(self, quantiles: list[float] | Tensor, *args: Any, seed: int = 0, **kwargs: Any) -> dict[str, Tensor]:
         """Estimate quantiles of every entry of every latent variable, by site, shape (quantiles, *site).
 
-        They are those of `draws` draws in the constrained space, entry by entry.
+        They are those of `draws` draws in the constrained space, entry by entry. The latents inside a plate with an
+        encoder are those of the data that the arguments hold: of all points, even if the model takes a subsample.
+
+        Args:
+            quantiles: levels between 0 and 1.
+            args: the model's arguments.
+            seed: decides the draws.
+            kwargs: its keyword arguments.
         """
+        self._check_set_up()
+        if not self._layout.inside:
+            with seeded(derive(seed, "quantiles")):
+                values = self._draws(args, kwargs)
+        else:
+            with seeded(derive(seed, "points")), poutine.block():
+                plates = self._plates(args, kwargs, whole=True)
+            with seeded(derive(seed, "quantiles")), poutine.block():
+                values = self._draws_of_data(plates, args, kwargs)
+        return {name: quantiles_of(value, quantiles) for name, value in values.items()}
+
+    def _draws(self, args: Any, kwargs: Any) -> dict[str, Tensor]:
+        """Draw all sites of a guide without encoders, shape (draws, *site)."""
         posterior = self.get_posterior(*args, **kwargs)
-        needed = 3 * self.draws * self.latent_dim * self.affine_layer.center.element_size()  # free, constrained, sorted
-        check_memory(f"draws = {self.draws} of {self.latent_dim} latent numbers", needed, "give AutoFlow fewer draws")
-        with seeded(derive(seed, "quantiles")):
-            latent = torch.cat([posterior.sample((min(BLOCK, self.draws - n),)) for n in range(0, self.draws, BLOCK)])
-            values = self.constrain(latent, *args, **kwargs)
-        wanted = torch.as_tensor(quantiles, dtype=latent.dtype, device=latent.device)
-        return {name: _quantiles(value, wanted) for name, value in values.items()}
+        check_draws(self.draws, self.latent_dim, self.affine_layer.center)
+        latent = torch.cat([posterior.sample((count,)) for count in split(self.draws)])
+        return self.constrain(latent, *args, **kwargs)
+
+    def _draws_of_data(self, plates: Mapping[str, Any], args: Any, kwargs: Any) -> dict[str, Tensor]:
+        """Draw all sites, those inside plates with encoders for all data in the arguments; shape (draws, *site)."""
+        numbers = self.latent_dim + sum(part.size * len(plates[part.plate].indices) for part in self._locals())
+        check_draws(self.draws, numbers, self._locals()[0].center)
+        # where a support is not fixed, the model runs too, and may take one draw at a time
+        how = self.draws, numbers, self._layout.depth, self._layout.last is None
+        found = [
+            {name: value.reshape(count, *self._layout.shape(name)) for name, value in drawn.items()}
+            for count, drawn in draw_in_blocks(lambda: self._draw(plates, args, kwargs), *how)
+        ]
+        return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
     def median(self, *args: Any, seed: int = 0, **kwargs: Any) -> dict[str, Tensor]:
         """Estimate the median of every entry of every latent variable, by site; see `quantiles`."""
         return {name: value[0] for name, value in self.quantiles([0.5], *args, seed=seed, **kwargs).items()}
 
     def constrain(self, latent: Tensor, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Map unconstrained vectors (S, D) to the latent variables by site, shape (S, *site).
+        """Map unconstrained vectors (S, D) to the latent variables outside of encoded plates, shape (S, *site).
 
         Args:
             latent: the vectors.
@@ -283,29 +326,10 @@ class AutoFlow(AutoContinuous):
             kwargs: its keyword arguments.
         """
         self._posterior()  # set up?
-        if self._last is None:
-            return self._constrained(latent, args, kwargs)
         if not args and not kwargs:
             first = self.prototype_trace.nodes["_INPUT"]
             args, kwargs = first["args"], first["kwargs"]
-        few = [self._constrained(row, args, kwargs) for row in latent[:3].split(1)]
-        try:
-            together = self._constrained(latent, args, kwargs)
-            if all(torch.allclose(together[name][n], one[name][0]) for n, one in enumerate(few) for name in one):
-                return together
-        except (RuntimeError, ValueError, TypeError):  # the model takes one draw at a time
-            pass
-        alone = [self._constrained(row, args, kwargs) for row in latent.split(1)]
-        return {name: torch.cat([one[name] for one in alone]) for name in alone[0]}
-
-    def _constrained(self, latent: Tensor, args: Any, kwargs: Any) -> dict[str, Tensor]:
-        sites = dict(self.prototype_trace.iter_stochastic_nodes())
-        plates = max(len(site["fn"].batch_shape) for site in sites.values())
-        spread = latent.reshape(len(latent), *(1,) * plates, latent.shape[-1])
-        if len(latent) == 1:
-            spread = latent[0]  # as the model runs by itself
-        parts = self._parts(spread, args, kwargs)
-        return {name: part.value.reshape(len(latent), *sites[name]["value"].shape) for name, part in parts.items()}
+        return self._layout.constrain(self._run_model, self._unpack_latent, latent, args, kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         # not AutoGuide's, which removes the model from the guide that is being copied
@@ -322,11 +346,3 @@ class AutoFlow(AutoContinuous):
         copied = memo[id(self)] = type(self).__new__(type(self))
         copied.__setstate__(copy.deepcopy({**self.__dict__, "master": None}, memo))
         return copied
-
-
-def _quantiles(value: Tensor, wanted: Tensor) -> Tensor:
-    """Quantiles over the first dimension, a few columns at a time: torch limits the size of the input."""
-    if not value.numel():
-        return value.new_empty(len(wanted), *value.shape[1:])
-    columns = value.reshape(len(value), -1).split(max(1, 10**7 // len(value)), dim=1)
-    return torch.cat([each.quantile(wanted, dim=0) for each in columns], 1).reshape(len(wanted), *value.shape[1:])

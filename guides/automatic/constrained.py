@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pyro import poutine
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Transform
 
@@ -41,15 +42,24 @@ class Constrain(Messenger):
         free: unconstrained values by site; draws to the left of all plates.
         prototype: the sites as they were when the guide was set up.
         last: the site after which the run stops; none: it runs to the model's end.
+        points: by plate, indices of the points that the run takes, for plates that may subsample.
     """
 
-    def __init__(self, free: Mapping[str, Tensor], prototype: Mapping[str, Any], last: str | None = None) -> None:
+    def __init__(
+        self,
+        free: Mapping[str, Tensor],
+        prototype: Mapping[str, Any],
+        last: str | None = None,
+        points: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
-        self.free, self.prototype, self.last = free, prototype, last
+        self.free, self.prototype, self.last, self.points = free, prototype, last, points or {}
         self.parts: dict[str, Part] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
         name, fn = msg["name"], msg["fn"]
+        if name in self.points and site_is_subsample(msg):
+            msg["value"] = self.points[name]
         if name not in self.free or msg["is_observed"]:
             return
         before = self.prototype[name]["fn"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pyro
@@ -23,7 +23,11 @@ BY_CHANCE = (init_to_median, init_to_mean, init_to_sample, init_to_uniform)  # r
 
 
 def read_prototype(
-    model: Callable[..., Any], init_loc_fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    model: Callable[..., Any],
+    init_loc_fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    encoded: Collection[str] = (),
 ) -> Any:
     """Trace the latent sites of a model at their initial values.
 
@@ -35,12 +39,13 @@ def read_prototype(
         init_loc_fn: one of Pyro's, such as `init_to_median`.
         args: the model's arguments.
         kwargs: its keyword arguments.
+        encoded: names of the plates whose latent sites are drawn given an encoder; these may subsample.
 
     Raises:
         FlowvaeError: for a latent site that a flow guide cannot draw, or an initial value outside of its support.
     """
     try:
-        trace = _trace(model, init_loc_fn, args, kwargs)
+        trace = _trace(model, init_loc_fn, args, kwargs, encoded)
         if init_loc_fn not in BY_CHANCE or _is_possible(model, trace, args, kwargs):
             return trace
     except FlowvaeError:
@@ -48,7 +53,7 @@ def read_prototype(
     except ValueError:
         if init_loc_fn not in BY_CHANCE:
             raise
-    return _trace(model, _middle, args, kwargs)
+    return _trace(model, _middle, args, kwargs, encoded)
 
 
 def _is_possible(model: Callable[..., Any], start: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -65,12 +70,16 @@ def _is_possible(model: Callable[..., Any], start: Any, args: tuple[Any, ...], k
 
 @torch.no_grad()
 def _trace(
-    model: Callable[..., Any], init_loc_fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    model: Callable[..., Any],
+    init_loc_fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    encoded: Collection[str],
 ) -> Any:
     latents = poutine.block(_Start(init_loc_fn)(model), prototype_hide_fn)
     trace = poutine.block(poutine.trace(latents).get_trace)(*args, **kwargs)
     for name, site in trace.iter_stochastic_nodes():
-        check_plates(name, site["cond_indep_stack"])
+        check_plates(name, site["cond_indep_stack"], encoded)
     return trace
 
 
@@ -108,12 +117,13 @@ def _middle(site: Any) -> Tensor:
     return transform(like.new_zeros(transform.inverse_shape(fn.shape())))
 
 
-def check_plates(name: str, plates: Any) -> None:
+def check_plates(name: str, plates: Any, encoded: Collection[str] = ()) -> None:
     """Raise an error for a latent site in a plate that a guide over one vector of fixed length does not support.
 
     Args:
         name: name of the site.
         plates: its `cond_indep_stack`.
+        encoded: names of the plates that may subsample, because their latent sites are drawn given an encoder.
 
     Raises:
         FlowvaeError: for a plate that is a loop, or subsamples its data.
@@ -123,9 +133,10 @@ def check_plates(name: str, plates: Any) -> None:
             raise FlowvaeError(
                 f"site {name!r}: in the loop of plate {frame.name!r}; write `with pyro.plate(...)` instead of `for`."
             )
-        if frame.full_size not in (None, frame.size):
+        if frame.name not in encoded and frame.full_size not in (None, frame.size):
             raise FlowvaeError(
                 f"site {name!r}: local to plate {frame.name!r}, which subsamples {frame.size} of {frame.full_size} "
-                f"data points, so the guide would have latent numbers for {frame.size} of them only. Give the plate no "
-                "subsample_size, or use pyro.infer.autoguide.AutoNormal or an amortized guide for this site."
+                f"data points, so the guide would have latent numbers for {frame.size} of them only. Use "
+                f"AutoFlow(model, flow, encoder={{{frame.name!r}: MLP()}}), which draws it given the data of the "
+                "plate, or give the plate no subsample_size."
             )

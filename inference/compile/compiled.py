@@ -226,7 +226,7 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (named like Pyro's ELB
     def _warn(self, cause: str) -> None:
         if cause not in self._warned:
             self._warned.add(cause)
-            warnings.warn(f"computed by Trace_ELBO, not compiled: {cause}.", EagerWarning, stacklevel=5)
+            warnings.warn(f"computed by Pyro, not compiled: {cause}.", EagerWarning, stacklevel=5)
 
 
 def _kinds(flat: list[Any]) -> tuple[Any, ...]:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
-__all__ = ["Reading", "Recorder", "TracingError", "storage"]
+__all__ = ["Reading", "Recorder", "TracingError", "is_recording", "storage"]
 
 # their results depend on the shape of their argument only, not on its values
 SHAPED = {f"aten::{name}" for name in ("full_like", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like")}
@@ -178,6 +178,11 @@ class Recorder(TorchDispatchMode):
                     node.replace_all_uses_with(self.graph.get_attr(f"f_{node.name}"))
         self.graph.eliminate_dead_code()
         return GraphModule(self.root, self.graph)
+
+
+def is_recording() -> bool:
+    """Whether the operations that run now are being recorded."""
+    return any(isinstance(mode, Recorder) for mode in _get_current_dispatch_mode_stack())
 
 
 def storage(value: Tensor) -> int:

@@ -1,7 +1,8 @@
-"""The ELBO of a Pyro model and guide, with annealing and a KL weight, as the objective of a training."""
+"""The ELBO of a Pyro model and guide, or another objective by name, with annealing, in the steps of a training."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from flowvae.data.batch import Batch
 from flowvae.inference.annealing import Ramp, temper, weigh_latent
 from flowvae.inference.compile.compiled import CompiledTrace_ELBO
 from flowvae.inference.compile.step_programs import StepPrograms
-from flowvae.inference.optim import FiniteTraceELBO, JointAdam
+from flowvae.inference.optim import JointAdam
 from flowvae.inference.training import Training
 from flowvae.networks import eval_mode
 
@@ -32,7 +33,7 @@ SHORT = 50  # steps of an epoch below which its last, smaller batch matters
 
 
 class AnnealedELBO:
-    """Steps of Pyro's `SVI` with `Trace_ELBO`, on batches of a fixed size.
+    """Steps of Pyro's `SVI` with the ELBO of `Training.objective`, on batches of a fixed size.
 
     The loss is a mean over the batch, so that clipping does not depend on the batch size.
 
@@ -63,13 +64,13 @@ class AnnealedELBO:
             ramp = Ramp(0, start=1.0)
         self.ramp = ramp
         mean = poutine.scale(scale=1 / rows)
-        loss = self._loss()
+        mode = self._mode()
+        loss = self._built(settings.particles, mode)
         self.svi = SVI(mean(annealed_model), mean(annealed_guide), optim, loss)
         self.programs: StepPrograms | None = None
         many = settings.epochs * steps >= MANY
-        if isinstance(loss, CompiledTrace_ELBO) and (
-            settings.compile == "inductor" or (settings.compile == "auto" and many)
-        ):
+        compiled = settings.compile == "inductor" or (settings.compile == "auto" and many)
+        if isinstance(loss, CompiledTrace_ELBO) and mode != "none" and compiled:
             self.programs = StepPrograms(loss, self.svi.model, self.svi.guide, optim, most=1 + (steps < SHORT))
             self.compiled_since = 0 if settings.compile == "inductor" else None
 
@@ -82,15 +83,19 @@ class AnnealedELBO:
         if self.programs is not None:
             self.programs.since = epoch
 
-    def _loss(self) -> Trace_ELBO:
-        particles = self.settings.particles
-        how: dict[str, Any] = {"num_particles": particles, "max_plate_nesting": 1, "vectorize_particles": particles > 1}
+    def _mode(self) -> str:
         mode = self.settings.compile
         if mode == "auto":
             # the smallest number of steps that will be taken
             surely = min(self.settings.epochs, self.settings.patience + 1) * self.steps
-            mode = "capture" if surely >= ENOUGH else "none"
-        return FiniteTraceELBO(**how) if mode == "none" else CompiledTrace_ELBO(**how)
+            return "capture" if surely >= ENOUGH else "none"
+        return "none" if mode == "none" else "capture"  # the step, not only its gradient, is what inductor compiles
+
+    def _built(self, draws: int, mode: str) -> Trace_ELBO:
+        draws = self.settings.objective.draws or draws
+        return self.settings.objective.build(
+            num_particles=draws, max_plate_nesting=1, vectorize_particles=draws > 1, compile=mode
+        )
 
     @property
     def weight(self) -> float:
@@ -115,8 +120,13 @@ class AnnealedELBO:
 
     @torch.no_grad()
     def validate(self, valid: Batch, seed: int) -> float:
-        """Mean ELBO with the final weight of the KL term, and the same noise in every call."""
-        draws, weight = self.settings.validation_draws, self.settings.kl_weight
+        """Mean objective with the final weight of the KL term, and the same noise in every call.
+
+        An objective with draws of its own is a mean over as many evaluations as take `validation_draws`, at least one.
+        """
+        weight = self.settings.kl_weight
+        draws = self.settings.objective.draws or self.settings.validation_draws
+        evaluations = math.ceil(self.settings.validation_draws / draws)
         pair: tuple[Callable[..., Any], ...] = self.pair
         if weight != 1:
             pair = tuple(weigh_latent(part, lambda: weight) for part in pair)
@@ -129,6 +139,6 @@ class AnnealedELBO:
         ):
             warnings.filterwarnings("ignore", message="Encountered NaN")  # an epoch without a finite ELBO is not kept
             for batch in valid.split(max(1, min(ROWS, VALUES // valid.x.shape[1:].numel()) // draws)):
-                elbo = Trace_ELBO(num_particles=draws, max_plate_nesting=1, vectorize_particles=draws > 1)
-                total -= elbo.loss(*pair, *batch.args)
+                for _ in range(evaluations):
+                    total -= self._built(draws, "none").loss(*pair, *batch.args) / evaluations
         return total / len(valid)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import torch
 from pyro import poutine
 from pyro.distributions.util import is_identically_zero
 from pyro.infer.autoguide import AutoNormalizingFlow
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from flowvae.core.errors import FlowvaeError
-from flowvae.core.parts import Cost
+from flowvae.core.parts import Cost, GuideSpec, PriorSpec
 from flowvae.inference.compile.compiled import CompiledTrace_ELBO
+from flowvae.inference.objectives.spec import ObjectiveSpec, warn_if_slow_score
 from flowvae.inference.optim import FiniteTraceELBO
 
-__all__ = ["CompiledPathTraceELBO", "PathTraceELBO", "has_cheap_path", "path_cost"]
+__all__ = ["CompiledPathTraceELBO", "PathTraceELBO", "StickingTheLanding", "has_cheap_path", "path_cost"]
 
 CHEAP = 3  # ratio of the passes of a second score to those of a draw, up to which path gradients are cheap
 FEW = 64  # passes of a second score that are cheap in any case
@@ -27,7 +32,11 @@ class _PathDerivative(FiniteTraceELBO):
     """The trace of the guide with score parts at fixed parameters, for any of the ELBOs below."""
 
     def _get_trace(self, model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        points = _SamePoints()
+        guide = points(guide)
         model_trace, guide_trace = super()._get_trace(model, guide, args, kwargs)
+        if not torch.is_grad_enabled():
+            return model_trace, guide_trace
         drawn = guide_trace.copy()
         for name, site in guide_trace.iter_stochastic_nodes():
             # a new tensor with the same value, for which distributions have no cached density
@@ -45,6 +54,22 @@ class _PathDerivative(FiniteTraceELBO):
                     )
                 site["score_parts"] = scored.nodes[name]["score_parts"]
         return model_trace, guide_trace
+
+
+class _SamePoints(Messenger):
+    """Gives the plates of a second run the points of the first; traces of an ELBO do not keep them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points: dict[str, Any] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg) and msg["name"] in self.points:
+            msg["value"] = self.points[msg["name"]]
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            self.points[msg["name"]] = msg["value"]
 
 
 class PathTraceELBO(_PathDerivative):
@@ -68,6 +93,26 @@ class PathTraceELBO(_PathDerivative):
 
 class CompiledPathTraceELBO(_PathDerivative, CompiledTrace_ELBO):
     """`PathTraceELBO` that captures the tensor operations of model and guide; see `CompiledTrace_ELBO`."""
+
+
+@dataclass(frozen=True)
+class StickingTheLanding(ObjectiveSpec, name="sticking-the-landing"):
+    """The ELBO with gradients through the draws alone, whose variance vanishes as the guide becomes exact.
+
+    With a prior that has latent variables of its own, parameters of their guide, which belong to the prior, keep the
+    score part of the gradient, which is zero in expectation.
+    """
+
+    title: ClassVar[str] = "ELBO with path-derivative gradients"
+    paper: ClassVar[str] = "Roeder et al. 2017"
+
+    def check_parts(self, prior: PriorSpec, guide: GuideSpec, features: int, conditional: bool) -> None:
+        warn_if_slow_score("sticking-the-landing", guide, features)
+
+    def build(self, *, compile: str = "none", **settings: Any) -> PathTraceELBO | CompiledPathTraceELBO:  # noqa: A002
+        if compile == "none":
+            return PathTraceELBO(**settings)
+        return CompiledPathTraceELBO(compile=compile, **settings)
 
 
 def path_cost(guide: nn.Module) -> Cost:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Size, Tensor
-from tqdm.auto import tqdm
 
+from flowvae.core.progress import bar
 from flowvae.models.likelihoods.autoregressive_likelihoods import AutoregressiveLikelihood
 from flowvae.networks import CausalNetwork
 
@@ -72,8 +72,8 @@ class AutoregressiveDistribution(TorchDistribution):
         """Draw by ancestral sampling: shape sample_shape + batch shape + event shape, without a gradient."""
         batch = Size(sample_shape) + self.batch_shape
         x = self.head.center.expand(*batch, self.network.features).clone()
-        bar = tqdm(range(self.network.features), desc="sampling", unit="value", disable=None if progress else True)
-        for i in bar:
+        values = range(self.network.features)
+        for i in bar("sampling", "value", len(values), values, progress):
             # later values are not set yet: no output for x_i depends on them, and their draws are discarded
             parameters = self.network(self.head.standardize(x), self.context)
             x[..., i] = self.head(parameters).sample()[..., i].to(x.dtype)

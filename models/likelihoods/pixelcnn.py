@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -17,7 +16,7 @@ from flowvae.models.likelihoods.bernoulli import BernoulliLikelihood
 from flowvae.models.likelihoods.bounded_counts import BoundedCounts
 from flowvae.models.likelihoods.likelihood import Likelihood, count_units
 from flowvae.models.likelihoods.logistic_mixture import LogisticMixtureLikelihood
-from flowvae.networks import CausalImages, PixelCNN
+from flowvae.networks import PixelCNN, TwoStackImages
 
 __all__ = ["PixelCNNDistribution", "PixelCNNLikelihood"]
 
@@ -27,8 +26,8 @@ DRAWS = 4  # of which the mean is an average
 class PixelCNNDistribution(TorchDistribution):
     """p(x given h) = Π_i p(x_i given x_1, …, x_{i−1}, h) over the pixels of an image in raster order.
 
-    The density of given images takes one pass of the network. A draw takes one pass for every pixel, each over the
-    pixels that it depends on.
+    The density of given images takes one pass of the network. A draw takes one pass of the horizontal stack for every
+    pixel and one of the vertical stack for every row, each over the pixels on which it depends.
 
     Args:
         network: gives the parameters of all pixels' conditionals.
@@ -42,7 +41,7 @@ class PixelCNNDistribution(TorchDistribution):
 
     def __init__(
         self,
-        network: CausalImages,
+        network: TwoStackImages,
         radius: int,
         head: Likelihood,
         features: Tensor,
@@ -80,12 +79,14 @@ class PixelCNNDistribution(TorchDistribution):
         batch = Size((*sample_shape, *self.batch_shape))
         features = self._rows(self.features.expand(*batch, *self.features.shape[-3:]))
         x = features.new_zeros(len(features), *self.event_shape)
-        for i, j in product(range(self.event_shape[1]), range(self.event_shape[2])):
-            top, left = max(0, i - self.radius), max(0, j - self.radius)
-            window = slice(top, i + 1), slice(left, j + self.radius + 1)
-            # later pixels are not drawn yet; no output for this one depends on them
-            found = self.network.images(self._scaled(x[..., *window]), features[..., *window], window)
-            x[..., i : i + 1, j : j + 1] = self.head(found[..., -1:, j - left : j - left + 1]).sample()
+        for i in range(self.event_shape[1]):
+            # pixels that are not drawn yet have no influence on these
+            rows = slice(max(0, i - self.radius), i + 1), slice(None)
+            read = self.network.rows_above(self._scaled(x[..., *rows]), features[..., *rows], rows)
+            for j in range(self.event_shape[2]):
+                part = slice(i, i + 1), slice(max(0, j - self.radius), j + 1)
+                found = self.network.next_pixel(self._scaled(x[..., *part]), read, part)
+                x[..., i : i + 1, j : j + 1] = self.head(found).sample()
         return x.reshape(*batch, *self.event_shape)
 
     def conditional_mean(self, value: Tensor) -> Tensor:
@@ -110,10 +111,11 @@ class _PixelCNN(Likelihood):
         super().__init__(shape, units)
         self.total = spec.total
         self.head: Likelihood = spec.head.build(shape, units)
-        network = PixelCNN(channels=spec.channels, layers=spec.layers, kernel=spec.kernel)
+        network = spec.causal
         parameters = spec.head.parameter_shape(shape)[0]
         self.radius = network.radius
-        self.network = network.network(shape[0], parameters, (shape[1], shape[2]), maps=spec.features)
+        built = network.network(shape[0], parameters, (shape[1], shape[2]), maps=spec.features)
+        self.network = cast(TwoStackImages, built)
 
     def forward(self, parameters: Tensor) -> TorchDistribution:
         return PixelCNNDistribution(self.network, self.radius, self.head, parameters, self.total)
@@ -130,10 +132,11 @@ class _PixelCNN(Likelihood):
 class PixelCNNLikelihood(BoundedCounts, name="pixelcnn"):
     """Images of counts from 0 to `total`, each pixel given the decoder's features there and earlier pixels nearby.
 
-    The decoder gives feature maps (F, H, W). A small causal network reads them and the pixels above and to the left,
-    1 + (kernel − 1) / 2 · layers rows or columns away at most. What is farther away can reach a pixel through the code
-    only: a wide network would model images without the code. The conditionals are Bernoulli for bits (`total` 1), and
-    otherwise mixtures of five discretized logistics, with dependent channels in colour.
+    The decoder gives feature maps (F, H, W). A small causal network reads them and the pixels of a receptive field of
+    radius r: r pixels to the left, and the 2r − 1 nearest columns of the r rows above. What is farther away can reach a
+    pixel through the code only: a network that sees the whole image would model it without the code. The conditionals
+    are Bernoulli for bits (`total` 1), and otherwise mixtures of five discretized logistics, with dependent channels in
+    colour.
 
     A density takes one pass of the network; a draw of an image takes H · W passes over small windows. E[x given h] has
     no closed form: the mean is an average over four draws, always of the same seed, of all pixels' conditional means.
@@ -144,6 +147,9 @@ class PixelCNNLikelihood(BoundedCounts, name="pixelcnn"):
         channels: width of the network's layers.
         layers: number of its gated layers.
         kernel: an odd number.
+        field: radius of the receptive field; none: what the layers reach, 1 + (kernel − 1) / 2 · layers. Layers beyond
+            a smaller field have kernels of one pixel, so that models of different fields have the same depth. 0: each
+            pixel given the features alone.
 
     References:
         van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves & Kavukcuoglu (2016), "Conditional image generation with
@@ -157,11 +163,31 @@ class PixelCNNLikelihood(BoundedCounts, name="pixelcnn"):
     channels: int = 32
     layers: int = 2
     kernel: int = 3
+    field: int | None = None
 
     def __post_init__(self) -> None:
         self.check_total()
         check_int(self, "features")
-        PixelCNN(channels=self.channels, layers=self.layers, kernel=self.kernel)  # refuses wrong settings
+        _ = self.causal  # refuses wrong settings
+
+    @property
+    def causal(self) -> PixelCNN:
+        """Settings of the causal network."""
+        return PixelCNN(channels=self.channels, layers=self.layers, kernel=self.kernel, field=self.field)
+
+    @property
+    def radius(self) -> int:
+        """Radius of the receptive field: rows or columns between a pixel and those on which it depends, at most."""
+        return self.causal.radius
+
+    @property
+    def receptive_field(self) -> int:
+        """Number of earlier pixels on which a pixel far from the borders depends, 2 radius².
+
+        >>> PixelCNNLikelihood(layers=4, field=3).receptive_field
+        18
+        """
+        return 2 * self.radius**2
 
     @property
     def head(self) -> BernoulliLikelihood | LogisticMixtureLikelihood:

@@ -7,7 +7,7 @@ import warnings
 from flowvae.core.errors import FlowvaeError, ImproperDensityWarning, shown
 from flowvae.core.parts import PriorSpec
 
-__all__ = ["check_prior", "warn_if_improper"]
+__all__ = ["check_inner_prior", "check_prior", "warn_if_improper"]
 
 
 def check_prior(label: str, prior: object) -> None:
@@ -23,6 +23,20 @@ def check_prior(label: str, prior: object) -> None:
         raise FlowvaeError(
             f"{label} = {shown(prior)}: cannot be a prior: {reason}. "
             "Use StandardNormal(), Mixture(), or a flow such as MAF()."
+        )
+
+
+def check_inner_prior(label: str, prior: object) -> None:
+    """Check that an object can be a prior inside another one, which trains it by its density or its ELBO.
+
+    Raises:
+        FlowvaeError: if it cannot, with the reason.
+    """
+    check_prior(label, prior)
+    if why := getattr(prior, "why_not_joint", ""):
+        raise FlowvaeError(
+            f"{label} = {shown(prior)}: is trained by a loss of its own, as the prior of the whole model only: {why}. "
+            "Use another prior, such as StandardNormal() or MAF()."
         )
 
 

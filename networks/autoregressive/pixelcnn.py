@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from flowvae.core.errors import MOST_LAYERS, FlowvaeError, check_choice, check_int
 from flowvae.networks.autoregressive.causal import CausalNetwork, CausalSpec, gated
 
-__all__ = ["CausalImages", "MaskedConv2d", "PixelCNN"]
+__all__ = ["CausalImages", "MaskedConv2d", "PixelCNN", "TwoStackImages"]
 
 WHOLE = (slice(None), slice(None))
 
@@ -28,7 +28,7 @@ class PixelCNN(CausalSpec, name="pixelcnn"):
     h·d columns to the right has no influence, however many layers there are: the blind spot. `"two-stack"` has
     a vertical stack over all pixels above, which needs no mask, and a horizontal stack over those to the
     left, which reads the vertical one; a pixel depends on every earlier one up to h·layers columns to the right,
-    and 1 + h·layers rows above or columns to the left. Fewer layers make a local decoder, as in VLAE.
+    and 1 + h·layers rows above or columns to the left. Fewer layers, or a smaller `field`, make a local decoder.
 
     Both kinds have gated activations and residual connections, so that they differ in the blind spot alone
     (the first PixelCNN had ReLU), and a learned vector for each position, as in `WaveNet`.
@@ -38,6 +38,9 @@ class PixelCNN(CausalSpec, name="pixelcnn"):
         channels: width of every layer.
         layers: gated layers (of each stack), after the first linear one.
         kernel: k, an odd number.
+        field: radius of the receptive field, the largest number of rows or columns between a pixel and those on which
+            it depends; none: what the layers reach, 1 + h·layers (two-stack) or h·(1 + layers) (masked). A smaller
+            field leaves the number of layers: those beyond it have kernels of one pixel. 0: no dependence.
 
     References:
         van den Oord et al. (2016), "Pixel recurrent neural networks" (masked).
@@ -51,6 +54,7 @@ class PixelCNN(CausalSpec, name="pixelcnn"):
     channels: int = 32
     layers: int = 7
     kernel: int = 3
+    field: int | None = None
 
     def __post_init__(self) -> None:
         check_choice(self, "kind", ("two-stack", "masked"))
@@ -61,6 +65,15 @@ class PixelCNN(CausalSpec, name="pixelcnn"):
             raise FlowvaeError(
                 f"PixelCNN.kernel = {self.kernel}: must be odd, 3 or more, so that the kernel has a centre."
             )
+        if self.field is not None:
+            check_int(self, "field", least=0)
+            known = [0, *(self._first + self.kernel // 2 * wide for wide in range(self.layers + 1))]
+            if self.field not in known:
+                some = ", ".join(map(str, known if len(known) < 6 else [*known[:3], "…", known[-1]]))
+                raise FlowvaeError(
+                    f"PixelCNN.field = {self.field} with layers = {self.layers}, kernel = {self.kernel}: must be none "
+                    f"or one of {some}; more layers reach further."
+                )
 
     def build(self, shape: Size, parameters: int, context: int = 0) -> CausalNetwork:
         """Build the network of images (1, H, W).
@@ -87,13 +100,24 @@ class PixelCNN(CausalSpec, name="pixelcnn"):
             context: C, the width of a context for all pixels; 0: none.
             maps: F, the number of feature maps of which each pixel reads its own values; 0: none.
         """
-        kind = _TwoStack if self.kind == "two-stack" else _Masked
+        kind = TwoStackImages if self.kind == "two-stack" else _Masked
         return kind(self, colours, parameters, context, maps, image_shape)
 
     @property
     def radius(self) -> int:
         """Largest number of rows or columns between a pixel and those on which it depends."""
-        return self.kernel // 2 * (self.layers + 1) if self.kind == "masked" else 1 + self.kernel // 2 * self.layers
+        return self._first + self.kernel // 2 * self.layers if self.field is None else self.field
+
+    @property
+    def _first(self) -> int:
+        """What the first layer reaches."""
+        return self.kernel // 2 if self.kind == "masked" else 1
+
+    @property
+    def kernels(self) -> list[int]:
+        """Size of the kernel of each gated layer."""
+        wide = max(0, self.radius - self._first) // (self.kernel // 2)
+        return [self.kernel] * wide + [1] * (self.layers - wide)
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -129,6 +153,7 @@ class CausalImages(CausalNetwork):
         super().__init__(math.prod(image_shape), parameters, context)
         self.image_shape = image_shape
         self.layers = spec.layers
+        self.sees = spec.radius > 0
         channels = spec.channels
         self.place = nn.Parameter(torch.zeros(channels, *image_shape))
         self.contexts = nn.ModuleList(
@@ -169,44 +194,93 @@ class _Masked(CausalImages):
     ) -> None:
         super().__init__(spec, colours, parameters, context, maps, image_shape)
         channels = spec.channels
-        self.input = MaskedConv2d(colours, channels, spec.kernel, own=False)
+        self.input = MaskedConv2d(colours, channels, spec.kernel, own=False) if self.sees else None
         self.convolutions = nn.ModuleList(
-            MaskedConv2d(channels, 2 * channels, spec.kernel, own=True) for _ in range(spec.layers)
+            MaskedConv2d(channels, 2 * channels, kernel, own=True) for kernel in spec.kernels
         )
         self.residuals = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(spec.layers))
 
     def stacks(self, image: Tensor, place: Tensor, shifts: list[Any]) -> Tensor:
-        h = self.input(image) + place
+        h = _blank(image, place) if self.input is None else self.input(image) + place
         for convolution, residual, shift in zip(self.convolutions, self.residuals, shifts, strict=True):
             h = h + residual(gated(convolution(h) + shift))
         return h
 
 
-class _TwoStack(CausalImages):
+class TwoStackImages(CausalImages):
+    """The two-stack kind, which can also be read pixel by pixel, for draws."""
+
     def __init__(
         self, spec: PixelCNN, colours: int, parameters: int, context: int, maps: int, image_shape: tuple[int, int]
     ) -> None:
         super().__init__(spec, colours, parameters, context, maps, image_shape)
-        channels, self.reach = spec.channels, spec.kernel // 2
-        up, left = (self.reach + 1, spec.kernel), (1, self.reach + 1)
+        channels, kernels = spec.channels, spec.kernels
+        self.reaches = [kernel // 2 for kernel in kernels]
 
-        def each(inputs: int, kernel: int | tuple[int, int]) -> nn.ModuleList:
-            return nn.ModuleList(nn.Conv2d(inputs, 2 * channels, kernel) for _ in range(spec.layers))
+        def each(inputs: int, sizes: list[tuple[int, int]]) -> nn.ModuleList:
+            return nn.ModuleList(nn.Conv2d(inputs, 2 * channels, size) for size in sizes)
 
-        self.above = nn.Conv2d(colours, channels, 1)
-        self.before = nn.Conv2d(colours, channels, 1)
-        self.vertical, self.horizontal, self.across = each(channels, up), each(channels, left), each(2 * channels, 1)
+        self.above = nn.Conv2d(colours, channels, 1) if self.sees else None
+        self.before = nn.Conv2d(colours, channels, 1) if self.sees else None
+        self.vertical = each(channels, [(kernel // 2 + 1, kernel) for kernel in kernels])
+        self.horizontal = each(channels, [(1, kernel // 2 + 1) for kernel in kernels])
+        self.across = each(2 * channels, [(1, 1) for _ in kernels])
         self.residuals = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(spec.layers))
 
     def stacks(self, image: Tensor, place: Tensor, shifts: list[Any]) -> Tensor:
-        # a shift by one row (column) makes the first layer causal, and padding on one side all others
-        v = self.above(F.pad(image[:, :, :-1], (0, 0, 1, 0))) + place
-        h = self.before(F.pad(image[..., :-1], (1, 0))) + place
-        for vertical, horizontal, across, residual, shift in zip(
-            self.vertical, self.horizontal, self.across, self.residuals, shifts, strict=True
-        ):
-            rows = vertical(F.pad(v, (self.reach, self.reach, self.reach, 0)))
-            columns = horizontal(F.pad(h, (self.reach, 0)))
-            h = h + residual(gated(columns + across(rows) + shift))
+        return self._along(image, place, shifts, self._down(image, place, shifts))
+
+    def rows_above(self, x: Tensor, maps: Tensor, window: tuple[slice, slice]) -> list[tuple[Tensor, Tensor]]:
+        """What each layer reads at the pixels of the last row, from the rows above it and from the feature maps.
+
+        Args:
+            x: images, or a window of them, see `images`; the last row has no influence.
+            maps: feature maps, cut to the same window.
+            window: rows and columns.
+
+        Returns:
+            Two tensors of shape (N, 2 · channels, 1, W) for each layer.
+        """
+        shifts = [layer(maps) for layer in self.maps]
+        above = self._down(x, self.place[:, *window], shifts, last=True)
+        return [(rows, shift[:, :, -1:]) for rows, shift in zip(above, shifts, strict=True)]
+
+    def next_pixel(self, x: Tensor, read: list[tuple[Tensor, Tensor]], window: tuple[slice, slice]) -> Tensor:
+        """Compute the parameters (N, P, 1, 1) of the last pixel of a part of a row.
+
+        Args:
+            x: the part of the row, (N, C, 1, w); the last pixel has no influence.
+            read: by the layers of this row, of `rows_above`.
+            window: rows and columns.
+        """
+        above, shifts = ([each[kind][..., window[1]] for each in read] for kind in (0, 1))
+        h = self._along(x, self.place[:, *window], shifts, above)
+        found: Tensor = self.output(h[..., -1:])
+        return found
+
+    def _down(self, image: Tensor, place: Tensor, shifts: list[Any], last: bool = False) -> list[Tensor]:
+        """The vertical stack: what each layer of the horizontal one reads of it, in all rows or in the last one."""
+        v, found = _blank(image, place), []
+        if self.above is not None:  # a shift by one row makes the first layer causal, and padding above all others
+            v = self.above(F.pad(image[:, :, :-1], (0, 0, 1, 0))) + place
+        for reach, vertical, across, shift in zip(self.reaches, self.vertical, self.across, shifts, strict=True):
+            rows = vertical(F.pad(v, (reach, reach, reach, 0)))
+            found.append(across(rows[:, :, -1:] if last else rows))
             v = v + gated(rows + shift)
+        return found
+
+    def _along(self, image: Tensor, place: Tensor, shifts: list[Any], above: list[Tensor]) -> Tensor:
+        """The horizontal stack: features (N, channels, H, W)."""
+        h = _blank(image, place)
+        if self.before is not None:  # a shift by one column makes the first layer causal, and padding all others
+            h = self.before(F.pad(image[..., :-1], (1, 0))) + place
+        for reach, horizontal, residual, shift, rows in zip(
+            self.reaches, self.horizontal, self.residuals, shifts, above, strict=True
+        ):
+            h = h + residual(gated(horizontal(F.pad(h, (reach, 0))) + rows + shift))
         return h
+
+
+def _blank(image: Tensor, place: Tensor) -> Tensor:
+    """Features of a network that reads no pixels: those of the positions, once for each image."""
+    return place.expand(len(image), *place.shape)

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 from flowvae.core.errors import check_int, check_widths
 from flowvae.networks.autoregressive.causal import CausalNetwork, CausalSpec, gated
 
-__all__ = ["WaveNet"]
+__all__ = ["CausalSequence", "WaveNet"]
+
+Cache = list[list[Tensor]]  # inputs of each layer, (N, channels) for each step so far
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,35 @@ class WaveNet(CausalSpec, name="wavenet"):
         return 1 + (self.kernel - 1) * sum(self.dilations)
 
     def build(self, shape: Size, parameters: int, context: int = 0) -> CausalNetwork:
-        return _WaveNet(self, math.prod(shape), parameters, context)
+        return self.network(math.prod(shape), 1, parameters, context)
+
+    def network(self, steps: int, numbers: int, parameters: int, context: int = 0) -> CausalSequence:
+        """Build the network of sequences of T steps of several numbers, which are all read of a step.
+
+        Args:
+            steps: T.
+            numbers: C, the numbers of a step.
+            parameters: P, the number of outputs for each step.
+            context: width of a context for all steps; 0: none.
+        """
+        return CausalSequence(self, steps, numbers, parameters, context)
 
 
-class _WaveNet(CausalNetwork):
-    def __init__(self, spec: WaveNet, features: int, parameters: int, context: int) -> None:
+class CausalSequence(CausalNetwork):
+    """A network of sequences, whose outputs at a step depend on the steps before it.
+
+    Args:
+        spec: its settings.
+        features: T, the number of steps.
+        numbers: C, the numbers of a step.
+        parameters: P, the number of outputs for each step.
+        context: width of the context; 0: none.
+    """
+
+    def __init__(self, spec: WaveNet, features: int, numbers: int, parameters: int, context: int) -> None:
         super().__init__(features, parameters, context)
         channels = spec.channels
-        self.input = nn.Conv1d(1, channels, 1)
+        self.input = nn.Conv1d(numbers, channels, 1)
         self.place = nn.Parameter(torch.zeros(channels, features))
         self.layers = nn.ModuleList(
             _Layer(channels, spec.kernel, dilation, context, last=number == len(spec.dilations))
@@ -79,12 +102,34 @@ class _WaveNet(CausalNetwork):
         )
 
     def rows(self, x: Tensor, context: Tensor | None) -> Tensor:
-        h = self.input(F.pad(x[:, None, :-1], (1, 0))) + self.place
+        return self.sequences(x.unsqueeze(-1), context)
+
+    def sequences(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Compute the outputs (N, T, P) from sequences (N, T, C) and context, in one pass."""
+        h = self.input(F.pad(x.transpose(1, 2)[..., :-1], (1, 0))) + self.place
         skips = torch.zeros_like(h)
         for layer in self.layers:
             h, skip = layer(h, context)
             skips = skips + skip
         return self.output(skips).transpose(1, 2)
+
+    def step(self, place: int, before: Tensor, context: Tensor | None, cache: Cache) -> Tensor:
+        """Compute the output (N, P) of one step, from the step before it and the cache, which it extends.
+
+        Args:
+            place: index of the step.
+            before: the step before it, (N, C); zeros for the first one.
+            context: as for `sequences`.
+            cache: one empty list for each layer at the first step.
+        """
+        h = _pointwise(self.input, before) + self.place[:, place]
+        skips = torch.zeros_like(h)
+        for layer, past in zip(self.layers, cache, strict=True):
+            assert isinstance(layer, _Layer)
+            h, skip = layer.step(h, context, past)
+            skips = skips + skip
+        out: Tensor = self.output(skips.unsqueeze(-1)).squeeze(-1)
+        return out
 
 
 class _Layer(nn.Module):
@@ -104,3 +149,22 @@ class _Layer(nn.Module):
             gates = gates + self.context(context)[:, :, None]
         out = gated(gates)
         return h if self.residual is None else h + self.residual(out), self.skip(out)
+
+    def step(self, h: Tensor, context: Tensor | None, past: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Compute the outputs (N, channels) of one step, and append its input to those of the earlier ones."""
+        past.append(h)
+        gates = self.convolution.bias
+        assert gates is not None
+        for tap in range(self.convolution.kernel_size[0]):
+            back = len(past) - 1 - tap * self.convolution.dilation[0]
+            if back >= 0:  # the padding before the first step is zero
+                gates = gates + F.linear(past[back], self.convolution.weight[..., -1 - tap])
+        if self.context is not None:
+            gates = gates + self.context(context)
+        out = gated(gates)
+        return h if self.residual is None else h + _pointwise(self.residual, out), _pointwise(self.skip, out)
+
+
+def _pointwise(layer: nn.Conv1d, h: Tensor) -> Tensor:
+    """Apply a convolution with a kernel of one step to one step, (N, channels)."""
+    return F.linear(h, layer.weight.squeeze(-1), layer.bias)

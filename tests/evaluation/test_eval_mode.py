@@ -64,6 +64,7 @@ def measured(model: Any, guide: Any) -> list[Any]:
 
 
 VAE_CALLS: dict[str, Callable[[Any, Any], object]] = {
+    "measure_sampling_time": lambda model, guide: evaluation.measure_sampling_time(model, draws=3),
     "AggregatedPosterior": lambda m, g: (
         AggregatedPosterior(g, X).log_prob(torch.randn(5, 2)),
         AggregatedPosterior(g, X).cost(9),

@@ -212,6 +212,7 @@ def _check_gradients(module: nn.Module) -> None:
 
 
 @families
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
 def test_context_of_any_batch_shape(flow: FlowSpec, shape: tuple[int, ...]) -> None:
     lazy = flow.build(4, context=2)

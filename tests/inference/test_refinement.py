@@ -21,7 +21,7 @@ from flowvae.core.parts import Condition
 from flowvae.core.registry import families
 from flowvae.data import Batch
 from flowvae.evaluation import measure_likelihoods
-from flowvae.flows import IAF, CouplingNSF, Inverse, Linear, Residual, Sylvester
+from flowvae.flows import IAF, CouplingNSF, Inverse, Linear, Residual, Sylvester, TarFlow
 from flowvae.guides import AmortizedGuide, FlowGuide, FullRank, Gaussian, GuideSpec
 from flowvae.guides.local_parameters import push, sobol_normal
 from flowvae.inference import log_joint, refine
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 REFINABLE = {
     name: spec
     for name, spec in ((name, family.default) for name, family in families("guide").items())
-    if not any(word in name for word in ("cnf", "residual", "semi-amortized"))
+    if not any(word in name for word in ("cnf", "residual", "semi-amortized", "tarflow"))
 } | {f"sylvester-{kind}": FlowGuide(Sylvester(transforms=2, kind=kind)) for kind in ("householder", "triangular")}
 
 
@@ -258,6 +258,8 @@ def test_what_cannot_be_refined_is_refused_by_name() -> None:
     model, x = oracle()
     with pytest.raises(FlowvaeError, match="residual flow"):
         refine(model, amortized(FlowGuide(Inverse(Residual(1, (8,))))), x)
+    with pytest.raises(FlowvaeError, match="tarflow"):
+        refine(model, amortized(FlowGuide(Inverse(TarFlow()))), x)
     with pytest.raises(FlowvaeError, match=r"\(0, 7\)"):
         refine(model, amortized(Gaussian()), x[:0])
 

@@ -9,7 +9,7 @@ import pytest
 
 from flowvae import MAF, FlowvaeError
 from flowvae.cli.command import main
-from flowvae.cli.family_table import catalogue, entries, format_rows, table
+from flowvae.cli.family_table import aliases, catalogue, entries, format_rows, table
 from flowvae.comparisons import QUESTIONS
 from flowvae.core.parts import NetworkSpec
 from flowvae.core.registry import families, find, kinds
@@ -43,6 +43,13 @@ def test_one_kind_is_listed_alone(kind: str, capsys: pytest.CaptureFixture[str])
     text = listed(kind, capsys=capsys)
     assert all(row["title"] in text for row in rows)
     assert ("prior-flows" in text) == (kind == "question")
+
+
+@pytest.mark.parametrize("word", ["encoder", "decoder"])
+def test_a_part_of_an_experiment_lists_its_kind(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert aliases()[word] == "network"
+    assert listed(word, capsys=capsys) == listed("network", capsys=capsys)
+    assert listed(word, "--json", capsys=capsys) == listed("network", "--json", capsys=capsys)
 
 
 def test_costs_are_counted_at_the_latent_size(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from flowvae import FlowvaeError
 from flowvae.cli.parse import likelihood_forms, parse, print_help
 from flowvae.core.parts import LikelihoodSpec, parse_likelihood
 from flowvae.core.registry import families
@@ -30,6 +32,30 @@ class Settings:
     clip: float | None = 1.0
     latent: int | tuple[int, ...] = 8
     file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """What writes to standard error when it is made.
+
+    Args:
+        number: a number.
+    """
+
+    number: int = 0
+
+    def __post_init__(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """What may have no likelihood.
+
+    Args:
+        likelihood: of the data.
+    """
+
+    likelihood: LikelihoodSpec | None = None
 
 
 def test_every_likelihood_has_a_text_form_that_is_read() -> None:
@@ -77,3 +103,22 @@ def test_help_of_parts_shows_their_settings_alone(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         parse(Settings, ["--help"], "train")
     assert "binomial:TOTAL" in capsys.readouterr().out
+
+
+def test_what_a_part_warns_of_is_said_although_the_parser_is_silent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Noisy, "__post_init__", lambda self: print(f"number {self.number}", file=sys.stderr))
+    assert parse(Noisy, ["--number", "3"], "train").number == 3
+    assert capsys.readouterr() == ("", "number 3\n")
+    with pytest.raises(FlowvaeError, match="'x'"):
+        parse(Noisy, ["--number", "x"], "train")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("text", ["none", "None"])
+def test_a_likelihood_that_may_be_none(text: str) -> None:
+    assert parse(Unlike, ["--likelihood", text], "train").likelihood is None
+    assert str(parse(Unlike, ["--likelihood", "binomial:3"], "train").likelihood) == "binomial:3"
+    with pytest.raises(FlowvaeError, match=r"'binomal'.*binomial\?"):
+        parse(Unlike, ["--likelihood", "binomal:3"], "train")

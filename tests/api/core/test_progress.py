@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache, partial
@@ -20,7 +22,7 @@ from torch import Tensor
 from trained_cases import data, exact
 from training_cases import Rows
 
-from flowvae import Experiment
+from flowvae import Experiment, Training, load
 from flowvae.core import progress
 from flowvae.core.progress import bar
 from flowvae.data import Dataset, Moons
@@ -173,3 +175,133 @@ def test_a_bar_without_an_end_shows_the_time_that_has_passed(monkeypatch: pytest
     with bar("work", "unit", None) as shown:
         shown.update()
     assert re.search(r"work \[\d\d:\d\d\]", bars.terminal.getvalue())
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(progress, "perf_counter", lambda: self.now)
+
+
+def test_a_log_file_has_a_line_a_minute_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, log = Clock(monkeypatch), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    lines = []
+    with bar("training", "epoch", 100, initial=40, leave=True) as work:
+        for number in range(40, 100):
+            clock.now += 25.0
+            work.set_postfix_str(f"ELBO {number}", refresh=False)
+            work.update()
+            lines.append(log.getvalue().count("\n"))
+    said = log.getvalue().splitlines()
+    assert said[0] == "training: epoch 43 of 100, about 24 min left (ELBO 42)"  # 57 epochs of 25 s
+    assert said[-1] == "training: epoch 100 of 100, about 0 s left (ELBO 99)"
+    assert len(said) == 20  # every third epoch
+    assert lines[:4] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("total", [3, None])
+def test_lines_of_work_that_is_iterated_over(total: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, log = Clock(monkeypatch), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    for _ in bar("work", "unit", total, range(3)):
+        clock.now += 200.0
+    left = "unit 1 of 3, about 7 min left" if total else "3 min so far"
+    assert log.getvalue().splitlines()[0] == f"work: {left}"
+    assert log.getvalue().count("\n") == 3
+
+
+@pytest.mark.parametrize("quiet", ["unwanted", "one unit", "another process", "terminal"])
+def test_where_no_line_is_written(quiet: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, stream = Clock(monkeypatch), Terminal() if quiet == "terminal" else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "parent_process", lambda: "grid" if quiet == "another process" else None)
+    with bar("work", "unit", 1 if quiet == "one unit" else 2, progress=quiet != "unwanted") as work:
+        for _ in range(2):
+            clock.now += 100.0
+            work.update()
+    assert "work" not in stream.getvalue() or quiet == "terminal"
+    assert "left" not in stream.getvalue()
+
+
+def test_training_and_its_measure_write_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clock, log = Clock(monkeypatch), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    how = {"draws": 1000, "figures": False, "callbacks": [lambda _: setattr(clock, "now", clock.now + 90.0)]}
+    settings = Training(epochs=3, device="cpu", compile="none")
+    experiment = Experiment(latent=2, encoder=MLP((8,)), decoder=MLP((8,)), data=Moons(), inference=settings)
+    experiment.run(tmp_path / "run", **how)  # type: ignore[arg-type]
+    assert re.search(r"training: epoch 2 of 3, .* left \(ELBO train -\d.*, valid -\d.* nats\)", log.getvalue())
+    log.truncate(0)
+    experiment.run(tmp_path / "quiet", progress=False, **how)  # type: ignore[arg-type]
+    assert log.getvalue() == ""
+    count = progress.Bar.update
+
+    def slow(self: progress.Bar, n: float | None = 1) -> Any:
+        clock.now += 90.0
+        return count(self, n)
+
+    monkeypatch.setattr(progress.Bar, "update", slow)
+    load(tmp_path / "run").evaluate(draws=1000)
+    assert re.search(r"1000 draws per data point: part \d+ of \d+, about .* left", log.getvalue())
+    assert re.search(r"1000 draws per data point: takes about .* in all", log.getvalue())
+
+
+NOTEBOOK = """
+import json, time
+from flowvae.core import progress
+from flowvae.core.progress import bar
+progress.DELAY = 0.0
+def left(ending, leave):
+    work = bar(ending, "unit", 10, leave=leave)
+    try:
+        with work:
+            for number in range(10):
+                work.update()
+                if ending == "early" and number == 4:
+                    work.finish()
+                    break
+                if ending == "error" and number == 4:
+                    raise ValueError
+    except ValueError:
+        pass
+    return work
+def over(ending):
+    work = bar(ending, "unit", 10, range(10))
+    try:
+        for number in work:
+            if number == 4 and ending == "early":
+                break
+            if number == 4:
+                raise ValueError
+    except ValueError:
+        pass
+    work.close()
+    return work
+"""
+
+
+def test_a_notebook_keeps_no_text_of_a_bar_that_has_ended() -> None:
+    """Widgets are made by ipywidgets without a kernel; a closed one has no communication and is not shown."""
+    widgets = pytest.importorskip("ipywidgets")
+    code = f"""
+import sys, tqdm.auto, tqdm.notebook
+tqdm.auto.tqdm = tqdm.notebook.tqdm
+tqdm.notebook.display = lambda *_: None
+{NOTEBOOK}
+def style(work):
+    closed = work.container.comm is None or getattr(work.container, "visible", True) is False
+    return "closed" if closed else work.container.children[1].bar_style
+kept = {{ending: style(left(ending, True)) for ending in ("whole", "early", "error")}}
+gone = {{ending: style(left(ending, False)) for ending in ("whole", "early", "error")}}
+iterated = {{ending: style(over(ending)) for ending in ("early", "error")}}
+print(json.dumps([kept, gone, iterated]))
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert widgets
+    assert done.returncode == 0, done.stderr
+    kept, gone, iterated = json.loads(done.stdout.splitlines()[-1])
+    assert kept == {"whole": "success", "early": "success", "error": "danger"}
+    assert set(gone.values()) == set(iterated.values()) == {"closed"}

@@ -85,6 +85,32 @@ def test_a_run_goes_on_with_the_place_of_its_data_as_a_word(run: Path, tmp_path:
     assert load(run).experiment.data == Arrays(tmp_path / "again.npz", BernoulliLikelihood())
 
 
+@pytest.mark.parametrize("absolute", [True, False], ids=["as stored", "edited to a relative path"])
+def test_data_at_a_relative_path_are_found_from_another_working_directory(
+    absolute: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(data, tmp_path / "mine.npz")
+    monkeypatch.chdir(tmp_path)
+    parts = {"encoder": MLP((4,)), "decoder": MLP((4,)), "inference": QUICK}
+    experiment = Experiment(latent=2, data=Arrays("mine.npz", "bernoulli"), **parts)  # type: ignore[arg-type]
+    experiment.run("run", **HOW)  # type: ignore[arg-type]
+    assert experiment.data == Arrays("mine.npz", "bernoulli")  # type: ignore[arg-type]  # as it was
+    assert len(load("run").data.train) == 42
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "run/metrics.json").unlink()
+    if absolute:
+        assert load("../run").data.train.shape == (42, 5)
+        assert main(["train", "--resume", "--out", "../run", "--inference.epochs", "2"]) == 0
+        assert len(load("../run").history) == 2
+        return
+    edit(tmp_path / "run", f"path: {tmp_path / 'mine.npz'}", "path: mine.npz")
+    for needs_data in (lambda: load("../run").data, lambda: experiment.run("../run", resume=True, **HOW)):  # type: ignore[arg-type]
+        with pytest.raises(FlowvaeError) as info:
+            needs_data()
+        assert all(part in str(info.value) for part in (str(Path.cwd()), "mine.npz'", "data.path", "experiment.yaml"))
+
+
 def test_what_differs_from_the_run_to_go_on_with_is_named(run: Path) -> None:
     experiment = replace(Experiment.from_yaml(run / "experiment.yaml"), latent=3)
     with pytest.raises(FlowvaeError, match="latent"):

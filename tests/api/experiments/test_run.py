@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
+from torch import Size, nn
 
 from flowvae import Arrays, Experiment, FlowvaeError, Mixture, Training, load
 from flowvae.cli.command import main
 from flowvae.core.errors import DamagedError, OtherDeviceWarning, UnfinishedRunWarning
+from flowvae.core.parts import NetworkSpec
 from flowvae.evaluation import FIGURES, plot_samples
 from flowvae.experiments.run import MeasurementError, Run
 from flowvae.experiments.stages import SecondStage
 from flowvae.inference import choose_device
-from flowvae.models import BernoulliLikelihood
+from flowvae.models import BernoulliLikelihood, GaussianLikelihood
 from flowvae.networks import MLP
 
 QUICK = Training(epochs=1, device="cpu")
@@ -238,3 +242,41 @@ def test_a_figure_is_asked_for_by_its_name(place: Path) -> None:
         run.figure("traversals")
     with pytest.raises(FlowvaeError, match="steps"):
         run.figure("traversal", step=3)
+
+
+@dataclass(frozen=True)
+class Noisy(NetworkSpec, name="noisy"):
+    """Batch normalization and dropout."""
+
+    def build(self, inputs: Size, outputs: Size | None = None, context: int = 0) -> nn.Module:
+        return nn.Sequential(nn.Linear(inputs.numel(), 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+
+
+@pytest.mark.parametrize("how", ["in memory", "finished", "loaded", "exported", "resumed"])
+def test_a_run_stays_as_it_was_trained_in_a_loop_of_a_user(how: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "real.npz", train=np.random.default_rng(0).normal(size=(60, 4)))
+    data = Arrays(tmp_path / "real.npz", GaussianLikelihood("optimal"))
+    experiment = Experiment(latent=2, encoder=Noisy(), decoder=MLP((8,)), inference=QUICK, data=data)
+    run = experiment.run(None if how == "in memory" else tmp_path / "run", **HOW)  # type: ignore[arg-type]
+    if how == "loaded":
+        run = load(tmp_path / "run")
+    elif how == "exported":
+        run = load(run.export(tmp_path / "run.safetensors"))
+    elif how == "resumed":
+        longer = replace(experiment, inference=replace(QUICK, epochs=2))
+        run = longer.run(tmp_path / "run", resume=True, **HOW)  # type: ignore[arg-type]
+    assert not any(module.training for part in run.pair for module in part.modules())
+    before = {name: value.clone() for part in run.pair for name, value in part.state_dict().items()}
+    x = torch.randn(20, 4)
+    losses = []
+    for _ in range(2):
+        pyro.set_rng_seed(0)
+        losses.append(Trace_ELBO().loss(*run.pair, x))
+        run.pair.model(x)
+    assert losses[0] == losses[1]
+    assert all(torch.equal(value, before[name]) for part in run.pair for name, value in part.state_dict().items())
+    for part in run.pair:
+        part.train()
+    Trace_ELBO().loss(*run.pair, x)
+    after = {name: value for part in run.pair for name, value in part.state_dict().items()}
+    assert {name for name, value in after.items() if not torch.equal(value, before[name])} >= {"likelihood.square"}

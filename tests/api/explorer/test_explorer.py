@@ -162,6 +162,8 @@ def test_without_ipywidgets_there_is_a_figure() -> None:
     figure = explore(runs)
     assert isinstance(figure, Figure)
     assert len(figure.subfigs) == 2
+    for shown in (figure, draw_state(scene(FLOW), torch.zeros(2))):  # a notebook shows both without pyplot
+        assert shown._repr_png_()[0].startswith(b"\x89PNG")  # type: ignore[union-attr]
     with pytest.raises(FlowvaeError, match=r"flowvae\[notebooks\]"):
         explore(runs, widgets=True)
 

@@ -165,8 +165,9 @@ def test_own_images_in_colour_have_pictures(tmp_path: Path, condition: Condition
     found = answer(question, base, Preset(2, 1, 5), tmp_path / "out", progress=False)
     assert {file.stem for file in (found.directory / "samples").iterdir()} == {"data", "normal", "mixture"}
     picture = plt.imread(found.directory / "samples" / "data.png")
-    assert picture.shape == (5 * 7 + 1, 5 * 7 + 1, 4)
-    np.testing.assert_array_equal(picture[1:7, 1:7, :3], images[0].transpose(1, 2, 0))
+    assert picture.shape == (132, 132, 4)  # 5 × 5 images of 24 × 24 with lines of 2 between them
+    enlarged = images[0].transpose(1, 2, 0).repeat(4, 0).repeat(4, 1)
+    np.testing.assert_array_equal(picture[2:26, 2:26, :3], enlarged)
     assert (found.directory / "priors.png").is_file()
 
 

@@ -19,10 +19,11 @@ import pandas as pd
 import pytest
 from helpers import HANGS
 
-from flowvae import MAF, Experiment, FlowvaeError, Mixture, Training
-from flowvae.comparisons.engine.grid import _run_all, cell_name, run_grid
+from flowvae import MAF, Experiment, FlowvaeError, LatentVariablePrior, Mixture, Training
+from flowvae.comparisons.engine.grid import Grid, _run_all, cell_name, run_grid
 from flowvae.core.errors import UnfinishedRunWarning
 from flowvae.data import Arrays
+from flowvae.evaluation import MEASURES, EvaluationContext, MeasureResult
 from flowvae.experiments.run import load
 from flowvae.experiments.stages import SecondStage
 from flowvae.experiments.train import fit_prior
@@ -311,3 +312,27 @@ def test_a_cell_that_was_measured_before_its_end_is_not_taken_for_done(
     table = run_grid({"normal": hasty}, range(2), tmp_path, draws=20, progress=False).table
     same = undisturbed[undisturbed["arm"] == "normal"].reset_index(drop=True)
     pd.testing.assert_frame_equal(table.drop(columns=[*TIMES, "cell"]), same.drop(columns="cell"), check_like=True)
+
+
+def test_an_arm_without_a_density_has_no_value_there_and_an_error_fails_its_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = replace(BASE, prior=LatentVariablePrior(latent=2, decoder=MLP((8,)), encoder=MLP((8,))))
+    arms = {"normal": BASE, "two-level": two}
+
+    def run() -> Grid:
+        return run_grid(arms, [0], tmp_path, draws=5, measures=("surgery",), progress=False)
+
+    for grid in (run(), run()):
+        assert grid.failed.empty
+        found = grid.table.set_index("arm")["marginal_kl_train"]
+        assert found["normal"] > 0
+        assert np.isnan(found["two-level"])
+
+    def broken(context: EvaluationContext) -> MeasureResult:
+        raise FlowvaeError("a mistake")
+
+    monkeypatch.setitem(MEASURES, "mmd", broken)
+    grid = run_grid(arms, [0], tmp_path, draws=5, measures=("surgery", "mmd"), progress=False)
+    assert grid.table.empty
+    assert grid.failed["error"].str.contains("a mistake").all()

@@ -133,4 +133,4 @@ def test_model_and_guide_can_be_built(recipe: Recipe) -> None:
     assert z.shape == (2, recipe.experiment["latent"])
     assert model.mean(z).shape == x.shape
     assert model.prior_given(None).log_prob(z).isfinite().all()
-    assert MEASURES[recipe.protocol.measure].per_dimension == (likelihood != "bernoulli")
+    assert MEASURES[recipe.protocol.measure].per_dimension == (signature.spec.largest != 1)  # nats of bits

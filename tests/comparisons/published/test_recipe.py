@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from comparison_cases import loaded
 
 from flowvae import Experiment, FlowvaeError, StaticMNIST
+from flowvae.comparisons import question_of
 from flowvae.comparisons.published import RECIPES, Protocol, Published, Recipe, recipe_of, register
 from flowvae.comparisons.published.recipe import MARKS, MEASURES
 
 # (value, mark) of the figure that a recipe repeats, as they stand in the papers
 FIRST = {
     "static-mnist-normal": (88.56, "†"),
+    "static-mnist-vamp": (85.57, ""),
     "static-mnist-maf": (85.57, ""),
     "static-mnist-nsf": (85.57, ""),
     "static-mnist-resnet-realnvp": (79.99, "‡"),
     "static-mnist-resnet-normal": (82.95, "‡"),
     "dynamic-mnist-normal": (84.45, ""),
+    "dynamic-mnist-vamp": (82.43, ""),
+    "dynamic-mnist-exemplar": (82.09, ""),
     "dynamic-mnist-nsf": (79.71, "†"),
     "dynamic-mnist-coupling-nsf": (79.63, "†"),
     "dynamic-mnist-resnet-normal": (81.3, "†"),
     "fashion-mnist-normal": (228.70, ""),
     "fashion-mnist-maf": (227.35, ""),
+    "fashion-mnist-exemplar": (226.75, ""),
     "static-mnist-conv-normal": (86.55, ""),
     "static-mnist-conv-iaf": (84.20, ""),
     "omniglot-conv-sylvester": (99.00, ""),
@@ -108,3 +116,11 @@ def test_mistakes() -> None:
         recipe().build("coins.npy")  # digits are not read from a file
     with pytest.raises(FlowvaeError, match=r"mine.*nonsense"):
         recipe(experiment={"prior": "nonsense"}).build()
+
+
+@pytest.mark.parametrize("prior", ["normal", "maf", "vamp"])
+def test_a_question_of_fixed_mnist_has_the_arms_of_the_recipes(prior: str) -> None:
+    """They share their cells: what one has trained, the other only measures."""
+    data = loaded("static-mnist")
+    arms = question_of("learned-priors").experiments("static-mnist", "hour", path=Path("bits.npz"), data=data)
+    assert arms[prior] == RECIPES[f"static-mnist-{prior}"].build("bits.npz")

@@ -92,9 +92,9 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_file() -> None:
-    """Checked, identified, trained and validated: of a file four times as large, the same peak."""
+    """Checked, identified, trained and validated: of a file eight times as large, the same peak."""
     script = Path(__file__).parents[3] / "benchmarks" / "mapped_memory.py"
-    command = [sys.executable, str(script), "--megabytes", "16", "64"]
+    command = [sys.executable, str(script), "--megabytes", "16", "128"]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     small, large = (float(line.split()[3]) for line in run.stdout.splitlines()[1:])
-    assert abs(large - small) < 70  # MB; kept as float32, the files would be 64 and 256 MB
+    assert abs(large - small) < 150  # MB; kept as float32, the files would be 64 and 512 MB

@@ -12,9 +12,11 @@ from PIL import Image
 
 from flowvae.cli.command import main
 from flowvae.core.errors import FlowvaeError
+from flowvae.core.parts import Condition
 from flowvae.data import Images, Preprocessing
 from flowvae.data.access import to_tensor
 from flowvae.data.batch import redrawn
+from flowvae.data.conditions import condition_of
 from flowvae.data.dataset import SPLITS
 from flowvae.data.images.decoding import check_sizes, decode
 
@@ -29,7 +31,6 @@ def save(folder: Path, pixels: np.ndarray, suffix: str = "png") -> None:
 
 def test_rgb_images_are_counts_with_three_channels(tmp_path: Path) -> None:
     save(tmp_path, PIXELS)
-    (tmp_path / "notes.txt").write_text("not an image")
     data = Images(tmp_path).load(0)
     assert data.shape == (3, 5, 4)
     assert str(data.likelihood) == "discretized-logistic:255"
@@ -64,6 +65,50 @@ def test_folders_are_splits(tmp_path: Path, workers: int) -> None:
     assert data.labels["test"].tolist() == [1] * 10
     assert (len(data.train), len(data.valid)) == (7, 2)
     assert data.classes == ("cat", "dog")
+
+
+def test_files_that_are_no_images_here_are_left_out_with_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "a", PIXELS[:10])
+    save(tmp_path / "b", PIXELS[10:])
+    save(tmp_path / "b" / "deeper", PIXELS[:3])
+    save(tmp_path / ".hidden", PIXELS[:3])
+    for name in ("a/1.HEIC", "a/2.heic", "b/notes.txt", "b/LICENSE", "b/.cache"):
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match="left out") as said:
+        data = Images(tmp_path).load(0)
+    assert sum(len(getattr(data, split)) for split in SPLITS) == 20
+    assert len(said) == 1
+    text = str(said[0].message)
+    assert all(part in text for part in (f"{tmp_path}", "2 .heic", "3 .png", "1 .txt", "1 no ending", ".jpg"))
+    monkeypatch.setattr(Image, "registered_extensions", lambda: {".heic": "PNG"})  # as a plugin does it
+    for name in ("1.HEIC", "2.heic"):
+        Image.fromarray(PIXELS[0]).save(tmp_path / "a" / name, format="PNG")
+    with pytest.warns(UserWarning, match=r"left out 3 \.png, 1 ") as said:
+        data = Images(tmp_path).load(0)
+    assert sum(len(getattr(data, split)) for split in SPLITS) == 22
+
+
+@pytest.mark.parametrize("folder", ["", "a"])
+def test_a_folder_of_other_files_alone_says_which(folder: str, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for number in range(3):
+        (tmp_path / folder / f"{number}.heic").touch()
+    with pytest.raises(FlowvaeError, match=r"no images.*3 \.heic"):
+        Images(tmp_path).load(0)
+
+
+def test_a_class_that_train_has_not_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "train" / "cat", PIXELS[:8])
+    save(tmp_path / "train" / "dog", PIXELS[8:16])
+    save(tmp_path / "test" / "cats", PIXELS[16:])
+    with pytest.warns(UserWarning, match=r"test .*'cats'.*train") as said:
+        data = Images(tmp_path).load(0)
+    assert len(said) == 1
+    condition_of(data, Condition(), "valid")
+    with pytest.warns(UserWarning, match=r"test .*'cats'.*train"):
+        assert condition_of(data, Condition(), "test").argmax(1).tolist() == [1] * 4
 
 
 def test_what_is_wrong_with_a_folder(tmp_path: Path) -> None:
@@ -158,9 +203,21 @@ def test_photographs_of_different_sizes(tmp_path: Path, workers: int) -> None:
     assert any(torch.equal(image, expected) for image in found)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("values", ["threshold", "fixed", "dynamic"])
+def test_colour_images_as_bits_are_warned_of(values: str, workers: int, tmp_path: Path) -> None:
+    save(tmp_path, PIXELS)
+    with pytest.warns(UserWarning, match=rf"colour with values = '{values}'.*8 colours.*colour = 'grey'") as said:
+        Images(tmp_path, values=values, workers=workers).load(0)
+    assert len(said) == 1
+    Images(tmp_path, values=values, colour="grey", workers=workers).load(0)
+    Images(tmp_path, workers=workers).load(0)
+
+
 def test_workers_and_memory_give_the_same_bits(tmp_path: Path) -> None:
     save(tmp_path, PIXELS)
-    kept, read = (Images(tmp_path, values="dynamic", flips=True, workers=workers).load(0) for workers in (0, 1))
+    with pytest.warns(UserWarning, match="8 colours"):
+        kept, read = (Images(tmp_path, values="dynamic", flips=True, workers=workers).load(0) for workers in (0, 1))
     assert read.identity == kept.identity
     assert torch.equal(to_tensor(redrawn(read.train, 3), ""), to_tensor(redrawn(kept.train, 3), ""))
 

@@ -21,7 +21,7 @@ from flowvae.evaluation.figures.explorer_plots import Scene, draw_state
 from flowvae.evaluation.figures.images import as_rgb, value_range
 from flowvae.evaluation.figures.prior_plots import plot_latent, plot_priors
 from flowvae.evaluation.figures.reconstruction_plots import plot_reconstructions
-from flowvae.evaluation.figures.run_plots import FIGURES, OF_IMAGES, draw_figure, draw_figures
+from flowvae.evaluation.figures.run_plots import FIGURES, OF_IMAGES, draw_figure, draw_figures, plot_history
 from flowvae.evaluation.figures.sample_plots import plot_samples
 from flowvae.flows import MAF
 from flowvae.guides import AmortizedGuide, Gaussian
@@ -193,3 +193,18 @@ def test_a_conditional_model_is_drawn_for_the_conditions_of_the_test_data(shape:
             plot_priors({"one": (model, guide)}, data)
     else:
         drawn(plot_priors({"one": (model, guide)}, data))
+
+
+def test_epochs_without_a_finite_validation_do_not_set_the_limits_of_the_history() -> None:
+    history = pd.DataFrame(
+        {
+            "epoch": [0, 1, 2],
+            "train_elbo": [-3.0, -2.5, -2.0],
+            "valid_elbo": [-np.inf, -2.8, -np.inf],
+            "weight": [1.0, 1.0, 1.0],
+            "kept": [False, True, False],
+        }
+    )
+    low, high = plot_history(history).axes[0].get_ylim()
+    assert -3.5 < low < -2.9
+    assert high == pytest.approx(-2.0, abs=0.2)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from flowvae import Digits, Experiment, FlowvaeError, Pinwheel
+from flowvae.core import progress
+from flowvae.core.progress import bar
 from flowvae.evaluation import (
     AIS,
     IWAE,
@@ -34,12 +36,10 @@ from flowvae.evaluation import (
     read_metrics,
     write_metrics,
 )
-from flowvae.evaluation import progress as progress_module
 from flowvae.evaluation.likelihood.annealed_hmc import schedule
 from flowvae.evaluation.likelihood.elbo_and_nll import Likelihoods, distrust
 from flowvae.evaluation.likelihood.importance_weights import check_draws, parts_of
 from flowvae.evaluation.metric import mean_metric
-from flowvae.evaluation.progress import Bar
 from flowvae.experiments.assemble import ModelGuide
 from flowvae.networks import MLP
 
@@ -199,12 +199,12 @@ def test_long_work_says_how_long_before_it_is_done(
     each: float, units: int, said: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(progress_module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(progress, "perf_counter", lambda: clock[0])
     lines = []
-    with Bar(units, "work", "unit", progress=True) as bar:
+    with bar("work", "unit", units, announce=True) as work:
         for _ in range(units):
             clock[0] += each
-            bar.update()
+            work.update()
             lines.append("takes about" in capsys.readouterr().err)
     assert sum(lines) == (said is not None)
     if said is not None:
@@ -213,7 +213,7 @@ def test_long_work_says_how_long_before_it_is_done(
 
 def test_the_line_names_work_and_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = iter(range(0, 10_000, 3))
-    monkeypatch.setattr(progress_module.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(progress, "perf_counter", lambda: float(next(clock)))
     measure_likelihoods(*pair(), PLANE.test[:3], 5000, progress=True)
     err = capsys.readouterr().err
     assert re.search(r"5000 draws.*60 s", err)

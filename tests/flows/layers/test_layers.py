@@ -27,6 +27,7 @@ from flowvae.flows import (
     Radial,
     Residual,
     Sylvester,
+    TarFlow,
     initialize_from_data,
 )
 from flowvae.flows.planar.planar import PlanarTransform
@@ -53,6 +54,7 @@ UNIT = {
     Radial: ("vector_norm", "linalg_vector_norm"),
     Householder: ("sub", "rsub"),
     Linear: ("einsum", "linalg_solve_triangular"),
+    TarFlow: ("gelu",),  # of a transformer of one layer
 }
 
 

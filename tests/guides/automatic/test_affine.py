@@ -85,7 +85,7 @@ def test_many_latents_take_no_matrix_of_their_square(flow: Any) -> None:
 
 
 def test_the_affine_layer_is_full_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowvae.guides.automatic.auto_flow.FULL", 10)
+    monkeypatch.setattr("flowvae.guides.automatic.joint_flow.FULL", 10)
     dimensions = []
     for latents, affine in ((10, "auto"), (11, "auto"), (11, "full"), (10, "diagonal")):
         guide = AutoFlow(many(latents), IAF(), affine=affine)

@@ -159,3 +159,37 @@ def test_what_is_no_loss_is_refused(change: dict[str, Any], objective: Any, held
     with pytest.raises(FlowvaeError) as refused:
         fit(model, Nothing(), X, X, replace(FAST, **change), progress=False, objective=objective or model.loss)
     assert held in str(refused.value)
+
+
+def test_a_validation_of_its_own_chooses_the_best_epoch() -> None:
+    """It sees all validation data at once, in evaluation mode, and may store what it finds with the weights."""
+
+    class Counting(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("validated", torch.zeros(()))
+
+    ratio = Counting()
+    seen: list[tuple[int, bool]] = []
+    losses = iter([3.0, 1.0, 2.0, math.inf])
+
+    def validation(batch: Batch) -> Tensor:
+        seen.append((len(batch), ratio.training))
+        ratio.validated.add_(1)
+        return torch.tensor(next(losses))
+
+    settings = replace(FAST, epochs=4, batch_size=500, patience=60)
+    fitted = fit(
+        ratio,
+        Nothing(),
+        CODES,
+        CODES[:700],
+        settings,
+        progress=False,
+        objective=lambda batch: contrastive(ratio, batch),
+        validation=validation,
+    )
+    assert seen == [(700, False)] * 4
+    assert fitted.best_epoch == 1
+    assert fitted.history["valid_elbo"].tolist() == [-3.0, -1.0, -2.0, -math.inf]
+    assert ratio.validated.item() == 2

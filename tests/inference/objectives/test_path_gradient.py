@@ -156,7 +156,7 @@ def network(inputs: int = 4, width: int = 14, data: int = 40) -> Any:
 
 
 def test_a_network_of_many_weights_is_fitted_with_a_diagonal_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowvae.guides.automatic.auto_flow.FULL", 50)
+    monkeypatch.setattr("flowvae.guides.automatic.joint_flow.FULL", 50)
     regression = network()
     elbos = []
     for guide in (AutoFlow(regression, IAF()), AutoNormal(regression)):

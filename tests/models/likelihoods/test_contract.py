@@ -39,6 +39,7 @@ VARIANTS = (
     "logistic-mixture:255",
     "logistic-mixture:9:components=1",
     "pixelcnn:3:channels=8:layers=1",
+    "pixelcnn:3:channels=8:layers=1:field=0",
 )
 DRAWS = 1000
 LARGE = 40_000  # counts over which an unbounded family is summed

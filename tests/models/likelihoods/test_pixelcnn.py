@@ -49,11 +49,13 @@ def test_a_pixel_depends_on_earlier_pixels_nearby() -> None:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("kind", ["two-stack", "masked"])
-@pytest.mark.parametrize(("layers", "kernel"), [(1, 3), (2, 3), (1, 5)])
-def test_a_window_of_the_radius_is_enough(kind: str, layers: int, kernel: int) -> None:
+@pytest.mark.parametrize(
+    ("layers", "kernel", "field"), [(1, 3, None), (2, 3, None), (1, 5, None), (3, 3, 2), (2, 3, 0)]
+)
+def test_a_window_of_the_radius_is_enough(kind: str, layers: int, kernel: int, field: int | None) -> None:
     """The parameters of a pixel from its window are those from the whole image, for every pixel."""
     torch.manual_seed(0)
-    spec = PixelCNN(kind, channels=4, layers=layers, kernel=kernel)  # type: ignore[arg-type]
+    spec = PixelCNN(kind, channels=4, layers=layers, kernel=kernel, field=field)  # type: ignore[arg-type]
     network = spec.network(2, 5, (9, 9), maps=3)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -121,3 +123,60 @@ def test_it_needs_images() -> None:
     for text in ("pixelcnn:kernel=4", "pixelcnn:layers=0", "pixelcnn:channels=0", "pixelcnn:features=0"):
         with pytest.raises(FlowvaeError, match=f"{text[9:-2]} = {text[-1]}"):
             parse_likelihood(text)
+
+
+def seen_by(spec: PixelCNNLikelihood, row: int, column: int, shape: Size) -> Tensor:
+    """Which pixels the features of the causal network at one pixel depend on, shape (H, W), by autograd."""
+    torch.manual_seed(0)
+    network = spec.causal.network(shape[0], 2, (shape[1], shape[2]))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    x = torch.randn(1, *shape, requires_grad=True)
+    features = network.stacks(x, network.place, [0.0] * spec.layers)
+    (slope,) = torch.autograd.grad(features[0, :, row, column].sum(), x, allow_unused=True)
+    return torch.zeros(shape[1:], dtype=torch.bool) if slope is None else (slope[0] != 0).any(0)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("layers", "kernel", "field", "radius"),
+    [(3, 3, 0, 0), (3, 3, 1, 1), (3, 3, 2, 2), (3, 3, 3, 3), (3, 3, None, 4), (2, 5, 1, 1), (2, 5, 3, 3), (2, 5, 5, 5)],
+)
+def test_the_receptive_field_is_the_one_that_is_set(layers: int, kernel: int, field: int | None, radius: int) -> None:
+    """Exactly r pixels to the left and 2r − 1 columns of the r rows above, at the same depth."""
+    spec = PixelCNNLikelihood(1, channels=4, layers=layers, kernel=kernel, field=field)
+    seen = seen_by(spec, 8, 7, Size((1, 13, 15)))
+    expected = torch.zeros(13, 15, dtype=torch.bool)
+    expected[8 - radius : 8, 7 - radius + 1 : 7 + radius] = True
+    expected[8, 7 - radius : 7] = True
+    assert torch.equal(seen, expected)
+    assert (spec.radius, spec.receptive_field) == (radius, int(seen.sum()))
+    assert len(spec.causal.kernels) == layers
+    assert parse_likelihood(str(spec)) == spec
+
+
+@pytest.mark.usefixtures("float64")
+def test_without_a_field_the_pixels_are_independent_given_the_features() -> None:
+    """Its log-density is then that of the head, pixel by pixel, and every parameter has a gradient."""
+    spec = PixelCNNLikelihood(1, features=2, channels=4, layers=2, field=0)
+    x = torch.randint(0, 2, (3, 1, 4, 5)).double()
+    likelihood = spec.build(Size((1, 4, 5)), spec.units(x))
+    with torch.no_grad():
+        for parameter in likelihood.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    h = torch.randn(3, 2, 4, 5)
+    logits = likelihood.mean(h).logit()
+    expected = -torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum((1, 2, 3))
+    found = likelihood(h).log_prob(x)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    for name, parameter in likelihood.named_parameters():
+        used = not name.startswith("network.vertical.1")  # of the last layer, the horizontal stack alone is read
+        assert parameter.grad is not None or not used, name
+
+
+def test_a_field_that_no_layers_reach_is_refused() -> None:
+    for text, known in (("field=5:layers=2", "0, 1, 2, 3"), ("field=2:kernel=5", "0, 1, 3, 5"), ("field=-1", "")):
+        with pytest.raises(FlowvaeError, match=rf"field = {text.split(':')[0][6:]}.*{known}"):
+            parse_likelihood(f"pixelcnn:{text}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO
 from torch import Size, Tensor, nn
 from zuko.lazy import LazyDistribution
 
@@ -15,6 +18,7 @@ from flowvae import (
     Condition,
     Experiment,
     FlowvaeError,
+    FullRank,
     LatentVariablePrior,
     Mixture,
     SecondStage,
@@ -30,8 +34,9 @@ from flowvae.evaluation import measure_ais, measure_iwae, measure_likelihoods
 from flowvae.flows import GF
 from flowvae.flows.spec import standard_normal
 from flowvae.guides import AmortizedGuide
-from flowvae.models import VAE, GaussianLikelihood
-from flowvae.models.priors.latent_variable import SecondLevel
+from flowvae.models import VAE, GaussianLikelihood, StudentTLikelihood
+from flowvae.models.priors.second_level import SecondLevel
+from flowvae.models.priors.top_down import TopDownLevel
 from flowvae.networks import MLP, Reference
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -112,6 +117,103 @@ def test_draws_have_the_covariance_of_the_marginal() -> None:
     draws = model.prior().sample(Size((40_000,)))
     assert torch.allclose(draws.T.cov(), covariance, atol=0.12)
     assert model.prior().sample(Size((2, 3))).shape == (2, 3, CODE)
+
+
+def ladder() -> tuple[VAE, AmortizedGuide, dist.MultivariateNormal]:
+    """Model and exact top-down guide, where p(x given z) has a diagonal precision in z; and the distribution of x."""
+    torch.manual_seed(2)
+    a, w = torch.randn(CODE, TOP), 0.5 + torch.rand(CODE)
+    upper = VAE(standard_normal(TOP), _Linear(a), GaussianLikelihood(scale=S).build(Size((CODE,)), units(CODE)))
+    of_mean = S**2 * torch.eye(CODE) + torch.diag(SIGMA**2 / w**2)  # covariance of x / w given z2
+    prior = TopDownLevel(upper, nn.Identity(), _Posterior(a, torch.eye(TOP), of_mean), CODE)
+    likelihood = GaussianLikelihood(scale=SIGMA).build(Size((CODE,)), units(CODE))
+    model = VAE(prior, _Linear(torch.diag(w)), likelihood)
+    guide = AmortizedGuide(nn.Identity(), _Inverted(w))
+    guide.prior = Reference(prior)
+    covariance = torch.diag(w) @ (a @ a.T + S**2 * torch.eye(CODE)) @ torch.diag(w) + SIGMA**2 * torch.eye(CODE)
+    return model, guide, dist.MultivariateNormal(torch.zeros(CODE), covariance)
+
+
+class _Inverted(LazyDistribution):
+    """p(x given z) as a Gaussian in z, for x = w z + noise."""
+
+    def __init__(self, w: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("w", w)
+
+    def forward(self, c: Tensor | None = None) -> dist.TorchDistribution:
+        assert c is not None
+        return dist.Normal(c / self.w, (SIGMA / self.w).expand_as(c)).to_event(1)
+
+
+def test_the_exact_top_down_guide_gives_the_evidence_at_every_draw() -> None:
+    model, guide, truth = ladder()
+    x = truth.sample((6,))
+    result = measure_likelihoods(model, guide, x, draws=30)
+    assert torch.allclose(result.elbo, truth.log_prob(x), atol=1e-9)
+    assert torch.allclose(result.effective_draws, torch.full((6,), 30.0), atol=1e-6)
+    with torch.no_grad():
+        guide.head.w.mul_(1.2)
+    assert (measure_likelihoods(model, guide, x, draws=2000).elbo < truth.log_prob(x) - 0.05).all()
+
+
+def test_the_marginal_of_a_top_down_guide_has_the_moments_of_the_posterior() -> None:
+    model, guide, truth = ladder()
+    x = truth.sample((3,))
+    w = model.decoder.matrix
+    gain = (truth.covariance_matrix - SIGMA**2 * torch.eye(CODE)) @ w.inverse().T  # Cov(x, z)
+    expected = x @ truth.covariance_matrix.inverse() @ gain
+    covariance = w.inverse() @ (truth.covariance_matrix - SIGMA**2 * torch.eye(CODE)) @ w.inverse().T
+    covariance = covariance - gain.T @ truth.covariance_matrix.inverse() @ gain
+    q = guide.posterior(x)
+    draws = q.sample(Size((20_000,)))
+    assert torch.allclose(draws.mean(0), expected, atol=0.02)
+    assert torch.allclose(draws[:, 0].T.cov(), covariance, atol=0.02)
+    assert torch.allclose(q.mean, expected, atol=0.3)
+    assert torch.equal(q.mean, q.mean)
+    for ask in (lambda: q.log_prob(draws), lambda: q.variance):
+        with pytest.raises(FlowvaeError):
+            ask()
+
+
+@pytest.mark.parametrize("top", ["bottom-up", "top-down"])
+@pytest.mark.parametrize("below", ["bottom-up", "top-down"])
+def test_three_levels_train_in_every_direction(below: str, top: str) -> None:
+    prior = LatentVariablePrior(latent=2, prior=LatentVariablePrior(latent=2, direction=top), direction=below)
+    built = Experiment(**SMALL, prior=prior).build(Experiment().data.load(0))  # type: ignore[arg-type]
+    batch = Experiment().data.load(0).train[:4].double()
+    trace = poutine.trace(built.guide).get_trace(batch)
+    expected = {
+        ("bottom-up", "bottom-up"): ["z", "z2", "z3"],
+        ("bottom-up", "top-down"): ["z", "z3", "z2"],
+        ("top-down", "bottom-up"): ["z2", "z3", "z"],
+        ("top-down", "top-down"): ["z3", "z2", "z"],
+    }
+    assert [name for name in trace.stochastic_nodes if name.startswith("z")] == expected[below, top]
+    loss = Trace_ELBO().differentiable_loss(built.model, built.guide, batch)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for part in built for p in part.parameters())
+
+
+def test_a_top_down_guide_needs_gaussians_and_fresh_codes(tmp_path: Path) -> None:
+    top_down = LatentVariablePrior(latent=2, direction="top-down")
+    data = Experiment().data.load(0)
+    for parts in ({"guide": FullRank()}, {"prior": replace(top_down, likelihood=StudentTLikelihood())}):
+        built = Experiment(**{**SMALL, "prior": top_down, **parts}).build(data)  # type: ignore[arg-type]
+        with pytest.raises(FlowvaeError, match="top-down"):
+            built.guide(data.train[:4].double())
+    with pytest.raises(FlowvaeError, match="top-down"):
+        SecondStage(top_down)
+
+
+def test_a_top_down_guide_is_trained_stored_and_encodes(tmp_path: Path) -> None:
+    prior = LatentVariablePrior(latent=2, direction="top-down", decoder=MLP((8,)), encoder=MLP((8,)))
+    experiment = Experiment(**SMALL, prior=prior)  # type: ignore[arg-type]
+    run = experiment.run(tmp_path / "run", draws=5, figures=False, progress=False)
+    again = load(tmp_path / "run")
+    assert again.experiment == experiment
+    x = run.data.test[:3]
+    assert torch.equal(torch.as_tensor(again.encode(x)), torch.as_tensor(run.encode(x)))
 
 
 def test_its_density_at_a_point_is_refused() -> None:

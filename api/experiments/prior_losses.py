@@ -1,0 +1,72 @@
+"""The losses of a second stage: of a distillation, and of priors with an objective of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from zuko.lazy import LazyDistribution
+
+from flowvae.data import Batch, Dataset, batch_of
+from flowvae.experiments.assemble import ModelGuide
+from flowvae.experiments.distillation import Distillation
+from flowvae.experiments.experiment import Experiment
+from flowvae.inference import Training, choose_device
+
+__all__ = ["losses_of_prior"]
+
+Loss = Callable[[Batch], Tensor]
+
+
+def losses_of_prior(
+    stage: Experiment, data: Dataset, pair: ModelGuide, first_prior: LazyDistribution | None
+) -> tuple[Loss | None, Loss | None]:
+    """Return what a second stage minimizes, and what it validates by, in place of the negative ELBO; none: that.
+
+    Args:
+        stage: the experiment with this second stage.
+        data: its data.
+        pair: model and guide, whose prior alone is trained.
+        first_prior: the prior of the stage before, which a distillation imitates.
+    """
+    second, prior = stage.second_stage, pair.model.prior
+    if second is not None and second.distill and first_prior is not None:
+        device = choose_device(stage.last_training.device)
+        conditions = [_read_by_prior(pair, batch_of(data, stage.condition, split)) for split in ("train", "valid")]
+        distillation = Distillation(
+            first_prior.to(device),
+            prior.to(device),
+            second.distill,
+            second.teacher_draws,
+            stage.seed,
+            *(given[0].to(device) if given else None for given in conditions),
+        )
+        return lambda batch: distillation.loss(batch, *_read_by_prior(pair, batch)), distillation.validate
+    objective, validate = (getattr(prior, name, None) for name in ("objective", "validate"))
+    return (
+        None if objective is None else partial(_of_codes, pair, objective),
+        None if validate is None else partial(_of_all_codes, pair, validate, stage.last_training),
+    )
+
+
+def _of_codes(pair: ModelGuide, objective: Callable[..., Tensor], batch: Batch) -> Tensor:
+    """The objective of a prior on fresh codes of a batch."""
+    return objective(pair.guide.posterior(*batch.args).sample(), *_read_by_prior(pair, batch))
+
+
+def _of_all_codes(pair: ModelGuide, validate: Callable[..., Tensor], training: Training, valid: Batch) -> Tensor:
+    """The validation loss of a prior on codes of all data, `validation_draws` of each."""
+    drawn: list[tuple[Tensor, ...]] = []
+    for batch in valid.split(training.batch_size):
+        codes = pair.guide.posterior(*batch.args).sample((training.validation_draws,))
+        conditions = [c.expand(len(codes), *c.shape) for c in _read_by_prior(pair, batch)]
+        drawn.append(tuple(part.flatten(0, 1) for part in (codes, *conditions)))
+    return validate(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
+
+
+def _read_by_prior(pair: ModelGuide, batch: Batch) -> tuple[Tensor, ...]:
+    """The condition of a batch, if the prior reads one."""
+    condition = pair.model.condition
+    return () if condition is None or not condition.prior or batch.c is None else (batch.c,)
