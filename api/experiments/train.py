@@ -125,7 +125,8 @@ def train(
             raise
         # Another process may have been changing the directory meanwhile: the check that holds the lock decides.
     with ExitStack() as locks:
-        locks.enter_context(writing(directory))
+        # what another process is writing now must not be deleted when it has ended
+        locks.enter_context(writing(directory, wait=0.0 if overwrite else 1.0))
         check()  # nobody else can change it now
         how = replace(how, draws=draws or _draws_before(experiment, directory, resume))
         waiting: list[tuple[Experiment, Path]] = []

@@ -261,14 +261,20 @@ def together(*commands: Callable[[], object]) -> list[Any]:
 
 def contests(folder: Path, commands: dict[str, tuple[Command, Command, Command]]) -> dict[str, Any]:
     """Commands that write to one directory at the same time: what each says, and what it says alone."""
-    start, grid = commands["start"][1], commands["compare"][1]
+    grid = commands["compare"][1]
     found: dict[str, Any] = {}
-    for name, before, command in (("train", None, start), ("overwrite", "other", commands["overwrite"][1])):
+    one = load(folder / "one")
+    for name, before, how in (("train", None, {}), ("overwrite", "other", {"overwrite": True})):
         place = folder / name
         place.mkdir()
         if before:
             shutil.copytree(folder / before, place / "run")
-        found[name] = [*together(*[lambda: command(place)] * 3), measured(load(folder / "one"))]  # noqa: B023
+
+        def run(place: Path = place, how: dict[str, Any] = how) -> str:
+            one.experiment.run(place / "run", **how, **HOW)
+            return "ended"
+
+        found[name] = [*together(run, run, run), measured(load(place / "run")), measured(one)]
     place = folder / "evaluate"
     shutil.copytree(folder / "one", place / "run")
     names = ("activity", "mmd", "surgery", "iwae")

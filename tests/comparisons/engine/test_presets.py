@@ -18,7 +18,8 @@ def test_the_cluster_preset_trains_longer(data: str) -> None:
     hour, cluster = (at_preset(BASES[data], PRESETS[preset]).inference for preset in ("hour", "cluster"))
     assert hour == base
     assert (cluster.epochs, cluster.patience) == (min(5 * base.epochs, 2000), 5 * base.patience)
-    assert replace(cluster, epochs=base.epochs, patience=base.patience) == base
+    assert cluster.kl_warmup * base.epochs == base.kl_warmup * cluster.epochs
+    assert replace(cluster, epochs=base.epochs, patience=base.patience, kl_warmup=base.kl_warmup) == base
 
 
 def test_presets_that_decide_nothing_have_too_few_seeds_for_a_test() -> None:
