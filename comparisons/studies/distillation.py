@@ -1,7 +1,7 @@
 """A student that draws fast against its autoregressive teacher, at several sizes of the code.
 
 For each size D a VAE is trained with a MAF prior, the teacher, which draws in D passes a transform. Students are fitted
-to it without data: an inverse autoregressive flow and coupling splines, by the reverse divergence KL(s‖t), the forward
+to it without data: an inverse autoregressive flow and affine couplings, by the reverse divergence KL(s‖t), the forward
 one KL(t‖s), or both. Both divergences of every student are then estimated from fresh draws. What theory predicts: the
 reverse divergence seeks modes, so its students have a small KL(s‖t) and a larger KL(t‖s); the forward one covers the
 teacher. Draws of a student take a number of passes that does not grow with D.
@@ -37,9 +37,9 @@ from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.run import Run
 from flowvae.experiments.stages import DIRECTIONS, SecondStage
 from flowvae.experiments.train import train
-from flowvae.flows import IAF, MAF, CouplingNSF, FlowSpec
+from flowvae.flows import IAF, MAF, FlowSpec, RealNVP
 from flowvae.flows.pyro_adapter import to_pyro
-from flowvae.inference import Training
+from flowvae.inference import Cosine, Training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ __all__ = ["STUDENTS", "divergences", "plot_students", "row_of"]
 STUDENTS: dict[str, tuple[FlowSpec, tuple[str, ...]]] = {
     # the forward divergence of an inverse autoregressive flow takes D passes for each density
     "iaf": (IAF(3, (64, 64)), ("reverse",)),
-    "coupling-nsf": (CouplingNSF(6, (64, 64)), DIRECTIONS),
+    "realnvp": (RealNVP(8, (64, 64)), DIRECTIONS),
 }
 TEACHER = MAF(3, (64, 64))
 DRAWS = 10_000
@@ -135,7 +135,8 @@ class _Arguments:
         path: its file, if it is read from one.
         latent: sizes of the code.
         seeds: how many seeds.
-        epochs: of the teacher and of each student, at most.
+        epochs: of the teacher, at most.
+        student_steps: of each student, with 256 draws each.
     """
 
     out: Path
@@ -144,6 +145,7 @@ class _Arguments:
     latent: tuple[int, ...] = (8, 32, 64)
     seeds: int = 1
     epochs: int = 300
+    student_steps: int = 6000
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -155,8 +157,10 @@ def main(argv: list[str] | None = None) -> int:
     out = as_path(args.out)
     make_directory(out)
     base = base_on(args.data, args.path)
-    training = replace(base.inference, epochs=min(args.epochs, base.inference.epochs), kl_warmup=0)
-    base = replace(base, inference=replace(base.inference, epochs=training.epochs))
+    base = replace(base, inference=replace(base.inference, epochs=min(args.epochs, base.inference.epochs)))
+    steps = Training(batch_size=256).steps_per_epoch(len(base.data.load(0).train))
+    epochs = max(1, args.student_steps // steps)
+    training = Training(epochs=epochs, batch_size=256, learning_rate=3e-3, schedule=Cosine(), patience=epochs)
     rows = []
     for latent in args.latent:
         for student, (_, directions) in STUDENTS.items():

@@ -48,7 +48,7 @@ def test_it_writes_a_table_and_a_figure_and_goes_on(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(bases.BASES, "digits", base)
     monkeypatch.setattr(distillation, "TEACHER", MAF(1, (8,)))
     monkeypatch.setattr(distillation, "STUDENTS", {"coupling-nsf": (CouplingNSF(2, (8,)), ("reverse", "forward"))})
-    words = ["--out", str(tmp_path), "--latent", "2", "3", "--epochs", "1"]
+    words = ["--out", str(tmp_path), "--latent", "2", "3", "--epochs", "1", "--student-steps", "5"]
     assert distillation.main(words) == 0
     rows = json.loads((tmp_path / "distillation.json").read_text())
     assert [(row["latent"], row["direction"]) for row in rows] == [
