@@ -1,9 +1,9 @@
 """Which learned prior: a mixture, pseudo-inputs, a flow, a second level, an energy, or flow matching?
 
 Arms with the name of a prior train it jointly with the same encoder and decoder. Arms with "-after" fit it to the codes
-of the VAE with N(0, I) (normal), whose encoder and decoder stay as they are; contrastive, energy and flow-matching are
-of this kind alone. The primary measure is the test NLL, paired over seeds. A prior with latent variables has no density
-in closed form, so measures that need it leave two-level out.
+of the VAE with N(0, I) (normal), whose encoder and decoder stay as they are; so do contrastive and energy, which cannot
+be trained jointly, and flow-matching. The primary measure is the test NLL, paired over seeds. A prior with latent
+variables has no density in closed form, so measures that need it leave two-level out.
 
 What theory predicts: a prior fitted afterwards gains KL(q̄‖N) − KL(q̄‖p) in the bound and no more, whatever its kind, so
 these arms should tie as far as they can express q̄. Jointly, encoder and decoder can use what the prior can express; the
