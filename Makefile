@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint notebooks bench clean
+.PHONY: demo test lint site notebooks bench clean
 
 demo: .installed-demo
 	$(BIN)/python -m flowvae.cli.demo
 
 test: .installed-dev lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(MAKE) site
+
+# Pages in build/site/html. Notebooks that have run since the last change, as in the tests, are not run again.
+site: .installed-dev
+	PYTHONPATH=docs $(BIN)/python -m website
 
 lint: .installed-dev
 	$(BIN)/ruff check .
@@ -31,7 +36,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The links of a strict editable install are made when installing, so a new or moved file asks for a new one.
-SOURCES := pyproject.toml $(shell find api comparisons data evaluation flows guides inference models networks -name '*.py')
+SOURCES := pyproject.toml $(shell find api comparisons course data evaluation flows guides inference models networks -name '*.py')
 LAYOUT := $(shell echo $(SOURCES) | cksum | cut -d' ' -f1)
 
 .installed-dev: .installed-dev-$(LAYOUT)

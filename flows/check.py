@@ -33,7 +33,7 @@ def check_flow(flow: FlowSpec, features: int, context: int = 0, seed: int = 0) -
 
     Values must be finite and of the right shape, log-determinants must be those of automatic differentiation, and the
     inverse must return to z. This finds most mistakes but proves nothing. Test separately that the density integrates
-    to one and that the flow starts as the identity (as in notebook 7).
+    to one and that the flow starts as the identity (as in the how-to notebook on swapping parts).
 
     `Experiment.run` checks user-defined flows before training.
 

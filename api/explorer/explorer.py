@@ -207,8 +207,6 @@ class Explorer:
 
     def _show(self) -> None:
         """Set the sliders to the point, and draw."""
-        from matplotlib.figure import Figure
-
         still, self._still = self._still, True
         for slider, dimension in zip(self.sliders, self.plane, strict=True):
             value = self.point[dimension].item()
@@ -217,7 +215,7 @@ class Explorer:
             slider.value = value
             slider.description = f"{self.scene.symbol}{dimension}"
         self._still = still
-        canvas = self._canvases.setdefault(self.run.value, Figure(figsize=SIZE))
+        canvas = self._canvases.setdefault(self.run.value, new_figure(SIZE, fixed=True))
         draw_state(self.scene, self.point, self.plane, on=canvas)
         self.image.value = _png(canvas)
 

@@ -1,4 +1,4 @@
-"""Autoregressive models, flows and VAEs on the same digits, compared by bits/dim.
+"""Autoregressive models and flows over the pixels of the same images, compared by bits/dim.
 
 Autoregressive models and flows over pixels compute log p(x) exactly, or a bound with dequantization noise; a VAE has a
 bound. The primary measure is bits/dim of the discrete test images. What theory predicts: autoregressive models and
@@ -6,6 +6,7 @@ flows with as many passes as pixels are flexible and slow to sample, a flow lose
 and models that use the neighbourhood of pixels need fewer data.
 
     python -m flowvae.comparisons.studies.models_of_data --out runs/models-of-data
+    python -m flowvae.comparisons.studies.models_of_data --out runs/fashion --data fashion-mnist --arms Glow --epochs 20
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from flowvae.core.errors import FlowvaeError, nearest, shown
 from flowvae.core.files import as_path, write_table
 from flowvae.core.script import run_script
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import Dataset, Digits, to_tensor
+from flowvae.data import Dataset, DataSpec, Digits, FashionMNIST, to_tensor
 from flowvae.evaluation import flow_metrics, measure_flow, plot_flow_interpolation, plot_flow_samples, write_figure
 from flowvae.experiments.directory import make_directory
 from flowvae.flows import MAF, NSF, FlowSpec, Glow, RealNVP, Residual, initialize_from_data
@@ -68,6 +69,9 @@ def _total(data: Dataset) -> int:
     return data.likelihood.largest
 
 
+# 5 bits a pixel, as is usual for flows of images
+DATA: dict[str, DataSpec] = {"digits": Digits(), "fashion-mnist": FashionMNIST(levels=32)}
+
 MAF_64 = MAF(transforms=5, hidden_features=(128,))
 CHECKERS = RealNVP(transforms=4, hidden_features=(64,), mask="checkerboard")
 
@@ -86,7 +90,12 @@ ARMS: dict[str, tuple[Callable[[Dataset], Pair], Training]] = {
 
 
 def measure_arm(
-    name: str, seed: int, draws: int = 100, settings: Training | None = None, figures: Path | None = None
+    name: str,
+    seed: int,
+    draws: int = 100,
+    settings: Training | None = None,
+    figures: Path | None = None,
+    data: str = "digits",
 ) -> dict[str, object]:
     """Train one arm with one seed and measure it on the test images.
 
@@ -96,35 +105,39 @@ def measure_arm(
         draws: K, for arms with dequantization noise.
         settings: training, in place of the arm's own.
         figures: folder for pictures of samples of a flow, and of paths between two images through its base.
+        data: a name in `DATA`.
 
     Returns:
         One row: parameters, epochs, seconds per epoch and of 64 samples, bits/dim with standard error over
         images, K (0: exact).
 
     Raises:
-        FlowvaeError: for an unknown arm.
+        FlowvaeError: for an unknown arm or data set.
     """
-    if name not in ARMS:
-        raise FlowvaeError(f"arm {shown(name)}: {nearest(name, ARMS)}")
+    for kind, given, known in (("arm", name, ARMS), ("data", data, DATA)):
+        if given not in known:
+            raise FlowvaeError(f"{kind} {shown(given)}: {nearest(given, known)}")
     build, own = ARMS[name]
-    data = Digits().load(seed)
+    images = DATA[data].load(seed)
     with seeded(derive(seed, "model of data")):
-        model, guide = build(data)
-    fitted = fit(model, guide, data.train, data.valid, settings or own, seed=seed, progress=sys.stderr.isatty())
+        model, guide = build(images)
+    fitted = fit(model, guide, images.train, images.valid, settings or own, seed=seed, progress=sys.stderr.isatty())
     device = next(model.parameters()).device
-    test = to_tensor(data.test, data.name).to(device)
+    test = to_tensor(images.test, images.name).to(device)
     result = measure_flow(model, guide, test, draws, seed)
-    metrics = {m.name: m for m in flow_metrics(result, data.features, True, "test", {})}
+    metrics = {m.name: m for m in flow_metrics(result, images.features, True, "test", {})}
     if figures is not None and isinstance(model, DequantizedFlow):
         model.cpu()
         file = name.lower().replace(",", "").replace(" ", "-")
-        write_figure(plot_flow_samples(model, data, seed=seed), figures / f"{file}-samples.png")
-        write_figure(plot_flow_interpolation(model, data, seed=seed), figures / f"{file}-interpolation.png")
+        write_figure(plot_flow_samples(model, images, seed=seed), figures / f"{file}-samples.png")
+        write_figure(plot_flow_interpolation(model, images, seed=seed), figures / f"{file}-interpolation.png")
         model.to(device)
     started = time.perf_counter()
     _sample(model)
     return {
         "arm": name,
+        "data": images.identity.name,
+        "images": len(test),
         "seed": seed,
         "parameters": sum(p.numel() for part in (model, guide) for p in part.parameters()),
         "epochs": len(fitted.history),
@@ -146,17 +159,23 @@ def _sample(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class _Arguments:
-    """Compare models of digits by bits/dim.
+    """Compare models of images by bits/dim.
 
     Args:
         out: directory of the table, and of pictures of the first seed.
         arms: which arms; all by default.
         seeds: how many seeds.
+        data: digits or fashion-mnist, with 32 grey levels.
+        epochs: at most so many, in place of the arm's own number.
+        draws: K of the bound, for arms with dequantization noise.
     """
 
     out: Path
     arms: tuple[str, ...] = tuple(ARMS)
     seeds: int = 1
+    data: str = "digits"
+    epochs: int | None = None
+    draws: int = 100
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -170,12 +189,14 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for name in args.arms:
         for seed in range(args.seeds):
-            rows.append(measure_arm(name, seed, figures=None if seed else out))
+            own = ARMS[name][1] if name in ARMS else Training()
+            settings = own if args.epochs is None else replace(own, epochs=args.epochs)
+            rows.append(measure_arm(name, seed, args.draws, settings, None if seed else out, args.data))
             print(rows[-1], file=sys.stderr)
     table = pd.DataFrame(rows)
     write_table(out / "models_of_data.csv", table)
     print(table.to_string(index=False, float_format="%.3f"))
-    print("bits/dim of 270 test digits, ± se over images; draws 0: exact, else a bound by that many draws of the noise")
+    print("bits/dim of the test images, ± se over images; draws 0: exact, else a bound by that many draws of the noise")
     return 0
 
 

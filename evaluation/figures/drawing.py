@@ -32,6 +32,7 @@ def new_figure(size: tuple[float, float], fixed: bool = False) -> Figure:
 
     figure = _notebook_figure()(figsize=size, dpi=DPI, facecolor="white", layout=None if fixed else "constrained")
     if fixed:
+        figure.set_layout_engine("none")  # None would be the default of rcParams, which may be an engine
         # a notebook crops figures to what is drawn, which would move images by parts of a pixel
         figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor="white", zorder=-10))
     return figure

@@ -133,7 +133,7 @@ def plot_steps(model: FlowModel, data: Dataset, seed: int = 0) -> Figure:
     """Plot draws of the base, their images after each transform in the *generative* direction, and the data.
 
     The colour of a point is its direction from the origin of the base. Since the base is connected and a flow is
-    continuous, a thin bridge remains between two moons.
+    continuous, some density remains between two moons.
 
     Raises:
         FlowvaeError: for data that are not 2-D.

@@ -27,7 +27,7 @@ class IAF(NetworkFlowSpec, name="iaf"):
 
     A draw with its own density takes one pass per transform, the density of any other z one pass per dimension
     and transform: suited to a guide, slow as a prior. With the affine update it is the inverse of a MAF,
-    z_i = (u_i − b_i(u_{<i})) / exp(a_i(u_{<i})), and starts as the identity. With the paper's gated update,
+    z_i = exp(a_i(u_{<i})) u_i + b_i(u_{<i}), and starts as the identity. With the paper's gated update,
     z_i = σ_i u_i + (1 − σ_i) m_i, σ_i = sigmoid(s_i), log|det ∂z/∂u| = Σ log σ_i, it starts near it.
 
     Args:

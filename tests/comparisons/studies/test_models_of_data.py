@@ -31,3 +31,5 @@ def test_every_arm_is_measured(name: str, tmp_path: Path) -> None:
 def test_an_unknown_arm_is_refused() -> None:
     with pytest.raises(FlowvaeError, match="did you mean MADE"):
         measure_arm("MAED", seed=0)
+    with pytest.raises(FlowvaeError, match="did you mean digits"):
+        measure_arm("MADE", seed=0, data="digit")

@@ -1,0 +1,139 @@
+"""Exercises that check an answer, name a slip, and show hints one at a time and the solution on request."""
+
+from __future__ import annotations
+
+import html
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+COLOURS = {"right": "#009e73", "wrong": "#c0392b", "open": "#8a8a8a", "hint": "#e69f00"}
+
+
+class Wrong(Exception):
+    """An answer is not right; the message says why, without the answer itself."""
+
+
+class Unanswered(Exception):
+    """The student's function still returns `None`."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a notebook shows for a check or a hint. It is true only if the answer is right."""
+
+    kind: str  # right, wrong, open or hint
+    title: str
+    text: str
+
+    def __bool__(self) -> bool:
+        return self.kind == "right"
+
+    def __repr__(self) -> str:
+        return f"{self.title} {self.text}".strip()
+
+    def _repr_html_(self) -> str:
+        style = f"border-left: 4px solid {COLOURS[self.kind]}; padding: 0.2em 0.8em; margin: 0.3em 0"
+        return f'<div style="{style}"><b>{html.escape(self.title)}</b> {html.escape(self.text)}</div>'
+
+
+@dataclass(frozen=True)
+class Code:
+    """Source code, highlighted in a notebook."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.text}\n```"
+
+
+@dataclass
+class Exercise:
+    """A question with a check, hints and a solution.
+
+    Args:
+        name: The name by which the notebook calls the exercise.
+        judge: Takes an answer and returns a remark; raises :class:`Wrong` with the reason.
+        answer: A function: the right answer itself or, if `value`, a function without arguments that computes it. Its
+            source, with its docstring as the derivation, is what :meth:`solution` shows.
+        hints: From a nudge to nearly everything.
+        value: Whether the answer is a value and not a function.
+
+    """
+
+    name: str
+    judge: Callable[[Any], str]
+    answer: Callable[..., Any]
+    hints: tuple[str, ...]
+    value: bool = False
+    _given: int = field(default=0, repr=False)
+
+    def check(self, answer: Any) -> Outcome:
+        """Says whether an answer is right. A function that returns `None` counts as not answered yet.
+
+        Args:
+            answer: The value or function that the exercise asks for.
+
+        """
+        if answer is None:
+            return Outcome("open", "Not answered yet.", f"{self.name}.hint() gives a hint.")
+        try:
+            remark = self.judge(answer)
+        except Unanswered:
+            return self.check(None)
+        except Wrong as reason:
+            return Outcome("wrong", "Not yet:", str(reason))
+        return Outcome("right", "Right.", remark)
+
+    def hint(self) -> Outcome:
+        """Shows the first hint, and with every further call the next one."""
+        number = min(self._given, len(self.hints) - 1)
+        self._given += 1
+        last = "" if number + 1 < len(self.hints) else f" (The last hint; {self.name}.solution() shows the solution.)"
+        return Outcome("hint", f"Hint {number + 1} of {len(self.hints)}.", self.hints[number] + last)
+
+    def solution(self) -> Code:
+        """Shows the solution as code."""
+        return Code(textwrap.dedent(inspect.getsource(self.answer)).strip())
+
+    def solved(self) -> Any:
+        """Returns the right answer itself."""
+        return self.answer() if self.value else self.answer
+
+
+def answered(result: Any) -> Any:
+    """Passes on what a student's function returned.
+
+    Args:
+        result: What it returned.
+
+    Raises:
+        Unanswered: It is `None`, as in the notebook's empty function.
+
+    """
+    if result is None:
+        raise Unanswered
+    return result
+
+
+def exercise(
+    answer: Callable[..., Any], hints: tuple[str, ...], *, value: bool = False
+) -> Callable[[Callable[[Any], str]], Exercise]:
+    """Makes an exercise of a function that judges an answer.
+
+    Args:
+        answer: The solution; see :class:`Exercise`.
+        hints: From a nudge to nearly everything; at least one.
+        value: Whether the answer is a value; then `answer` is a function without arguments that computes it.
+
+    """
+
+    def make(judge: Callable[[Any], str]) -> Exercise:
+        return Exercise(judge.__name__, judge, answer, hints, value)
+
+    return make

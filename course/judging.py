@@ -1,0 +1,92 @@
+"""What judges of exercises have in common: the shape of an answer, and the slips that it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowvae.course.exercise import Exercise, Wrong, answered, exercise
+
+__all__ = ["line", "look_for_slips", "tensor_of"]
+
+
+def tensor_of(result: Any, shape: Sequence[int], meaning: str) -> Tensor:
+    """Passes on what a student's function returned, as a tensor in double precision.
+
+    Args:
+        result: What it returned.
+        shape: The shape it should have.
+        meaning: What one number stands for, as in "one number per vector".
+
+    Raises:
+        Wrong: It is not made of numbers, or the shape is another one.
+
+    """
+    try:
+        found = torch.as_tensor(answered(result)).detach().double()
+    except (TypeError, ValueError):
+        raise Wrong(f"{result!r} is not a number or a tensor of numbers.") from None
+    if tuple(found.shape) != tuple(shape):
+        raise Wrong(f"the shape is {tuple(found.shape)} and should be {tuple(shape)}: {meaning}.")
+    return found
+
+
+def look_for_slips(
+    found: Tensor, right: Tensor, slips: Mapping[str, Any], *, rtol: float = 1e-4, atol: float = 1e-6, unit: str = ""
+) -> None:
+    """Compares an answer with the right one, and if it differs, with the typical slips.
+
+    Args:
+        found: The answer.
+        right: The right answer.
+        slips: What a slip would give, by the reason that is then shown.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        unit: Of the answer, as in "nats".
+
+    Raises:
+        Wrong: With the reason of the slip, or with the largest difference.
+
+    """
+
+    def equal(value: Any) -> bool:
+        return torch.allclose(found, torch.as_tensor(value, dtype=found.dtype).expand_as(found), rtol, atol)
+
+    right = right.to(found.dtype)
+    if equal(right):
+        return
+    for reason, value in slips.items():
+        if equal(value):
+            raise Wrong(reason)
+    raise Wrong(f"it is off by up to {(found - right).abs().max():.3g} {unit}".rstrip() + ".")
+
+
+def line(name: str, answer: Callable[[], Any], fine: Mapping[int, str], hint: str) -> Exercise:
+    """Makes an exercise that asks for the wrong line of a piece of code, or for several.
+
+    Args:
+        name: The name by which the notebook calls it.
+        answer: Gives the number of the wrong line or a tuple of numbers, with the reason as its docstring.
+        fine: Why a line is right, by its number.
+        hint: Where to look.
+
+    """
+    right = answer()
+    wanted = set(right) if isinstance(right, tuple) else {right}
+
+    def judge(found: Any) -> str:
+        """Judges the numbers of the wrong lines."""
+        numbers = set(found) if isinstance(found, tuple | list | set) else {found}
+        if not all(isinstance(number, int) for number in numbers):
+            raise Wrong("answer with the number of a line, or with several as in (1, 2).")
+        for number in sorted(numbers - wanted):
+            raise Wrong(f"line {number} is not wrong{': ' + fine[number] if number in fine else ''}.")
+        if numbers != wanted:
+            raise Wrong(f"there is a slip in another line too; {len(wanted)} lines are wrong.")
+        return "Now write it correctly."
+
+    judge.__name__ = name
+    return exercise(answer, hints=(hint,), value=True)(judge)
