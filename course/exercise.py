@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import inspect
 import textwrap
@@ -76,12 +77,16 @@ class Exercise:
     def check(self, answer: Any) -> Outcome:
         """Says whether an answer is right. A function that returns `None` counts as not answered yet.
 
+        One that takes other arguments than the question says is wrong. Its own exceptions are the student's to see.
+
         Args:
             answer: The value or function that the exercise asks for.
 
         """
         if answer is None:
             return Outcome("open", "Not answered yet.", f"{self.name}.hint() gives a hint.")
+        if inspect.isfunction(answer):
+            answer = self._with_checked_arguments(answer)
         try:
             remark = self.judge(answer)
         except Unanswered:
@@ -89,6 +94,24 @@ class Exercise:
         except Wrong as reason:
             return Outcome("wrong", "Not yet:", str(reason))
         return Outcome("right", "Right.", remark)
+
+    def _with_checked_arguments(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The student's function, which says so if it takes other arguments than those of the question."""
+        own = inspect.signature(function)
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            try:
+                own.bind(*args, **kwargs)
+            except TypeError:
+                takes = f"({', '.join(own.parameters)})"
+                wanted = f"{len(args) + len(kwargs)} argument(s)"
+                if not self.value:
+                    wanted = f"({', '.join(inspect.signature(self.answer).parameters)})"
+                raise Wrong(f"your function takes {takes}, and is called with {wanted}.") from None
+            return function(*args, **kwargs)
+
+        return called
 
     def hint(self) -> Outcome:
         """Shows the first hint, and with every further call the next one."""

@@ -108,8 +108,8 @@ class InMemory(OptionalPreprocessing, DataSpec, name="in-memory"):
         spec = as_data(value) if ready else as_data(value, self.likelihood, name=self.name, **preprocessing)
         if spec != self:
             raise FlowvaeError(
-                f"data = {shown(spec)}: are not those of the training, {shown(self)}; give the same values in the same "
-                "type, and labels and conditions by as_data(x, likelihood, labels=…, conditions=…, name=…)."
+                f"data {shown(value)}: are not those of the training, {_difference(spec, self)}; give the same values "
+                "in the same type, and labels and conditions by as_data(x, likelihood, labels=…, conditions=…, name=…)."
             )
         return spec
 
@@ -214,7 +214,7 @@ def as_data(
         forms = ", ".join(families("likelihood"))
         raise FlowvaeError(
             f"data {shown(value)}: say what the numbers are, as_data(x, likelihood), one of {forms}; these values fit "
-            f"{_fitting(parts['train'].x)!r}."
+            f"{_fitting(parts['train'].x)}."
         )
     named = next((found for found in classes if found), ())
     return InMemory.of(Held(parts, named), likelihood, name, preprocessing)
@@ -317,11 +317,24 @@ def _update(digest: Any, values: NDArray[Any] | Source | Tensor) -> None:
         digest.update(np.ascontiguousarray(rows, values.dtype.newbyteorder("<")).tobytes())
 
 
+def _difference(one: DataSpec, other: InMemory) -> str:
+    """The first setting in which data differ from those of the training; the checksum alone says only that they do."""
+    if type(one) is not type(other):
+        return f"which were {shown(other)}"
+    for name in [f.name for f in fields(other) if f.compare and f.name != "sha256"]:
+        mine, theirs = getattr(one, name), getattr(other, name)
+        if mine != theirs:
+            return f"whose {name} was {shown(theirs)}, not {shown(mine)}"
+    return "whose values or labels were others"
+
+
 def _fitting(x: NDArray[Any] | Source | Tensor) -> str:
-    """The likelihood that fits the first values, in text form."""
+    """The likelihoods that fit the first values, in text form."""
     values = np.asarray(x[:1000]) if isinstance(x, np.ndarray) else first(x, 1000).numpy()
     if ((values == 0) | (values == 1)).all():
-        return "bernoulli"
+        return "'bernoulli'"
     if (values >= 0).all() and (values == np.round(values)).all():
-        return f"binomial:{255 if values.dtype == np.uint8 else int(values.max())}"
-    return "gaussian"
+        if values.dtype == np.uint8:
+            return "'binomial:255'"
+        return f"'binomial:{int(values.max())}', or 'poisson' or 'negative-binomial' if counts have no upper limit"
+    return "'gaussian'"

@@ -39,7 +39,8 @@ class PyroFlow(TorchDistribution):
 
     @property
     def has_rsample(self) -> bool:
-        return bool(self.flow.has_rsample)
+        """Whether draws have their whole gradient; not so for a flow over draws without one, such as a mixture's."""
+        return bool(self.flow.has_rsample) and bool(getattr(getattr(self.flow, "base", None), "has_rsample", True))
 
     def rsample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008
         """Reparametrized draws, shape sample_shape + B + (D,)."""
@@ -48,7 +49,8 @@ class PyroFlow(TorchDistribution):
     def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008
         """Draws without gradient, shape sample_shape + B + (D,)."""
         with torch.no_grad():
-            return self.rsample(sample_shape) if self.has_rsample else self.flow.sample(Size(sample_shape))
+            # with its density, where it comes along
+            return self.rsample(sample_shape) if self.flow.has_rsample else self.flow.sample(Size(sample_shape))
 
     def rsample_and_log_prob(self, sample_shape: Any = Size()) -> tuple[Tensor, Tensor]:  # noqa: B008
         """Draws, shape sample_shape + B + (D,), and their log-densities in nats, shape sample_shape + B."""

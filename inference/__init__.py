@@ -25,6 +25,7 @@ from flowvae.inference.stopping import TrainingStopped
 from flowvae.inference.trackers import TensorBoardTracker, Tracker
 from flowvae.inference.training import Training, choose_device
 from flowvae.inference.training_state import best_weights
+from flowvae.inference.vectorized import MixedDrawsWarning
 
 __all__ = [
     "ELBO",
@@ -49,6 +50,7 @@ __all__ = [
     "GuideSettings",
     "IWAETraceELBO",
     "JointAdam",
+    "MixedDrawsWarning",
     "ObjectiveSpec",
     "PathTraceELBO",
     "Plateau",

@@ -155,15 +155,21 @@ def _covariance(x: Tensor) -> Tensor:
 
 
 def unconstrained_log_joint(
-    model: Callable[..., Any], guide: AutoContinuous, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    model: Callable[..., Any],
+    guide: AutoContinuous,
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+    vectorize: bool = True,
 ) -> Callable[[Tensor], Tensor]:
     """Return log p(x, z) plus the log-Jacobian of the constraints, as a function of the guide's unconstrained vector.
 
     Args:
-        model: the Pyro model of the guide; it must allow plates around it, as vectorized particles do.
+        model: the Pyro model of the guide; unless `vectorize` is False it must allow plates around it, as vectorized
+            particles do.
         guide: an `AutoContinuous` guide that has run once.
         args: the model's arguments.
         kwargs: its keyword arguments.
+        vectorize: whether to run the model once for all rows; else once for each.
 
     Returns:
         A function (S, D) → (S,), in nats.
@@ -189,7 +195,12 @@ def unconstrained_log_joint(
                 total = total + node["log_prob"].expand(count, *node["log_prob"].shape[1:]).reshape(count, -1).sum(-1)
         return total
 
-    return log_joint
+    def one(latent: Tensor) -> Tensor:
+        constrain = Constrain({site["name"]: free for site, free in guide._unpack_latent(latent)}, prototype)
+        trace = poutine.trace(constrain(model)).get_trace(*args, **kwargs)
+        return sum((part.log_det.sum() for part in constrain.parts.values()), torch.as_tensor(trace.log_prob_sum()))
+
+    return log_joint if vectorize else lambda latent: torch.stack([one(row) for row in latent])
 
 
 def plate_depth(model: Callable[..., Any], *args: Any, **kwargs: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -37,9 +37,11 @@ from flowvae.inference.objectives.path_gradient import (
 from flowvae.inference.optim import FiniteTraceELBO, JointAdam, NonFiniteError
 from flowvae.inference.schedules import Cosine
 from flowvae.inference.stopping import TrainingStopped
+from flowvae.inference.vectorized import can_vectorize
 
 __all__ = ["GuideFit", "GuideSettings", "fit_autoguide"]
 
+LAST = 100  # steps over which losses are averaged when a fit is printed
 ENOUGH = 200  # steps above which a capture pays off
 
 
@@ -59,7 +61,8 @@ class GuideSettings:
         units: iterations of `batch_and_match` (`match_curvature` for a diagonal affine layer) before the first step,
             which initialize location and scale of an `AutoFlow` without encoders (other guides keep their own initial
             values); 0: none.
-        vectorize: whether to run the model once for all draws of a step, which it must support.
+        vectorize: whether to run the model once for all draws of a step; where that changes log-densities, a fit warns
+            and runs it once for each.
         compile: "none" runs model and guide in every step; "capture" and "inductor" repeat their tensor operations, see
             `CompiledTrace_ELBO`; "auto" captures if there are 200 steps or more and the pair allows it.
     """
@@ -85,7 +88,7 @@ class GuideSettings:
         check_choice(self, "compile", ("auto", "none", *MODES))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GuideFit:
     """The result of a fit besides the fitted guide.
 
@@ -98,6 +101,11 @@ class GuideFit:
     losses: Tensor
     seconds: float
     path: bool
+
+    def __repr__(self) -> str:
+        last = self.losses[-LAST:]
+        elbo = f"ELBO {-last.mean().item():.2f} nats in the last {len(last)}"
+        return f"GuideFit({len(self.losses)} steps: {elbo}; {self.seconds:.1f} s, path={self.path})"
 
 
 @one_thread()
@@ -135,6 +143,7 @@ def fit_autoguide(
         FlowvaeError: for a guide whose ELBO is not a bound; see `flowvae.inference.check_guide`.
 
     Warns:
+        MixedDrawsWarning: if the model cannot run once for all draws of a step; see `GuideSettings.vectorize`.
         SlowDirectionWarning: for `path=True` where path gradients multiply the cost of a step.
     """
     settings, kwargs = settings or GuideSettings(), kwargs or {}
@@ -146,14 +155,15 @@ def fit_autoguide(
         with seeded(derive(seed, "check")):
             check_guide(model, guide, args, kwargs)
             check_sites(model, args, kwargs, guide, gradients=True)
-        if fresh and isinstance(guide, AutoFlow) and settings.units and not guide.encoder:
-            layer = guide.affine_layer
+            initial = guide if fresh and isinstance(guide, AutoFlow) and settings.units and not guide.encoder else None
+            if settings.vectorize and (initial is not None or settings.particles > 1):
+                settings = replace(settings, vectorize=can_vectorize(model, guide, args, kwargs))
+        if initial is not None:
+            layer = initial.affine_layer
             with torch.no_grad(), pyro.validation_enabled(False):
                 loc, scale = layer.loc_and_scale()
-                log_joint = unconstrained_log_joint(model, guide, args, kwargs)
-                if not settings.vectorize:
-                    log_joint = _one_by_one(log_joint)
-                loc = maximize_smoothed(log_joint, loc, guide.init_scale)
+                log_joint = unconstrained_log_joint(model, initial, args, kwargs, settings.vectorize)
+                loc = maximize_smoothed(log_joint, loc, initial.init_scale)
                 if scale.dim() == 2:
                     layer.restart(*batch_and_match(log_joint, loc, scale, settings.units))
                 else:
@@ -209,8 +219,3 @@ def _loss(settings: GuideSettings, path: bool) -> FiniteTraceELBO:
     if mode == "none":
         return (PathTraceELBO if path else FiniteTraceELBO)(**how)
     return (CompiledPathTraceELBO if path else CompiledTrace_ELBO)(compile=mode, **how)
-
-
-def _one_by_one(log_density: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Evaluate a function of (S, D) one row at a time."""
-    return lambda z: torch.cat([log_density(row) for row in z.split(1)])

@@ -12,7 +12,7 @@ from pyro.infer import Trace_ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from flowvae.core.errors import FlowvaeError
+from flowvae.core.errors import FlowvaeError, check_int_value
 
 __all__ = ["Chunk", "FiniteTraceELBO", "JointAdam", "NonFiniteError", "Part"]
 
@@ -248,7 +248,19 @@ class FiniteTraceELBO(Trace_ELBO):
     """`Trace_ELBO` that raises if the loss is not finite, where Pyro only warns.
 
     It also differentiates a pair without `param` statements, such as two plain modules, where Pyro takes no gradient.
+
+    Args:
+        num_particles: number of draws.
+        args: further settings of `Trace_ELBO`.
+        settings: the same by name.
+
+    Raises:
+        FlowvaeError: for no draws.
     """
+
+    def __init__(self, num_particles: int = 1, *args: Any, **settings: Any) -> None:
+        check_int_value("num_particles", num_particles)
+        super().__init__(num_particles, *args, **settings)
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """The loss in nats, with gradients left in the parameters.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from flowvae.core.errors import FlowvaeError, check_choice, check_int, check_number, plain_number, shown
+from flowvae.core.errors import FlowvaeError, check_choice, check_int, check_number, one_line, plain_number, shown
 from flowvae.core.memory import check_memory
 from flowvae.data.batch import Batch
 from flowvae.inference.compile.compiled import MODES
@@ -221,6 +221,6 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = one_line(str(error).splitlines()[0].split(". ")[0], 120)
         raise FlowvaeError(f"device = {shown(name)}: not available here ({reason}); use auto or cpu.") from None
     return device

@@ -8,7 +8,7 @@ from flowvae.networks.autoregressive.wavenet import CausalSequence, WaveNet
 from flowvae.networks.checks import check_data, check_event_shape, input_shape
 from flowvae.networks.conv import Conv
 from flowvae.networks.eval_mode import eval_mode, in_eval_mode
-from flowvae.networks.fold import check_network, fold
+from flowvae.networks.fold import MixedBatchWarning, check_network, fold
 from flowvae.networks.gated_conv import GatedConv
 from flowvae.networks.image_network import ImageNetworkSpec
 from flowvae.networks.lipschitz import Lipschitz
@@ -29,6 +29,7 @@ __all__ = [
     "GatedConv",
     "ImageNetworkSpec",
     "Lipschitz",
+    "MixedBatchWarning",
     "PixelCNN",
     "Reference",
     "ResNet",

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import warnings
 
 import torch
 from torch import Size, Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from flowvae.core.errors import FlowvaeError, one_line, shown
 from flowvae.core.seeds import seeded
 from flowvae.networks.eval_mode import eval_mode
 
-__all__ = ["check_network", "fold"]
+__all__ = ["MixedBatchWarning", "check_network", "fold"]
 
 POINTS = 3  # size of a test batch: not 1, which broadcasts, and not even, which can be halved
 ROUNDING = 1e-5  # relative difference between a batch and its data points alone, by the order of sums in float32
 MIXED = 1e-2  # relative to the differences between data points: a larger change is due to the other data points
+
+
+class MixedBatchWarning(UserWarning):
+    """A network in training computes its output for a data point from the others of the batch too."""
 
 
 def fold(network: nn.Module, x: Tensor, event_dims: int, *context: Tensor) -> Tensor:
@@ -65,6 +72,7 @@ def check_network(
 
     Lazy layers get their shapes here. The output for a data point must not depend on the others in the batch, which
     would silently make densities wrong; this is not checked for a network that draws random numbers in evaluation mode.
+    A copy is tried in training mode too, without dropout.
 
     Args:
         label: name of the network, for messages.
@@ -79,6 +87,9 @@ def check_network(
 
     Raises:
         FlowvaeError: for a network that does not, or whose own code fails on such a batch.
+
+    Warns:
+        MixedBatchWarning: if outputs depend on the other inputs in training mode only, as by batch normalization.
     """
     name = f"{label} ({type(network).__name__})"
     before = f"(N, {_joined(inputs)})" + (f" and a condition (N, {context})" if context else "")
@@ -115,7 +126,26 @@ def check_network(
                 f"{name}: {why}; {rule}, each output from its own input alone. flatten(1) keeps data points separate, "
                 "and GroupNorm normalizes them independently."
             )
+        if _mixes_in_training(network, zeros):
+            warnings.warn(
+                f"{name}: in training mode an output depends on the other inputs of the batch, as by BatchNorm, "
+                "and the ELBO of a training step is then not that of its data points, nor what is measured; use "
+                "GroupNorm or LayerNorm.",
+                MixedBatchWarning,
+                stacklevel=2,
+            )
     return out.shape[1:]
+
+
+def _mixes_in_training(network: nn.Module, zeros: list[Tensor]) -> bool:
+    """Whether it does so in training mode: of a copy, whose statistics may change, without the noise of dropout."""
+    try:
+        trained = copy.deepcopy(network)
+    except Exception:  # a module may hold what cannot be copied
+        return False
+    for module in trained.modules():
+        module.training = not isinstance(module, _DropoutNd)
+    return bool(_mixing(trained, zeros))
 
 
 def _mixing(network: nn.Module, zeros: list[Tensor]) -> str:

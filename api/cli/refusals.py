@@ -11,6 +11,7 @@ from io import StringIO
 from typing import NamedTuple, NoReturn
 
 from flowvae.core.errors import FlowvaeError, one_line, shown
+from flowvae.core.registry import families, kinds
 
 __all__ = ["refusals_in_one_line"]
 
@@ -122,6 +123,9 @@ def _refuse(box: str, ended: SystemExit, words: list[str], command: str) -> NoRe
         unknown = first.removeprefix("Unrecognized options: ").split(", ")
         meant = _entries(sections[1][1:]) if len(sections) > 2 else []
         near = f"did you mean {' or '.join(entry.name for entry in meant[:3])}? " if meant else ""
+        if part := re.fullmatch(r"(\w[\w.-]*)=(\S+)", unknown[0]):
+            known = any(part[2] in families(kind) for kind in kinds())
+            near = f"did you mean {part[1]}:{part[2]}? " if known else f"did you mean --{part[1]} {part[2]}? "
         raise FlowvaeError(
             f"{command}: no argument {shown(unknown[0])}; {near}flowvae {command} --help lists all."
         ) from None

@@ -92,7 +92,7 @@ class Distill:
         teacher_draws: cached draws of the teacher.
         overwrite: delete an earlier run in --out.
         draws: draws per data point for the test NLL.
-        inference: how to train; by default as the run was trained, without its annealing.
+        inference: how to train; by default as the run was trained, without its objective and its annealing.
         prior: the student.
     """
 
@@ -119,7 +119,8 @@ class FitPrior:
         fine_tune: train encoder, decoder and prior together afterwards.
         overwrite: delete an earlier run in --out.
         draws: draws per data point for the test NLL.
-        inference: how to train; by default as the run was trained, without its annealing.
+        inference: how to train; by default as the run was trained, without its annealing and, but for --fine-tune,
+            with the ELBO.
         prior: the second p(z).
     """
 
@@ -132,6 +133,8 @@ class FitPrior:
     prior: PriorSpec
 
 
+# settings of the ELBO of a whole model, which the fit of a prior alone does not take over
+PLAIN: dict[str, Any] = {"kl_weight": 1.0, "particles": 1, "objective": Training().objective}
 SHARED = [f.name for f in fields(Experiment) if f.name != "second_stage"]  # settings of both
 
 
@@ -150,7 +153,8 @@ def train_command(words: list[str]) -> int:
 def fit_prior_command(words: list[str]) -> int:
     """Fit a prior that words name to the codes of a run."""
     blank = FitPrior(run=tyro.MISSING, out=tyro.MISSING, inference=Training(), prior=MAF())
-    args = _read_after_run(words, "fit-prior", blank)
+    plain = {} if "--fine-tune" in words else PLAIN
+    args = _read_after_run(words, "fit-prior", blank, **plain)
     stage = SecondStage(args.prior, args.inference, args.fine_tune)
     return _report(fit_prior(args.run, stage, args.out, overwrite=args.overwrite, draws=args.draws))
 
@@ -158,7 +162,7 @@ def fit_prior_command(words: list[str]) -> int:
 def distill_command(words: list[str]) -> int:
     """Fit a prior that words name to the prior of a run."""
     blank = Distill(run=tyro.MISSING, out=tyro.MISSING, inference=Training(), prior=IAF())
-    args = _read_after_run(words, "distill", blank, kl_weight=1.0, particles=1)
+    args = _read_after_run(words, "distill", blank, **PLAIN)
     stage = SecondStage(args.prior, args.inference, distill=args.kl, teacher_draws=args.teacher_draws)
     return _report(fit_prior(args.run, stage, args.out, overwrite=args.overwrite, draws=args.draws))
 

@@ -89,6 +89,9 @@ class _Short(reprlib.Repr):
         bits = x.bit_length()
         return super().repr_int(x, level) if bits < 4096 else f"<a whole number of {bits} bits>"
 
+    def repr_DataFrame(self, x: Any, level: int) -> str:
+        return f"<{type(x).__name__} of shape {getattr(x, 'shape', ())}>"
+
     def repr_instance(self, x: Any, level: int) -> str:
         if is_dataclass(x) and not isinstance(x, type):  # before x.shape, which may be a property that reads a file
             if level <= 0:

@@ -11,7 +11,7 @@ from torch import Size, Tensor, nn
 from flowvae.core.errors import FlowvaeError, shown
 from flowvae.core.parts import Units
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import Dataset, Source
+from flowvae.data import Dataset, DataSpec, Source
 from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.signature import Signature
 from flowvae.flows.check import check_own_flows
@@ -35,8 +35,12 @@ def build(experiment: Experiment, data: Dataset) -> ModelGuide:
     """Model and guide of the last stage with initial weights, for data of this kind.
 
     Raises:
-        FlowvaeError: if a part cannot work at this size, or a network breaks its contract.
+        FlowvaeError: for data that are not a `Dataset`; if a part cannot work at this size, or a network breaks its
+            contract.
     """
+    if not isinstance(data, Dataset):
+        how = "data.load(seed=0)" if isinstance(data, DataSpec) else "as_data(x, likelihood).load(seed=0)"
+        raise FlowvaeError(f"build: data = {shown(data)}; must be a loaded data set: {how} gives one.")
     conditional = experiment.condition is not None and experiment.condition.prior
     size = math.prod(experiment.latent_shape)
     experiment.last_training.objective.check_parts(experiment.last_prior, experiment.guide, size, conditional)
@@ -77,11 +81,11 @@ def assemble(experiment: Experiment, signature: Signature, units: Units, train: 
     for part in (experiment, experiment.second_stage):
         check_own_flows(part, features)
     likelihood_spec = signature.spec
+    outputs = likelihood_spec.parameter_shape(shape)  # first: it refuses data of another shape
     with seeded(derive(seed, "likelihood")):
         likelihood = likelihood_spec.build(shape, units)
     with seeded(derive(seed, "prior")):
         prior = last.build(latent if last.shaped else features, context("prior"))  # type: ignore[arg-type]
-    outputs = likelihood_spec.parameter_shape(shape)
     with seeded(derive(seed, "decoder")):
         decoder = experiment.decoder.build(latent, outputs, context("decoder"))
     check("decoder", decoder, latent, outputs)

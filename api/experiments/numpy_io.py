@@ -14,6 +14,7 @@ from flowvae.core.errors import FlowvaeError, nearest, one_line, plain_number, s
 from flowvae.core.parts import Condition
 from flowvae.data import Source
 from flowvae.data.checks import check_values
+from flowvae.data.files.frames import is_frame, part_of_frame
 from flowvae.experiments.signature import Signature
 from flowvae.networks import check_data
 
@@ -70,7 +71,7 @@ def as_rows(name: str, x: Any, signature: Signature, like: Tensor) -> Rows:
 
     Args:
         name: of the argument, for messages.
-        x: NumPy array, tensor or source (N, *event shape), in the units of the original data.
+        x: NumPy array, tensor, source (N, *event shape) or data frame, in the units of the original data.
         signature: of the model.
         like: a tensor of the model.
 
@@ -79,9 +80,11 @@ def as_rows(name: str, x: Any, signature: Signature, like: Tensor) -> Rows:
             and a type that rounds data from which an offset must be subtracted.
     """
     event = Size(signature.shape)
+    if is_frame(x):
+        x = part_of_frame(name, x).x
     if not isinstance(x, np.ndarray | Tensor | Source) or isinstance(x, np.ma.MaskedArray):
         wanted = ", ".join(map(str, ("N", *event)))
-        raise FlowvaeError(f"{name} = {shown(x)}: must be a NumPy array or a tensor of shape ({wanted}).")
+        raise FlowvaeError(f"{name} = {shown(x)}: must be a NumPy array, a tensor or a data frame of shape ({wanted}).")
     if isinstance(x, Tensor) and (x.layout != torch.strided or x.is_meta):
         raise FlowvaeError(f"{name} = {shown(x)}: must be a dense tensor with values.")
     if x.dtype.is_complex if isinstance(x.dtype, torch.dtype) else x.dtype.kind not in "biuf":
@@ -163,8 +166,8 @@ def in_original_units(x: Tensor, signature: Signature) -> Tensor:
 
 
 def same_kind(result: Tensor, given: Any) -> Any:
-    """A result as what was given: a NumPy array, or a tensor on the device of a tensor; else a tensor on the CPU."""
-    if isinstance(given, np.ndarray):
+    """A result as what was given: a NumPy array (of a frame too), a tensor on its device, or else one on the CPU."""
+    if isinstance(given, np.ndarray) or is_frame(given):
         return result.numpy(force=True)
     if not isinstance(given, Tensor):
         return result.cpu()

@@ -13,6 +13,7 @@ from flowvae.evaluation import read_metrics
 from flowvae.experiments.directory import (
     CHECKPOINT,
     HISTORY,
+    LOCK,
     METRICS,
     SETTINGS,
     check_files,
@@ -32,6 +33,7 @@ from flowvae.inference import checkpoint_digest, load_checkpoint
 __all__ = [
     "check_first_stage",
     "check_place",
+    "forget_untrained",
     "is_started",
     "places_of",
     "prepare_place",
@@ -174,6 +176,12 @@ def prepare_place(stage: Experiment, place: Path, resume: bool) -> None:
     elif metrics.is_file():
         read_metrics(metrics, checkpoint_digest(checkpoint))  # raises where it is damaged
     _store_settings(stage, place)
+
+
+def forget_untrained(place: Path) -> None:
+    """Delete the settings of a training that was refused before its first epoch, where nothing else is there."""
+    if {file.name for file in place.iterdir()} <= {SETTINGS, LOCK}:
+        (place / SETTINGS).unlink(missing_ok=True)
 
 
 def stored_facts(place: Path) -> dict[str, Any] | None:

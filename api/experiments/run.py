@@ -60,7 +60,7 @@ class MeasurementError(FlowvaeError):
         self.reasons = reasons
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run(TrainedModel):
     """A trained experiment: its settings, what its data were, and its best weights.
 
@@ -83,6 +83,10 @@ class Run(TrainedModel):
     known_data: Dataset | None = field(default=None, repr=False, compare=False)
     known_metrics: Sequence[Metric] = field(default=(), repr=False, compare=False)
     known_histories: Sequence[pd.DataFrame] = field(default=(), repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        place = self.directory or self.file
+        return super().__repr__().replace("(", f"({str(place)!r}, " if place else "(", 1)
 
     @property
     def name(self) -> str:
@@ -112,7 +116,10 @@ class Run(TrainedModel):
             return self.experiment.data.load(self.experiment.seed)
         except FlowvaeError as error:
             reason = str(error).rstrip(".")
-            raise FlowvaeError(f"{self.name}: measures need its data, which cannot be loaded ({reason}).") from None
+            raise FlowvaeError(
+                f"{self.name}: measures and this kind of figure need its data, which cannot be loaded ({reason}); "
+                f"load({shown(self.name)}, data=…) takes them."
+            ) from None
 
     @property
     def metrics(self) -> list[Metric]:
@@ -334,7 +341,11 @@ def load(path: str | Path, data: Any = None) -> Run:
         found, where = open_directory(path), {"directory": path}
     settings, signature, pair, identity, checkpoint = found
     if data is not None:
-        settings = replace(settings, data=settings.data.given(data))
+        try:
+            settings = replace(settings, data=settings.data.given(data))
+        except FlowvaeError as error:
+            then = f"{signature.rows} data points of shape {signature.shape}"
+            raise FlowvaeError(f"{path}: was trained on {then}; {error}") from None
     run = Run(settings, signature, pair, checkpoint=checkpoint, identity=identity, **where)
     run.metrics  # noqa: B018  (raises where they are damaged)
     return run

@@ -71,10 +71,15 @@ class SecondStage:
                 f"SecondStage.distill = {self.distill} with {shown(self.prior)}: needs the density of the student; use "
                 "a flow, such as IAF()."
             )
+        if self.distill and self.prior.why_not_joint:
+            raise FlowvaeError(
+                f"SecondStage.distill = {self.distill} with {shown(self.prior)}: is trained by a loss of its own, so "
+                "it cannot be a student; use a flow, such as IAF() or CouplingNSF()."
+            )
         if self.distill in ("reverse", "both") and "posterior" not in self.prior.roles:
             raise FlowvaeError(
-                f"SecondStage.distill = {self.distill} with {shown(self.prior)}: its draws have no gradient; use "
-                'distill="forward", or a flow such as IAF() or CouplingNSF().'
+                f"SecondStage.distill = {self.distill} with {shown(self.prior)}: cannot be trained through its draws; "
+                'use distill="forward", or a flow such as IAF() or CouplingNSF().'
             )
         if self.fine_tune and (why := self.prior.why_not_joint):
             raise FlowvaeError(

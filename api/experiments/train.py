@@ -22,6 +22,7 @@ from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.places import (
     check_first_stage,
     check_place,
+    forget_untrained,
     is_started,
     places_of,
     prepare_place,
@@ -34,6 +35,7 @@ from flowvae.experiments.run import Run, load
 from flowvae.experiments.signature import Signature
 from flowvae.experiments.stages import SecondStage, freeze_except_prior, load_stage_weights
 from flowvae.inference import Fitted, checkpoint_digest, choose_device, fit
+from flowvae.inference.objectives.own_loss import check_own_loss
 
 __all__ = ["fit_prior", "train"]
 
@@ -109,6 +111,8 @@ def train(
         first_stage = as_path(first_stage)
         check_first_stage(experiment, first_stage)
     pair = _checked_pair(experiment, data)
+    if (second := experiment.second_stage) and (second.distill or hasattr(pair.model.prior, "objective")):
+        check_own_loss(second.inference, "a distillation" if second.distill else f"the prior {shown(second.prior)}")
     if draws is not None:
         check_draws(draws, Batch.of(data.test), experiment.latent_shape.numel())
     for stage in experiment.stages():
@@ -128,6 +132,7 @@ def train(
         # what another process is writing now must not be deleted when it has ended
         locks.enter_context(writing(directory, wait=0.0 if overwrite else 1.0))
         check()  # nobody else can change it now
+        going_on = resume
         how = replace(how, draws=draws or _draws_before(experiment, directory, resume))
         waiting: list[tuple[Experiment, Path]] = []
         before: Run | None = None
@@ -143,7 +148,12 @@ def train(
             waiting.append((stage, place))
         for stage, place in reversed(waiting):
             mine = pair if place == directory else build(stage, data)
-            before = _train_stage(stage, place, data, mine, before, how)
+            try:
+                before = _train_stage(stage, place, data, mine, before, how)
+            except FlowvaeError:
+                if not going_on:
+                    forget_untrained(place)  # a corrected command can use the directory
+                raise
     assert before is not None
     return before
 
@@ -295,6 +305,11 @@ def fit_prior(
         raise FlowvaeError(f"{run}: is not finished; go on with it first (--resume).")
     first = load(run, data).experiment
     if first.second_stage is not None:
+        if stage.distill:
+            raise FlowvaeError(
+                f"{run}: has two stages already, and a teacher is the prior of the first; train "
+                f"{shown(first.last_prior)} jointly, as Experiment.prior, or fit the student to the codes (fit-prior)."
+            )
         raise FlowvaeError(f"{run}: has two stages already; fit the prior to its first, {run / 'first-stage'}.")
     if run.resolve().is_relative_to(directory.resolve()) or directory.resolve().is_relative_to(run.resolve()):
         raise FlowvaeError(f"{directory}: is inside {run} or around it; name another directory.")

@@ -30,7 +30,7 @@ BLOCK = 256  # data points in memory at a time
 MEAN_DRAWS = 128  # whose mean is the code, under a guide without a posterior mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainedModel:
     """A model and its guide with trained weights, for data in their original units.
 
@@ -56,6 +56,10 @@ class TrainedModel:
     def __post_init__(self) -> None:
         for part in self.pair:
             part.eval()
+
+    def __repr__(self) -> str:
+        parts = f"prior={shown(self.experiment.last_prior, 60)}, guide={shown(self.experiment.guide, 60)}"
+        return f"{type(self).__name__}(data of shape {self.signature.shape}, latent={self.experiment.latent}, {parts})"
 
     @torch.no_grad()
     def encode(self, x: Any, c: Any = None, draws: int | None = None, *, seed: int = 0) -> Any:

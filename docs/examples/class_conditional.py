@@ -4,7 +4,7 @@ from flowvae import MAF, Condition, Experiment, train
 
 
 def experiment() -> Experiment:
-    """Digits given their class. Prior, encoder, guide head and decoder see it; each can be switched off."""
+    """Digits given their class, which prior, encoder and guide read. The decoder could too: decoder=True."""
     return Experiment(prior=MAF(), condition=Condition(on="labels", decoder=False))
 
 

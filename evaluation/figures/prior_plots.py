@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowvae.core.errors import FlowvaeError
+from flowvae.core.errors import FlowvaeError, IntractableError
 from flowvae.core.seeds import derive, seeded
 from flowvae.data import Dataset
 from flowvae.evaluation.figures.drawing import BLUE, new_figure, on_grid
@@ -37,13 +37,13 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
     """Plot the prior beside the aggregated posterior, with density contours if 2-D, else by principal components.
 
     The aggregated posterior is shown by the guide's draws for test data, one per data point, coloured by label if there
-    are labels. A conditional prior is sampled for the conditions of the test data and has no contours.
+    are labels. A conditional prior is sampled for the conditions of the test data and has no contours, nor has one
+    whose density is an integral.
     """
     batch = first_of(data, POINTS, model)
     with seeded(derive(seed, "latent")):
         codes = guide.posterior(*batch.args).sample().numpy(force=True)
         drawn = prior_draws(model, max(len(codes), 1000), batch.c).numpy(force=True)
-    contoured = batch.c is None or not model.prior_given(batch.c).batch_shape
     latent = codes.shape[1]
     plane = principal_plane(np.concatenate((codes, drawn)))
     if plane:
@@ -55,7 +55,8 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
     right = figure.add_subplot(1, 2, 2, sharex=left, sharey=left)
     reach = 1.08 * max(np.abs(codes).max(), np.quantile(np.abs(drawn), QUANTILE))
     outside = int((np.abs(drawn) > reach).any(1).sum())
-    if latent == 2 and contoured:
+    contoured = latent == 2 and _has_density(model, batch.c)
+    if contoured:
         for ax in (left, right):
             _contours(ax, model, reach, batch.c)
     left.scatter(drawn[:, 0], drawn[:, 1], s=4, alpha=0.4, color="#555555", linewidths=0)
@@ -63,7 +64,7 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
     cloud = right.scatter(codes[:, 0], codes[:, 1], s=5, alpha=0.8, linewidths=0, **colours)
     if "c" in colours:
         right.legend(*_legend(cloud, data), frameon=False, fontsize=7, loc="upper right", title="label")
-    contours = ", contours of the prior's density" if latent == 2 and contoured else ""
+    contours = ", contours of the prior's density" if contoured else ""
     far = f" ({outside} of {len(drawn)} farther away)" if outside else ""
     left.set(title=f"prior p(z): draws{far}{contours}")
     right.set(title=f"aggregated posterior: codes of test data{contours and ', same contours'}")
@@ -141,6 +142,18 @@ def _density(model: VAE, reach: float, c: Tensor | None) -> tuple[np.ndarray[Any
         raise FlowvaeError("the prior is conditional, so it has no single density; use plot_latent.")
     side = torch.linspace(-reach, reach, NODES, device=next(model.parameters()).device)
     return side.numpy(force=True), np.exp(on_grid(prior.log_prob, side, side))
+
+
+def _has_density(model: VAE, c: Tensor | None) -> bool:
+    """Whether the prior has one density, which can be computed."""
+    prior = model.prior() if c is None else model.prior_given(c)
+    if prior.batch_shape:
+        return False
+    try:
+        prior.log_prob(torch.zeros(prior.event_shape, device=next(model.parameters()).device))
+    except IntractableError:
+        return False
+    return True
 
 
 def _contours(ax: Axes, model: VAE, reach: float, c: Tensor | None) -> None:

@@ -14,7 +14,24 @@ from flowvae.inference.optim import JointAdam, NonFiniteError
 from flowvae.inference.training import Training
 from flowvae.networks import eval_mode
 
-__all__ = ["OwnLoss"]
+__all__ = ["OwnLoss", "check_own_loss"]
+
+
+def check_own_loss(settings: Training, label: str = "a custom objective") -> None:
+    """Refuse settings that only apply to the ELBO.
+
+    Args:
+        settings: of a training on a loss of its own.
+        label: what has the loss.
+
+    Raises:
+        FlowvaeError: for one of them.
+    """
+    for name, neutral in (("kl_weight", 1), ("kl_warmup", 0), ("tempering", 0), ("particles", 1)):
+        if (value := getattr(settings, name)) != neutral:
+            raise FlowvaeError(f"{name} = {value:g} with {label}: only applies to the ELBO; use {neutral}.")
+    if settings.objective != ELBO():
+        raise FlowvaeError(f"objective = {shown(settings.objective)} with {label}: there is one loss; use the default.")
 
 
 class OwnLoss:
@@ -46,15 +63,7 @@ class OwnLoss:
         rows: int,
         validation: Callable[[Batch], Tensor] | None = None,
     ) -> None:
-        for name, neutral in (("kl_weight", 1), ("kl_warmup", 0), ("tempering", 0), ("particles", 1)):
-            if (value := getattr(settings, name)) != neutral:
-                raise FlowvaeError(
-                    f"{name} = {value:g} with a custom objective: only applies to the ELBO; use {neutral}."
-                )
-        if settings.objective != ELBO():
-            raise FlowvaeError(
-                f"objective = {shown(settings.objective)} with a custom objective: there is one loss; use the default."
-            )
+        check_own_loss(settings)
         self.loss = loss
         self.pair = pair
         self.optim = optim

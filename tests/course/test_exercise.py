@@ -9,6 +9,7 @@ import re
 import pytest
 
 import flowvae.course
+from flowvae.course.any_model import evidence
 from flowvae.course.exercise import Exercise, Wrong, answered, exercise
 
 MODULES = [
@@ -74,3 +75,22 @@ def test_an_error_in_the_students_code_is_the_students_to_see() -> None:
 
     with pytest.raises(ZeroDivisionError):
         same.check(lambda x: 1 / 0)
+    with pytest.raises(TypeError, match="unsupported"):
+        same.check(lambda x: x + "1")
+
+
+def test_other_arguments_than_the_question_has_are_named() -> None:
+    @exercise(lambda mean, scale: mean / scale, hints=("",))
+    def ratio(answer: object) -> str:
+        """Judges a ratio."""
+        return str(answered(answer(1.0, scale=2.0)))  # type: ignore[operator]
+
+    outcome = ratio.check(lambda h: 3)
+    assert outcome.kind == "wrong"
+    assert "takes (h)" in outcome.text
+    assert "(mean, scale)" in outcome.text
+    assert ratio.check(lambda mean, *, scale: mean / scale)
+    assert ratio.check(lambda *all_, **named: 3)
+    assert ratio.check(lambda mean, std: mean / std).kind == "wrong"
+    assert ratio.check(lambda mean, scale, twice=False: mean / scale)
+    assert not evidence.check(lambda h: 3)

@@ -165,7 +165,7 @@ def test_what_is_a_data_set_already() -> None:
     [
         (BITS, "'bernoulli'"),
         (BITS * 255, "'binomial:255'"),
-        (BITS * 3.0, "'binomial:3'"),
+        (BITS * 3.0, "'binomial:3', or 'poisson' or 'negative-binomial'"),
         (torch.randn(9, 3), "'gaussian'"),
         (FRAME, "'gaussian'"),
         (Shapes(), "'binomial:255'"),
@@ -228,9 +228,56 @@ def test_a_run_knows_its_data_by_their_checksum(tmp_path: Path) -> None:
 
     run = load(tmp_path / "run", data=(BITS, NAMES))
     assert run.evaluate(draws=5, progress=False) == trained.metrics
-    for other in (BITS, (1 - BITS, NAMES), as_data((BITS, NAMES), "bernoulli"), Digits()):
-        with pytest.raises(FlowvaeError, match="not those of the training"):
+    named = as_data((BITS, NAMES), "bernoulli")
+    for other, differs in (
+        (BITS, "values or labels"),
+        ((1 - BITS, NAMES), "values or labels"),
+        (BITS[:, :5], r"of shape \(6,\);.*of shape \(60, 5\).*not those of the training"),
+        (named, "name was 'animals', not 'in-memory'"),
+        (Digits(), "animals"),
+    ):
+        with pytest.raises(FlowvaeError, match=f"was trained on.*{differs}"):
             load(tmp_path / "run", data=other)
+
+
+def test_a_run_encodes_the_frame_that_it_was_trained_on() -> None:
+    frame = pd.DataFrame(BITS.astype(float), columns=list("abcdef"))
+    run = Experiment(data=as_data(frame, "bernoulli"), **SMALL).run(progress=False)
+    found = run.encode(frame)
+    assert isinstance(found, np.ndarray)
+    assert np.array_equal(found, run.encode(frame.to_numpy()))
+    with pytest.raises(FlowvaeError, match=r"\(N, 6\)"):
+        run.encode(frame[["a", "b"]])
+    with pytest.raises(FlowvaeError, match="column 'a' holds no numbers"):
+        run.encode(frame.assign(a="x"))
+    with pytest.raises(FlowvaeError, match=r"<DataFrame of shape \(60, 6\)>: say what"):
+        as_data(frame)
+
+
+def test_what_a_file_cannot_show_names_the_way_to_give_the_data(tmp_path: Path) -> None:
+    run = Experiment(data=as_data(BITS, "bernoulli"), **SMALL).run(progress=False)
+    file = run.export(tmp_path / "got.safetensors")
+    with pytest.raises(FlowvaeError, match=r"figure.*load\('.*got.safetensors', data=…\)") as caught:
+        load(file).figure("samples")
+    assert len(str(caught.value).splitlines()) == 1
+    assert load(file, data=BITS).figure("samples").axes
+
+
+def test_a_run_is_printed_in_one_line(tmp_path: Path) -> None:
+    run = Experiment(data=as_data(BITS, "bernoulli"), **SMALL).run(progress=False)
+    assert repr(run).startswith("Run(data of shape (6,), latent=2, prior=")
+    assert len(repr(run)) < 250
+    assert "\n" not in repr(run)
+    assert "got.safetensors" in repr(load(run.export(tmp_path / "got.safetensors")))
+
+
+def test_a_model_is_built_for_loaded_data() -> None:
+    data = as_data(BITS, "bernoulli")
+    experiment = Experiment(data=data, **SMALL)
+    assert experiment.build(data.load(seed=0)).model is not None
+    for given, remedy in ((data, r"data\.load\(seed=0\)"), (BITS, r"as_data\(x, likelihood\)\.load\(seed=0\)")):
+        with pytest.raises(FlowvaeError, match=remedy):
+            experiment.build(given)  # type: ignore[arg-type]
 
 
 def test_training_goes_on_with_the_same_data(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from flowvae.core.seeds import seeded
 from flowvae.flows import IAF, MAF, PyroFlow, to_pyro
-from flowvae.models import Mixture
+from flowvae.models import Mixture, MixtureFlow
 
 
 def flow(features: int = 3, family: MAF | IAF | None = None) -> PyroFlow:
@@ -160,3 +160,14 @@ def test_inference_mode_draws_and_scores() -> None:
     with torch.inference_mode():
         value = wrapped.sample((4,))
         torch.testing.assert_close(wrapped.log_prob(value), wrapped.flow.log_prob(value))
+
+
+def test_a_flow_over_draws_without_a_gradient_has_none() -> None:
+    over = MixtureFlow(MAF(1, (8,)), Mixture(2)).build(2)
+    assert not to_pyro(over()).has_rsample
+    assert not to_pyro(over()).expand(torch.Size((3,))).has_rsample
+    assert to_pyro(MAF(1, (8,)).build(2)()).has_rsample
+    with seeded(1):
+        drawn = to_pyro(over()).sample((5,))
+    with seeded(1):
+        assert torch.equal(over().sample(torch.Size((5,))), drawn)

@@ -201,6 +201,8 @@ def test_a_gaussian_posterior_is_reached_with_its_evidence(flow: Any) -> None:
     fit = fit_autoguide(linear, AutoFlow(linear, flow), settings, progress=False)
     assert fit.losses.shape == (20,)
     assert -fit.losses.mean().item() == pytest.approx(exact()[2], abs=1e-3)
+    assert repr(fit).startswith(f"GuideFit(20 steps: ELBO {exact()[2]:.1f}")
+    assert len(repr(fit)) < 120
     assert fit.losses.std().item() < 1e-3
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from flowvae import FlowvaeError
-from flowvae.networks import MLP, Conv, ResNet, check_network, fold
+from flowvae.networks import MLP, Conv, MixedBatchWarning, ResNet, check_network, fold
 
 IMAGE, CODE = Size((2, 4, 4)), Size((3,))
 
@@ -118,17 +118,32 @@ def test_a_module_that_breaks_the_contract_is_refused(name: str) -> None:
     assert all(value in text for value in ["encoder", "Own", "(N, 2, 4, 4)", *values])
 
 
-def test_normalization_by_the_batch_is_refused_and_by_running_statistics_is_not() -> None:
+def test_normalization_by_the_batch_is_refused_and_in_training_only_it_is_warned_of() -> None:
     for tracked in (True, False):
         network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=tracked), nn.Linear(4, 2))
         if tracked:
             before = {name: value.clone() for name, value in network.state_dict().items()}
-            assert check_network("encoder", network, CODE) == (2,)
+            with pytest.warns(MixedBatchWarning, match=r"encoder.*GroupNorm"):
+                assert check_network("encoder", network, CODE) == (2,)
             assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
             assert network.training
         else:
             with pytest.raises(FlowvaeError, match="GroupNorm"):
                 check_network("encoder", network, CODE)
+
+
+def test_what_is_random_or_changes_in_training_mode_alone_is_no_mixture() -> None:
+    """Warnings are errors here."""
+    layers = nn.Dropout(0.5), nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.AlphaDropout(0.5)
+    spectral = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+    for layer in (*layers, spectral):
+        network = nn.Sequential(nn.Linear(3, 4), layer, nn.Linear(4, 2))
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        assert check_network("encoder", network, CODE) == (2,)
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    convolution = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(1))
+    with pytest.warns(MixedBatchWarning, match="in training mode"):
+        check_network("encoder", convolution, IMAGE)
 
 
 def test_the_condition_is_part_of_the_contract() -> None:

@@ -34,7 +34,7 @@ CELL = """
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flowvae import MAF, Experiment, Inference, Pinwheel
+from flowvae import MAF, Experiment, Pinwheel, Training
 from flowvae.explorer.explorer import explore
 from flowvae.networks import MLP
 
@@ -44,7 +44,7 @@ experiment = Experiment(
     prior=MAF(2, (8,)),
     encoder=MLP((8,)),
     decoder=MLP((8,)),
-    inference=Inference(epochs=1),
+    inference=Training(epochs=1),
 )
 with TemporaryDirectory() as folder:
     run = experiment.run(Path(folder) / "maf", draws=2, figures=False, progress=False)

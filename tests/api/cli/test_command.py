@@ -110,6 +110,8 @@ def test_resume_on_the_command_line(tmp_path: Path) -> None:
     [
         ("train --out r prior:mfa", "did you mean maf"),
         ("train --out r guide:gausian", "did you mean gaussian"),
+        ("train --out r prior=maf", "did you mean prior:maf?"),
+        ("train --out r latent=3", "did you mean --latent 3?"),
         ("train --out r prior:planar", "planar: this family cannot be a prior"),
         ("train --out r guide:naf", "naf: this family cannot be a guide"),
         ("train --out r prior:maf --prior.bins 3", "setting of nsf"),

@@ -20,8 +20,11 @@ from flowvae import (
     MAF,
     Arrays,
     Condition,
+    Contrastive,
     CouplingNSF,
+    Energy,
     Experiment,
+    FlowMatching,
     FlowvaeError,
     LatentVariablePrior,
     Mixture,
@@ -35,6 +38,7 @@ from flowvae.cli.command import main
 from flowvae.data import Batch
 from flowvae.experiments.distillation import Distillation
 from flowvae.flows import Linear
+from flowvae.inference import IWAE
 from flowvae.models import BernoulliLikelihood
 from flowvae.networks import MLP
 
@@ -170,6 +174,48 @@ def test_the_command_line_distills(taught: Path, tmp_path: Path, capsys: pytest.
     assert "prior:iaf" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words", [["distill", "prior:iaf"], ["fit-prior", "prior:flow-matching"], ["fit-prior", "prior:maf"]]
+)
+def test_the_command_line_does_not_take_over_an_objective_of_the_whole_model(
+    taught: Path, tmp_path: Path, words: list[str]
+) -> None:
+    first = load(taught).experiment
+    weighted = train(replace(first, inference=replace(QUICK, kl_weight=2.0, particles=2)), tmp_path / "weighted", **HOW)  # type: ignore[arg-type]
+    bound = train(replace(first, inference=replace(QUICK, objective=IWAE(2))), tmp_path / "bound", **HOW)  # type: ignore[arg-type]
+    for run in (weighted, bound):
+        out = tmp_path / f"{run.name}-fitted"
+        assert main([words[0], run.name, words[1], "--out", str(out), "--draws", "5"]) == 0
+        second = load(out).experiment.second_stage
+        assert second is not None
+        assert second.inference == QUICK
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason"),
+    [
+        (SecondStage(FlowMatching((8, 8)), replace(QUICK, kl_weight=0.5)), "kl_weight = 0.5 with the prior FlowM"),
+        (SecondStage(FlowMatching((8, 8)), replace(QUICK, objective=IWAE(2)), fine_tune=True), "objective"),
+        (
+            SecondStage(IAF(1, (8,)), replace(QUICK, particles=2), distill="reverse"),
+            "particles = 2 with a distillation",
+        ),
+    ],
+)
+def test_settings_of_the_elbo_are_refused_before_the_first_stage(
+    taught: Path, tmp_path: Path, stage: SecondStage, reason: str
+) -> None:
+    with pytest.raises(FlowvaeError, match=reason):
+        train(replace(load(taught).experiment, second_stage=stage), tmp_path / "run", **HOW)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prior_of_a_second_stage_is_no_teacher(taught: Path, tmp_path: Path) -> None:
+    two = fit_prior(taught, SecondStage(Mixture(2), QUICK), tmp_path / "two", **HOW)  # type: ignore[arg-type]
+    with pytest.raises(FlowvaeError, match="teacher"):
+        fit_prior(two.name, SecondStage(IAF(1, (8,)), QUICK, distill="reverse"), tmp_path / "three", **HOW)  # type: ignore[arg-type]
+
+
 def test_it_distills_by_condition(tmp_path: Path) -> None:
     small = MLP((8,))
     stage = SecondStage(CouplingNSF(2, (8,)), QUICK, distill="both", teacher_draws=100)
@@ -193,6 +239,9 @@ def test_it_distills_by_condition(tmp_path: Path) -> None:
         (lambda: SecondStage(IAF(), distill="reverse", fine_tune=True), "fine_tune"),
         (lambda: SecondStage(IAF(), distill="reverse", teacher_draws=0), "teacher_draws"),
         (lambda: SecondStage(Mixture(), distill="reverse"), "Mixture"),
+        (lambda: SecondStage(FlowMatching(), distill="both"), "cannot be trained through its draws"),
+        (lambda: SecondStage(Contrastive(), distill="forward"), "loss of its own"),
+        (lambda: SecondStage(Energy(), distill="forward"), "loss of its own"),
         (lambda: SecondStage(LatentVariablePrior(), distill="forward"), "LatentVariablePrior"),
         (
             lambda: Experiment(prior=LatentVariablePrior(), second_stage=SecondStage(IAF(), distill="reverse")),

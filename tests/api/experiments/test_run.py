@@ -121,6 +121,15 @@ def test_a_run_of_a_device_that_is_not_here_is_opened_on_another_one(trained: Pa
     assert same_weights(opened, load(trained / "run"))
 
 
+@pytest.mark.parametrize("device", ["mps", "cuda:99"])
+def test_a_device_that_is_not_here_is_named_briefly(device: str) -> None:
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has it")
+    with pytest.raises(FlowvaeError, match=f"device = '{device}': not available here .*use auto or cpu") as caught:
+        choose_device(device)
+    assert len(str(caught.value)) < 220
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"inference": replace(QUICK, epochs=2)}], ids=str)
 def test_nothing_else_may_be_changed(place: Path, change: dict[str, object]) -> None:
     edit(place / "run", **change)
@@ -252,6 +261,7 @@ class Noisy(NetworkSpec, name="noisy"):
         return nn.Sequential(nn.Linear(inputs.numel(), 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
 
 
+@pytest.mark.filterwarnings("ignore::flowvae.networks.MixedBatchWarning")
 @pytest.mark.parametrize("how", ["in memory", "finished", "loaded", "exported", "resumed"])
 def test_a_run_stays_as_it_was_trained_in_a_loop_of_a_user(how: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "real.npz", train=np.random.default_rng(0).normal(size=(60, 4)))

@@ -12,8 +12,21 @@ import pytest
 import torch
 from torch import Size, Tensor, nn
 
-from flowvae import MAF, Experiment, FlowvaeError, Mixture, NetworkSpec, Pinwheel, SecondStage, Training, load, train
+from flowvae import (
+    MAF,
+    Experiment,
+    FlowvaeError,
+    Mixture,
+    NetworkSpec,
+    Pinwheel,
+    SecondStage,
+    Training,
+    as_data,
+    load,
+    train,
+)
 from flowvae.data import Dataset, DataSpec
+from flowvae.inference import Bidirectional
 from flowvae.models import BernoulliLikelihood
 from flowvae.networks import MLP
 
@@ -115,6 +128,24 @@ def test_without_a_directory_there_is_nothing_to_go_on_with(how: str) -> None:
         train(ONE, **{how: True})
 
 
+def test_a_training_refused_in_its_first_step_leaves_no_run_behind(tmp_path: Path) -> None:
+    """Draws of a mixture have no gradient, which the objective needs; the corrected experiment needs no overwrite."""
+    wrong = replace(ONE, prior=Mixture(2), inference=replace(QUICK, objective=Bidirectional()))
+    with pytest.raises(FlowvaeError, match="not reparametrized"), pytest.warns(UserWarning, match="bidirectional"):
+        train(wrong, tmp_path / "run", **HOW)
+    assert not (tmp_path / "run" / "experiment.yaml").exists()
+    train(ONE, tmp_path / "run", **HOW)
+
+
+def test_what_is_to_go_on_keeps_its_settings_when_refused(tmp_path: Path) -> None:
+    wrong = replace(ONE, prior=Mixture(2), inference=replace(QUICK, objective=Bidirectional()))
+    (tmp_path / "run").mkdir()
+    wrong.to_yaml(tmp_path / "run" / "experiment.yaml")  # as if killed before the first checkpoint
+    with pytest.raises(FlowvaeError, match="not reparametrized"), pytest.warns(UserWarning, match="bidirectional"):
+        train(wrong, tmp_path / "run", resume=True, **HOW)
+    assert (tmp_path / "run" / "experiment.yaml").is_file()
+
+
 def test_a_callback_stops_a_stored_training(tmp_path: Path) -> None:
     seen: list[float] = []
 
@@ -131,3 +162,11 @@ def test_a_callback_stops_a_stored_training(tmp_path: Path) -> None:
 def test_the_stages_of_a_mixture_share_no_history(tmp_path: Path) -> None:
     run = train(replace(ONE, second_stage=SecondStage(Mixture(2), QUICK)), progress=False)
     assert [len(history) for history in run.histories] == [2, 2]
+
+
+@pytest.mark.parametrize("likelihood", ["image-flow", "pixelcnn:16"])
+def test_likelihoods_of_images_refuse_a_table(likelihood: str) -> None:
+    x = np.random.default_rng(0).integers(0, 17, (40, 3))
+    experiment = replace(ONE, data=as_data(x, likelihood))
+    with pytest.raises(FlowvaeError, match=r"images \(C, H, W\)"):
+        train(experiment, None, progress=False)

@@ -25,8 +25,8 @@ from flowvae.evaluation.figures.run_plots import FIGURES, OF_IMAGES, draw_figure
 from flowvae.evaluation.figures.sample_plots import plot_samples
 from flowvae.flows import MAF
 from flowvae.guides import AmortizedGuide, Gaussian
-from flowvae.models import VAE, GaussianLikelihood
-from flowvae.networks import MLP, Standardize
+from flowvae.models import VAE, GaussianLikelihood, LatentVariablePrior
+from flowvae.networks import MLP, Reference, Standardize
 
 SHAPES = [(3,), (1, 4, 4), (3, 4, 4), (2, 5)]
 NAMES = ["bee", "ant", "cow"]
@@ -77,6 +77,19 @@ def test_every_figure_is_drawn_for_every_shape(shape: tuple[int, ...], tmp_path:
     assert all(path.stat().st_size > 1000 for path in paths)
     documented = draw_figures.__doc__ or ""
     assert all(f"`{path.name}`" in documented for path in paths)
+
+
+@pytest.mark.parametrize("direction", ["bottom-up", "top-down"])
+def test_a_prior_whose_density_is_an_integral_has_all_figures_but_no_contours(direction: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    data = dataset((3,))
+    model, guide = pair(data)
+    model.prior = LatentVariablePrior(1, direction=direction).build(2)
+    guide.prior = Reference(model.prior)
+    assert (tmp_path / "latent.png") in draw_figures(model, guide, data, HISTORY, tmp_path)
+    assert "contours" not in plot_latent(model, guide, data).axes[0].get_title()
+    model, guide = pair(data)
+    assert "contours" in plot_latent(model, guide, data).axes[0].get_title()
 
 
 def test_few_data_of_a_source_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

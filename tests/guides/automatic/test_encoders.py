@@ -31,7 +31,7 @@ def model(x: Tensor, size: int | None = None, total: int | None = None) -> None:
     with pyro.plate("data", total or len(x), subsample_size=size) as index:
         batch = x if total else x[index]
         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(weight[..., None, :] * z, 1.0).to_event(1), obs=batch)
+        pyro.sample("x", dist.Normal(weight * z, 1.0).to_event(1), obs=batch)
 
 
 class Seen(nn.Module):

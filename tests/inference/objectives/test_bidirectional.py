@@ -16,9 +16,11 @@ from torch.distributions import Normal
 
 from flowvae import Condition, Experiment, FlowvaeError, Mixture, RealNVP, Training
 from flowvae.core.errors import SlowDirectionWarning
+from flowvae.core.parts import PriorSpec
 from flowvae.flows import MAF
 from flowvae.flows.pyro_adapter import to_pyro
 from flowvae.inference import Bidirectional, BidirectionalTraceELBO
+from flowvae.models import MixtureFlow
 
 
 @pytest.mark.usefixtures("float64")
@@ -118,9 +120,10 @@ def test_codes_lose_their_information_without_a_condition() -> None:
     assert information[True, 10.0] > 0.75
 
 
-def test_what_has_no_cheap_second_direction_is_refused_or_warned_of(float64: None) -> None:
+@pytest.mark.parametrize("prior", [Mixture(2), MixtureFlow(MAF(1, (8,)), Mixture(2))])
+def test_draws_without_their_whole_gradient_are_refused(prior: PriorSpec, float64: None) -> None:
     model, guide, x = case(3)
-    mixture = Mixture(2).build(2)
+    mixture = prior.build(2)
 
     def with_mixture(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -129,6 +132,10 @@ def test_what_has_no_cheap_second_direction_is_refused_or_warned_of(float64: Non
 
     with pytest.raises(FlowvaeError, match=r"'z'"):
         BidirectionalTraceELBO().loss(with_mixture, guide, x)
+
+
+def test_what_has_no_cheap_second_direction_is_refused_or_warned_of(float64: None) -> None:
+    model, guide, x = case(3)
     with pytest.raises(FlowvaeError, match=r"weight = -1"):
         Bidirectional(-1)
 

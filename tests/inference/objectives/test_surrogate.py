@@ -18,16 +18,25 @@ from flowvae import FlowvaeError
 from flowvae.inference import (
     BetaTraceELBO,
     BidirectionalTraceELBO,
+    CompiledTrace_ELBO,
     DReGTraceELBO,
     EagerWarning,
     FreeBitsTraceELBO,
     IWAETraceELBO,
+    PathTraceELBO,
     RenyiTraceELBO,
 )
 from flowvae.inference.objectives.surrogate import SurrogateELBO
 from flowvae.inference.optim import NonFiniteError
 
 EVERY = (BetaTraceELBO, BidirectionalTraceELBO, DReGTraceELBO, FreeBitsTraceELBO, IWAETraceELBO, RenyiTraceELBO)
+
+
+@pytest.mark.parametrize("make", [*EVERY, PathTraceELBO, CompiledTrace_ELBO])
+@pytest.mark.parametrize("draws", [0, -1, 1.5])
+def test_a_number_of_draws_that_is_none_is_refused(make: type[SurrogateELBO], draws: float) -> None:
+    with pytest.raises(FlowvaeError, match=f"num_particles = {draws}"):
+        make(num_particles=draws)
 
 
 @pytest.mark.parametrize("make", EVERY)

@@ -139,6 +139,7 @@ class _Normalized(nn.Module):
         return self.layers(x)
 
 
+@pytest.mark.filterwarnings("ignore::flowvae.networks.MixedBatchWarning")
 def test_pseudo_inputs_are_encoded_in_evaluation_mode() -> None:
     model, guide, _ = pair(prior=VampPrior(6), encoder=_Normalized())
     guide.train()
