@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 
@@ -72,7 +71,7 @@ def check_network(
 
     Lazy layers get their shapes here. The output for a data point must not depend on the others in the batch, which
     would silently make densities wrong; this is not checked for a network that draws random numbers in evaluation mode.
-    A copy is tried in training mode too, without dropout.
+    It is tried in training mode too, without dropout.
 
     Args:
         label: name of the network, for messages.
@@ -138,14 +137,26 @@ def check_network(
 
 
 def _mixes_in_training(network: nn.Module, zeros: list[Tensor]) -> bool:
-    """Whether it does so in training mode: of a copy, whose statistics may change, without the noise of dropout."""
-    try:
-        trained = copy.deepcopy(network)
-    except Exception:  # a module may hold what cannot be copied
+    """Whether it does so in training mode, without the noise of dropout; modes and statistics are put back."""
+    modes = [(module, module.training) for module in network.modules()]
+    kept = [
+        (module, name, buffer, buffer.clone())
+        for module, _ in modes
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    if not kept:  # without statistics to use in evaluation, it mixes them in either mode or in none
         return False
-    for module in trained.modules():
-        module.training = not isinstance(module, _DropoutNd)
-    return bool(_mixing(trained, zeros))
+    try:
+        for module, _ in modes:
+            module.training = not isinstance(module, _DropoutNd)
+        return bool(_mixing(network, zeros))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        with torch.no_grad():
+            for module, name, buffer, value in kept:
+                module._buffers[name] = buffer.copy_(value)
 
 
 def _mixing(network: nn.Module, zeros: list[Tensor]) -> str:
