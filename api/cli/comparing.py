@@ -35,6 +35,7 @@ class Compare:
         data: name of a data set, in place of --config; by default the first that the question was designed for.
         path: the file of a data set that is read from one, such as static-mnist; by default it is looked for in the
             working directory.
+        arms: names of the arms to run, among them the baseline; by default all.
         preset: seconds (writes every file), minutes (shows how it works), hour (on two cores) or cluster.
         seeds: how many, in place of the preset's.
         epochs: the most of a run, in place of the preset's.
@@ -49,6 +50,7 @@ class Compare:
     config: Path | None = None
     data: Annotated[str | None, tyro.conf.arg(metavar="|".join(BASES))] = None
     path: Path | None = None
+    arms: tuple[str, ...] | None = None
     preset: str = "minutes"
     seeds: int | None = None
     epochs: int | None = None
@@ -88,6 +90,7 @@ def compare_command(words: list[str]) -> int:
         replace(preset_of(args.preset), **own) if own else args.preset,
         args.out,
         path=args.path,
+        arms=args.arms,
         first_seed=args.first_seed,
         jobs=args.jobs,
         scheduler=args.scheduler,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,7 @@ def answer(
     out: str | Path = "comparisons-out",
     *,
     path: Path | None = None,
+    arms: Sequence[str] | None = None,
     first_seed: int = 0,
     jobs: int = 1,
     scheduler: str | None = None,
@@ -65,6 +66,8 @@ def answer(
         out: the runs are written to `out/cells`, the answer to `out/QUESTION-DATA-PRESET`, replacing an earlier one of
             that name. For an experiment of your own, DATA ends with a hash of its settings.
         path: file of a named data set that is read from a file; None: its default location.
+        arms: names of the arms to run, among them the baseline; None: all. An arm is the same experiment whichever
+            others are chosen.
         first_seed: the lowest seed.
         jobs: number of parallel processes.
         scheduler: address of a Dask scheduler whose workers run the cells.
@@ -75,7 +78,7 @@ def answer(
             cell has, or if too many cells failed for a comparison.
     """
     check_int_value("jobs", jobs)
-    plan = make_plan(question, base, preset, out, path, first_seed)
+    plan = make_plan(question, base, preset, out, path, first_seed, arms)
     with plan.locked():  # fails now instead of after the last cell if the directory cannot be written
         pass
     grid = run_grid(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from flowvae.comparisons.engine.bases import base_on
 from flowvae.comparisons.engine.grid import cell_name
+from flowvae.comparisons.engine.names import named
 from flowvae.comparisons.engine.presets import Preset, preset_of
 from flowvae.comparisons.engine.protocol import check_arms
 from flowvae.comparisons.engine.question import Question, question_of
@@ -65,12 +67,14 @@ def make_plan(
     out: str | Path,
     path: Path | None,
     first_seed: int,
+    names: Sequence[str] | None = None,
 ) -> Plan:
     """Make the plan of an answer, and its directory; see `answer`.
 
     Raises:
-        FlowvaeError: for unknown names, data that cannot be loaded or lack what the question needs, arms that cannot
-            be made or have another protocol than the base experiment, or a directory that cannot be written.
+        FlowvaeError: for unknown names, a choice of arms without the baseline, data that cannot be loaded or lack what
+            the question needs, arms that cannot be made or have another protocol than the base experiment, or a
+            directory that cannot be written.
     """
     question, settings, out = question_of(question), preset_of(preset), as_path(out)
     check_measures(question.measures, "test", "none")
@@ -86,16 +90,39 @@ def make_plan(
         raise FlowvaeError(f"base = {shown(base)}: must be an Experiment, or the name of a data set.")
     data = experiment.data.load(first_seed)
     arms = question.experiments(experiment, settings, data=data)
+    chosen = arms if names is None else _choose(arms, names, question.baseline)
+    left_out, arms = chosen.keys() != arms.keys(), chosen
     first = next(iter(arms.values())).data
     if first != experiment.data:  # the question has data of its own
         data = first.load(first_seed)
     check_arms(arms, data, first_seed)
     name = preset if isinstance(preset, str) else settings.label(max(arm.inference.epochs for arm in arms.values()))
     name += f"-from-seed-{first_seed}" if first_seed else ""
+    name += f"-{_name_of_choice(arms)}" if left_out else ""
     place = out / f"{question.name}-{data_name or _name_of_own(experiment, data)}-{name}"
     make_directory(place)
     seeds = range(first_seed, first_seed + settings.seeds)
     return Plan(question, arms, seeds, data, data_name or data.name, settings, name, place, out / "cells")
+
+
+def _choose(arms: dict[str, Experiment], names: Sequence[str], baseline: str) -> dict[str, Experiment]:
+    """The arms of these names, in the order of the question; an arm that is varied by a factor at all its levels."""
+    given = (names,) if isinstance(names, str) else tuple(names)
+    known = dict.fromkeys(arm.partition("@")[0] for arm in arms)
+    for name in given:
+        named("arm", name, known)
+    if baseline not in given:
+        raise FlowvaeError(
+            f"arms = {shown(given)}: the baseline, {baseline}, is missing; all arms are compared with it, so add it."
+        )
+    return {arm: experiment for arm, experiment in arms.items() if arm.partition("@")[0] in given}
+
+
+def _name_of_choice(arms: dict[str, Experiment]) -> str:
+    """Name of chosen arms in file names: all of them, or their number with a hash."""
+    names = dict.fromkeys(arm.partition("@")[0] for arm in arms)
+    every = "-".join(names)
+    return every if len(every) <= LONGEST else f"{len(names)}-arms-{sha256(every.encode()).hexdigest()[:8]}"
 
 
 def _name_of_own(base: Experiment, data: Dataset) -> str:

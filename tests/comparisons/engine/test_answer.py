@@ -127,6 +127,32 @@ def test_a_question_of_your_own_on_data_of_your_own(tmp_path: Path, coins: Exper
     assert len(list((tmp_path / "out").glob("*/answer.json"))) == 1
 
 
+def test_chosen_arms_are_a_separate_answer_from_the_same_cells(tmp_path: Path, coins: Experiment) -> None:
+    arms = ("zero", "one", "two")
+
+    def at_levels(base: Experiment, data: object) -> dict[str, Experiment]:
+        return {
+            f"{arm}@{level}": replace(base, latent=level, prior=Mixture(1 + number))
+            for number, arm in enumerate(arms)
+            for level in (1, 2)
+        }
+
+    question = Question("levels", "?", at_levels, baseline="zero", pairs=(("one", "two"),))
+    preset = Preset(seeds=2, epochs=1, draws=5, effort=PRESETS["seconds"].effort)
+    some = answer(question, coins, preset, tmp_path, arms=("two", "zero"), progress=False)
+    assert list(dict.fromkeys(some.grid.table["arm"])) == ["zero@1", "zero@2", "two@1", "two@2"]
+    assert some.directory.name.endswith("-zero-two")
+    done = {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").rglob("metrics.json")}
+    every = answer(question, coins, preset, tmp_path, progress=False)
+    assert every.directory.name == some.directory.name.removesuffix("-zero-two")
+    assert {file: file.stat().st_mtime_ns for file in done} == done
+    assert answer(question, coins, preset, tmp_path, arms=arms, progress=False).directory == every.directory
+    with pytest.raises(FlowvaeError, match="'three'"):
+        answer(question, coins, preset, tmp_path, arms=("zero", "three"))
+    with pytest.raises(FlowvaeError, match="zero"):
+        answer(question, coins, preset, tmp_path, arms="one")
+
+
 def test_a_question_on_data_that_were_given_in_python(tmp_path: Path, coins: Experiment) -> None:
     bits = np.random.default_rng(0).integers(0, 2, (60, 6))
     base = replace(coins, data=as_data(bits, "bernoulli", name="bits"))
