@@ -18,7 +18,7 @@ from flowvae.data.files.frames import is_frame, part_of_frame
 from flowvae.experiments.signature import Signature
 from flowvae.networks import check_data
 
-__all__ = ["Rows", "as_condition", "as_rows", "in_original_units", "same_kind"]
+__all__ = ["Rows", "as_codes", "as_condition", "as_rows", "in_original_units", "same_kind"]
 
 EXACT = (torch.float64, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool)
 
@@ -85,10 +85,7 @@ def as_rows(name: str, x: Any, signature: Signature, like: Tensor) -> Rows:
     if not isinstance(x, np.ndarray | Tensor | Source) or isinstance(x, np.ma.MaskedArray):
         wanted = ", ".join(map(str, ("N", *event)))
         raise FlowvaeError(f"{name} = {shown(x)}: must be a NumPy array, a tensor or a data frame of shape ({wanted}).")
-    if isinstance(x, Tensor) and (x.layout != torch.strided or x.is_meta):
-        raise FlowvaeError(f"{name} = {shown(x)}: must be a dense tensor with values.")
-    if x.dtype.is_complex if isinstance(x.dtype, torch.dtype) else x.dtype.kind not in "biuf":
-        raise FlowvaeError(f"{name}: {x.dtype}; must be real numbers.")
+    _check_numbers(name, x)
     check_data(name, torch.empty(x.shape, device="meta"), event)  # the shape alone
     if signature.offset is not None and not _is_exact(x):
         raise FlowvaeError(
@@ -98,6 +95,30 @@ def as_rows(name: str, x: Any, signature: Signature, like: Tensor) -> Rows:
     rows = Rows(x, signature, like)
     check_values(name, rows, signature.spec)
     return rows
+
+
+def as_codes(z: Any, latent: Size, like: Tensor) -> Tensor:
+    """The codes of a user as the model reads them, shape (..., N, D), on the CPU.
+
+    Args:
+        z: NumPy array or tensor (..., N, *latent).
+        latent: shape of a code.
+        like: a tensor of the model, whose type the codes take.
+
+    Raises:
+        FlowvaeError: for anything else, another shape, and values that are not finite real numbers.
+    """
+    wanted = ", ".join(map(str, ("N", *latent)))
+    if not isinstance(z, np.ndarray | Tensor) or isinstance(z, np.ma.MaskedArray):
+        raise FlowvaeError(f"z = {shown(z)}: must be a NumPy array or a tensor of shape ({wanted}).")
+    if z.ndim <= len(latent) or z.shape[-len(latent) :] != latent or not all(z.shape):
+        raise FlowvaeError(f"z: shape {tuple(z.shape)}; must be ({wanted}), a code a row, or have more leading axes.")
+    _check_numbers("z", z)
+    codes = (z.detach() if isinstance(z, Tensor) else torch.from_numpy(np.array(z, np.float64))).to("cpu", like.dtype)
+    if not codes.isfinite().all():
+        wrong = codes[~codes.isfinite()][0].item()
+        raise FlowvaeError(f"z: {wrong:g} among the codes; must be finite numbers of {like.dtype}.")
+    return codes.flatten(-len(latent))
 
 
 def as_condition(
@@ -172,6 +193,13 @@ def same_kind(result: Tensor, given: Any) -> Any:
     if not isinstance(given, Tensor):
         return result.cpu()
     return (result.float() if given.device.type == "mps" else result).to(given.device)  # which has no float64
+
+
+def _check_numbers(name: str, x: NDArray[Any] | Tensor | Source) -> None:
+    if isinstance(x, Tensor) and (x.layout != torch.strided or x.is_meta):
+        raise FlowvaeError(f"{name} = {shown(x)}: must be a dense tensor with values.")
+    if x.dtype.is_complex if isinstance(x.dtype, torch.dtype) else x.dtype.kind not in "biuf":
+        raise FlowvaeError(f"{name}: {x.dtype}; must be real numbers.")
 
 
 def _is_exact(x: NDArray[Any] | Tensor | Source) -> bool:

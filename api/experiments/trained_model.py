@@ -1,4 +1,4 @@
-"""A trained model and its guide in use: codes, reconstructions, samples and log-probabilities of a user's own data."""
+"""A trained model and its guide in use: codes, decoding, samples and log-probabilities of a user's own data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flowvae.evaluation import from_base, has_base, importance_draws, log_mean, 
 from flowvae.evaluation.likelihood.importance_weights import parts_of
 from flowvae.experiments.assemble import ModelGuide
 from flowvae.experiments.experiment import Experiment
-from flowvae.experiments.numpy_io import as_condition, as_rows, in_original_units, same_kind
+from flowvae.experiments.numpy_io import as_codes, as_condition, as_rows, in_original_units, same_kind
 from flowvae.experiments.signature import Signature
 from flowvae.networks import eval_mode
 
@@ -97,7 +97,31 @@ class TrainedModel:
             FlowvaeError: see `encode`.
         """
         batch = self._batch("x", x, c)
-        return same_kind(self._means(self._codes(batch, None, seed), batch.c), x)
+        return same_kind(self._decoded(self._codes(batch, None, seed), batch.c), x)
+
+    @torch.no_grad()
+    def decode(self, z: Any, c: Any = None, *, of: str = "means", seed: int = 0) -> Any:
+        """E[x given z] for codes, or a draw of x for each, shape (..., N, *event shape).
+
+        Args:
+            z: codes (..., N, *latent), such as `encode(x)` or `encode(x, draws=10)`.
+            c: condition of each of the N codes, for a model whose decoder reads one.
+            of: "means" for E[x given z], "draws" for x itself.
+            seed: of the draws.
+
+        Raises:
+            FlowvaeError: for codes of another shape, or values that are not finite.
+        """
+        _check_kind(of)
+        codes = as_codes(z, self.experiment.latent_shape, self._like)
+        leading, reads = codes.shape[:-1], self.experiment.condition
+        condition = self._condition(c, leading[-1], needed=reads is not None and reads.decoder)
+        if condition is not None:
+            condition = condition.expand(*leading, -1).flatten(0, -2)
+        values = leading.numel() * math.prod(self.signature.shape) * self._like.itemsize
+        check_memory(f"z: {leading.numel()} codes", values, "decode fewer")
+        found = self._decoded(codes.flatten(0, -2), condition, of, seed)
+        return same_kind(found.unflatten(0, leading), z)
 
     @torch.no_grad()
     def sample(self, n: int | None = None, c: Any = None, *, of: str = "means", seed: int = 0) -> Any:
@@ -114,8 +138,7 @@ class TrainedModel:
         Raises:
             FlowvaeError: for no number, or another word in place of "means".
         """
-        if of not in ("means", "draws"):
-            raise FlowvaeError(f"of = {shown(of)}: {nearest(of, ('means', 'draws'))}")
+        _check_kind(of)
         if n is not None:
             check_int_value("n", n)
         condition = self._condition(c, n)
@@ -133,8 +156,7 @@ class TrainedModel:
                     prior = model.prior_given(given)
                     size = min(BLOCK, rows - start)
                     z = prior.sample() if prior.batch_shape else prior.sample(Size((size,)))
-                    drawn = model.mean(z, given) if of == "means" else model.decode(z, given).sample()
-                parts.append(in_original_units(drawn, self.signature).cpu())
+                    parts.append(self._x(z, given, of))
         return same_kind(torch.cat(parts), c)
 
     @torch.no_grad()
@@ -222,7 +244,7 @@ class TrainedModel:
             for index in _blocks("ways between codes", len(start)):
                 given = None if first.c is None else first.c[index]
                 way = self._way(start[index], end[index], steps, given)
-                parts.append(torch.stack([self._means(z, given) for z in way]))
+                parts.append(torch.stack([self._decoded(z, given) for z in way]))
         return same_kind(torch.cat(parts, 1), a)
 
     def _way(self, start: Tensor, end: Tensor, steps: int, c: Tensor | None) -> Iterator[Tensor]:
@@ -259,19 +281,30 @@ class TrainedModel:
                 parts.append((_mean(posterior) if draws is None else posterior.sample(Size((draws,)))).cpu())
         return torch.cat(parts, -2)
 
-    def _means(self, codes: Tensor, c: Tensor | None) -> Tensor:
-        """E[x given z] for codes (N, D) in original units, (N, *event shape), on the CPU."""
-        model, parts = self.pair.model, []
-        with eval_mode(model):
-            for index in _blocks("means", len(codes)):
-                mean = model.mean(codes[index].to(self._like.device), None if c is None else c[index])
-                parts.append(in_original_units(mean, self.signature).cpu())
+    def _decoded(self, codes: Tensor, c: Tensor | None, of: str = "means", seed: int = 0) -> Tensor:
+        """E[x given z] or draws of x for codes (N, D), in original units, (N, *event shape), on the CPU."""
+        parts = []
+        with eval_mode(self.pair.model):
+            for number, index in enumerate(_blocks("decoded codes", len(codes))):
+                given = None if c is None else c[index]
+                with seeded(derive(seed, "decode", number)):
+                    parts.append(self._x(codes[index].to(self._like.device), given, of))
         return torch.cat(parts)
+
+    def _x(self, z: Tensor, c: Tensor | None, of: str) -> Tensor:
+        model = self.pair.model
+        x = model.mean(z, c) if of == "means" else model.decode(z, c).sample()
+        return in_original_units(x, self.signature).cpu()
 
     def _log_prob(self, batch: Batch, draws: int, seed: int, tick: Callable[[], Any]) -> Tensor:
         """Log p(x given c) of a batch, shape (N,), float64, on the CPU."""
         parts = importance_draws(*self.pair, batch, draws, seed, tick=tick)
         return torch.cat([log_mean(part.log_weight)[0].cpu() for part in parts])
+
+
+def _check_kind(of: str) -> None:
+    if of not in ("means", "draws"):
+        raise FlowvaeError(f"of = {shown(of)}: {nearest(of, ('means', 'draws'))}")
 
 
 def _blocks(what: str, rows: int) -> Iterator[Tensor]:

@@ -87,6 +87,23 @@ def test_every_form_of_a_condition_is_the_same() -> None:
     assert np.array_equal(model.encode(X, 1), model.encode(X, "dog"))
 
 
+def test_codes_are_decoded() -> None:
+    model, z = exact(), data(6).reshape(9, 2)
+    np.testing.assert_allclose(model.decode(z), z @ W.T, atol=1e-5)
+    np.testing.assert_allclose(model.decode(model.encode(X)), model.reconstruct(X), atol=1e-6)
+    drawn = model.encode(X, draws=3)
+    found = model.decode(torch.as_tensor(drawn))
+    assert found.shape == (3, 5, 3)
+    np.testing.assert_allclose(found, drawn @ W.T, atol=1e-5)
+    noisy = model.decode(np.zeros((20000, 2)), of="draws")
+    np.testing.assert_allclose(np.cov(noisy.T), COVARIANCE - W @ W.T, atol=0.02)
+    assert np.array_equal(model.decode(z, of="draws"), model.decode(z, of="draws"))
+    assert not np.array_equal(model.decode(z, of="draws"), model.decode(z, of="draws", seed=1))
+    conditional = exact(conditional=True)
+    shifted = drawn @ W.T + M.T[LABELS]
+    np.testing.assert_allclose(conditional.decode(drawn, LABELS), shifted, atol=1e-5)
+
+
 def test_samples_have_the_moments_of_the_model() -> None:
     model = exact()
     means, draws = model.sample(20000), model.sample(20000, of="draws")
@@ -227,6 +244,7 @@ def test_codes_have_the_shape_that_the_experiment_gives_them() -> None:
     model = exact(latent=(2, 2), decoder=Flat(), guide=FlowGuide(IAF(1, (8,))))
     assert model.encode(X).shape == (5, 2, 2)
     assert model.encode(X, draws=3).shape == (3, 5, 2, 2)
+    assert model.decode(np.zeros((6, 2, 2))).shape == (6, 3)
     assert model.sample(4).shape == model.interpolate(X[:4], X[1:], 2)[0].shape == (4, 3)
 
 
@@ -234,6 +252,16 @@ BAD: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "one data point": (lambda: exact().encode(X[0]), ("(3,)", "x[None]")),
     "too few columns": (lambda: exact().log_prob(X[:, :2]), ("(5, 2)", "(N, 3)")),
     "a list": (lambda: exact().encode([1.0, 2.0]), ("[1.0, 2.0]", "(N, 3)")),
+    "one code": (lambda: exact().decode(np.zeros(2)), ("(2,)", "(N, 2)")),
+    "wide codes": (lambda: exact().decode(np.zeros((4, 3))), ("(4, 3)", "(N, 2)")),
+    "no codes": (lambda: exact().decode(np.zeros((0, 2))), ("(0, 2)",)),
+    "codes in a list": (lambda: exact().decode([[0.0, 1.0]]), ("[[0.0, 1.0]]", "(N, 2)")),
+    "codes without values": (lambda: exact().decode(torch.ones(2, 2, device="meta")), ("(2, 2)",)),
+    "NaN code": (lambda: exact().decode(np.array([[0.0, np.nan]])), ("nan",)),
+    "large code": (lambda: exact().decode(np.array([[0.0, 1e300]])), ("inf", "float32")),
+    "complex codes": (lambda: exact().decode(np.zeros((2, 2), complex)), ("complex128",)),
+    "decode of": (lambda: exact().decode(np.zeros((2, 2)), of="mean"), ("'mean'", "means")),
+    "decode needs one": (lambda: exact(conditional=True).decode(np.zeros((2, 2))), ("c = None",)),
     "complex": (lambda: exact().encode(X.astype(complex)), ("complex128",)),
     "text": (lambda: exact().encode(X.astype(str)), ("<U",)),
     "masked": (lambda: exact().encode(np.ma.masked_less(X, 0)), ("MaskedArray",)),
