@@ -1,7 +1,7 @@
 """Variational autoencoders as Pyro model/guide pairs, with normalizing flows as priors and in guides.
 
-`Experiment` names the parts; `load` opens a run. The parts live in `flowvae.flows`, `flowvae.models`,
-`flowvae.guides`, `flowvae.data`, `flowvae.inference` and `flowvae.evaluation`.
+`Experiment` combines the parts of a VAE; `load` opens a trained run. The parts are in `flowvae.flows`,
+`flowvae.models`, `flowvae.guides`, `flowvae.data`, `flowvae.inference` and `flowvae.evaluation`.
 """
 
 import os as _os
@@ -19,7 +19,7 @@ if _sys.argv[:1] == ["-m"]:  # python -m flowvae.…, before Python has found th
     _program = next((word for word in _sys.orig_argv if word.startswith("flowvae.")), "")
 else:
     _program = _os.path.splitext(_os.path.basename(_sys.argv[0] if _sys.argv else ""))[0]
-if _program.partition(".")[0] == "flowvae":  # until its `main` can answer an interruption
+if _program.partition(".")[0] == "flowvae":  # until its `main` handles Ctrl-C
     _sys.excepthook = _end_if_interrupted
 
 from typing import TYPE_CHECKING  # noqa: E402
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING  # noqa: E402
 from flowvae.core.lazy import lazy as _lazy  # noqa: E402
 from flowvae.core.registry import discover as _discover  # noqa: E402
 
-if TYPE_CHECKING:  # imported at their first use, so that the command line answers at once
+if TYPE_CHECKING:  # imported on first use, so that the command line starts quickly
     from flowvae.core.errors import FlowvaeError, SlowDirectionWarning
     from flowvae.core.parts import Condition, Cost, GuideSpec, LikelihoodSpec, NetworkSpec, PriorSpec, Units
     from flowvae.data import (
@@ -85,7 +85,7 @@ if TYPE_CHECKING:  # imported at their first use, so that the command line answe
 else:
     __getattr__, __dir__ = _lazy(__name__)
 
-# a new file in one of these rooms needs no other line
+# a new file in one of these packages is found without further registration
 for _room in ("data", "flows", "networks", "models", "guides", "inference", "evaluation"):
     _discover(f"{__name__}.{_room}")
 

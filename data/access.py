@@ -1,4 +1,4 @@
-"""Data that may not fit into memory, block by block."""
+"""Block-wise access to data that may not fit into memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flowvae.data.batch import Source, redrawn
 
 __all__ = ["Flattened", "blocks", "first", "preview", "to_tensor"]
 
-VALUES = 2**22  # in a block of a source
+VALUES = 2**22  # largest number of values in a block of a source
 
 
 def blocks(x: Tensor | Source) -> Iterator[Tensor]:
@@ -35,7 +35,7 @@ def first(x: Tensor | Source, count: int) -> Tensor:
 
 
 def preview(x: Tensor | Source, count: int = 10_000) -> Tensor:
-    """What a figure is drawn from: a tensor as it is, of a source the first data points, shape (n, *shape)."""
+    """Data for a figure, shape (n, *shape): a tensor unchanged, of a source the first `count` data points."""
     return x if isinstance(x, Tensor) else first(x, count)
 
 
@@ -44,14 +44,14 @@ def to_tensor(x: Tensor | Source, what: str) -> Tensor:
 
     Args:
         x: the data.
-        what: needs them, for the message.
+        what: what needs the tensor, for the error message.
 
     Raises:
-        FlowvaeError: for a source that is larger than memory.
+        FlowvaeError: for a source larger than memory.
     """
     if isinstance(x, Tensor):
         return x
-    check_memory(what, x.dtype.itemsize * math.prod(x.shape), "give it fewer data, such as a part of the data set")
+    check_memory(what, x.dtype.itemsize * math.prod(x.shape), "use fewer data points, such as a part of the data set")
     return torch.cat(list(blocks(x)))
 
 
@@ -82,6 +82,6 @@ class Flattened:
             yield x.flatten(1)
 
     def redrawn(self, seed: int) -> Flattened:
-        """The same rows, random ones drawn anew by a seed."""
+        """The same rows, with random values redrawn from a seed."""
         source = redrawn(self.source, seed)
         return self if source is self.source else replace(self, source=source)

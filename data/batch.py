@@ -1,4 +1,4 @@
-"""Data points with what the model conditions on."""
+"""Batches of data points and conditions, and the protocol of data sources."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ __all__ = ["Batch", "Source", "positions", "redrawn"]
 class Source(Protocol):
     """Data that need not be in memory: anything with a length that can be indexed with an integer tensor.
 
-    Reading gives the same values each time. A source whose data points are random, such as binarized images, may have
-    a method `redrawn(seed)` that returns the source of the same data points with other random numbers: training asks
-    for it in every epoch. A method `to(device)` may return the source that reads on a device.
+    Reading a data point again gives the same values. A source of random data points, such as binarized images, may have
+    a method `redrawn(seed)` that returns the same data points with other random numbers; training calls it in every
+    epoch. A method `to(device)` may return a source whose batches are on a device.
     """
 
     @property
     def shape(self) -> Size:
-        """(N, *event shape), as of a tensor."""
+        """(N, *event shape), as for a tensor."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the tensors that indexing gives."""
+        """The dtype of the tensors that indexing returns."""
         ...
 
     def __len__(self) -> int:
-        """N."""
+        """The number of data points N."""
         ...
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -48,21 +48,21 @@ Data = TypeVar("Data", bound="Tensor | Source")
 
 
 def redrawn(x: Data, seed: int) -> Data:
-    """The same data points, random ones drawn anew by a seed: see `Source`."""
+    """The same data points, with random values redrawn from a seed: see `Source`."""
     draw = getattr(x, "redrawn", None)
     return x if draw is None else draw(seed)
 
 
 def positions(index: Any, count: int) -> Tensor:
-    """Numbers (B,) of the data points that an index of a source selects; () for a single number.
+    """Positions (B,) of the data points that an index of a source selects; shape () for a single number.
 
     Args:
-        index: an integer tensor, which is returned as it is, or whatever else indexes a tensor along its first axis:
-            a slice, a list, an array, a mask.
+        index: an integer tensor, which is returned unchanged, or any other index along the first axis of a tensor:
+            a slice, a list, an array or a mask.
         count: number of data points of the source.
 
     Raises:
-        IndexError: for numbers outside 0 to count − 1.
+        IndexError: for positions beyond `count`, unless `index` is an integer tensor.
     """
     if isinstance(index, Tensor) and index.dtype != torch.bool and index.ndim == 1:
         return index
@@ -75,7 +75,7 @@ class Batch:
 
     Args:
         x: data, shape (N, *event shape), a tensor or a `Source`.
-        c: condition, shape (N, C); None: the model conditions on nothing.
+        c: condition, shape (N, C); None for an unconditional model.
     """
 
     x: Tensor | Source
@@ -83,7 +83,7 @@ class Batch:
 
     @classmethod
     def of(cls, data: Tensor | Source | Batch) -> Batch:
-        """A batch as it is, anything else as a batch without condition."""
+        """Return a batch unchanged, and wrap data as a batch without conditions."""
         return data if isinstance(data, Batch) else cls(data)
 
     def __len__(self) -> int:
@@ -95,21 +95,21 @@ class Batch:
 
     @property
     def args(self) -> tuple[Tensor, ...]:
-        """What model and guide are called with: (x,) or (x, c)."""
+        """Arguments of model and guide: (x,) or (x, c)."""
         x: Tensor = self.x if isinstance(self.x, Tensor) else self.x[torch.arange(len(self.x))]
         return (x,) if self.c is None else (x, self.c)
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device; a source that cannot move stays where it is."""
+        """The batch on a device; a source without a method `to` is not moved."""
         move = getattr(self.x, "to", None)
         return Batch(self.x if move is None else move(device), None if self.c is None else self.c.to(device))
 
     def redrawn(self, seed: int) -> Batch:
-        """The same data points, random ones drawn anew by a seed."""
+        """The same data points, with random values redrawn from a seed."""
         return Batch(redrawn(self.x, seed), self.c)
 
     def split(self, rows: int) -> Iterator[Batch]:
-        """Consecutive batches of so many data points; the last one may be smaller."""
+        """Consecutive batches of `rows` data points; the last one may be smaller."""
         if isinstance(self.x, Tensor):
             parts = self.x.split(rows)
             conditions = (None,) * len(parts) if self.c is None else self.c.split(rows)
@@ -118,7 +118,7 @@ class Batch:
             yield from self.batches(torch.arange(len(self)).split(rows))
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Batch]:
-        """The batches of each index in turn."""
+        """`self[index]` for each index in turn."""
         if isinstance(self.x, Tensor):
             yield from (self[index] for index in order)
             return

@@ -18,14 +18,14 @@ __all__ = ["check_shapes_agree", "check_values"]
 
 
 def check_values(where: str, x: Tensor | Source, likelihood: LikelihoodSpec) -> None:
-    """Refuse NaN, infinities and values outside the support, in data (N, *shape); names the first one and its place.
+    """Refuse NaN, infinities and values outside the support in data (N, *shape).
 
     Raises:
-        FlowvaeError: for such a value.
+        FlowvaeError: for such a value, with the position of the first one.
     """
     start = 0
     for block in blocks(x):
-        remedy = "Leave these rows out, or fill in what is missing."
+        remedy = "Drop these rows, or impute the missing values."
         _report(where, block, ~torch.isfinite(block), start, "finite numbers", remedy)
         bad = likelihood.violations(block)
         remedy = _what_they_are(block) if bad.any() else ""
@@ -34,10 +34,10 @@ def check_values(where: str, x: Tensor | Source, likelihood: LikelihoodSpec) -> 
 
 
 def check_shapes_agree(name: str, splits: Mapping[str, Any]) -> None:
-    """Refuse splits (N, *shape) that differ in their event shape.
+    """Refuse splits (N, *shape) with different event shapes.
 
     Raises:
-        FlowvaeError: with their shapes, or their numbers of columns.
+        FlowvaeError: for different event shapes, with the shapes or numbers of columns.
     """
     shapes = {split: tuple(x.shape[1:]) for split, x in splits.items()}
     if len(set(shapes.values())) > 1:
@@ -59,12 +59,12 @@ def _report(where: str, x: Tensor, bad: Tensor, start: int, rule: str, remedy: s
 
 
 def _what_they_are(x: Tensor) -> str:
-    """The likelihood that fits values outside the support, in words."""
+    """Suggest a likelihood for values outside the support."""
     low, high = x.min().item(), x.max().item()
     if high > 1 and ((x == 0) | (x == high)).all():
         return f"All are 0 or {high:g}: divide by {high:g} for bernoulli."
     if low >= 0 and (x == x.round()).all():
-        return f"Counts are binomial:TOTAL, with a TOTAL of {high:g} or more here."
+        return f"For counts use binomial:TOTAL, with a TOTAL of {high:g} or more here."
     if low >= 0 and high <= 1:
-        return "Shades from 0 to 1 become bits by a threshold, such as x > 0.5; as they are, they are gaussian."
-    return "Real numbers are gaussian."
+        return "Binarize values from 0 to 1 by a threshold, such as x > 0.5, or use gaussian."
+    return "For real numbers use gaussian."

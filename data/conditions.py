@@ -1,4 +1,4 @@
-"""What a conditional model conditions on, taken from a data set."""
+"""Conditions of a conditional model: labels or covariates of a data set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def condition_of(data: Dataset, condition: Condition, split: str) -> Tensor:
     """The condition of each data point of a split, shape (N, C): one-hot labels, or covariates.
 
     Raises:
-        FlowvaeError: for data without them.
+        FlowvaeError: if the split has no labels or covariates.
     """
     if condition.on == "covariates":
         if data.conditions is None or split not in data.conditions:
@@ -39,18 +39,18 @@ def condition_of(data: Dataset, condition: Condition, split: str) -> Tensor:
 
 
 def _names(data: Dataset, split: str) -> list[object]:
-    """The classes of a split, by their names if they have any."""
+    """The classes of a split, by name if the classes are named."""
     assert data.labels is not None
     return [data.classes[int(one)] if data.classes else int(one) for one in data.labels[split].unique()]
 
 
 def batch_of(data: Dataset, condition: Condition | None, split: str) -> Batch:
-    """A split with what the model conditions on."""
+    """A split with its conditions; None: an unconditional model."""
     return Batch(getattr(data, split), None if condition is None else condition_of(data, condition, split))
 
 
 def identity_of(data: Dataset, condition: Condition | None) -> DataIdentity:
-    """The identity of the data; its checksum covers the labels where a model conditions on them."""
+    """The identity of the data; its checksum covers the labels if a model conditions on them."""
     identity = data.identity
     if condition is None or condition.on != "labels" or data.labels is None:
         return identity

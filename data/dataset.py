@@ -1,4 +1,4 @@
-"""Three checked splits of data, with an identity that goes into every figure."""
+"""Data sets of three checked splits, with an identity that is reported with every result."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """Which data a figure was measured on.
+    """Identity of the data that a result was measured on.
 
     Args:
         name: name of the data set.
-        preprocessing: what was done to the original values.
-        split: how train, valid and test came about, with their sizes.
-        sha256: of the three splits as they were used, their conditions and their offset, 16 digits.
+        preprocessing: changes of the original values.
+        split: origin and sizes of train, valid and test.
+        sha256: checksum of the three splits as used, their conditions and their offset, 16 hexadecimal digits.
     """
 
     name: str
@@ -45,38 +45,38 @@ class DataIdentity:
     sha256: str
 
     def as_dict(self) -> dict[str, str]:
-        """The four texts by name."""
+        """The fields by name."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits of data (N, *shape), all of float32 or all of float64, checked.
+    """Three checked splits of data (N, *shape), all float32 or all float64.
 
     The event shape is (D,), (C, L) or (C, H, W). Data points of shape (C, H, W) with one or three channels are drawn as
     images.
 
     Args:
-        train: fitted; a tensor, or a `Source` where the data do not fit into memory.
-        valid: stops the training and chooses settings.
-        test: reported.
-        likelihood: what the numbers are, as an object or in its text form, such as "binomial:16".
+        train: training data; a tensor, or a `Source` if the data do not fit into memory.
+        valid: validation data, for early stopping and the choice of settings.
+        test: test data, for reported results.
+        likelihood: likelihood of the values, as an object or in text form, such as "binomial:16".
         name: name of the data set.
-        preprocessing: what was done to the original values.
-        split: how the splits came about.
-        labels: class labels by split, shape (N,), for colours in figures: numbers, or names, which are numbered in
-            sorted order. Any of the splits may have them.
-        classes: names of the classes that the labels number.
-        conditions: what a conditional model is given, by split, shape (N, C), of the type of the data.
-        log_evidence: exact log p(x) in nats of data (N, *shape), where the data come from a known model.
-        factors: what a simulated data point was made from, by split, shape (N, number of factors).
-        offset: what was subtracted from the original data, float64 of the event shape.
+        preprocessing: changes of the original values, in words.
+        split: origin of the splits, in words.
+        labels: class labels by split, shape (N,), for figures and conditional models: numbers, or names, which are
+            numbered in sorted order. Splits without labels are left out.
+        classes: names of the classes, indexed by the labels.
+        conditions: covariates of a conditional model by split, shape (N, C), of the dtype of the data.
+        log_evidence: function from data (N, *shape) to the exact log p(x) in nats, shape (N,), for a known model.
+        factors: factors that simulated data were generated from, by split, shape (N, number of factors).
+        offset: offset subtracted from the original data, float64, of the event shape.
         dequantized: whether the data are counts plus uniform noise on [0, 1): then the mean negative log-density of the
             noisy data bounds the code length of the counts.
 
     Raises:
-        FlowvaeError: for an empty split, other shapes or types, NaN or infinities, values outside the support or whose
-            density cannot be computed in their type.
+        FlowvaeError: for an empty split, a wrong shape or type, NaN or infinities, values outside the support, or
+            values whose density cannot be computed in their type.
     """
 
     train: Tensor | Source
@@ -141,7 +141,7 @@ class Dataset:
         object.__setattr__(self, "labels", labels)
 
     def _check_by_split(self, what: str, parts: Any, dims: int) -> None:
-        """Labels, factors or conditions: real numbers by split, one row a data point."""
+        """Check that labels, factors or conditions are finite numbers by split, one row a data point."""
         if parts is None:
             return
         if not isinstance(parts, dict) or not set(parts) <= set(SPLITS):
@@ -185,8 +185,8 @@ class Dataset:
         if len(set(widths.values())) > 1 or 0 in widths.values() or kinds != {self.train.dtype}:
             found = ", ".join(f"{split} {widths[split]} of {self.conditions[split].dtype}" for split in SPLITS)
             raise FlowvaeError(
-                f"{self.name}: conditions: {found}; must be as many numbers in every split, one or more, of "
-                f"{self.train.dtype} as the data."
+                f"{self.name}: conditions: {found}; must have the same number of columns in every split, one or more, "
+                f"and the type of the data, {self.train.dtype}."
             )
 
     def _check(self, split: str, x: Any) -> None:
@@ -212,7 +212,7 @@ class Dataset:
 
     @property
     def shape(self) -> Size:
-        """The event shape, that of a data point."""
+        """The event shape: the shape of a data point."""
         return Size(self.train.shape[1:])
 
     @property
@@ -222,10 +222,10 @@ class Dataset:
 
     @property
     def class_count(self) -> int:
-        """How many classes the labels number.
+        """The number of classes.
 
         Raises:
-            FlowvaeError: for data without labels, or with labels that do not number classes.
+            FlowvaeError: for data without labels, or with labels that are not class numbers.
         """
         if not self.labels:
             raise FlowvaeError(f"{self.name}: has no labels; give them by split, Dataset.labels.")
@@ -239,7 +239,7 @@ class Dataset:
         return Batch(getattr(self, split), None if self.conditions is None else self.conditions[split])
 
     def original(self, x: Tensor) -> Tensor:
-        """Data (..., *shape) in the original units: float64 where an offset was subtracted, else as they are."""
+        """Add the offset back to data (..., *shape), in float64; without an offset, return them unchanged."""
         return x if self.offset is None else x.double() + self.offset.to(x.device)
 
     def flat(self) -> Dataset:
@@ -259,7 +259,7 @@ class Dataset:
 
     @cached_property
     def identity(self) -> DataIdentity:
-        """What a figure says about the data it was measured on."""
+        """The identity of the data, which is reported with results."""
         digest = hashlib.sha256()
         kind = "<f8" if self.train.dtype == torch.float64 else "<f4"
         parts = [getattr(self, split) for split in SPLITS]
@@ -270,7 +270,7 @@ class Dataset:
                 digest.update(np.ascontiguousarray(block.numpy(force=True), dtype=kind).tobytes())
         if self.offset is not None:
             digest.update(self.offset.numpy(force=True).astype("<f8").tobytes())
-        if redrawn(self.train, 0) is not self.train:  # a training sees other values than these
+        if redrawn(self.train, 0) is not self.train:  # training sees values other than these
             digest.update(self.preprocessing.encode())
         sizes = ", ".join(f"{split} {len(getattr(self, split))}" for split in SPLITS)
         held = self.preprocessing + ("; in float64" if self.train.dtype == torch.float64 else "")
@@ -282,35 +282,35 @@ class DataSpec(Spec, ABC, kind="data"):
 
     @abstractmethod
     def load(self, seed: int) -> Dataset:
-        """The data; `seed` decides whatever is drawn at random.
+        """Load the data; `seed` determines all random choices.
 
         Raises:
-            FlowvaeError: if files are missing or data are not what the likelihood needs.
+            FlowvaeError: if files are missing, or values are outside the support of the likelihood.
         """
 
     def given(self, value: Any) -> DataSpec:
-        """The data of a run where they are given again: the same spec, which may lie elsewhere.
+        """Check data that are passed again to a stored run; only their paths may differ.
 
         Raises:
-            FlowvaeError: for anything else.
+            FlowvaeError: for other data.
         """
         if type(value) is type(self) and value.paths.keys() == self.paths.keys():
             moved = replace(value, **self.paths)  # type: ignore[type-var]
             if moved == self:
                 return value
         raise FlowvaeError(
-            f"data = {shown(value)}: are not those of the training, which loads {shown(self)} itself; leave data out."
+            f"data = {shown(value)}: not those of the training, {shown(self)}, which are loaded again; leave data out."
         )
 
     @property
     def paths(self) -> dict[str, Path]:
-        """Settings that are paths, which belong to one machine."""
+        """The settings that are paths, by name; they are specific to a machine."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         return {name: value for name, value in values.items() if isinstance(value, Path)}
 
     @property
     def shape(self) -> Size:
-        """The event shape; read off the data, where the settings alone do not tell."""
+        """The event shape; loads the data if the settings do not determine it."""
         return self.load(0).shape
 
     @property

@@ -1,4 +1,4 @@
-"""Data as people have them: arrays, tensors, data frames and torch data sets as data sets of an experiment."""
+"""Arrays, tensors, data frames and torch data sets as data of an experiment."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Held:
-    """Data that were given in Python: splits to prepare, or a data set that is ready."""
+    """Data given in Python: splits to prepare, or a finished data set."""
 
     parts: Mapping[str, Part]
     classes: tuple[str, ...] = ()
     ready: Dataset | None = None
 
     def digest(self) -> str:
-        """The checksum of the data as they were given."""
+        """The checksum of the data as given, 16 hexadecimal digits."""
         found = hashlib.sha256(repr(self.classes).encode())
         parts = self.parts
         if self.ready is not None:
@@ -63,15 +63,15 @@ class Held:
 
 @dataclass(frozen=True)
 class InMemory(OptionalPreprocessing, DataSpec, name="in-memory"):
-    """Data that were given in Python, by `as_data`; a file knows them by their checksum alone.
+    """Data given in Python by `as_data`; files store only their checksum.
 
-    A run that was trained on them opens, encodes and samples without them. To measure it, give them again:
-    `load(directory, data=x)`. To go on with its training, train the same experiment with `resume=True`.
+    A run that was trained on them can be loaded, encodes and samples without them. To evaluate it, pass them again:
+    `load(directory, data=x)`. To continue its training, train the same experiment with `resume=True`.
 
     Args:
-        name: of the data set.
-        likelihood: what the numbers are, in text form.
-        sha256: their checksum, 16 digits.
+        name: name of the data set.
+        likelihood: likelihood of the values, in text form.
+        sha256: checksum of the data, 16 hexadecimal digits.
     """
 
     title: ClassVar[str] = "arrays, tensors, data frames and torch data sets, from Python"
@@ -92,13 +92,13 @@ class InMemory(OptionalPreprocessing, DataSpec, name="in-memory"):
     def of(
         cls, held: Held, likelihood: LikelihoodSpec, name: str, preprocessing: Mapping[str, Any] = MappingProxyType({})
     ) -> InMemory:
-        """A data spec that holds its data."""
+        """Create a data spec that holds its data."""
         spec = cls(name, likelihood, held.digest(), **preprocessing)
         object.__setattr__(spec, "held", held)
         return spec
 
     def given(self, value: Any) -> DataSpec:
-        """The same spec with its data, which are given again: as they were, or by `as_data`.
+        """The same spec with its data, passed again as the original value or as a result of `as_data`.
 
         Raises:
             FlowvaeError: for other data.
@@ -132,8 +132,8 @@ class InMemory(OptionalPreprocessing, DataSpec, name="in-memory"):
     def _held(self) -> Held:
         if self.held is None:
             raise FlowvaeError(
-                f"{self.name}: these data were given in Python and are in no file; give them again, as "
-                "load(directory, data=x), or in Experiment(data=as_data(x, likelihood)) to go on with the training."
+                f"{self.name}: these data were given in Python and are not stored; pass them again, as "
+                "load(directory, data=x), or in Experiment(data=as_data(x, likelihood)) to continue the training."
             )
         return self.held
 
@@ -147,34 +147,34 @@ def as_data(
     name: str = "in-memory",
     **preprocessing: Any,
 ) -> DataSpec:
-    """Data as they are, as the data set of an experiment: `Experiment(data=as_data(x, "bernoulli"))`.
+    """Wrap data as the data set of an experiment: `Experiment(data=as_data(x, "bernoulli"))`.
 
     | value | data |
     | --- | --- |
     | array or tensor (N, D), (N, H, W) or (N, C, H, W) | train |
     | (x, labels), labels of shape (N,) | train with labels |
-    | (train, valid, test), or a dictionary by split | each one of the forms here |
+    | (train, valid, test), or a dictionary by split | each in a form of this table |
     | data frame | rows of its columns; `labels` and `conditions` are names of columns |
     | torch or torchvision data set of x or (x, label) | train, read into memory; images are counts from 0 to 255 |
     | `TorchSource`, or any other `Source`; memory-mapped array | train, read batch by batch |
-    | `Dataset`, `DataSpec` | as it is |
+    | `Dataset`, `DataSpec` | unchanged |
 
-    A split that is missing is drawn from train, 15 % each, by the run's seed, with labels and conditions.
+    Missing splits are drawn from train, 15 % each, with labels and conditions, by the run's seed.
 
     Images with intensities 0..255 (or 0..1 in floating point) may be preprocessed: `as_data(images, values="dynamic")`
     binarizes the training images anew in every epoch.
 
     Args:
         value: the data.
-        likelihood: what the numbers are, such as "bernoulli", "binomial:255" or "gaussian"; with `values`, by default
-            the one of those.
-        labels: class labels, (N,), numbers or names; by split where the value is.
-        conditions: what a conditional model is given, (N, C); by split where the value is.
-        name: of the data set.
+        likelihood: likelihood of the values, such as "bernoulli", "binomial:255" or "gaussian"; optional with `values`,
+            which have a default likelihood.
+        labels: class labels, (N,), numbers or names; by split if the data are.
+        conditions: covariates of a conditional model, (N, C); by split if the data are.
+        name: name of the data set.
         preprocessing: settings of `Preprocessing`: values, levels, resize, crop, flips, colour.
 
     Raises:
-        FlowvaeError: for anything else, or no likelihood; suggests the one that fits.
+        FlowvaeError: for another form, or a missing likelihood; suggests one that fits.
     """
     known = [f.name for f in fields(Preprocessing)]
     if unknown := [setting for setting in preprocessing if setting not in known]:
@@ -200,7 +200,7 @@ def as_data(
         likelihood = as_likelihood("as_data: likelihood", likelihood)
     if how.is_image:
         likelihood = how.decide_likelihood(likelihood)
-    elif likelihood is None and isinstance(splits["train"], TorchDataset):  # which would take a while to read
+    elif likelihood is None and isinstance(splits["train"], TorchDataset):  # reading all items may take long
         splits = {"train": first(TorchSource(splits["train"]), 1000)}
         labels = conditions = None
     parts: dict[str, Part] = {}
@@ -221,7 +221,7 @@ def as_data(
 
 
 def _by_split(value: Any) -> dict[str, Any]:
-    """The forms of several splits as a dictionary."""
+    """A value as a dictionary of splits."""
     if isinstance(value, Mapping):
         for split in value:
             if split not in SPLITS:
@@ -235,7 +235,7 @@ def _by_split(value: Any) -> dict[str, Any]:
 
 
 def _of_split(what: str, given: Any, split: str, splits: Mapping[str, Any]) -> Any:
-    """Labels or conditions of one split; names of columns are those of all."""
+    """Labels or conditions of one split; column names apply to all splits."""
     if isinstance(given, Mapping):
         if unknown := [key for key in given if key not in splits]:
             raise FlowvaeError(f"as_data: {what} of {shown(unknown[0])}; {nearest(unknown[0], splits)}")
@@ -246,7 +246,7 @@ def _of_split(what: str, given: Any, split: str, splits: Mapping[str, Any]) -> A
 
 
 def _part(where: str, x: Any, labels: Any, conditions: Any) -> tuple[Part, tuple[str, ...]]:
-    """One split, and the names of its classes where the data set has them."""
+    """One split, and the names of its classes if the data set has them."""
     if isinstance(x, tuple | list) and len(x) == 2 and _is_data(x[0]) and not isinstance(x[0], TorchDataset):
         if labels is not None or np.ndim(x[1]) != 1:
             raise FlowvaeError(
@@ -284,7 +284,7 @@ def _is_data(value: Any) -> bool:
 
 
 def _array(where: str, value: Any) -> NDArray[Any]:
-    """Numbers or names as an array; a memory-mapped one as it is."""
+    """Numbers or names as an array; a memory-mapped array stays one."""
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.is_meta:
             raise FlowvaeError(f"{where}: {shown(value)}; must be a dense tensor with values.")
@@ -307,7 +307,7 @@ def _is_streamed(x: NDArray[Any] | Source | Tensor) -> bool:
 
 
 def _update(digest: Any, values: NDArray[Any] | Source | Tensor) -> None:
-    """Add values to a checksum: an array in its own type, little-endian, a source as it is read."""
+    """Add values to a checksum: an array in its own type, little-endian, a source block by block."""
     if not isinstance(values, np.ndarray):
         for block in blocks(values):
             digest.update(np.ascontiguousarray(block.numpy()).tobytes())
@@ -318,18 +318,18 @@ def _update(digest: Any, values: NDArray[Any] | Source | Tensor) -> None:
 
 
 def _difference(one: DataSpec, other: InMemory) -> str:
-    """The first setting in which data differ from those of the training; the checksum alone says only that they do."""
+    """Describe the first setting that differs from the training's, or else say that the values differ."""
     if type(one) is not type(other):
         return f"which were {shown(other)}"
     for name in [f.name for f in fields(other) if f.compare and f.name != "sha256"]:
         mine, theirs = getattr(one, name), getattr(other, name)
         if mine != theirs:
             return f"whose {name} was {shown(theirs)}, not {shown(mine)}"
-    return "whose values or labels were others"
+    return "whose values or labels were different"
 
 
 def _fitting(x: NDArray[Any] | Source | Tensor) -> str:
-    """The likelihoods that fit the first values, in text form."""
+    """Likelihoods that fit the first values, in text form."""
     values = np.asarray(x[:1000]) if isinstance(x, np.ndarray) else first(x, 1000).numpy()
     if ((values == 0) | (values == 1)).all():
         return "'bernoulli'"

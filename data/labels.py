@@ -27,7 +27,7 @@ def is_text(values: Any) -> bool:
 
 
 def number_names(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray[Any, Any]], tuple[str, ...]]:
-    """Names by split as numbers by split, and the names in sorted order, which the numbers count.
+    """Number names in sorted order; returns the numbers by split, and the sorted names.
 
     >>> number_names({"train": ["dog", "cat"], "test": ["dog"]})
     ({'train': array([1, 0]), 'test': array([1])}, ('cat', 'dog'))
@@ -45,18 +45,18 @@ def number_names(labels: Mapping[str, Any]) -> tuple[dict[str, np.ndarray[Any, A
 
 
 def warn_of_unseen(where: str, classes: Mapping[str, Iterable[Any]]) -> None:
-    """Warn of classes that another split has and train has not.
+    """Warn of classes in other splits that train lacks.
 
     Args:
-        where: what names the data in messages.
+        where: name of the data in messages.
         classes: names or numbers by split.
     """
     known = set(classes["train"])
     for split, found in classes.items():
         if unseen := sorted(set(found) - known):
             warnings.warn(
-                f"{where}: {split} has classes that train has not ({shown(', '.join(map(str, unseen)))}), so a "
-                "conditional model learns nothing of them; correct their names, or put some of them into train.",
+                f"{where}: {split} has classes that train lacks ({shown(', '.join(map(str, unseen)))}), so a "
+                "conditional model cannot learn them; correct their names, or add examples of them to train.",
                 stacklevel=2,
             )
 
@@ -64,7 +64,7 @@ def warn_of_unseen(where: str, classes: Mapping[str, Iterable[Any]]) -> None:
 def labels_of(
     where: str, parts: Mapping[str, Part], classes: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Labels (N,) by split, and the names of the classes where the labels are names."""
+    """Labels (N,) by split, and the names of the classes if the labels are names."""
     found = {split: part.labels for split, part in parts.items() if part.labels is not None}
     for split, array in found.items():
         rows = len(parts[split].x)
@@ -94,7 +94,7 @@ def _numbers(where: str, array: NDArray[Any]) -> Tensor:
     if bad.any():
         row = int(bad.argmax())
         raise FlowvaeError(
-            f"{where}: value {array[row]} at row {row}; must be finite, and below 2**63. Number the classes, a missing "
-            "one too."
+            f"{where}: value {array[row]} at row {row}; must be finite, and below 2**63. Give missing labels a number "
+            "of their own."
         )
     return torch.from_numpy(held)

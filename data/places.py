@@ -1,4 +1,4 @@
-"""Names of places in data, for messages."""
+"""Positions in data, in words for messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["column", "place"]
 
 
 def column(index: int, shape: Sequence[int]) -> str:
-    """A value of a data point, by its place in the flattened one.
+    """Name a value of a data point, by its index in the flattened data point.
 
     >>> column(3, (8,)), column(5, (1, 2, 3))
     ('column 3', 'value (0, 1, 2)')
@@ -19,7 +19,7 @@ def column(index: int, shape: Sequence[int]) -> str:
 
 
 def place(row: int, index: tuple[int, ...]) -> str:
-    """A value of a data set.
+    """Name a value of a data set, by its row and its index in the data point.
 
     >>> place(7, (3,)), place(7, (0, 1, 2))
     ('row 7, column 3', 'row 7, value (0, 1, 2)')

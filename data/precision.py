@@ -1,4 +1,4 @@
-"""Real numbers in floating point: what a type can hold, and column offsets that keep it from losing digits."""
+"""Floating-point precision of data: ranges and units of columns, and offsets that avoid rounding."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from flowvae.data.places import column, place
 
 __all__ = ["LARGEST", "SMALLEST", "check_outliers", "column_offsets", "column_units"]
 
-LARGEST, SMALLEST = 1e15, 1e-15  # squares of such numbers, and of a thousandth of them, are float32 numbers
-FARTHEST = 1e12  # standard deviations of train that held-out data may lie away from its mean
-FINEST = 1e-6  # of a standard deviation: what a float32 network still tells apart
-SAMPLE = 10_001  # data points of a source from which medians are taken
+LARGEST, SMALLEST = 1e15, 1e-15  # float32 can represent their squares, and those of a thousandth
+FARTHEST = 1e12  # largest distance of held-out data from the mean of train, in standard deviations of train
+FINEST = 1e-6  # smallest difference that a float32 network resolves, in standard deviations
+SAMPLE = 10_001  # data points of a source that medians are computed from
 
 
 def _narrowest(spread: Any, scale: float | None) -> Any:
-    """The width that the density resolves: the noise scale, or where it is learned a hundredth of the spread."""
+    """The smallest width that the density resolves: the noise scale, or 1 % of the spread if the scale is learned."""
     return 0.01 * spread if scale is None else scale
 
 
 def column_offsets(train: NDArray[Any], scale: float | None, shared: bool, kind: type) -> NDArray[np.float64]:
-    """What to subtract from each value before a cast, the event shape: its median where the cast would lose digits.
+    """Offset to subtract before a cast, of the event shape: the median of columns that would lose digits, else 0.
 
-    A cast moves a number x by up to ε/2 |x|. Where that is more than a hundredth of the width that the density
-    resolves, the values are measured from their median. A shift has the Jacobian one: densities of the original data
-    are those of the shifted ones.
+    A cast rounds a number x by up to ε/2 |x|. If that is more than a hundredth of the width that the density resolves,
+    the median of the column is subtracted. The Jacobian of a shift is 1, so the original and the shifted data have
+    equal densities.
 
     Args:
-        train: data (N, *shape), finite, in a type that holds them.
-        scale: of the Gaussian noise; None: learned.
+        train: finite data (N, *shape), in a type that holds them exactly.
+        scale: scale of the Gaussian noise; None: learned.
         shared: whether all columns have one unit.
-        kind: NumPy's type that the data are cast to.
+        kind: NumPy type that the data are cast to.
     """
     shape, train = train.shape[1:], train.reshape(len(train), -1)
     offsets = np.zeros(train.shape[1])
@@ -48,7 +48,7 @@ def column_offsets(train: NDArray[Any], scale: float | None, shared: bool, kind:
         spread = train.std(0, dtype=np.result_type(train, np.float64))
         far = moved > 0.01 * _narrowest(np.sqrt((spread**2).mean()) if shared else spread, scale)
     if scale is None and not shared:
-        far &= (train != train[0]).any(0)  # a constant column has no spread, and is refused as it is
+        far &= (train != train[0]).any(0)  # a constant column has no spread and is refused later
     middle = len(train) // 2
     offsets[far] = np.partition(train[:, far], middle, axis=0)[middle]
     return offsets.reshape(shape)
@@ -57,20 +57,21 @@ def column_offsets(train: NDArray[Any], scale: float | None, shared: bool, kind:
 def column_units(
     where: str, train: Tensor | Source, scale: float | None, shared: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Mean and unit of each value of a data point, the event shape, that networks and a Gaussian density work in.
+    """Mean and unit of each value of a data point, of the event shape, for networks and Gaussian densities.
 
-    The unit is the standard deviation, or the noise scale where that is larger: what varies less than the noise is no
-    signal, and a rare value must not become a huge input. Where the scale is learned, that of a constant column is 0.
+    The unit is the standard deviation, or the noise scale if that is larger: variation below the noise is no signal,
+    and a rare value must not become a huge input. If the scale is learned for each column, a constant column has the
+    unit 0.
 
     Args:
-        where: what names the data in messages.
+        where: name of the data in messages.
         train: finite data (N, *shape).
-        scale: of the Gaussian noise; None: learned.
+        scale: scale of the Gaussian noise; None: learned.
         shared: whether all columns have one unit, the root of the mean of their variances.
 
     Raises:
-        FlowvaeError: for one row, numbers that are too large or too small to be squared, or a spread or scale below
-            the rounding of the numbers. Names the column.
+        FlowvaeError: for a single row, numbers too large or too small to square, or a spread or scale below the
+            rounding error; names the column.
     """
     if len(train) < 2:
         raise FlowvaeError(f"{where} has 1 row: gaussian takes its units from the spread of train; give 2 or more.")
@@ -112,17 +113,17 @@ def column_units(
 def check_outliers(
     name: str, splits: Mapping[str, Tensor | Source], center: Tensor, unit: Tensor, scale: float | None = None
 ) -> None:
-    """Refuse data that networks, which see (x − center) / unit in float32, cannot tell apart or make infinite.
+    """Refuse outliers for which the network input (x − center) / unit in float32 is degenerate.
 
     Args:
-        name: of the data, for messages.
+        name: name of the data in messages.
         splits: finite data (N, *shape) by the name of the split; "train" and possibly others.
-        center: mean of each value of train, the event shape.
-        unit: of each value, as `column_units` gives it; 0: a constant column, in which held-out data may lie anywhere.
-        scale: of the Gaussian noise, beside which a hundredth of it makes no difference; None: learned.
+        center: mean of each value of train, of the event shape.
+        unit: unit of each value, from `column_units`; 0: a constant column, whose held-out values are not checked.
+        scale: scale of the Gaussian noise; differences below a hundredth of it are ignored. None: learned.
 
     Raises:
-        FlowvaeError: for outliers beside which most other values of a column are one, or held-out data far outside.
+        FlowvaeError: for outliers that make most other values of a column equal, or held-out data too far from train.
     """
     shape, center, unit = unit.shape, center.flatten(), unit.flatten()
     train = splits["train"]
@@ -168,7 +169,7 @@ def _moments(train: Tensor | Source) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = train.flatten(1)
         return x.amin(0), x.amax(0), x.mean(0), x.std(0)
     count, low, high, mean, square = 0, *(torch.zeros(()),) * 2, *(torch.zeros((), dtype=torch.float64),) * 2
-    for x in _flat_blocks(train):  # moments of two parts together, after Chan, Golub & LeVeque (1983)
+    for x in _flat_blocks(train):  # pairwise update of the moments, Chan, Golub & LeVeque (1983)
         exact = x.double()
         own = exact.mean(0)
         share = len(x) / (count + len(x))
@@ -181,7 +182,7 @@ def _moments(train: Tensor | Source) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _median(train: Tensor | Source) -> Tensor:
-    """The median of each column, (D,); of a source, that of evenly spaced data points."""
+    """The median of each column, (D,); for a source, of evenly spaced data points."""
     if not isinstance(train, Tensor):
         train = train[torch.arange(0, len(train), max(1, len(train) // SAMPLE))]
     return train.flatten(1).median(0).values

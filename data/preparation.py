@@ -1,4 +1,4 @@
-"""From arrays and sources to a checked data set: type, offsets, labels, and the splits that are missing."""
+"""Preparation of a checked data set from arrays and sources: type, offsets, labels and missing splits."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from flowvae.data.sources import MappedArray, Selected, read_rows
 __all__ = ["Part", "as_event_shape", "check_axes", "draw_missing", "prepare"]
 
 Rows = Tensor | Source
-FINEST = 1e-3  # of a standard deviation: the largest rounding of a condition
+FINEST = 1e-3  # largest rounding error of a condition, in standard deviations
 
 
 @dataclass(frozen=True)
 class Part:
-    """A split as it is given.
+    """A split as given by the user.
 
     Args:
         x: data points, (N, D), (N, H, W) or (N, C, H, W), of real numbers of any type; a memory-mapped array or a
-            `Source` is read batch by batch; a tensor is used as it is.
+            `Source` is read batch by batch; a tensor is used unchanged.
         labels: (N,), numbers or names.
         conditions: (N, C), or (N,) for one number.
     """
@@ -58,25 +58,25 @@ def prepare(
     classes: tuple[str, ...] = (),
     dequantized: bool = False,
 ) -> Dataset:
-    """A data set from its splits; those that are missing are drawn from train, 15 % each.
+    """Make a data set from its splits; missing ones are drawn from train, 15 % each.
 
-    Models compute in torch's default type. Where that has too few digits for real-valued data, the median is subtracted
+    Models compute in torch's default type. If that has too few digits for real-valued data, the median is subtracted
     before the cast: see `column_offsets`. Data points that are drawn from train keep their labels and conditions.
 
     Args:
-        where: what names the data in messages.
-        parts: by split; "train" and possibly others.
-        likelihood: what the numbers are.
-        seed: decides which data points are drawn.
-        name: of the data set.
-        split: how the splits that are given came about.
-        preprocessing: what was done to the values before.
-        classes: names of the classes, where the labels number them.
+        where: name of the data in messages.
+        parts: parts by split; "train" and possibly others.
+        likelihood: likelihood of the values.
+        seed: seed for the draw of missing splits.
+        name: name of the data set.
+        split: origin of the given splits, in words.
+        preprocessing: earlier changes of the values, in words.
+        classes: names of the classes, if the labels are numbers.
         dequantized: see `Dataset`.
 
     Raises:
         FlowvaeError: for data of another form, labels or conditions of another length, values outside the support, or
-            too few data points to draw from; names the place.
+            too few data points to draw from; names the position.
     """
     given = {s: parts[s] for s in SPLITS if s in parts}
     exact = {s: as_event_shape(f"{where}, {s}", part.x) for s, part in given.items()}
@@ -86,12 +86,12 @@ def prepare(
     conditions = _conditions(where, given)
     indices = draw_missing(where, len(given["train"].x), drawn, seed)
     data, offset = _read(where, exact, likelihood)
-    if drawn:  # before data points are drawn: the place that is named is that in what is given
+    if drawn:  # checked before the draw, so that errors name positions in the given data
         for s, x in data.items():
             check_values(f"{where}, {s}", x, likelihood)
         likelihood.check(where, data)
     if not isinstance(data["train"], Tensor):
-        indices = {s: index.sort().values for s, index in indices.items()}  # a file is read fastest in its own order
+        indices = {s: index.sort().values for s, index in indices.items()}  # a file is read fastest in order
     data |= {s: _select(data["train"], index) for s, index in indices.items()}
     for rows in (labels, conditions):
         if "train" in rows:
@@ -110,15 +110,15 @@ def prepare(
         conditions=conditions or None,
         dequantized=dequantized,
     )
-    likelihood.units(dataset.train)  # refuses a constant column, whatever is made of the data later
+    likelihood.units(dataset.train)  # refuses a constant column before anything uses the data
     return dataset
 
 
 def as_event_shape(where: str, array: NDArray[Any] | Rows) -> NDArray[Any] | Rows:
-    """Data (N, *event shape), images (N, H, W) with the channel that they lack; a source as it is.
+    """Data (N, *event shape): adds a channel axis to images (N, H, W); returns a source unchanged.
 
     Raises:
-        FlowvaeError: for values that are not real numbers, and other axes.
+        FlowvaeError: for values that are not real numbers, and for other shapes.
     """
     if not isinstance(array, np.ndarray):
         return array
@@ -139,8 +139,8 @@ def check_axes(where: str, shape: tuple[int, ...]) -> None:
     """
     if not 2 <= len(shape) <= 4:
         raise FlowvaeError(
-            f"{where}: shape {tuple(shape)}; must be (N, D), or images (N, H, W) or (N, C, H, W). One column is "
-            "array[:, None], and array.reshape(len(array), -1) makes rows of anything."
+            f"{where}: shape {tuple(shape)}; must be (N, D), or images (N, H, W) or (N, C, H, W). For one column use "
+            "array[:, None]; array.reshape(len(array), -1) flattens data points to rows."
         )
     if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
         raise FlowvaeError(
@@ -154,13 +154,13 @@ def check_axes(where: str, shape: tuple[int, ...]) -> None:
 def _read(
     where: str, given: dict[str, NDArray[Any] | Rows], likelihood: LikelihoodSpec
 ) -> tuple[dict[str, Rows], Tensor | None]:
-    """Data in the networks' type, and what was subtracted from them before."""
+    """Data in the networks' type, and the offset subtracted before the cast."""
     arrays = {s: x for s, x in given.items() if isinstance(x, np.ndarray)}
     if len(arrays) == len(given) and not any(isinstance(x, np.memmap) for x in arrays.values()):
         exact = {s: _exact(x) for s, x in arrays.items()}
         return _cast(where, exact, likelihood)  # type: ignore[return-value]
     offsets = None
-    if "train" in arrays:  # the offsets of a sample; units are checked over all data
+    if "train" in arrays:  # offsets from a sample; units are checked over all data
         train = arrays["train"]
         count = min(SAMPLE, max(100, VALUES // train[:1].size))
         sample = _exact(read_rows(train, np.arange(0, len(train), max(1, len(train) // count))))
@@ -169,8 +169,8 @@ def _read(
     data = {s: MappedArray(x, offsets) if isinstance(x, np.ndarray) else x for s, x in given.items()}
     if offsets is not None and len(arrays) < len(given):
         raise FlowvaeError(
-            f"{where}: train needs {_moved(torch.from_numpy(offsets))}, which is not done to a source; give all splits "
-            "as arrays, or subtract it in both."
+            f"{where}: train needs an offset ({_moved(torch.from_numpy(offsets))}), but a source cannot have one; give "
+            "all splits as arrays, or subtract it from all of them."
         )
     return data, None if offsets is None else torch.from_numpy(offsets)
 
@@ -188,7 +188,7 @@ def _exact(array: NDArray[Any]) -> NDArray[np.floating[Any]]:
 def _cast(
     where: str, data: dict[str, NDArray[Any]], likelihood: LikelihoodSpec
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Data in the networks' type, and what was subtracted from them before."""
+    """Data in the networks' type, and the offset subtracted before the cast."""
     kind = _kind()
     offsets = likelihood.offsets(data["train"], kind)
     if offsets is not None and not offsets.any():
@@ -219,7 +219,7 @@ def _cast(
 
 
 def _moved(offset: Tensor | None) -> str:
-    """What was done to the values, in words; empty: nothing."""
+    """The offset in words; empty without one."""
     if offset is None:
         return ""
     flat, shape = offset.flatten(), offset.shape
@@ -240,8 +240,8 @@ def _conditions(where: str, parts: Mapping[str, Part]) -> dict[str, Tensor]:
         array = array[:, None] if array.ndim == 1 else array
         if array.dtype.kind not in "biuf" or array.ndim != 2 or len(array) != rows or not array.shape[1]:
             raise FlowvaeError(
-                f"{label}: shape {array.shape} of {shown(array.dtype)}; must be real numbers, ({rows}, C), one row a "
-                f"data point of {split}."
+                f"{label}: shape {array.shape} of {shown(array.dtype)}; must be real numbers of shape ({rows}, C), "
+                f"one row for each data point of {split}."
             )
         exact = _exact(array)
         if not np.isfinite(exact).all():
@@ -263,13 +263,13 @@ def _conditions(where: str, parts: Mapping[str, Part]) -> dict[str, Tensor]:
 
 
 def draw_missing(where: str, count: int, drawn: Sequence[str], seed: int) -> dict[str, Tensor]:
-    """Which data points of train become which split, 15 % for each that is drawn; empty where no split is missing.
+    """Positions in train of the data points of each split, 15 % for each missing one; empty if none is missing.
 
     Args:
-        where: what names the data in messages.
-        count: of the data points of train.
-        drawn: the splits that are missing.
-        seed: of the run.
+        where: name of the data in messages.
+        count: number of data points of train.
+        drawn: the missing splits.
+        seed: seed of the run.
 
     Raises:
         FlowvaeError: for too few data points.

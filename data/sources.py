@@ -1,4 +1,4 @@
-"""Sources: data that are read batch by batch, from a memory-mapped array, and parts of other sources."""
+"""Sources that are read batch by batch: memory-mapped arrays, and subsets of other sources."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from flowvae.data.batch import Source, positions, redrawn
 
 __all__ = ["MappedArray", "Selected", "apart", "array_blocks", "read_rows", "together"]
 
-ROWS = 256  # that are read before the pages around them are released
+ROWS = 256  # rows that are read before their pages are released
 
 
 class MappedArray:
     """An array as a source, such as `np.load("large.npy", mmap_mode="r")`.
 
-    What is read of it is converted to torch's default type, and the pages of the file are released again, so that the
-    process does not grow with the file. Several batches are read together, in the order of the file, by a thread that
-    reads ahead while the batches before are used; this takes 2²³ values of memory, or two batches if they are larger.
+    Values are converted to torch's default type as they are read. Pages of the file are released after reading, so
+    memory use does not grow with the file. A thread reads ahead, several batches together and in the order of the
+    file; this takes memory for 2²³ values, or for two batches if they are larger.
 
     Args:
-        array: (N, *event shape), of real numbers of any type.
-        offset: what to subtract before the cast, of the event shape.
+        array: data (N, *event shape), of real numbers of any type.
+        offset: offset to subtract before the cast, of the event shape.
     """
 
     def __init__(self, array: NDArray[Any], offset: NDArray[np.float64] | None = None) -> None:
@@ -53,7 +53,7 @@ class MappedArray:
         if self.offset is not None:
             # whole numbers above 2^53 have no exact float64
             rows = (rows.astype(np.longdouble) if rows.dtype.kind in "iu" else rows) - self.offset
-        with np.errstate(over="ignore"):  # infinities are refused with their place
+        with np.errstate(over="ignore"):  # infinities are refused later, with their position
             return torch.from_numpy(rows.astype(torch.empty(0, dtype=self.dtype).numpy().dtype))
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -70,7 +70,7 @@ class MappedArray:
 
 
 def array_blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Consecutive blocks of bounded memory of an array (N, …), as they are; pages of a mapped one are released."""
+    """Consecutive blocks of an array (N, …) in its own type, of bounded size; releases pages of a mapped array."""
     rows = max(1, VALUES // max(1, array[:1].size))
     starts = range(0, len(array), rows)
     for start in bar("reading data", "block", len(starts), starts):
@@ -79,10 +79,10 @@ def array_blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def read_rows(array: NDArray[Any], index: NDArray[np.integer[Any]]) -> NDArray[Any]:
-    """The rows of an index, as they are; pages of a mapped array are released.
+    """The rows (B, …) of an index (B,) in the array's own type; releases pages of a mapped array.
 
-    Rows are read in the order of the file, which brings each page into memory once. A row brings the pages around it
-    into memory too, so few are read at a time.
+    Rows are read in the order of the file, so that each page is loaded once. Reading a row also loads the pages around
+    it, so only a few rows are read at a time.
     """
     rows = np.empty((len(index), *array.shape[1:]), array.dtype)
     order = np.argsort(index)
@@ -94,12 +94,12 @@ def read_rows(array: NDArray[Any], index: NDArray[np.integer[Any]]) -> NDArray[A
 
 
 def together(order: Iterable[Tensor], values: int, most: int) -> Iterator[list[Tensor]]:
-    """Consecutive indices that are read together: as many as hold at most so many values, or one.
+    """Group consecutive indices that are read together.
 
     Args:
         order: indices, each (B,).
-        values: in a data point.
-        most: values in a group of several.
+        values: number of values in a data point.
+        most: largest number of values in a group; an index with more forms its own group.
     """
     group: list[Tensor] = []
     rows = 0
@@ -114,7 +114,7 @@ def together(order: Iterable[Tensor], values: int, most: int) -> Iterator[list[T
 
 
 def apart(rows: Tensor, group: list[Tensor]) -> Iterator[Tensor]:
-    """The data points of each index of a group, in memory of their own: a batch that is kept keeps no other."""
+    """Split the rows of a group into its batches, copied so that one batch does not keep the whole group in memory."""
     if len(group) == 1:
         yield rows
     else:
@@ -122,7 +122,7 @@ def apart(rows: Tensor, group: list[Tensor]) -> Iterator[Tensor]:
 
 
 def _release(array: NDArray[Any]) -> None:
-    """Give the pages that were read back to the system, which may keep them in its own cache."""
+    """Release the pages read so far; the system may keep them in its cache."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and getattr(array, "mode", "") == "r" and hasattr(mmap, "MADV_DONTNEED"):
         with suppress(OSError, ValueError):
@@ -131,11 +131,11 @@ def _release(array: NDArray[Any]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Selected:
-    """Some data points of a source.
+    """A subset of the data points of a source.
 
     Args:
         source: the source.
-        index: their numbers, an integer tensor.
+        index: positions of the data points, an integer tensor (M,).
     """
 
     source: Source
@@ -160,6 +160,6 @@ class Selected:
         return self.source.batches(self.index[index] for index in order)
 
     def redrawn(self, seed: int) -> Selected:
-        """The same data points, random ones drawn anew by a seed."""
+        """The same data points, with random values redrawn from a seed."""
         source = redrawn(self.source, seed)
         return self if source is self.source else replace(self, source=source)

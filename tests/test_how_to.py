@@ -25,7 +25,7 @@ SMALLER = {  # the same code, for a test
     r"draws=\d[\d_]*": "draws=10",
     r'(?<!load\()(f?"runs/[^"]+")\)': r"\1, draws=10, figures=False)",
     r"range\(300\)": "range(1)",
-    r"range\(3\)": "range(2)",
+    r"range\([35]\)": "range(2)",
     r'"pinwheel", preset="seconds"': "SMALL, preset=TINY",
     r"Pinwheel\(\)": "Pinwheel(60, 20, 20)",
 }

@@ -1,4 +1,4 @@
-"""The command line: `flowvae train | fit-prior | evaluate | …`, all from the same specs."""
+"""The command line: `flowvae train | fit-prior | evaluate | …`."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from flowvae.core.script import line_of
 
 __all__ = ["main"]
 
-MODULE = "name a file of this directory without its .py, or an installed module"
-# modules, imported when one of their commands is called, and the first lines of the commands' descriptions
+MODULE = "name a file in this directory without .py, or an installed module"
+# by command: its module, which is imported when it is called, and the first line of its description
 COMMANDS = {
-    "train": ("training", "Train a VAE, measure it on the test split and draw figures, all into one directory."),
+    "train": ("training", "Train a VAE, measure it on the test split and draw figures, in one directory."),
     "fit-prior": (
         "training",
-        "Fit another prior to the codes of a finished run, its encoder and decoder frozen; the run is copied.",
+        "Fit another prior to the codes of a finished run with frozen encoder and decoder; the run is copied.",
     ),
     "distill": (
         "training",
-        "Fit a prior that draws fast to the prior of a finished run, which stays as it is; the run is copied.",
+        "Distill the prior of a finished run into a prior with fast draws; the run is copied.",
     ),
     "evaluate": (
         "runs",
-        "Measure a trained run: ELBO and NLL, or any other measures by name; all of them go into metrics.json.",
+        "Measure a trained run: ELBO and NLL, or other measures by name; results are added to metrics.json.",
     ),
     "sample": (
         "runs",
-        "Draw new data from a trained run: a picture (.png), or arrays (.npz): E[x given z] as mean, and draws of x "
-        "as x.",
+        "Draw new data from a trained run, as a picture (.png) or as arrays (.npz): mean, E[x given z], and x, draws "
+        "of x.",
     ),
     "encode": ("runs", "Write the codes of new data: the mean of q(z given x) of each data point, or draws from it."),
     "export": (
         "runs",
-        "Write a run without its data as one file, which another machine opens: flowvae.load(FILE).",
+        "Write a run without its data to one file, which flowvae.load(FILE) opens on any machine.",
     ),
     "push": ("sharing", "Write a run and its model card to a model hub, or into a folder."),
     "pull": ("sharing", "Fetch the file of a run from a model hub, or from a folder, and check it."),
@@ -57,29 +57,29 @@ COMMANDS = {
         "comparing",
         "Answer a question: run its arms over seeds, compare them in pairs, write tables and a figure.",
     ),
-    "report": ("comparing", "Write one HTML page of every comparison in a directory."),
+    "report": ("comparing", "Write one HTML page with all comparisons in a directory."),
     "reproduce": (
         "reproducing",
         "Train and measure the experiment of a published protocol, and write its row beside the published figures.",
     ),
     "list": (
         "listing",
-        "List what can be named: families of parts with their papers and costs, measures and questions.",
+        "List the families of parts, with papers and costs, the measures and the questions.",
     ),
 }
-# what to do after an interruption, by command
+# how to continue after an interruption, by command
 GO_ON = {
-    "train": "; go on from the last checkpoint with the same words and --resume",
-    "fit-prior": "; go on from the last checkpoint with flowvae train --resume and the same --out",
-    "distill": "; go on from the last checkpoint with flowvae train --resume and the same --out",
-    "evaluate": "; finished measures are in metrics.json, name the others to go on",
-    "compare": "; finished cells are kept, the same command goes on with the others",
-    "reproduce": "; finished seeds are kept, the same command goes on with the others",
+    "train": "; continue from the last checkpoint with the same arguments and --resume",
+    "fit-prior": "; continue from the last checkpoint with flowvae train --resume and the same --out",
+    "distill": "; continue from the last checkpoint with flowvae train --resume and the same --out",
+    "evaluate": "; finished measures are in metrics.json, name the others to continue",
+    "compare": "; finished cells are kept, the same command runs the others",
+    "reproduce": "; finished seeds are kept, the same command runs the others",
 }
 
 
 def _import(name: str) -> None:
-    """Import a module of the user's, in the working directory or installed; its parts become words."""
+    """Import a user's module from the working directory or the environment, which registers its parts."""
     if not all(part.isidentifier() for part in name.split(".")):
         raise FlowvaeError(f"--import {one_line(name)}: is not the name of a module; {MODULE}.")
     if str(Path.cwd()) not in sys.path:
@@ -92,12 +92,12 @@ def _import(name: str) -> None:
         raise FlowvaeError(f"--import {one_line(name)}: no such module; {MODULE}.") from None
     except FlowvaeError:
         raise
-    except Exception as error:  # whatever a user's code may raise
+    except Exception as error:  # a user's code may raise anything
         raise _broken(name, error) from error
 
 
 def _broken(name: str, error: Exception) -> FlowvaeError:
-    """What a module of the user's raised, and where."""
+    """Return an error with the exception that a user's module raised, and its place."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return FlowvaeError(
         f"--import {name}: {type(error).__name__}: {one_line(error)} ({Path(place.filename).name}:{place.lineno})."
@@ -105,7 +105,7 @@ def _broken(name: str, error: Exception) -> FlowvaeError:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command line; returns the exit status, 2 for a mistake that the user can fix."""
+    """Run a command line and return the exit status, 2 for a mistake that the user can fix."""
     words = list(sys.argv[1:] if argv is None else argv)
     go_on = GO_ON.get(words[0], "") if words else ""
     with Interruption("flowvae: interrupted.", program=argv is None) as interruption:
@@ -120,11 +120,11 @@ def main(argv: list[str] | None = None) -> int:
             if isinstance(error, FlowvaeError):
                 print(f"flowvae: {line_of(error)}", file=sys.stderr)
                 return 2
-            if isinstance(error, BrokenPipeError):  # who read the output, such as head, has enough
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+            if isinstance(error, BrokenPipeError):  # the reader of the output, such as head, has stopped
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest is flushed at exit
                 return 141  # 128 + SIGPIPE
             if isinstance(error, OSError):  # of the disk, not of the program
-                kept = f"; what was written before stays{go_on}" if words else ""
+                kept = f"; earlier files are kept{go_on}" if words else ""
                 print(f"flowvae: {line_of(error)}{kept}.", file=sys.stderr)
                 return 2
             raise
@@ -136,7 +136,7 @@ def _dispatch(words: list[str], interruption: Interruption) -> int:
         print("Variational autoencoders whose priors and guides are normalizing flows.\n")
         for name, (_, summary) in COMMANDS.items():
             print(f"  {name:11}{summary}")
-        print("\nflowvae COMMAND --help explains each; with --import MODULE they know the parts of your module.")
+        print("\nflowvae COMMAND --help explains a command; --import MODULE registers the parts of your own module.")
         return 0
     if words[0] == "--version":
         from flowvae import __version__

@@ -25,23 +25,23 @@ QuestionName = Annotated[str, tyro.conf.arg(constructor_factory=one_of(lambda: Q
 class Compare:
     """Answer a question: run its arms over seeds, compare them in pairs, write tables and a figure.
 
-    Cells that are done are not run again, so an interrupted comparison goes on with the same command, and questions
-    that share --out share the runs that they have in common.
+    Finished cells are not run again, so the same command resumes an interrupted comparison, and questions with the same
+    --out share the runs that they have in common.
 
     Args:
         question: name of a question.
         out: directory of all cells and answers.
-        config: an experiment.yaml with data of your own; the question's arms are made of it.
+        config: an experiment.yaml with your own data, from which the question's arms are derived.
         data: name of a data set, in place of --config; by default the first that the question was designed for.
-        path: the file of a data set that is read from one, such as static-mnist; by default it is looked for in the
+        path: file of the data set, if it is read from one, such as static-mnist; by default it is looked for in the
             working directory.
-        arms: names of the arms to run, among them the baseline; by default all.
+        arms: names of the arms to run, including the baseline; by default all.
         preset: seconds (writes every file), minutes (shows how it works), hour (on two cores) or cluster.
-        seeds: how many, in place of the preset's.
-        epochs: the most of a run, in place of the preset's.
+        seeds: number of seeds, in place of the preset's.
+        epochs: upper limit of the epochs of a run, in place of the preset's.
         draws: draws per data point for the NLL, in place of the preset's.
         first_seed: the lowest seed.
-        jobs: processes at a time, each with one thread.
+        jobs: number of parallel processes, each with one thread.
         scheduler: address of a Dask scheduler whose workers run the cells, such as tcp://host:8786.
     """
 
@@ -62,17 +62,17 @@ class Compare:
 
 @dataclass(frozen=True)
 class Report:
-    """Write one HTML page of every comparison in a directory.
+    """Write one HTML page with all comparisons in a directory.
 
     Args:
-        directory: the --out of `flowvae compare`.
+        directory: the directory given to `flowvae compare --out`.
     """
 
     directory: tyro.conf.Positional[Path]
 
 
 def describe_compare() -> str:
-    """The description of `flowvae compare`, with the text of every registered question."""
+    """Return the description of `flowvae compare`, with the first line of every registered question."""
     about = inspect.cleandoc(Compare.__doc__ or "").partition("\n\nArgs:")[0]
     return "\n\n".join([about, *(f"{name}: {question.asks}" for name, question in QUESTIONS.items())])
 
@@ -82,7 +82,7 @@ def compare_command(words: list[str]) -> int:
     args = parse(Compare, words, "compare", description=describe_compare())
     question = question_of(args.question)
     if args.config is not None and args.data is not None:
-        raise FlowvaeError(f"--data {shown(args.data)} with --config: the file names the data; leave --data out.")
+        raise FlowvaeError(f"--data {shown(args.data)} with --config: the file specifies the data; leave --data out.")
     own = {name: value for name in ("seeds", "epochs", "draws") if (value := getattr(args, name)) is not None}
     result = answer(
         question,
@@ -96,7 +96,7 @@ def compare_command(words: list[str]) -> int:
         scheduler=args.scheduler,
     )
     means = summarize(result.grid.table, (question.measure, *question.secondary))
-    print(f"{question.asks}\n\nMean ± standard error over seeds (nll, elbo and parts of them: nats per datum):")
+    print(f"{question.asks}\n\nMean ± standard error over seeds (nll, elbo and their parts: nats per data point):")
     print(means.to_string(index=False))
     table = result.grid.table
     print(f"\n{table['protocol'].iloc[0]}; seeds {', '.join(map(str, sorted(set(table['seed']))))}.")

@@ -1,4 +1,4 @@
-"""The demonstration: a VAE on digits with N(0, I) and a Gaussian guide, and one with flows in both places."""
+"""The demonstration: a VAE on digits with N(0, I) and a Gaussian guide, and one with flows as prior and guide."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["main", "row"]
 
 
 def arms() -> dict[str, Experiment]:
-    """The two experiments of the demonstration."""
+    """Return the two experiments of the demonstration."""
     base = Experiment()
     return {"normal-gaussian": base, "maf-iaf": replace(base, prior=MAF(), guide=FlowGuide(IAF()))}
 
 
 def row(run: Run) -> dict[str, str]:
-    """One line of the table of a run."""
+    """Return a run's row of the table."""
 
     def text(metric: Metric) -> str:
         return f"{metric.value:.2f}" + ("" if metric.se is None else f" ± {metric.se:.2f}")
@@ -45,11 +45,11 @@ def row(run: Run) -> dict[str, str]:
 
 
 def main() -> int:
-    """Train both, print the table, say where the figures are."""
+    """Train both, and print the table and the folders of the figures."""
     import pandas as pd
 
     started = time.perf_counter()
-    torch.set_num_threads(1)  # networks as small as these are fastest so, and threads on a busy machine wait
+    torch.set_num_threads(1)  # fastest for networks this small, also on a busy machine
     runs = []
     for name, experiment in arms().items():
         directory = free(Path("runs") / f"demo-{name}")
@@ -62,14 +62,14 @@ def main() -> int:
     for run in runs:
         if (caution := run.metric("nll").caution) is not None:
             print(f"NLL of {name_of(run.experiment.prior)}: {caution}.")
-    print("One seed shows how it works, not which is better: README.md has paired differences over seeds.")
+    print("One seed does not show which is better: README.md has paired differences over seeds.")
     print("Figures:", ", ".join(f"{run.directory}/figures" for run in runs))
     print(f"{time.perf_counter() - started:.0f} s in all.")
     return 0
 
 
 def free(directory: Path) -> Path:
-    """The directory, or the first of directory-2, directory-3, … that is not there: no run is overwritten."""
+    """Return the directory, or the first of directory-2, directory-3, … that does not exist."""
     number, candidate = 1, directory
     while candidate.exists():
         number += 1

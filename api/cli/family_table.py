@@ -1,4 +1,4 @@
-"""Tables of `flowvae list`: every registered family, measure and question, and what flows, priors and guides cost."""
+"""Tables of `flowvae list`: registered families, measures and questions, and the costs of flows, priors and guides."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
     "table",
 ]
 
-COSTLY = ("prior", "flow", "guide")  # kinds whose costs are counted
+COSTLY = ("prior", "flow", "guide")  # kinds with costs in network passes
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Entry:
     """One line of `flowvae list`.
 
     Args:
-        kind: of part, or "measure" or "question".
-        name: by which it is named.
-        title: what it is.
-        paper: where it comes from; empty: nowhere in particular.
+        kind: kind of part, or "measure" or "question".
+        name: registered name.
+        title: short description.
+        paper: the source; empty if there is none.
     """
 
     kind: str
@@ -52,10 +52,10 @@ class Row:
     """A prior, a flow or a guide, and its network passes at a latent size.
 
     Args:
-        name: by which it is swapped.
-        title: what it is.
-        paper: where it comes from.
-        roles: what it may be.
+        name: registered name.
+        title: short description.
+        paper: the source; empty if there is none.
+        roles: its possible roles, "prior" and "posterior".
         proper: whether it is a normalized density on all of R^D.
         density: passes for the log-density of a given z.
         sample: passes for a draw.
@@ -73,19 +73,19 @@ class Row:
 
 
 def catalogue() -> tuple[str, ...]:
-    """Everything that `flowvae list` knows: the kinds of parts, measures and questions."""
+    """Return all kinds of entries of `flowvae list`: the kinds of parts, measures and questions."""
     return (*COSTLY, *(kind for kind in kinds() if kind not in COSTLY), "measure", "question")
 
 
 def aliases() -> dict[str, str]:
-    """The parts of an experiment and of a training whose names are not those of their kinds: encoder, decoder."""
+    """Map parts of an experiment whose names differ from their kinds, such as encoder, to the kind, such as network."""
     experiment = Experiment()
     named = {f.name: kind_of_part(owner, f.name) for owner in (experiment, experiment.inference) for f in fields(owner)}
     return {name: kind for name, kind in named.items() if kind in kinds() and name not in catalogue()}
 
 
 def kind_named(word: str) -> str:
-    """The kind that a word names, such as network for encoder.
+    """Return the kind for a word of the command line, such as network for encoder.
 
     Raises:
         FlowvaeError: for a word that is not in the catalogue.
@@ -97,7 +97,7 @@ def kind_named(word: str) -> str:
 
 
 def entries(kind: str) -> list[Entry]:
-    """All of a kind: families under their own names, without those of a wrapper such as inverse-NAME."""
+    """Return all entries of a kind, without families of a wrapper such as inverse-NAME."""
     if kind == "measure":
         return [Entry(kind, name, _first_line(measure), "") for name, measure in MEASURES.items()]
     if kind == "question":
@@ -113,11 +113,11 @@ def entries(kind: str) -> list[Entry]:
 
 
 def table(latent: int, kind: str = "") -> list[Row]:
-    """Every prior, flow and guide with its default settings, at this latent size; of a flow, one direction.
+    """Return a row for every prior, flow and guide with default settings at this latent size; inverses are left out.
 
     Args:
         latent: size of the code.
-        kind: "prior", "flow" or "guide", to list no others.
+        kind: "prior", "flow" or "guide", to list only this kind; empty: all.
     """
     rows = []
     for name, part in _parts(kind).items():
@@ -131,7 +131,7 @@ def table(latent: int, kind: str = "") -> list[Row]:
 
 
 def _parts(kind: str) -> Mapping[str, Any]:
-    """Families with default settings by name; a guide that is a flow is that flow."""
+    """Return parts with default settings by name; a guide that wraps a flow appears as the flow."""
     known = {**families("prior"), **families("flow"), **families("guide")}
     parts = {name: family.default for name, family in known.items() if family.default is not None}
     parts = {name: part for name, part in parts.items() if not part.wraps}
@@ -141,7 +141,7 @@ def _parts(kind: str) -> Mapping[str, Any]:
 
 
 def format_rows(rows: list[Row]) -> str:
-    """The table of costs as aligned text, and which flows may be inverted."""
+    """Format the table of costs, and list the flows that can be inverted."""
     from tabulate import tabulate
 
     cells = [
@@ -165,7 +165,7 @@ def format_rows(rows: list[Row]) -> str:
 
 
 def format_entries(found: list[Entry]) -> str:
-    """Names, titles and papers as aligned text."""
+    """Format names, papers and titles as an aligned table."""
     from tabulate import tabulate
 
     papers = any(entry.paper for entry in found)

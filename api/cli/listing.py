@@ -19,7 +19,7 @@ KindName = Annotated[str, tyro.conf.arg(constructor_factory=one_of(lambda: ("all
 
 @dataclass(frozen=True)
 class List:
-    """List what can be named: families of parts with their papers and costs, measures and questions.
+    """List the families of parts, with papers and costs, the measures and the questions.
 
     Args:
         kind: what to list; encoder and decoder are networks.
@@ -44,8 +44,8 @@ def list_command(words: list[str]) -> int:
     if shown[0] in COSTLY:
         print(f"Network passes at latent {args.latent}, default settings.\n")
         print(format_rows(table(args.latent, "" if len(shown) > 1 else shown[0])))
-        print("density: of a given code (a prior pays it in training); sample: one draw;")
-        print("both: a draw with its own density (a guide pays it in training).")
+        print("density: of a given code (the cost of a prior in training); sample: one draw;")
+        print("both: a draw with its own density (the cost of a guide in training).")
     for kind in shown:
         if kind not in COSTLY:
             print(f"\n{kind}\n\n{format_entries(entries(kind))}" if len(shown) > 1 else format_entries(entries(kind)))
@@ -53,7 +53,7 @@ def list_command(words: list[str]) -> int:
 
 
 def _plain(kind: str, latent: int) -> list[dict[str, object]]:
-    """The lines of a kind as plain values, with costs where they are counted."""
+    """Return the entries of a kind as plain values, with costs for priors, flows and guides."""
     if kind in COSTLY:
         return [{"kind": kind, **asdict(row)} for row in table(latent, kind)]
     return [asdict(entry) for entry in entries(kind)]

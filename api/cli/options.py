@@ -1,4 +1,4 @@
-"""Options that are read before the parser, from the words alone."""
+"""Options that are read before the arguments are parsed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["check_once", "take_option"]
 
 
 def check_once(words: list[str]) -> None:
-    """Refuse an option that is given twice, of which only the last value would count.
+    """Check that no option is given twice, since only the last value would count.
 
     Raises:
-        FlowvaeError: for such an option.
+        FlowvaeError: if one is.
     """
     seen: dict[str, str] = {}
     for word in words:
@@ -29,7 +29,7 @@ def check_once(words: list[str]) -> None:
 
 
 def take_option(words: list[str], name: str) -> tuple[list[str], str | None]:
-    """Take an option and its value out of the words.
+    """Remove an option and its value from the words; return the other words and the value.
 
     Raises:
         FlowvaeError: if it has no value.

@@ -1,4 +1,4 @@
-"""Words to the dataclass of a command, by tyro."""
+"""Parsing of command-line arguments into the dataclass of a command, by tyro."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ _NONE = tyro.constructors.PrimitiveConstructorSpec(
 
 
 def likelihood_forms() -> dict[str, str]:
-    """Text forms of every registered likelihood by its name: bernoulli, binomial:TOTAL, gaussian[:SCALE], …."""
+    """Return the text forms of all registered likelihoods by name: bernoulli, binomial:TOTAL, …."""
     return {family.name: family.type.form() for family in families("likelihood").values()}
 
 
 def parse(kind: type, words: list[str], command: str, default: Any = None, description: str | None = None) -> Any:
-    """The arguments of a command from its words; --help ends the program.
+    """Parse the arguments of a command; --help ends the program.
 
-    A part in the default decides which settings there are.
+    The parts in `default` determine which settings exist.
 
     Args:
         kind: the dataclass of the command.
-        words: all but those that name parts.
-        command: its name.
-        default: an object of the class whose values stand where no word does.
-        description: for --help; None: the docstring of the class.
+        words: the command-line words, without those that name parts.
+        command: name of the command.
+        default: an object of the class, with the values of arguments that are not given.
+        description: the description for --help; None: the docstring of the class.
 
     Raises:
-        FlowvaeError: for an unknown argument, and a value that an argument or a part refuses.
+        FlowvaeError: for an unknown argument, and a value that an argument or a part does not accept.
     """
     given = {} if default is None else {"default": default}
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(lambda info: _likelihood(info.type))
     registry.primitive_rule(lambda info: _NONE if info.type in (None, type(None)) else None)
     with refusals_in_one_line(words, command), registry, warnings.catch_warnings():
-        # the flow inside a FlowGuide is annotated by a type variable; the default has its class
+        # the flow inside a FlowGuide is annotated by a type variable; its class comes from the default
         warnings.filterwarnings("ignore", "Could not resolve type parameter")
         return tyro.cli(
             kind,
@@ -67,19 +67,19 @@ def print_help(command: str, parts: Mapping[str, Any]) -> NoReturn:
     """Print the settings of parts, and end the program.
 
     Args:
-        command: in which they were named.
-        parts: with their default settings, by the words that named them, such as "prior:maf" or "prior.decoder:resnet".
+        command: the command in which they were named.
+        parts: the parts with default settings, by the words that name them, such as "prior:maf".
     """
     settings: list[Any] = []
     for number, (word, part) in enumerate(parts.items()):
         kind: Any = Annotated[type(part), tyro.conf.arg(name=word.partition(":")[0])]
         settings.append((f"part{number}", kind, field(default=part)))
     parse(make_dataclass("Settings", settings), ["--help"], command, description=f"Settings of {', '.join(parts)}.")
-    sys.exit()  # which tyro has done
+    sys.exit()  # not reached: tyro ends the program after --help
 
 
 def one_of(names: Callable[[], Iterable[str]]) -> Callable[[], Any]:
-    """A tyro constructor of a text whose help lists the names that are registered when words are parsed."""
+    """Return a tyro constructor of a string whose help lists the names that are registered at parse time."""
 
     def word() -> Any:
         return Annotated[
@@ -97,7 +97,7 @@ def one_of(names: Callable[[], Iterable[str]]) -> Callable[[], Any]:
 
 
 def _likelihood(kind: Any) -> Any:
-    """The rule of a likelihood, or a likelihood or none, in text form; None for other types."""
+    """Return the rule for a likelihood, or an optional likelihood, in text form; None for other types."""
     kinds = set(get_args(kind) or (kind,))
     optional = type(None) in kinds
     (one, *others) = kinds - {type(None)} or (None,)

@@ -17,16 +17,16 @@ __all__ = ["Pull", "Push", "pull_command", "push_command"]
 class Push:
     """Write a run and its model card to a model hub, or into a folder.
 
-    The files are model.safetensors and README.md. Neither holds the data. Other files that are there stay. A hub needs
-    huggingface_hub (pip install -e '.[hub]') and a login (hf auth login).
+    The files are model.safetensors and README.md. They do not contain the data, and other files in the place are kept.
+    A hub needs huggingface_hub (pip install -e '.[hub]') and a login (hf auth login).
 
     Args:
         run: directory of the run, or its exported file.
-        repo: OWNER/NAME of a repository, which is made if it is not there, or an existing folder.
+        repo: OWNER/NAME of a repository, which is created if it does not exist, or an existing folder.
         overwrite: replace an earlier model and card there.
         public: make a new repository public; otherwise it is private.
-        licence: of the weights, for the card, such as mit or cc-by-4.0.
-        message: of the commit.
+        licence: licence of the weights, for the card, such as mit or cc-by-4.0.
+        message: commit message.
     """
 
     run: tyro.conf.Positional[Path]
@@ -45,8 +45,8 @@ class Pull:
 
     Args:
         repo: OWNER/NAME of a repository, or a folder.
-        file: where to, NAME.safetensors.
-        name: of the file in the repository.
+        file: the file to write, NAME.safetensors.
+        name: name of the file in the repository.
         revision: branch, tag or commit of the repository; by default the newest.
         overwrite: replace an earlier file.
     """

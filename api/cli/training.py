@@ -36,29 +36,29 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a VAE, measure it on the test split and draw figures, all into one directory.
+    """Train a VAE, measure it on the test split and draw figures, in one directory.
 
-    A part is swapped by a word PART:NAME, and has settings --PART.SETTING, both anywhere in the line. A part inside a
-    part has its path: prior:latent-variable prior.decoder:resnet --prior.decoder.features 64.
-    `flowvae train prior:maf --help` explains the settings of parts, `flowvae list` all families.
-    A second stage after the training is written in --config, or added with `flowvae fit-prior`.
+    A word PART:NAME replaces a part, and options --PART.SETTING change its settings, in any order. A part inside a part
+    is given by its path: prior:latent-variable prior.decoder:resnet --prior.decoder.features 64.
+    `flowvae train prior:maf --help` explains the settings of a part, `flowvae list` shows all families.
+    A second stage is specified in --config, or added afterwards with `flowvae fit-prior`.
 
     Args:
         out: directory of the run.
-        config: an experiment.yaml that the other arguments change; with --resume, the run's own.
-        resume: go on with the interrupted run in --out, or extend a finished one by a larger --inference.epochs.
+        config: an experiment.yaml, which the other arguments modify; by default, with --resume, that of the run.
+        resume: continue the interrupted run in --out, or extend a finished one by a larger --inference.epochs.
         overwrite: delete an earlier run in --out.
-        draws: draws per data point for the test NLL; by default 1000 or, with --resume, as many as the run was
-            started with.
-        latent: size of the code, or its shape: 4 7 7.
-        seed: decides split, initial weights, order of batches and noise.
-        inference: how to train.
+        draws: draws per data point for the test NLL; by default 1000 or, with --resume, as for the earlier part of
+            the run.
+        latent: size of the code, or its shape, such as 4 7 7.
+        seed: seed of split, initial weights, order of batches and noise.
+        inference: settings of the training.
         data: data set.
-        encoder: network from data to what the guide reads.
+        encoder: network from data to the features that the guide head reads.
         decoder: network from code to the parameters of the likelihood.
         prior: p(z).
         guide: q(z given x).
-        condition: what the model conditions on.
+        condition: the condition of the model.
     """
 
     out: Path
@@ -79,20 +79,20 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Distill:
-    """Fit a prior that draws fast to the prior of a finished run, which stays as it is; the run is copied.
+    """Distill the prior of a finished run into a prior with fast draws; the run is copied.
 
     The student is named as in `flowvae train`: prior:iaf or prior:coupling-nsf, and its settings. An interrupted
-    distillation goes on with `flowvae train --resume --out OUT`.
+    distillation is resumed with `flowvae train --resume --out OUT`.
 
     Args:
-        run: directory of the run whose prior is the teacher; named first.
+        run: directory of the run whose prior is the teacher; the first argument.
         out: directory of the new run.
         kl: "reverse", KL(student‖teacher), which seeks modes; "forward", KL(teacher‖student) on cached draws of the
             teacher; "both", their sum.
-        teacher_draws: cached draws of the teacher.
+        teacher_draws: number of cached draws of the teacher.
         overwrite: delete an earlier run in --out.
         draws: draws per data point for the test NLL.
-        inference: how to train; by default as the run was trained, without its objective and its annealing.
+        inference: settings of the training; by default those of the run, except its objective and annealing.
         prior: the student.
     """
 
@@ -108,19 +108,19 @@ class Distill:
 
 @dataclass(frozen=True, kw_only=True)
 class FitPrior:
-    """Fit another prior to the codes of a finished run, its encoder and decoder frozen; the run is copied.
+    """Fit another prior to the codes of a finished run with frozen encoder and decoder; the run is copied.
 
-    The prior is named as in `flowvae train`: prior:NAME and its settings. An interrupted fit goes on with
+    The prior is named as in `flowvae train`: prior:NAME and its settings. An interrupted fit is resumed with
     `flowvae train --resume --out OUT`.
 
     Args:
-        run: directory of the run; named first.
+        run: directory of the run; the first argument.
         out: directory of the new run.
         fine_tune: train encoder, decoder and prior together afterwards.
         overwrite: delete an earlier run in --out.
         draws: draws per data point for the test NLL.
-        inference: how to train; by default as the run was trained, without its annealing and, but for --fine-tune,
-            with the ELBO.
+        inference: settings of the training; by default those of the run without annealing and, unless --fine-tune, with
+            the plain ELBO.
         prior: the second p(z).
     """
 
@@ -133,13 +133,13 @@ class FitPrior:
     prior: PriorSpec
 
 
-# settings of the ELBO of a whole model, which the fit of a prior alone does not take over
+# settings for the ELBO of a whole model, which the fit of a prior alone does not inherit
 PLAIN: dict[str, Any] = {"kl_weight": 1.0, "particles": 1, "objective": Training().objective}
 SHARED = [f.name for f in fields(Experiment) if f.name != "second_stage"]  # settings of both
 
 
 def train_command(words: list[str]) -> int:
-    """Train an experiment that words describe."""
+    """Train the experiment given by command-line words."""
     words, config = take_option(words, "--config")
     _, out = take_option(words, "--out")
     if "--resume" in words and config is None and out is not None:
@@ -151,7 +151,7 @@ def train_command(words: list[str]) -> int:
 
 
 def fit_prior_command(words: list[str]) -> int:
-    """Fit a prior that words name to the codes of a run."""
+    """Fit the prior given by command-line words to the codes of a run."""
     blank = FitPrior(run=tyro.MISSING, out=tyro.MISSING, inference=Training(), prior=MAF())
     plain = {} if "--fine-tune" in words else PLAIN
     args = _read_after_run(words, "fit-prior", blank, **plain)
@@ -160,7 +160,7 @@ def fit_prior_command(words: list[str]) -> int:
 
 
 def distill_command(words: list[str]) -> int:
-    """Fit a prior that words name to the prior of a run."""
+    """Fit the prior given by command-line words to the prior of a run."""
     blank = Distill(run=tyro.MISSING, out=tyro.MISSING, inference=Training(), prior=IAF())
     args = _read_after_run(words, "distill", blank, **PLAIN)
     stage = SecondStage(args.prior, args.inference, distill=args.kl, teacher_draws=args.teacher_draws)
@@ -168,7 +168,7 @@ def distill_command(words: list[str]) -> int:
 
 
 def _read_after_run(words: list[str], command: str, blank: Any, **neutral: Any) -> Any:
-    """The arguments of a command that names a run first, and trains as that was trained, without its annealing."""
+    """Parse a command whose first argument is a run; the training inherits its settings, except the annealing."""
     neutral |= {"kl_warmup": 0, "tempering": 0}
     inference = blank.inference
     if words and not {"-h", "--help"} & set(words):
@@ -181,14 +181,14 @@ def _read_after_run(words: list[str], command: str, blank: Any, **neutral: Any) 
 
 
 def read_words(words: list[str], command: str, base: Any) -> Any:
-    """The arguments of a command that has parts; asked for help, that about the parts that were named."""
+    """Parse a command with parts; --help explains the parts that were named."""
     chosen = choose_parts(words, base)
     if {"-h", "--help"} & set(words):
         paths = [word.partition(":")[0] for word in chosen.named]
         named = {
             word: part
             for path, (word, part) in zip(paths, chosen.named.items(), strict=True)
-            # not condition:none, and not a part that is around another one
+            # not condition:none, and not a part that contains another named part
             if part is not None and not any(other.startswith(f"{path}.") for other in paths)
         }
         if named:
@@ -197,7 +197,7 @@ def read_words(words: list[str], command: str, base: Any) -> Any:
 
 
 def _describe(base: Any) -> str:
-    """The docstring of a command, and the names of the families that its parts may be of."""
+    """Return the docstring of a command and, for each part, the names of its families."""
     about = (base.__doc__ or "").partition("\n\n    Args:")[0]
     lines = ["\n".join(line.strip() for line in about.splitlines())]
     for name, kind in _kinds(base).items():
@@ -207,7 +207,7 @@ def _describe(base: Any) -> str:
 
 
 def _kinds(owner: Any, prefix: str = "") -> dict[str, str]:
-    """Kinds by the paths of the parts of a command, those of a training too."""
+    """Return the kinds of a command's parts by path, including those of the training settings."""
     found = {}
     for f in fields(owner):
         if kind := kind_of_part(owner, f.name):

@@ -1,9 +1,8 @@
-"""Words that name parts, such as prior:maf, which are read before the parser.
+"""Command-line words that name parts, such as prior:maf; they are read before the arguments are parsed.
 
-The parser then sees one dataclass with the parts that were named, so that settings come in any order and no
-sub-commands are made. tyro's own sub-commands were tried, cascading ones too: a setting must stand behind its part,
-they need a sub-command for each family of each part, and they do not say which family a setting belongs to, nor that
-a part is named twice.
+The parser then gets one dataclass with the chosen parts, so that settings can come in any order and no sub-commands are
+needed. tyro's own sub-commands, including cascading ones, have disadvantages: a setting must follow its part, each
+family of each part needs a sub-command, and errors name neither the family of a setting nor a part that is given twice.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ Base = TypeVar("Base")
 
 @dataclass(frozen=True)
 class Chosen(Generic[Base]):
-    """What a command line says, once its parts have been read.
+    """A command line whose parts have been read.
 
     Args:
-        words: all but those that name parts.
-        base: the object whose parts were swapped.
-        named: the words that name parts, and the parts.
+        words: the words that do not name parts.
+        base: the object with the chosen parts.
+        named: the parts, by the words that name them.
     """
 
     words: list[str]
@@ -46,17 +45,17 @@ class Chosen(Generic[Base]):
 
 
 def choose_parts(words: list[str], base: Base) -> Chosen[Base]:
-    """Swap the parts that words name, such as prior:maf, prior.decoder:resnet or condition:labels.
+    """Replace the parts that words name, such as prior:maf, prior.decoder:resnet or condition:labels.
 
-    A part that is named has its default settings; parts inside a part may be named before it.
+    A named part gets default settings; parts inside a part may be named before it.
 
     Args:
-        words: of a command line.
+        words: words of a command line.
         base: the dataclass that has the parts.
 
     Raises:
-        FlowvaeError: for an unknown family or part, one that is named twice, a setting of another family, or
-            true or false after a switch.
+        FlowvaeError: for an unknown family or part, a part that is named twice, a setting of another family, and true
+            or false after a switch.
 
     >>> from flowvae.experiments.experiment import Experiment
     >>> choose_parts(["prior:maf", "--latent", "2", "--prior.transforms", "5"], Experiment()).words
@@ -78,7 +77,7 @@ def choose_parts(words: list[str], base: Base) -> Chosen[Base]:
         base = _swap(base, list(path), named[path])
     settings = [_path(found.group(1)) for word in rest if (found := SETTING.fullmatch(word))]
     conditioned = ("condition",) not in named and any(path[0] == "condition" and len(path) > 1 for path in settings)
-    if conditioned and getattr(base, "condition", base) is None:  # its settings say that there is one
+    if conditioned and getattr(base, "condition", base) is None:  # a setting of the condition implies one
         base = _swap(base, ["condition"], f"condition:{Condition().on}")
     for setting in settings:
         _check_setting(base, setting)
@@ -88,7 +87,7 @@ def choose_parts(words: list[str], base: Base) -> Chosen[Base]:
 
 
 def is_choice(word: str, base: object) -> bool:
-    """Whether a word names a part; a likelihood, a device or an address has a colon too."""
+    """Whether a word names a part; other words with a colon are likelihoods, devices and addresses."""
     found = CHOICE.fullmatch(word)
     if found is None:
         return False
@@ -97,7 +96,7 @@ def is_choice(word: str, base: object) -> bool:
 
 
 def kind_of_part(owner: object, name: str) -> str:
-    """The kind of part that a setting of a dataclass is; empty: it is not a part that words can name."""
+    """Return the kind of part of a dataclass field; empty if words cannot name it."""
     try:
         hint = get_type_hints(type(owner)).get(name) if is_dataclass(owner) else None
     except NameError:  # annotations of a class that was defined inside a function
@@ -105,11 +104,11 @@ def kind_of_part(owner: object, name: str) -> str:
     if Condition in get_args(hint):
         return "condition"
     kinds = (getattr(one, "part", "") for one in (hint, *get_args(hint)))
-    return next((kind for kind in kinds if kind and kind != "likelihood"), "")  # a likelihood is a text
+    return next((kind for kind in kinds if kind and kind != "likelihood"), "")  # a likelihood is given in text form
 
 
 def _swap(owner: Any, path: list[str], word: str) -> Any:
-    """A copy of the owner with another part; not checked, as settings may still be missing."""
+    """Copy the owner with another part; unchecked, since settings may still be missing."""
     first, *inside = path
     kind, name = kind_of_part(owner, first), word.partition(":")[2]
     if inside and is_dataclass(getattr(owner, first, None)):
@@ -128,7 +127,7 @@ def _swap(owner: Any, path: list[str], word: str) -> Any:
 
 
 def _default(family: Family) -> Any:
-    """A part with default settings; those that have no default are missing until the parser has read them."""
+    """Return a part with default settings; settings without a default are tyro.MISSING until they are parsed."""
     if family.default is not None:
         return family.default
     part = object.__new__(family.type)
@@ -139,7 +138,7 @@ def _default(family: Family) -> Any:
 
 
 def _check_setting(owner: Any, path: list[str]) -> None:
-    """Refuse a setting that its part does not have, and a part in place of its settings."""
+    """Raise an error for a setting that its part does not have, and for an option that is itself a part."""
     kind = ""
     for depth, name in enumerate(path):
         if isinstance(owner, Spec) and kind:
@@ -152,7 +151,7 @@ def _check_setting(owner: Any, path: list[str]) -> None:
 
 
 def _check_switch(owner: Any, option: str, value: str) -> None:
-    """Refuse true or false after a setting that is on or off by its option alone."""
+    """Raise an error for true or false after a boolean option, which takes no value."""
     found = SETTING.fullmatch(option)
     if found is None or value.lower() not in ("true", "false"):
         return

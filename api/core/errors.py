@@ -43,7 +43,7 @@ MOST_NAMES = 60  # maximum number of names that a message lists
 
 
 class FlowvaeError(ValueError):
-    """A mistake in settings, data or files; its text names the value, the rule and the remedy."""
+    """A mistake in settings, data or files; the message names the value, the rule and the remedy."""
 
     def __str__(self) -> str:
         # Pyro's handlers append the shapes of all sites of a trace, over many lines
@@ -51,7 +51,7 @@ class FlowvaeError(ValueError):
 
 
 class IntractableError(FlowvaeError):
-    """A quantity that a model does not have in closed form, such as the density of a prior with latent variables."""
+    """A quantity that has no closed form in a model, such as the density of a prior with latent variables."""
 
 
 class DamagedError(FlowvaeError):
@@ -63,11 +63,11 @@ class SlowDirectionWarning(UserWarning):
 
 
 class ImproperDensityWarning(UserWarning):
-    """A flow is used as a density on all of R^D, on which it is not normalized."""
+    """A flow that is not normalized on all of R^D is used as a density there."""
 
 
 class EstimatedDensityWarning(UserWarning):
-    """Log-densities, or the constant that they share, are unreliable estimates, which make figures wrong."""
+    """Log-densities, or their normalizing constant, are unreliable estimates, so metrics based on them are wrong."""
 
 
 class UnfinishedRunWarning(UserWarning):
@@ -96,7 +96,7 @@ class _Short(reprlib.Repr):
         if is_dataclass(x) and not isinstance(x, type):  # before x.shape, which may be a property that reads a file
             if level <= 0:
                 return f"{type(x).__name__}(...)"
-            # what differs from the defaults comes first: the text may be cut
+            # values that differ from the defaults come first, since the text may be cut
             own = sorted((f for f in fields(x) if f.repr), key=lambda f: getattr(x, f.name) is f.default)
             inside = (f"{f.name}={self.repr1(getattr(x, f.name), level - 1)}" for f in own)
             return f"{type(x).__name__}({', '.join(inside)})"
@@ -113,7 +113,7 @@ _SHORT = _Short()
 
 
 def shown(value: object, width: int = WIDEST) -> str:
-    """Format a value for an error message: its repr on one line, cut to `width`; shape and type of an array.
+    """Format a value for an error message: its repr on one line, cut to `width`, or shape and type of an array.
 
     >>> shown([[0] * 1000] * 1000, width=40)
     '[[0, 0, 0, 0, 0, 0, ...], [0, 0, 0, 0...'
@@ -123,7 +123,7 @@ def shown(value: object, width: int = WIDEST) -> str:
 
 
 def shown_path(path: object) -> str:
-    """Format a path for an error message; it is cut later than other values, because its last part is the name."""
+    """Format a path for an error message; its limit is larger than for other values, to keep the file name."""
     return shown(str(path), 3 * WIDEST)
 
 
@@ -258,12 +258,12 @@ def nearest(word: object, known: Iterable[str]) -> str:
 
 
 def _name(name: str) -> str:
-    """Show a known word; as a short repr if it is long or unprintable, as in a damaged or hostile file."""
+    """Format a known word; as a short repr if it is long or unprintable, as in a damaged or hostile file."""
     return name if len(name) <= WIDEST and name.isprintable() else shown(name)
 
 
 def _setting(owner: object, name: str) -> Any:
-    """Return a setting's value; a NumPy scalar is first replaced by a plain number."""
+    """Return a setting's value, after replacing a NumPy scalar by a plain number."""
     value = getattr(owner, name)
     if (plain := plain_number(value)) is not value:
         object.__setattr__(owner, name, plain)
@@ -271,7 +271,7 @@ def _setting(owner: object, name: str) -> Any:
 
 
 def _unquoted(value: object) -> str:
-    """Say how to write a number that YAML has read as text, such as 1e-3."""
+    """Explain how to write a number that YAML has read as text, such as 1e-3."""
     try:
         if not isinstance(value, str) or not math.isfinite(float(value)):
             return ""

@@ -24,14 +24,14 @@ __all__ = ["as_path", "atomic_write", "is_temporary", "temporary_name", "write_t
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; the file replaces `path` when it is complete and on disk.
 
-    The temporary file is in the same directory. It has an unpredictable name and is created exclusively, so that a
-    planted link is not followed. An existing file keeps its mode; a new file gets that of the umask. A symbolic link
-    is an error: replacing it would separate two names of one file, and writing to its target would change a file
+    The temporary file is in the same directory, has an unpredictable name and is created exclusively, so that a planted
+    link is not followed. An existing file keeps its mode; a new file gets the default mode of the umask. A symbolic
+    link is an error: replacing it would separate two names of one file, and writing to its target would change a file
     elsewhere, such as an object of a content-addressed store.
 
     Raises:
-        OSError: for a link, for a path that is not a regular file, and if the path cannot be written; names the path.
-            The previous file is kept.
+        OSError: for a symbolic link, a path that is not a regular file, and a path that cannot be written; the previous
+            file is kept.
     """
     temporary = path.with_name(temporary_name(path.name))
     try:
@@ -54,12 +54,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def temporary_name(name: str) -> str:
-    """Make an unpredictable temporary name for a file or directory; a long name is shortened."""
+    """Return an unpredictable temporary name for a file or directory; a long name is shortened."""
     return f".{name[:50]}.{secrets.token_hex(8)}.tmp"
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a name was made by `temporary_name`, like that of a file left by an interrupted write."""
+    """Whether the name was made by `temporary_name`, as for a file left by an interrupted write."""
     return re.fullmatch(r"\..+\.[0-9a-f]{16}\.tmp", path.name) is not None
 
 
@@ -70,7 +70,7 @@ def write_table(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _mode(path: Path) -> int | None:
-    """The permissions of the regular file at a path; None if there is no file."""
+    """Return the permissions of the regular file at a path; None if there is no file."""
     try:
         found = path.lstat().st_mode
     except FileNotFoundError:
@@ -86,8 +86,8 @@ def as_path(value: str | Path) -> Path:
     """Convert a user's path to a `Path`; `~` is expanded.
 
     Raises:
-        FlowvaeError: for a name that is not UTF-8 or is not valid, and if the home or working directory that it refers
-            to does not exist.
+        FlowvaeError: for a path that is not valid or not UTF-8, or that refers to a home or working directory that does
+            not exist.
     """
     if not isinstance(value, str | Path):
         raise FlowvaeError(f"{shown(value)}: must be a path.")

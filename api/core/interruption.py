@@ -1,4 +1,4 @@
-"""Ctrl-C in programs: one sentence and exit status 130 at any moment, without a traceback."""
+"""Handling of Ctrl-C in programs: a one-line message and exit status 130, without a traceback."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 __all__ = ["Interruption"]
 
 STATUS = 130  # 128 + SIGINT
-PATIENCE = 5.0  # seconds that an orderly end may take
+PATIENCE = 5.0  # seconds that an orderly shutdown may take
 
 
 class Interruption:
-    """Handler of Ctrl-C, a context manager.
+    """Context manager that handles Ctrl-C.
 
-    The first Ctrl-C raises `KeyboardInterrupt`, so that files, bars and processes are closed; `happened` then tells
-    that whatever error arrives was caused by it. One that comes more than five seconds later ends the process at once.
-    So does the first one while `orderly` is false: imports turn a `KeyboardInterrupt` into other errors, and one that
-    is raised while the interpreter ends cannot be caught.
+    The first Ctrl-C raises `KeyboardInterrupt`, so that files, bars and processes are closed; `happened` is then true,
+    since it may surface as another error. A second one, more than five seconds later, ends the process at once. While
+    `orderly` is false, the first one already does so: imports turn `KeyboardInterrupt` into other errors, and one that
+    is raised during interpreter shutdown cannot be caught.
 
     Args:
-        sentence: what to print.
-        program: whether the process has no other purpose. It is then not orderly until that is set, nor after the
-            context, where the handler stays in place.
+        sentence: the message.
+        program: whether the process runs nothing but this program. `orderly` is then false until the program sets it
+            and again after the context, and the handler stays installed.
     """
 
     def __init__(self, sentence: str, program: bool = True) -> None:
@@ -66,15 +66,15 @@ class Interruption:
         return self._happened_at is not None
 
     def say(self) -> int:
-        """Print the sentence, unless that has been done, and return the exit status."""
+        """Print the message, unless it was printed before, and return the exit status."""
         if not self._said:
             self._said = True
-            with suppress(OSError):  # nobody reads it
+            with suppress(OSError):  # such as a closed pipe
                 print(self.sentence, file=sys.stderr, flush=True)
         return STATUS
 
     def _end(self) -> None:
-        with suppress(Exception):  # which may be what was interrupted
+        with suppress(Exception):  # the interrupted operation may have been a write to it
             sys.stdout.flush()
         if not self._said:
             start = b"\n" if os.isatty(2) else b""  # after a bar and the ^C of a terminal
@@ -83,7 +83,7 @@ class Interruption:
         os._exit(STATUS)
 
     def _unraisable(self, what: sys.UnraisableHookArgs) -> None:
-        """End the process where a destructor or a callback would have swallowed the interruption."""
+        """End the process if the interruption was raised in a destructor or callback, where it would be lost."""
         if issubclass(what.exc_type, KeyboardInterrupt):
             self._end()
         if self._before is not None:

@@ -1,4 +1,4 @@
-"""Package contents that are imported at their first use (PEP 562)."""
+"""Lazy imports of package contents on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["lazy"]
 
 
 def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make the `__getattr__` and `__dir__` of a package from the imports in its `if TYPE_CHECKING:` block.
+    """Create `__getattr__` and `__dir__` of a package from the imports in its `if TYPE_CHECKING:` block.
 
     Type checkers read the block as ordinary imports; at run time each of its names, and each module of the package,
-    is imported when it is first used.
+    is imported on first use.
 
         if TYPE_CHECKING:
             from flowvae.flows import MAF
@@ -27,7 +27,7 @@ def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
         package: name of the package whose `__init__` calls this.
 
     Returns:
-        The two functions.
+        `__getattr__` and `__dir__`.
     """
     module = sys.modules[package]
     where = _imports(module.__spec__.loader.get_source(package))  # type: ignore[union-attr]
@@ -49,7 +49,7 @@ def lazy(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
 
 
 def _imports(source: str) -> dict[str, str]:
-    """Modules by the names that `if TYPE_CHECKING:` imports from them."""
+    """Map each name that is imported under `if TYPE_CHECKING:` to its module."""
     blocks = [node.body for node in ast.parse(source).body if isinstance(node, ast.If)]
     statements = [statement for block in blocks for statement in block if isinstance(statement, ast.ImportFrom)]
     return {alias.name: str(statement.module) for statement in statements for alias in statement.names}

@@ -18,11 +18,11 @@ from flowvae.core.errors import FlowvaeError
 __all__ = ["check_memory", "memory", "size", "watched"]
 
 TRAINING = 4  # tensors per parameter in training: itself, its gradient and Adam's two moments
-SMALL = 1e8  # bytes that every machine has; less is not checked
+SMALL = 1e8  # bytes; smaller requests are not checked
 
 
 def memory() -> float:
-    """Bytes of memory available to this process: the machine's or, if less, the limit of its control group."""
+    """Return the memory available to this process in bytes: the machine's or, if less, its control group's limit."""
     try:
         least = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):  # not known on this system
@@ -36,7 +36,7 @@ def memory() -> float:
 
 
 def size(number: float) -> str:
-    """Format a number of bytes, in a unit in which it is below a thousand.
+    """Format a number of bytes in the unit in which it is below a thousand.
 
     >>> size(3.2e10)
     '32 GB'
@@ -53,7 +53,7 @@ def check_memory(what: str, needed: float, remedy: str) -> None:
     """Raise an error if something needs more bytes than are available to this process.
 
     Raises:
-        FlowvaeError: with both numbers.
+        FlowvaeError: if the memory does not suffice, with both numbers.
     """
     if needed > SMALL and needed > (available := memory()):
         raise FlowvaeError(f"{what}: needs {size(needed)} of memory, of {size(available)} available; {remedy}.")
@@ -61,10 +61,10 @@ def check_memory(what: str, needed: float, remedy: str) -> None:
 
 @contextmanager
 def watched(what: str, remedy: str) -> Iterator[None]:
-    """Check, while modules are built inside the block, that their training fits into memory.
+    """Check that the training of the modules that are built inside the block fits into memory.
 
-    The sizes come from torch's meta device, which computes shapes only. Memory that is freed again is counted too;
-    it is little when modules are built.
+    Sizes are computed on torch's meta device before the memory is allocated. Temporary memory is counted too; it is
+    small when modules are built.
 
     Raises:
         FlowvaeError: before the memory is allocated, with the number of bytes.
@@ -93,7 +93,7 @@ class _Watch(TorchDispatchMode):
 
 
 def _bytes(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Bytes of an operation's output tensors; 0 if they are views, or if their shapes depend on values."""
+    """Return the size of an operation's outputs in bytes; 0 for views, and for shapes that depend on values."""
     schema = operation._schema
     if any(result.alias_info is not None for result in schema.returns):
         return 0

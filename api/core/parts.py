@@ -67,26 +67,28 @@ class PriorSpec(Spec, ABC, kind="prior"):
 
     - `bind(guide, train)`: called once after the guide has been built, for priors that depend on guide or data; it
       must store a module as a `flowvae.networks.Reference`, so that every parameter has one owner;
-    - `follow(numbers)`: called in training before each step with the numbers (B,) of the training data in the batch,
-      and with None before the first step and after the last one of an epoch, for priors that depend on them;
+    - `follow(numbers)`: called before each training step with the indices (B,) of the training data points in the
+      batch, and with None before the first step and after the last step of an epoch;
     - `objective(codes)`: the loss per code that a second stage minimizes in place of −log p(z); `objective(codes, c)`
-      where the prior reads a condition;
-    - `validate(codes)`, or `validate(codes, c)`: the loss by which the second stage chooses its best epoch, where the
+      if the prior reads a condition;
+    - `validate(codes)`, or `validate(codes, c)`: the loss that selects the best epoch of the second stage, if the
       objective does not measure quality; called once per epoch on codes of all validation data, in evaluation mode and
-      with the same noise; it may store what it estimates in buffers;
-    - `facts()`: plain facts of the density, such as the error of its constant; part of every metric's protocol;
+      with the same noise; it may store estimates in buffers;
+    - `facts()`: properties of the density as plain values, such as the error of its normalizing constant; they are
+      stored in every metric's protocol;
     - `statements(name, c)`, `guide_statements(name, z, c)` and `latent_sites(name)`: the Pyro statements of a prior
-      with latent variables of its own, where `name` is the site of the code;
-    - `guide_above(name, q, c)` and `marginal(name, q, c)` in place of `guide_statements`: draw the latent variables
-      above before the code, whose guide says q, and return the code's distribution given them, or without them.
+      with additional latent variables, where `name` is the site of the code;
+    - `guide_above(name, q, c)` and `marginal(name, q, c)`, in place of `guide_statements`, for a guide that draws the
+      additional latent variables before the code: q is the encoder's distribution over the code; the first samples
+      these variables and returns the code's distribution given them, the second returns it with them integrated out.
 
     Attributes:
-        proper: whether it is a normalized density on all of R^D for all parameters.
+        proper: whether it is a normalized density on all of R^D for all values of its parameters.
         conditional: whether `build` can take a context.
         shaped: whether `build` takes the shape of the code, such as (C, H, W) for an image flow, instead of its size.
         trainable: whether it has parameters.
-        tractable: whether log p(z) can be computed; not so for an integral over latent variables.
-        follows_guide: whether it is made of the guide's posteriors, so that it changes with the guide.
+        tractable: whether log p(z) can be computed; false for an integral over latent variables.
+        follows_guide: whether it is computed from the guide's posteriors, so that it changes with the guide.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("prior",)
@@ -96,7 +98,7 @@ class PriorSpec(Spec, ABC, kind="prior"):
     trainable: ClassVar[bool] = True
     tractable: ClassVar[bool] = True
     follows_guide: ClassVar[bool] = False
-    twice_differentiable: ClassVar[bool] = True  # whether gradients of the gradients of its density exist
+    twice_differentiable: ClassVar[bool] = True  # whether second derivatives of its log-density are available
     why_not_joint: ClassVar[str] = ""  # the reason why it cannot be trained together with encoder and decoder
     why_not_second_stage: ClassVar[str] = ""  # the reason why it cannot be fitted to the codes of a trained VAE
 
@@ -108,12 +110,12 @@ class PriorSpec(Spec, ABC, kind="prior"):
         """
 
     def cost(self, features: int) -> Cost:
-        """Network passes; none by default."""
+        """Return the cost in network passes; zero by default."""
         return Cost()
 
 
 class NetworkSpec(Spec, ABC, kind="network"):
-    """Settings of a network, the encoder's or the decoder's."""
+    """Settings of an encoder or decoder network."""
 
     @abstractmethod
     def build(self, inputs: Size, outputs: Size | None = None, context: int = 0) -> nn.Module:
@@ -128,7 +130,7 @@ class NetworkSpec(Spec, ABC, kind="network"):
 
 
 class Units(NamedTuple):
-    """The units in which networks see data: (x − center) / unit; scalars, or of the shape of a data point."""
+    """Standardization of the data that networks read, (x − center) / unit; scalars, or of the shape of a data point."""
 
     center: Tensor
     unit: Tensor
@@ -143,7 +145,7 @@ class LikelihoodSpec(Spec, ABC, kind="likelihood"):
 
     Attributes:
         discrete: whether p(x given h) is a probability of counts, so that bits/dim are an absolute code length.
-        support: the support in words.
+        support: description of the support.
         largest: the largest value, where the support is 0, 1, …, largest; None for any other support.
     """
 
@@ -168,7 +170,7 @@ class LikelihoodSpec(Spec, ABC, kind="likelihood"):
         return shape
 
     def units(self, train: Any) -> Units:
-        """Center and unit of the training data (N, *shape); 0 and 1 by default.
+        """Return center and unit of the training data (N, *shape); 0 and 1 by default.
 
         Raises:
             FlowvaeError: for data whose dtype is not torch's default, the dtype of networks.
@@ -184,22 +186,22 @@ class LikelihoodSpec(Spec, ABC, kind="likelihood"):
             splits: data (N, *shape) by the name of the split; "train" and possibly others.
 
         Raises:
-            FlowvaeError: for such data; names the position of a value.
+            FlowvaeError: for such data, with the position of one of the values.
         """
 
     @abstractmethod
     def violations(self, x: Tensor) -> Tensor:
-        """Boolean mask of the values outside the support, of the shape of x."""
+        """Return a boolean mask of the values outside the support, of the shape of x."""
 
     def offsets(self, train: NDArray[Any], kind: type) -> NDArray[np.float64] | None:
-        """Offsets to subtract from the data before a cast that would lose digits; None by default.
+        """Return offsets to subtract from the data before a cast that would lose digits; None by default.
 
         Args:
             train: finite data (N, *shape), in a dtype that can represent them.
             kind: NumPy dtype to which the data are cast.
 
         Returns:
-            Numbers of the event shape, 0 where nothing is lost.
+            Offsets of the event shape, 0 where no digits would be lost.
         """
         return None
 
@@ -213,7 +215,7 @@ class LikelihoodSpec(Spec, ABC, kind="likelihood"):
 
     @classmethod
     def form(cls) -> str:
-        """Return the text form in general: gaussian[:SCALE], logistic-mixture:TOTAL[:components=...]."""
+        """Return the general text form, such as gaussian[:SCALE] or logistic-mixture:TOTAL[:components=...]."""
         parts = [cls.family]
         for index, f in enumerate(fields(cls)):  # type: ignore[arg-type]
             part = f":{f.name}=..." if index else f":{f.name.upper()}"
@@ -223,7 +225,7 @@ class LikelihoodSpec(Spec, ABC, kind="likelihood"):
 
     @classmethod
     def from_text(cls, value: str | None) -> LikelihoodSpec:
-        """Read the likelihood from the settings in its text form, all that follows the name; None: default settings.
+        """Read the likelihood from the part of its text form after the name; None: default settings.
 
         Raises:
             FlowvaeError: for an invalid or a missing value.
@@ -249,12 +251,12 @@ class LikelihoodSpec(Spec, ABC, kind="likelihood"):
 
 
 def _written(value: object) -> str:
-    """A setting as a text form writes it."""
+    """Format a setting for a text form."""
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _setting(hint: Any, text: str) -> Any:
-    """The value of a setting of that type that a text writes; MISSING: none."""
+    """Parse a setting of that type from text; MISSING if the text is invalid."""
     kinds = get_args(hint) or (hint,)
     words: dict[str, Any] = {"none": None} if type(None) in kinds else {}
     if bool in kinds:
@@ -307,7 +309,7 @@ def check_default_type(dtype: torch.dtype) -> None:
     if dtype != torch.get_default_dtype():
         raise FlowvaeError(
             f"train: {dtype}, but networks are built in {torch.get_default_dtype()}; convert the data (subtract a "
-            f"large offset first), or call torch.set_default_dtype({dtype}) before."
+            f"large offset first), or call torch.set_default_dtype({dtype}) first."
         )
 
 
@@ -336,7 +338,7 @@ class GuideSpec(Spec, ABC, kind="guide"):
         return guide
 
     def cost(self, features: int) -> Cost:
-        """Network passes after the encoder; none by default."""
+        """Return the cost in network passes after the encoder; zero by default."""
         return Cost()
 
 
@@ -351,7 +353,7 @@ class Condition:
         on: "labels" (one-hot, by class) or "covariates" (the numbers `Dataset.conditions`).
         prior: whether p(z) becomes p(z given c).
         encoder: whether the encoder network reads c.
-        guide: whether the guide head reads c beside the encoder's features.
+        guide: whether the guide head reads c in addition to the encoder's features.
         decoder: whether the decoder network reads c.
 
     References:

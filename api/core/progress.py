@@ -1,4 +1,4 @@
-"""Progress of work whose length depends on a user's data or machine: bars, and lines where no bar can be seen."""
+"""Progress of long-running work: bars, or lines where standard error is neither a terminal nor a notebook."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Bar", "bar"]
 
 DELAY = 2.0  # seconds of work before a bar appears
 EVERY = 60.0  # seconds between two lines
-LONG = 30.0  # seconds above which the duration is announced
+LONG = 30.0  # seconds of expected total time above which it is announced
 TRIAL = 2.0  # seconds of work after the first unit, on which the estimate is based
-SLOW = 5.0  # seconds of the first unit that suffice for an estimate; a shorter one may be mostly one-time setup
+SLOW = 5.0  # seconds of the first unit that suffice for an estimate; a shorter unit may be mostly one-time setup
 
 
 class Bar(tqdm):  # type: ignore[type-arg]
-    """A bar with the time left, on a terminal or in a notebook, that appears after 2 s.
+    """A progress bar with the remaining time, which appears after 2 s.
 
-    Where standard error is neither, such as in a log file, it is a line a minute instead: how many units are done, and
-    about how long the others will take. The arguments are those of `bar`.
+    If standard error is neither a terminal nor a notebook, such as a log file, it prints a line per minute instead,
+    with the number of finished units and the estimated remaining time. The arguments are those of `bar`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Bar(tqdm):  # type: ignore[type-arg]
         self._before = initial
 
     def __iter__(self) -> Iterator[Any]:
-        """The units of the work, each counted when the next one is asked for."""
+        """Iterate over the units; each is counted when the next one is requested."""
         try:
             for one in self.iterable:
                 yield one
@@ -79,14 +79,14 @@ class Bar(tqdm):  # type: ignore[type-arg]
         return super().update(n)
 
     def finish(self) -> None:
-        """End the work although fewer units were needed than there are."""
+        """Mark the work as finished before all units were needed."""
         if not self.disable:
             self.total = self.n
 
     def close(self) -> None:
-        """Remove the bar, or leave it as it is."""
+        """Close the bar, and remove it unless `leave` is set."""
         if not self.disable and not self.leave:
-            self.total = None  # a notebook would keep a bar that has not counted all units, in red
+            self.total = None  # otherwise a notebook keeps an unfinished bar, in red
         super().close()
 
     def _line(self, seconds: float) -> str:
@@ -123,26 +123,26 @@ def bar(
     leave: bool = False,
     announce: bool = False,
 ) -> Bar:
-    """Show the progress of work as a bar, or as a line a minute where standard error is neither terminal nor notebook.
+    """Show progress as a bar, or as a line per minute if standard error is neither a terminal nor a notebook.
 
-    A single unit shows nothing, since nothing is known of its end. Nor does a process that another one has started,
-    such as a worker of a grid: their bars would overwrite each other.
+    Nothing is shown for a single unit, whose duration cannot be estimated, or in a child process, such as a worker of
+    a grid, since the bars of several processes would overwrite each other.
 
     Args:
         what: description of the work.
         unit: name of a unit.
-        total: number of units; None: unknown, and the time that has passed is shown.
+        total: number of units; None: unknown, and only the elapsed time is shown.
         work: units to iterate over; None: they are counted by `update`.
-        progress: whether to show it.
-        initial: units that were done before.
-        leave: whether the bar stays when the work has ended; else it vanishes.
-        announce: whether to write one line, soon after the start, if the work takes more than 30 s in all.
+        progress: whether to show progress.
+        initial: number of units that were done before.
+        leave: whether the bar stays visible after the work.
+        announce: whether to print the expected total time, soon after the start, if it is more than 30 s.
     """
     return Bar(what, unit, total, work, progress, initial=initial, leave=leave, announce=announce)
 
 
 def _duration(seconds: float) -> str:
-    """A duration in words.
+    """Format a duration.
 
     >>> _duration(100), _duration(600), _duration(10_000)
     ('100 s', '10 min', '2.8 h')

@@ -15,7 +15,7 @@ from flowvae.core.errors import FlowvaeError, nearest, shown
 __all__ = ["Family", "Spec", "families", "find", "kinds", "name_of"]
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-RESERVED = ("part", "family", "wraps", "prefix", "naming", "refuses")  # what Spec itself says of a class
+RESERVED = ("part", "family", "wraps", "prefix", "naming", "refuses")  # attributes of Spec itself
 
 _CLASSES: dict[str, dict[str, type[Spec]]] = {}  # by kind and name
 _WRAPPERS: dict[str, list[type[Spec]]] = {}  # by kind
@@ -28,18 +28,18 @@ class Spec:
         @dataclass(frozen=True)
         class Shear(FlowSpec, name="shear"): ...
 
-    The name is then known to error messages, YAML, the command line and `flowvae list`. Defining the class again, as
-    a notebook cell that runs twice does, replaces it.
+    The name can then be used in YAML and on the command line, and is listed by `flowvae list`. Defining the class
+    again, such as in a notebook cell that runs twice, replaces it.
 
     Args:
         kind: the kind of the parts that derive from this class ("flow", "prior", …); only for the root of a kind.
         name: name of this family: lower-case letters, digits and hyphens.
-        wraps: the kind of part that this family wraps, in the field of that name; the family then has one name for
-            each family of that kind.
-        prefix: prefix of those names.
+        wraps: the kind of part that this family wraps, in the field of that name; one name is then registered for each
+            family of that kind.
+        prefix: prefix of these names.
 
     Raises:
-        FlowvaeError: for an invalid name, or one that another class has, and a setting that is called as an attribute
+        FlowvaeError: for a name that is invalid or taken by another class, and a setting with the name of an attribute
             of `Spec`.
     """
 
@@ -49,16 +49,16 @@ class Spec:
     prefix: ClassVar[str] = ""
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    naming: ClassVar[str] = ""  # how to give a nameless part a name, if not by naming its class
+    naming: ClassVar[str] = ""  # remedy for a part whose class cannot be named
 
     def __init_subclass__(cls, *, kind: str = "", name: str = "", wraps: str = "", prefix: str = "") -> None:
         super().__init_subclass__()
         if not cls.__module__.startswith("flowvae."):
-            _import_packages()  # flowvae's own names come first, and cannot be taken
+            _import_packages()  # flowvae's own names are registered first, so that they cannot be taken
         for setting, annotation in vars(cls).get("__annotations__", {}).items():
             if setting in RESERVED and "ClassVar" not in str(annotation):
                 raise FlowvaeError(f"class {cls.__name__}: no setting can be called {setting!r}; choose another word.")
-        if "__dataclass_fields__" in vars(cls):  # dataclass(slots=True) makes the class again, without its arguments
+        if "__dataclass_fields__" in vars(cls):  # dataclass(slots=True) creates the class again without these
             name, wraps, prefix = (vars(cls).get(word, "") for word in ("family", "wraps", "prefix"))
         cls.family, cls.wraps, cls.prefix = name, wraps, prefix
         if kind:
@@ -81,8 +81,8 @@ class Family:
     """A named family of parts.
 
     Args:
-        name: its name.
-        type: the class, or the parametrized type of a wrapped part.
+        name: name of the family.
+        type: the class, or the parametrized type of a wrapper.
         default: the part with default settings; None if a setting has no default.
         why_not: the reason why it cannot be used as this kind; empty if it can.
     """
@@ -94,7 +94,7 @@ class Family:
 
 
 def discover(package: str) -> None:
-    """Name a package whose modules define families; they are imported when a name is first looked up."""
+    """Add a package whose modules define families; they are imported at the first look-up of a name."""
     _PACKAGES.append(package)
     _clear()
 
@@ -152,7 +152,7 @@ def find(kind: str, name: str) -> Family:
     """Find the family of a kind by its name.
 
     Raises:
-        FlowvaeError: for an unknown name, with the nearest one, or a family that cannot be used as this kind.
+        FlowvaeError: for an unknown name, with the nearest known one, or a family that cannot be used as this kind.
     """
     known = families(kind)
     if name in known:
@@ -170,7 +170,7 @@ def name_of(spec: Any) -> str:
     """Return the registered name of a part.
 
     Raises:
-        FlowvaeError: for an object whose class has no name, or has been defined again since.
+        FlowvaeError: for an object whose class has no name, or has been redefined since the object was created.
     """
     if isinstance(spec, Spec):
         if spec.wraps:
@@ -207,7 +207,7 @@ def _register(cls: type[Spec], name: str) -> None:
 
 
 def _kinds(cls: type[Spec]) -> list[str]:
-    """The kinds of a class; a flow, for example, is also a prior."""
+    """Return the kinds of a class; a flow, for example, is also a prior."""
     return [vars(base)["part"] for base in cls.__mro__ if vars(base).get("part")]
 
 
@@ -226,7 +226,7 @@ def _default(family: type[Spec]) -> Any:
 
 
 def _is_same(cls: type, other: type) -> bool:
-    """Whether a class is another one, defined again or copied by dataclass(slots=True)."""
+    """Whether two classes are the same one, defined twice or copied by dataclass(slots=True)."""
     own = vars(cls).get("__dataclass_fields__", cls)
     same_name = (cls.__module__, cls.__qualname__) == (other.__module__, other.__qualname__)
     return same_name or own is vars(other).get("__dataclass_fields__")

@@ -1,4 +1,4 @@
-"""Entry point of scripts: one line for an error that the user can fix, and an exit status."""
+"""Entry point of scripts: a one-line message for errors that the user can fix, and an exit status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def line_of(error: object) -> str:
 
 
 def run_script(main: Callable[[], int]) -> NoReturn:
-    """Run the main function of a module as a program; an error that the user can fix ends it with one line."""
+    """Run the main function of a module as a program; errors that the user can fix become a one-line message."""
     with Interruption("interrupted.") as interruption:
         try:
             interruption.orderly = True

@@ -1,4 +1,4 @@
-"""Random seeds: one for a run, and a separate stream for every purpose.
+"""Random seeds: one per run, and a separate stream for every purpose.
 
 All arms of a comparison that share a seed share the split, the initial encoder and decoder and the order
 of the batches, because each of these has its own stream: a flow that draws more initial weights does not
@@ -31,7 +31,7 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run the block in one thread at a time: torch's random state and Pyro's handlers are global to the process."""
+    """Let one thread at a time run the block: torch's random state and Pyro's handlers are global to the process."""
     with _LOCK:
         yield
 
@@ -53,9 +53,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _seed_devices(seed: int) -> None:
-    """Seed the available devices, as `torch.manual_seed` does.
+    """Seed the available devices only.
 
-    For the other devices it formats the call stack three times, which takes longer than a training step.
+    `torch.manual_seed` also seeds the others; for each of them it formats the call stack, which takes longer than a
+    training step.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():

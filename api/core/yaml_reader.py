@@ -1,4 +1,4 @@
-"""Reader of settings in YAML: names and plain values without ambiguity."""
+"""YAML reader for settings: names and plain values without ambiguity."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DEEPEST = 20  # levels of nesting; settings take five
 LONGEST = 100  # characters of a number
 TAG = "tag:yaml.org,2002:"
 
-# Plain scalars of YAML 1.2's core schema, without those that are text to PyYAML, which writes YAML 1.1: every text
-# that it writes is read back as text. Dates, 1:30, 1_000, yes and on are text.
+# Plain scalars of YAML 1.2's core schema, except those that PyYAML, which writes YAML 1.1, regards as text: so every
+# text that PyYAML writes is read back as text. Dates, 1:30, 1_000, yes and on are text.
 SCALARS = {
     "null": (r"~|null|Null|NULL|", "~nN"),
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -32,7 +32,7 @@ SCALARS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's parser without tags, aliases (and so merge keys) and deep nesting, which settings do not need."""
+    """PyYAML's safe loader; tags, aliases (and thus merge keys) and deep nesting are errors."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (those of SCALARS)
     depth = 0
@@ -57,16 +57,16 @@ for _name, (_pattern, _first) in SCALARS.items():
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the settings in a YAML file, by name.
+    """Read settings by name from a YAML file.
 
-    Numbers are those of YAML 1.2. Numbers that two versions of YAML read differently (010) are errors, and so are
-    repeated keys (one value would be lost), tags, aliases, merge keys, and keys that are not names.
+    Numbers follow YAML 1.2. Errors are numbers that two versions of YAML read differently (010), repeated keys, tags,
+    aliases, merge keys, and keys that are not names.
 
     Args:
         path: a file of UTF-8 text.
 
     Raises:
-        FlowvaeError: for a file that cannot be read, or one of these errors; names the line.
+        FlowvaeError: for a file that cannot be read, or one of these errors, with the line.
     """
     where = one_line(path)
     content = _content(path, where)

@@ -1,6 +1,6 @@
 """The latent-space explorer: move a point of the base space, and see its code and the decoded image.
 
-It needs ipywidgets (`pip install 'flowvae[notebooks]'`); without them it returns a figure.
+It needs ipywidgets (`pip install 'flowvae[notebooks]'`); without them `explore` returns a figure.
 """
 
 from __future__ import annotations
@@ -29,21 +29,20 @@ DPI = 100
 
 
 def explore(runs: Run | Mapping[str, Run], widgets: bool | None = None, seed: int = 0) -> Explorer | Figure:
-    """Explore the latent spaces of trained runs, with sliders in a notebook, elsewhere as a figure.
+    """Explore the latent spaces of trained runs, with sliders in a notebook and as a figure elsewhere.
 
-    Sliders move the point u along two dimensions of the base space (for a prior without one, the code z); menus choose
-    prior and guide among the runs. See `draw_state` for the figure. The explorer is displayed as the last line of a
-    cell, in JupyterLab as widgets. Viewers and converters of notebooks without live widgets show the first picture,
-    which is part of the same output.
+    Sliders move the point u along two dimensions of the base space (for a prior without one, the code z); menus select
+    prior and guide among the runs. See `draw_state` for the figure. As the last line of a cell, the explorer is
+    displayed as widgets. Notebook viewers and converters without live widgets show the first picture, which is part of
+    the same output.
 
     Args:
-        runs: one run, or several by name. They may differ in everything, including data.
-        widgets: whether to make widgets. None: only in a Jupyter kernel with ipywidgets; a plain interpreter, a
-            terminal and a kernel without ipywidgets get the figure.
-        seed: decides the first point and the visible codes.
+        runs: one run, or several by name. They may differ in all settings, including the data.
+        widgets: whether to create widgets. None: only in a Jupyter kernel with ipywidgets; otherwise the figure.
+        seed: seed of the first point and of the choice of visible codes.
 
     Returns:
-        The explorer, or a figure with one row per run, all at the point of the same seed.
+        The explorer, or a figure with one row per run, each at the point of this seed.
 
     Raises:
         FlowvaeError: without runs, for something that is not a run, a latent of one dimension, a negative seed, or
@@ -74,7 +73,7 @@ class Explorer:
 
     Args:
         runs: runs by name.
-        seed: decides the first point and the codes.
+        seed: seed of the first point and of the choice of visible codes.
 
     Attributes:
         widget: the whole explorer, an ipywidgets box.
@@ -93,7 +92,7 @@ class Explorer:
         self.prior, self.guide = (ui.Dropdown(description=text, layout=narrow) for text in ("prior", "guide"))
         self.run = ui.Dropdown(description="run", layout=ui.Layout(width="320px"))  # names may be long
         self.dimensions = [ui.Dropdown(description=text, layout=narrow) for text in ("across", "up")]
-        # covers every point of a random draw or of another run
+        # the range includes every point of a random draw or of another run
         self.sliders = [
             ui.FloatSlider(min=-REACH, max=REACH, step=0.05, readout_format=".2f", layout=wide) for _ in range(2)
         ]
@@ -111,7 +110,7 @@ class Explorer:
 
     @property
     def scene(self) -> Scene:
-        """Of the chosen run."""
+        """The scene of the selected run."""
         name = self.run.value
         if name not in self._scenes:
             run = self.runs[name]
@@ -125,7 +124,7 @@ class Explorer:
 
     @property
     def figure(self) -> Figure:
-        """The current state as a separate figure."""
+        """A separate figure of the current state."""
         from matplotlib.figure import Figure
 
         return cast(Figure, draw_state(self.scene, self.point, self.plane))
@@ -134,7 +133,7 @@ class Explorer:
         """Move to a point, shape (latent,).
 
         Raises:
-            FlowvaeError: for a point of another shape, or not finite.
+            FlowvaeError: for a point of another shape, or with values that are not finite.
         """
         self.point, _ = self.scene.check(point, None)
         self._show()
@@ -155,7 +154,7 @@ class Explorer:
         self._still = False
 
     def _answer(self, *steps: Any) -> Any:
-        """Make an event handler that runs these steps and shows the result, ignoring events that they cause."""
+        """Create an event handler that runs these steps and redraws, ignoring events that the steps trigger."""
 
         def handler(_: Any) -> None:
             if self._still:
@@ -191,7 +190,7 @@ class Explorer:
             slider.description = scene.symbol
 
     def _turn(self, here: Any, other: Any) -> None:
-        """Show another dimension; if it is already on the other axis, change that axis."""
+        """Show another dimension; if the other axis shows it already, change that axis."""
         if here.value == other.value:
             other.value = (here.value + 1) % self.scene.latent
 
@@ -259,7 +258,7 @@ def _rows(runs: Mapping[str, Run], seed: int) -> Figure:
 
 def _png(figure: Figure) -> bytes:
     with io.BytesIO() as file:
-        figure.savefig(file, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})  # fast, as a slider waits
+        figure.savefig(file, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})  # fast, for sliders
         return file.getvalue()
 
 

@@ -90,8 +90,8 @@ class Pinwheel(DataSpec, name="pinwheel"):
 
         Args:
             x: data, shape (N, 16).
-            step: distance of the nodes across an arm, in its standard deviations; the density of nodes in z is the
-                same along an arm.
+            step: distance of the nodes across an arm, in standard deviations; nodes along an arm are equally dense
+                in z.
             reach: half-width of the grid, in standard deviations.
         """
         across = torch.arange(-reach, reach + step / 2, step, dtype=torch.float64)

@@ -20,7 +20,7 @@ __all__ = ["SHAPES", "Sprites", "render"]
 SHAPES = ("square", "ellipse", "heart")
 SIDES = (16, 28)
 FINE = 4  # a pixel is the number of its 4 × 4 points inside the shape: 0 to 16
-CHUNK = 32  # images rendered at a time: few enough to stay in the cache, which makes it five times as fast as 512
+CHUNK = 32  # images rendered at a time; they fit into the cache, which is five times as fast as 512 at a time
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Sprites(DataSpec, name="sprites"):
         train: number of training images.
         valid: number of validation images.
         test: number of test images.
-        side: of an image, 16 or 28.
+        side: height and width of an image, 16 or 28 pixels.
     """
 
     title: ClassVar[str] = "shapes at continuous position, scale and angle, factors known"
