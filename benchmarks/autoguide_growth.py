@@ -1,17 +1,17 @@
-"""Growth of guides with the number of latent variables D, beside Pyro's.
+"""Growth of the cost of guides with the number of latent variables D, compared with Pyro's guides.
 
-    python benchmarks/autoguide_growth.py                       # seconds a step against D
-    python benchmarks/autoguide_growth.py --latents 10 100      # some of it
+    python benchmarks/autoguide_growth.py                       # milliseconds per step against D
+    python benchmarks/autoguide_growth.py --latents 10 100      # a part of it
     python benchmarks/autoguide_growth.py --network             # ELBO of a Bayesian neural network of 10,071 weights
 
-Every cell has a process of its own, with one thread and a time limit, so that none can hang or fill the memory of
-another. A cell's seconds a step are processor time, the difference of two fits of few and many steps: building the
-guide, preparing and capturing cancel. `slope` is that of log time over log D between the last two cells; a guide whose
-networks have a fixed width has D multiplications a draw and slope 1, a full covariance or Pyro's default IAF, whose
-hidden layer is as wide as D, has slope 2.
+Every cell has a separate process with one thread and a time limit, so that cells cannot affect each other. The time per
+step of a cell is CPU time, from the difference of two fits with few and many steps, in which building the guide,
+preparation and capture cancel. `slope` is that of log time over log D between the last two cells. A guide whose
+networks have a fixed width takes O(D) multiplications per draw and has slope 1; a full covariance, and Pyro's default
+IAF, whose hidden layer has width D, have slope 2.
 
-The model is the cheapest one, D independent Gaussian data, so that the guide is what is measured. Flows have their
-default sizes, 16 draws a step. `setup` is the time of the first run of the guide, `memory` the peak of the process
+The model is a cheap one, D independent Gaussian data points, so that the time is that of the guide. Flows have their
+default sizes; 16 draws per step. `setup` is the time of the first call of the guide, `memory` the peak of the process
 above that after the imports.
 """
 
@@ -61,7 +61,7 @@ MIB = 2**20
 
 
 def gaussians(latents: int) -> Callable[[], None]:
-    """D independent Gaussian data with unknown means."""
+    """Return a model of D independent Gaussian data points with unknown means."""
     x = torch.randn(latents, generator=torch.Generator().manual_seed(0))
 
     def model() -> None:
@@ -72,7 +72,7 @@ def gaussians(latents: int) -> Callable[[], None]:
 
 
 def network(inputs: int = 8, width: int = 95, data: int = 500) -> Callable[[], None]:
-    """A regression by a network with two hidden layers, prior N(0, 1 / inputs of the layer); noise 0.1."""
+    """Return a regression by a network with two hidden layers, weights ~ N(0, 1 / inputs of the layer), noise 0.1."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(data, inputs, generator=generator)
     noise = torch.randn(data, generator=generator)
@@ -94,7 +94,7 @@ def network(inputs: int = 8, width: int = 95, data: int = 500) -> Callable[[], N
 
 
 def step_seconds(name: str, latents: int, limit: float) -> dict[str, float]:
-    """Seconds a step, seconds of the first run, and MiB."""
+    """Measure seconds per step, seconds of the first call, and memory in MiB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     model = gaussians(latents)
     started = time.process_time()
@@ -117,7 +117,7 @@ def step_seconds(name: str, latents: int, limit: float) -> dict[str, float]:
 
 
 def network_elbo(name: str, steps: int, rate: float) -> dict[str, float]:
-    """ELBO in nats of 1000 draws after a fit, its standard error, and seconds of the fit."""
+    """Fit a guide; return the ELBO in nats from 1000 draws, its standard error, and seconds of the fit."""
     model = network()
     guide = GUIDES[name](model)
     started = time.process_time()
@@ -131,7 +131,7 @@ def network_elbo(name: str, steps: int, rate: float) -> dict[str, float]:
 
 
 def _cell(task: tuple[Any, ...], limit: float, pipe: Any) -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit),) * 2)  # ends by itself if its parent has gone
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit),) * 2)  # ends the process even if its parent is gone
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("pyro").setLevel(logging.WARNING)
@@ -143,7 +143,7 @@ def _cell(task: tuple[Any, ...], limit: float, pipe: Any) -> None:
 
 
 def measured(limit: float, *task: Any) -> dict[str, float] | str:
-    """Result of a task in a process of its own; the reason why there is none."""
+    """Run a task in a separate process; return its result, or the reason why it has none."""
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
     process = context.Process(target=_cell, args=(task, limit, its), daemon=True)
@@ -163,10 +163,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--latents", type=int, nargs="+", default=LATENTS)
     parser.add_argument("--guides", nargs="+", default=None, choices=tuple(GUIDES))
-    parser.add_argument("--limit", type=float, default=240.0, help="seconds for a cell")
+    parser.add_argument("--limit", type=float, default=240.0, help="time limit of a cell in seconds")
     parser.add_argument("--network", action="store_true", help="ELBO of a Bayesian neural network instead")
-    parser.add_argument("--steps", type=int, default=1500, help="of the network's fit")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="of the network's fit")
+    parser.add_argument("--steps", type=int, default=1500, help="steps of the network's fit")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="learning rate of the network's fit")
     parser.add_argument("--json", help="file for the results")
     options = parser.parse_args()
     rows: dict[str, Any] = {}
@@ -181,7 +181,7 @@ def main() -> None:
                 print(f"{name:36}{found['elbo']:14.1f}{found['se']:8.1f}{found['seconds']:8.0f}  {kind}", flush=True)
     else:
         print(
-            f"{'ms a step':36}" + "".join(f"{n:>10}" for n in options.latents) + "   slope   setup s   MiB (last)",
+            f"{'ms per step':36}" + "".join(f"{n:>10}" for n in options.latents) + "   slope   setup s   MiB (last)",
             flush=True,
         )
         for name in options.guides or GUIDES:

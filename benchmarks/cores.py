@@ -1,4 +1,4 @@
-"""Binding a process to cores, for processes with torch and with JAX alike."""
+"""Binding of processes to cores, without torch or JAX."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ THREADS = Path("/proc/self/task")
 
 
 def bound() -> set[int] | None:
-    """The cores that the calling thread may run on; None where the system does not say."""
+    """Return the cores that the calling thread may run on; None if the system does not support it."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 

@@ -1,12 +1,12 @@
-"""Every flow family measured: largest errors of the round trip and the log-determinant, and what directions cost.
+"""Measurements of flow families: largest errors of round trip and log-determinant, and costs of both directions.
 
     python benchmarks/flow_families.py errors            # float32 and float64, |z| up to 40, three states
     python benchmarks/flow_families.py costs maf iaf nsf # passes, and time of a draw over time of a density
 
 The names of families are optional.
 
-States of the parameters: *start* is the identity (or near it), *large* has every parameter moved by 0.3 ε with
-ε ~ N(0, 1), *trained* is fitted by maximum likelihood to a two-dimensional pinwheel in every pair of dimensions.
+States of the parameters: *start* is the identity (or near it); in *large*, every parameter is perturbed by 0.3 ε with
+ε ~ N(0, 1); *trained* is fitted by maximum likelihood to a two-dimensional pinwheel in every pair of dimensions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STEPS = 300
 
 
 def states(flow: FlowSpec) -> dict[str, LazyTransform]:
-    """The family's transform in three states of its parameters."""
+    """Return the family's transform in three states of its parameters."""
     with seeded(derive(0, "start")):
         start = flow.transform(FEATURES)
     large = copy.deepcopy(start)
@@ -44,7 +44,7 @@ def states(flow: FlowSpec) -> dict[str, LazyTransform]:
 
 
 def trained(flow: FlowSpec, transform: LazyTransform) -> LazyTransform:
-    """Maximum likelihood on pinwheel codes; a family that scores slowly is fitted in its cheap direction."""
+    """Fit a transform to pinwheel codes by maximum likelihood; one with slow densities is fitted as its inverse."""
     _, z, _ = Pinwheel().simulate(2000, seed=0)
     data = torch.cat([z[:1000], z[1000:]], dim=-1)
     slow = flow.cost(FEATURES).density > flow.cost(FEATURES).sample_and_density
@@ -60,7 +60,7 @@ def trained(flow: FlowSpec, transform: LazyTransform) -> LazyTransform:
 
 
 def round_trip(transform: LazyTransform, reach: float, dtype: torch.dtype) -> float:
-    """Largest |T⁻¹(T(z)) − z| over 200 draws z = reach · N(0, I), relative to reach."""
+    """Return the largest |T⁻¹(T(z)) − z| over 200 draws z = reach · N(0, I), relative to max(reach, 1)."""
     module = copy.deepcopy(transform).to(dtype)
     with seeded(derive(0, "codes", str(reach))):
         z = reach * torch.randn(200, FEATURES, dtype=dtype)
@@ -73,7 +73,7 @@ def round_trip(transform: LazyTransform, reach: float, dtype: torch.dtype) -> fl
 
 
 def log_determinant(transform: LazyTransform) -> float:
-    """Largest difference to autograd's slogdet in float64, relative where it is above 1; 20 codes of scale 2."""
+    """Return the largest error against autograd in float64, relative if the value is above 1; 20 codes of scale 2."""
     module = copy.deepcopy(transform).double()
     with seeded(derive(0, "log-determinant")):
         codes = 2 * torch.randn(20, FEATURES, dtype=torch.float64)
@@ -86,7 +86,7 @@ def log_determinant(transform: LazyTransform) -> float:
 
 
 def errors(names: list[str]) -> pd.DataFrame:
-    """One row a family and state."""
+    """Return errors, one row per family and state."""
     rows = []
     for name in names:
         flow = families("flow")[name].default
@@ -102,7 +102,7 @@ def errors(names: list[str]) -> pd.DataFrame:
 
 
 def seconds(call: object, repeats: int = 4) -> float:
-    """Median time of a call."""
+    """Measure the median time of a call in seconds."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -112,7 +112,7 @@ def seconds(call: object, repeats: int = 4) -> float:
 
 
 def costs(names: list[str]) -> pd.DataFrame:
-    """Passes at three latent sizes, and how many times a draw takes as long as a density (batch of 256)."""
+    """Return passes and the time of a draw over that of a density, at three latent sizes (batch of 256)."""
     rows = []
     for name in names:
         row: dict[str, object] = {"family": name}

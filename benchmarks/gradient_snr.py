@@ -4,20 +4,21 @@
     python benchmarks/gradient_snr.py --samples 20    # a trial
 
 Two pairs of model and guide:
-    linear: z ~ N(0, I), x ~ N(z, I) of 20 numbers, q = N(A x + b, 2/3 I), whose posterior is N(x / 2, I / 2). A, b and
-        the model's matrix and mean are the best ones, perturbed by noise of standard deviation 0.01.
+    linear: z ~ N(0, I), x ~ N(z, I) of 20 dimensions, with the posterior N(x / 2, I / 2), and q = N(A x + b, 2/3 I). A,
+        b and the model's matrix and mean are the optimal ones, perturbed by noise of standard deviation 0.01.
     digits: a VAE of 8 latents, MLPs of 2 × 128, N(0, I), Gaussian guide, trained for 100 epochs with the ELBO.
 
-The gradient of the mean bound over one batch of 32 data points is drawn many times, with the objectives `iwae` and
-`dreg`. The ratio is that of whole gradients, of the guide's parameters ("encoder") and of the model's ("decoder"):
+The gradient of the mean bound over one batch of 32 data points is sampled many times, with the objectives `iwae` and
+`dreg`. The signal-to-noise ratio is that of the whole gradient g of the guide's parameters ("encoder") or of the
+model's ("decoder"):
 
     SNR² = ‖E g‖² / E‖g − E g‖².
 
-Both have the same expectation, so ‖E g‖² is estimated for both from S samples of `dreg`, without bias, as
-‖ḡ‖² − tr Σ / S. Standard errors of log SNR are by a jackknife of 10 groups.
+Both objectives have the same expected gradient, so ‖E g‖² is estimated for both from S samples of `dreg`, without bias,
+as ‖ḡ‖² − tr Σ / S. Standard errors of log SNR are from a jackknife with 10 groups.
 
-Theory, where the mean weight of K draws has a small relative variance: of order 1/√K for the encoder with `iwae`, √K
-for all others.
+Theory, if the mean weight of K draws has a small relative variance: SNR is of order 1/√K for the encoder with `iwae`,
+and √K for the others.
 
 Rainforth et al. (2018), "Tighter Variational Bounds are Not Necessarily Better"; Tucker et al. (2019), "Doubly
 Reparameterized Gradient Estimators for Monte Carlo Objectives".
@@ -48,12 +49,12 @@ ESTIMATORS = {"iwae": IWAETraceELBO, "dreg": DReGTraceELBO}
 PARTS = ("encoder", "decoder")
 GROUPS = 10  # of the jackknife
 ROWS = 32  # data points of the batch
-SIZE = 20  # of a data point, and of its code, of the linear model
-NOISE = 0.01  # by which its parameters are perturbed
+SIZE = 20  # dimensions of a data point and of its code in the linear model
+NOISE = 0.01  # standard deviation of the perturbation of its parameters
 
 
 class LinearGuide(nn.Module):
-    """q(z given x) = N(A x + b, 2/3 I)."""
+    """q(z | x) = N(A x + b, 2/3 I)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class LinearGuide(nn.Module):
 
 
 def linear(epochs: int) -> tuple[nn.Module, nn.Module, Tensor]:
-    """The pair of Rainforth et al. (2018), section 4, and a batch."""
+    """Return the pair of Rainforth et al. (2018), section 4, and a batch."""
     torch.manual_seed(0)
     model = LinearGaussian(torch.eye(SIZE) + NOISE * torch.randn(SIZE, SIZE), NOISE * torch.randn(SIZE), 1.0)
     model.log_scale.requires_grad_(False)
@@ -76,7 +77,7 @@ def linear(epochs: int) -> tuple[nn.Module, nn.Module, Tensor]:
 
 
 def digits(epochs: int) -> tuple[nn.Module, nn.Module, Tensor]:
-    """Model and guide after a training with the ELBO, and a batch of it."""
+    """Return model and guide after a training with the ELBO, and a batch of its data."""
     experiment = Experiment(inference=Training(epochs=epochs, device="cpu"))
     data = experiment.data.load(experiment.seed)
     model, guide = experiment.build(data)
@@ -88,7 +89,7 @@ CASES = {"linear": linear, "digits": digits}
 
 
 def gradients(elbo: Any, model: nn.Module, guide: nn.Module, x: Tensor, samples: int) -> dict[str, Tensor]:
-    """Gradients of the mean bound over the batch, by part, each of shape (samples, parameters)."""
+    """Sample gradients of the mean bound over the batch, by part, each of shape (samples, parameters)."""
     parts = {"encoder": list(guide.parameters()), "decoder": list(model.parameters())}
     drawn: dict[str, list[Tensor]] = {name: [] for name in parts}
     for _ in range(samples):
@@ -103,13 +104,13 @@ def gradients(elbo: Any, model: nn.Module, guide: nn.Module, x: Tensor, samples:
 
 
 def ratio(samples: Tensor, signal: Tensor) -> float:
-    """Signal-to-noise ratio of gradients (S, P), where others (S, P) of the same mean give the signal; NaN: unseen."""
+    """Compute the SNR of gradients (S, P), with the signal from gradients (S, P) of the same mean; NaN: no signal."""
     squared = signal.mean(0).square().sum().item() - signal.var(0).sum().item() / len(signal)
     return math.sqrt(squared / samples.var(0).sum().item()) if squared > 0 else math.nan
 
 
 def row(samples: Tensor, signal: Tensor) -> dict[str, float | None]:
-    """Ratio, and the standard error of its logarithm."""
+    """Return the ratio and the standard error of its logarithm."""
     groups = torch.arange(len(samples)) % GROUPS
     left_out = [ratio(samples[groups != group], signal[groups != group]) for group in range(GROUPS)]
     logs = torch.tensor(left_out).log()
@@ -119,13 +120,13 @@ def row(samples: Tensor, signal: Tensor) -> dict[str, float | None]:
 
 
 def slope(rows: list[dict[str, Any]]) -> float:
-    """Exponent of K from the smallest to the largest number of draws whose signal is seen."""
+    """Return the exponent of K between the smallest and the largest number of draws with a signal."""
     seen = [one for one in rows if one["snr"] is not None]
     return math.log(seen[-1]["snr"] / seen[0]["snr"]) / math.log(seen[-1]["draws"] / seen[0]["draws"])
 
 
 def figure(rows: list[dict[str, Any]]) -> Any:
-    """Ratios against K: a line of panels for each pair, encoder and decoder side by side, with lines of slope ±½."""
+    """Plot ratios against K: a row of panels per pair, encoder and decoder side by side, with lines of slope ±½."""
     drawn, axes = plt.subplots(2, 2, figsize=(6.4, 5.0), sharex=True, layout="constrained")
     for axis, (case, part) in zip(axes.flat, product(CASES, PARTS), strict=True):
         here = [one for one in rows if one["case"] == case and one["part"] == part and one["snr"] is not None]
@@ -154,8 +155,8 @@ def figure(rows: list[dict[str, Any]]) -> Any:
 def main() -> None:
     """Draw gradients; write table and figure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--samples", type=int, default=400, help="gradients of each kind")
-    parser.add_argument("--epochs", type=int, default=100, help="of the VAE")
+    parser.add_argument("--samples", type=int, default=400, help="number of gradients of each kind")
+    parser.add_argument("--epochs", type=int, default=100, help="epochs of the VAE")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     given = parser.parse_args()
     torch.set_num_threads(1)

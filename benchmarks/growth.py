@@ -1,38 +1,38 @@
-"""How time and memory of a training step, of draws from the prior and of the importance-weighted bound grow.
+"""Growth of time and memory of training steps, draws from the prior and the importance-weighted bound.
 
     python benchmarks/growth.py --out runs/bench             # growth.json, growth.txt, growth.png
-    python benchmarks/growth.py --out runs/quick --quick     # a few small points: that it runs, and no figures
+    python benchmarks/growth.py --out runs/quick --quick     # a few small points, as a test
 
 The pair: 64 counts of 0 to 16, two hidden layers of 128 in encoder and decoder, a Gaussian guide; the prior is a MAF
 or an NSF (4 bins) with one hidden layer of 32. One setting is changed at a time, from latent 8, batch 128, three
-transforms, one particle. A step is `fit`'s: "none" runs model and guide, "capture" the captured program. Every point
-has a process of its own and one thread.
+transforms, one particle. A step is that of `fit`: "none" runs model and guide, "capture" the captured program. Every
+point has a separate process with one thread.
 
-Time is the median of a step. Memory is the peak of the process above what it held before the pair was built, after a
-warm-up on a tiny pair that loads the code: parameters, Adam's moments, data and activations, and with "capture" the
-capture too; on Linux `later_peak_mib` in the JSON file is the peak after the first three steps. It is the system's
-figure, in pages, and the allocator keeps what was freed: differences below 1 MiB mean nothing.
+Time is the median of a step. Memory is the peak of the process above that before the pair was built, after a warm-up on
+a tiny pair that loads the code: parameters, Adam's moments, data and activations and, with "capture", the capture; on
+Linux `later_peak_mib` in the JSON file is the peak after the first three steps. It is the system's number, in pages,
+and the allocator keeps freed memory, so differences below 1 MiB are not meaningful.
 
-What theory says of the time is the number of multiplications in the matrix products, `multiplications`; hidden
-widths h and w are fixed. B data, K particles, D latent, T transforms, p numbers a dimension (MAF 2, NSF 11):
+The prediction of theory for the time is the number of multiplications in the matrix products, `multiplications`; hidden
+widths h and w are fixed. B data points, K particles, D latent, T transforms, p numbers per dimension (MAF 2, NSF 11):
 
-    encoder, once a datum         B (64 w + w² + 2 w D)
-    decoder, once a particle      B K (D w + w² + 64 w)
-    prior, normalizing direction  B K T (D h + h p D)       a mask does not save a multiplication
+    encoder, once per data point  B (64 w + w² + 2 w D)
+    decoder, once per particle    B K (D w + w² + 64 w)
+    prior, normalizing direction  B K T (D h + h p D)       masks do not save multiplications
     a step                        three times these: forward, gradients of weights and of inputs (none of the data)
-    a draw, generative direction  B T D (D h + h p D)       one pass a dimension
-    bound L_K of N data           N K (decoder + prior), N ⌈K / 250⌉ encoder
-    an epoch of N data            N / B steps
+    a draw, generative direction  B T D (D h + h p D)       one pass per dimension
+    bound L_K, N data points      N K (decoder + prior), N ⌈K / 250⌉ encoder
+    an epoch of N data points     N / B steps
 
 Element-wise work grows in the same way. So a step is affine in each of B, K, T and D, of order 1, and does not depend
-on N; a draw is of order 2 in D. An epoch is that of a `fit` that takes no other: its one capture, and the validation
-of 128 data, are in it. Constants hide the order where a setting is small: the growth that is compared is the slope of
-log time over log setting, by least squares over the three largest settings, with the slope of log multiplications over
-the same points. Memory is affine too: weights in D and T, activations in B, K, T and D, data in N; the bound's is the
-250 draws that are at hand at a time and, in the order of K, the codes and weights that it keeps.
+on N; a draw is of order 2 in D. An epoch is measured as a `fit` of one epoch, including its capture and the validation
+on 128 data points. For small settings, constants dominate: so the measured growth is the slope of log time over log
+setting, by least squares over the three largest settings, and it is compared with the slope of log multiplications over
+the same points. Memory is affine too: weights in D and T, activations in B, K, T and D, data in N; the bound needs 250
+draws at a time and, of order K, the codes and weights that it keeps.
 
-The leak check takes 10,000 steps and reads the process's memory as it goes; growth after the first tenth is
-reported in bytes a step.
+The leak check takes 10,000 steps and reads the process's memory regularly; growth after the first tenth is reported in
+bytes per step.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ from flowvae.models import VAE, BinomialLikelihood
 from flowvae.networks import Standardize
 
 DATA, WIDTH, HIDDEN, BINS, AT_HAND = 64, 128, 32, 4, 250
-NUMBERS = {"maf": 2, "nsf": 3 * BINS - 1}  # that the prior's networks give a dimension
-END = 3  # the largest settings, over which growth is measured
+NUMBERS = {"maf": 2, "nsf": 3 * BINS - 1}  # outputs of the prior's networks per dimension
+END = 3  # number of the largest settings, over which growth is measured
 MIB = 2**20
-TRAINING = ("step", "epoch")  # whose time depends on how a step is computed
+TRAINING = ("step", "epoch")  # tasks with several modes
 
 
 @dataclass(frozen=True)
 class Point:
-    """One setting: `task` is "step", "epoch", "draw" (from the prior) or "bound" (L_K of 64 data, K = particles)."""
+    """One measurement: `task` is "step", "epoch", "draw" (from the prior) or "bound" (L_K of 64 data points)."""
 
     task: str = "step"
     prior: str = "maf"
@@ -90,7 +90,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """What is changed from point to point, and over which values."""
+    """The setting that is varied, and its values."""
 
     title: str
     setting: str
@@ -98,7 +98,7 @@ class Axis:
     task: str = "step"
 
     def points(self, prior: str, mode: str) -> list[Point]:
-        """The points of one curve."""
+        """Return the points of one curve."""
         start = Point(self.task, prior, mode, batch=64 if self.task == "bound" else 128)
         return [replace(start, **{self.setting: value}) for value in self.values]
 
@@ -120,7 +120,7 @@ QUICK = (
 
 
 def pair(point: Point) -> tuple[VAE, AmortizedGuide]:
-    """Model and guide of a point."""
+    """Build model and guide of a point."""
     flow = {"maf": MAF, "nsf": NSF}[point.prior](transforms=point.transforms, hidden_features=(HIDDEN,))
     with seeded(derive(0, "networks")):
         counts = BinomialLikelihood(16)
@@ -132,7 +132,7 @@ def pair(point: Point) -> tuple[VAE, AmortizedGuide]:
 
 
 def multiplications(point: Point) -> int:
-    """Multiplications in the matrix products of the point's task; the formulas are derived above."""
+    """Count the multiplications in the matrix products of a point, by the formulas in the module's docstring."""
     rows, codes = point.batch, point.batch * point.particles
     encoder = DATA * WIDTH + WIDTH * WIDTH + 2 * WIDTH * point.latent
     decoder = point.latent * WIDTH + WIDTH * WIDTH + WIDTH * DATA
@@ -146,7 +146,7 @@ def multiplications(point: Point) -> int:
 
 
 def job(point: Point) -> Callable[[], Any]:
-    """What is timed."""
+    """Return the function that is timed."""
     model, guide = pair(point)
     data = batches({**SIZES["digits-128"], "batch": point.batch})
     if point.task == "draw":
@@ -170,13 +170,13 @@ def job(point: Point) -> Callable[[], Any]:
 
 
 def held() -> int:
-    """Bytes of memory that the process holds now; where the system does not say, the most that it has held."""
+    """Return the current memory of the process in bytes; its peak, if the system does not report it."""
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else peak()
 
 
 def peak() -> int:
-    """The most bytes that the process has held. Linux's `ru_maxrss` may be that of the process that started it."""
+    """Return the peak memory of the process in bytes. Linux's `ru_maxrss` may be that of the parent process."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -185,7 +185,7 @@ def peak() -> int:
 
 
 def forget_peak() -> bool:
-    """Let the peak begin anew, where the system can."""
+    """Reset the peak memory, if the system supports it; return whether it does."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -194,7 +194,7 @@ def forget_peak() -> bool:
 
 
 def prepare(point: Point) -> None:
-    """Load what the point's task needs, on a tiny pair."""
+    """Load all code that the point's task needs, with a tiny pair."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     tiny = job(replace(point, latent=2, batch=8, transforms=1, data=64, particles=50 if point.task == "bound" else 1))
@@ -203,11 +203,11 @@ def prepare(point: Point) -> None:
 
 
 def measure(point: Point, seconds: float) -> dict[str, Any]:
-    """Median, least and number of the repeats, which go on for so many seconds, and the peak of memory."""
+    """Measure a point with repeats for about this many seconds: median, minimum, number of repeats, peak memory."""
     prepare(point)
     before = held()
     run = job(point)
-    for _ in range(3):  # capture and its two proofs
+    for _ in range(3):  # capture, and the two steps that verify it
         run()
     first = peak()
     forgotten = forget_peak()
@@ -228,7 +228,7 @@ def measure(point: Point, seconds: float) -> dict[str, Any]:
 
 
 def leak(mode: str, steps: int) -> dict[str, Any]:
-    """Memory as the steps go on (batch 32, MAF prior)."""
+    """Measure the growth of memory over many steps (batch 32, MAF prior)."""
     point = Point(mode=mode, batch=32)
     prepare(point)
     run = job(point)
@@ -249,12 +249,12 @@ def leak(mode: str, steps: int) -> dict[str, Any]:
 
 
 def alone(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """The result of a function that runs in a process of its own.
+    """Run a function in a separate process, and return its result.
 
     Raises:
-        RuntimeError: if the process ends without a result; it has printed why, unless the system ended it.
+        RuntimeError: if the process ends without a result; the process prints its error, unless it was killed.
     """
-    context = multiprocessing.get_context("fork")  # the imports are made already
+    context = multiprocessing.get_context("fork")  # keeps the imported modules
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=lambda: sender.send(function(*arguments)))
     process.start()
@@ -262,18 +262,18 @@ def alone(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str,
     try:
         return receiver.recv()
     except EOFError:
-        raise RuntimeError(f"{function.__name__}{arguments}: no result; the process ended by itself") from None
+        raise RuntimeError(f"{function.__name__}{arguments}: no result; the process has ended") from None
     finally:
         process.join()
 
 
 def slope(x: list[float], y: list[float]) -> float:
-    """Of log y over log x by least squares, at the `END` largest x."""
+    """Return the slope of log y over log x by least squares, at the `END` largest x."""
     return float(np.polyfit(np.log(x[-END:]), np.log(np.maximum(y[-END:], 1e-9)), 1)[0])
 
 
 def curve(axis: Axis, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Growth along one curve, measured and as multiplications grow."""
+    """Return the growth along one curve, measured and predicted by the multiplications."""
     x = [row[axis.setting] for row in rows]
     return {
         "axis": axis.title,
@@ -289,10 +289,10 @@ def curve(axis: Axis, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(curves: list[dict[str, Any]], leaks: list[dict[str, Any]], facts: dict[str, Any]) -> str:
-    """Growth and leaks as text."""
+    """Format growth and leaks."""
     lines = [str(facts), ""]
     lines += [
-        "growth: slope of the logarithm over the range; theory: that of multiplications; order: as the setting → ∞"
+        "growth: slope of the logarithm over the range; theory: slope of multiplications; order: as the setting → ∞"
     ]
     lines += [
         f"{'':22} {'prior':5} {'step':8} {'range':>11} {'time':>6} {'theory':>6} {'order':>5} {'memory':>6} at the end"
@@ -306,14 +306,14 @@ def table(curves: list[dict[str, Any]], leaks: list[dict[str, Any]], facts: dict
         )
     lines += ["", "memory over many steps (batch 32, MAF), after the first tenth"]
     lines += [
-        f"{one['mode']:8} {one['steps']:>6} steps: {one['growth_mib']:+.2f} MiB, {one['bytes_a_step']:+.1f} B a step"
+        f"{one['mode']:8} {one['steps']:>6} steps: {one['growth_mib']:+.2f} MiB, {one['bytes_a_step']:+.1f} B per step"
         for one in leaks
     ]
     return "\n".join(lines) + "\n"
 
 
 def draw_curves(axes: tuple[Axis, ...], curves: list[dict[str, Any]]) -> Figure:
-    """Time above, memory below, a column an axis; dotted: multiplications, scaled to the last point."""
+    """Plot time above and memory below, one column per axis; dotted: multiplications, scaled to the last point."""
     figure = Figure(figsize=(3.2 * len(axes), 6.4), layout="constrained")
     panels = figure.subplots(2, len(axes), squeeze=False)
     looks = {"maf": ("black", "o"), "nsf": ("0.55", "s")}
@@ -343,12 +343,12 @@ def draw_curves(axes: tuple[Axis, ...], curves: list[dict[str, Any]]) -> Figure:
 
 
 def main() -> None:
-    """Measure every point in its own process; write the figures, the table and the picture."""
+    """Measure every point in a separate process; write results, table and figure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="a folder")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of repeats a point")
-    parser.add_argument("--steps", type=int, default=10_000, help="of the leak check")
-    parser.add_argument("--quick", action="store_true", help="a few small points, to see that it runs")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds of repeats per point")
+    parser.add_argument("--steps", type=int, default=10_000, help="steps of the leak check")
+    parser.add_argument("--quick", action="store_true", help="a few small points, as a test")
     given = parser.parse_args()
     axes = QUICK if given.quick else AXES
     seconds, steps = (0.0, 40) if given.quick else (given.seconds, given.steps)

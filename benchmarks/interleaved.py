@@ -1,8 +1,8 @@
-"""Training steps of several programs, timed in turn.
+"""Interleaved timing of the training steps of several programs.
 
-An arm takes a block of steps, then the next arm does, so that a slower machine is slower for all of them. Time is
-taken inside the arm, around its block; a figure is a block's mean time a step. After every arm's first step, which may
-compile on all cores, the process is bound to one core until the end.
+The arms take blocks of steps in turn, so that changes of the machine's speed affect all of them. The arm measures the
+time of its block; a value is a block's mean time per step. After every arm's first call, which may compile on all
+cores, the process is bound to one core.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ BLOCK = 20  # steps
 class Arm(Protocol):
     """One way to take the training steps of a case.
 
-    `steps_a_call`: how many steps one call of its program takes; a block is a multiple of it. `loss`: that of the last
-    step, in nats a data point.
+    Attributes:
+        name: name of the arm.
+        steps_a_call: number of steps of one call of the program; a block is a multiple of it.
+        loss: loss of the last step, in nats per data point.
     """
 
     name: str
@@ -34,20 +36,20 @@ class Arm(Protocol):
     loss: float
 
     def block(self, steps: int) -> float:
-        """Take so many steps; return seconds a step."""
+        """Take a number of steps; return seconds per step."""
         ...
 
 
 class Steps:
     """An arm that is a function of a batch.
 
-    Each block starts at a seed of its own, so that arms that draw alike see the same noise.
+    The blocks of all arms have the same seeds, so that arms that draw in the same way use the same noise.
 
     Args:
-        name: of the arm.
+        name: name of the arm.
         step: takes one step and returns its loss.
-        data: batches (n, B, D), taken in turn.
-        scale: factor that makes the loss one of nats a data point.
+        data: batches (n, B, D), used in turn.
+        scale: factor that converts the loss to nats per data point.
     """
 
     steps_a_call = 1
@@ -72,11 +74,11 @@ class Steps:
 
 
 def interleaved(arms: Sequence[Arm], steps: int, block: int = BLOCK) -> dict[str, dict[str, Any]]:
-    """Time at least two blocks of each arm, and so many steps, after a block that warms up.
+    """Time `steps` steps of each arm, and at least two blocks, after a warm-up block.
 
     Returns:
-        By the arm's name: median, least and quartiles of the blocks in milliseconds a step, seconds of the first call,
-        and the last loss.
+        By the arm's name: median, minimum and quartiles of the blocks in milliseconds per step, seconds of the first
+        call, and the last loss.
     """
     first = {arm.name: arm.block(arm.steps_a_call) * arm.steps_a_call for arm in arms}
     cores = bound()

@@ -1,6 +1,6 @@
 """The VAE of `training_step.py` in JAX: networks, flow prior, loss, and NumPyro's model and guide.
 
-It is imported by the JAX worker alone. `case` is what `jax_peer.JaxWorker` sends.
+Only the JAX worker imports it. `case` is the dictionary that `jax_peer.JaxWorker` sends.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Gated(eqx.Module):
 
 
 class Encoder(eqx.Module):
-    """One data point (D,) → mean and log σ of its code."""
+    """Map one data point (D,) to mean and log σ of its code."""
 
     hidden: list[Layer | Gated]
     loc: eqx.nn.Linear
@@ -59,7 +59,7 @@ class Encoder(eqx.Module):
 
 
 class Decoder(eqx.Module):
-    """One code → logits (D,)."""
+    """Map one code to logits (D,)."""
 
     hidden: list[Layer | Gated]
     logits: eqx.nn.Linear
@@ -79,18 +79,18 @@ class VAE(eqx.Module):
 
 
 def linear(weight: Any, bias: Any) -> eqx.nn.Linear:
-    """A linear layer with these weights."""
+    """Build a linear layer with these weights."""
     made = eqx.nn.Linear(weight.shape[1], weight.shape[0], key=jax.random.key(0))
     return eqx.tree_at(lambda layer: (layer.weight, layer.bias), made, (jnp.asarray(weight), jnp.asarray(bias)))
 
 
 def hidden_layers(given: Iterator[eqx.nn.Linear], gated: bool) -> list[Layer | Gated]:
-    """Two hidden layers."""
+    """Return two hidden layers."""
     return [Gated(next(given), next(given)) if gated else Layer(next(given)) for _ in range(2)]
 
 
 def flow_prior(flow: dict[str, Any] | None, latent: int) -> fd.AbstractDistribution:
-    """A masked autoregressive flow whose density takes one pass; starts as N(0, I)."""
+    """Build a masked autoregressive flow whose density takes one pass; it is initialized as N(0, I)."""
     base = paramax.non_trainable(fd.Normal(jnp.zeros(latent)))
     if flow is None:
         return base
@@ -115,7 +115,7 @@ def flow_prior(flow: dict[str, Any] | None, latent: int) -> fd.AbstractDistribut
 
 
 def build(case: Case) -> VAE:
-    """The networks with the weights that were sent."""
+    """Build the networks with the given weights."""
     encoder, (loc, log_scale) = (iter([linear(*pair) for pair in case[part]]) for part in ("encoder", "gaussian"))
     decoder = iter([linear(*pair) for pair in case["decoder"]])
     return VAE(
@@ -126,12 +126,12 @@ def build(case: Case) -> VAE:
 
 
 def log_likelihood(case: Case, logits: Array, x: Array) -> Array:
-    """Log p(x | z) of one data point without the coefficients, which depend on x alone."""
+    """Return log p(x | z) of one data point without the binomial coefficients, which depend on x alone."""
     return jnp.sum(x * logits - (case["total"] or 1) * jax.nn.softplus(logits))
 
 
 def loss(case: Case) -> Callable[[VAE, Array, Array], Array]:
-    """Mean of −ELBO without the coefficients over a batch (B, D), for noise (B, latent), as one writes it by hand."""
+    """Return the hand-written mean of −ELBO, without the coefficients, for batch (B, D) and noise (B, latent)."""
     center, unit = jnp.asarray(case["center"]), jnp.asarray(case["unit"])
 
     def mean_loss(wrapped: VAE, x: Array, noise: Array) -> Array:
@@ -149,7 +149,7 @@ def loss(case: Case) -> Callable[[VAE, Array, Array], Array]:
 
 
 def numpyro_pair(case: Case, vae: VAE) -> tuple[Callable[[Array], None], Callable[[Array], None]]:
-    """NumPyro's model and guide of a batch, both scaled to the mean over it."""
+    """Return NumPyro's model and guide of a batch, both scaled to the mean over the batch."""
     center, unit, rows, total = jnp.asarray(case["center"]), jnp.asarray(case["unit"]), case["batch"], case["total"]
 
     def model(x: Array) -> None:

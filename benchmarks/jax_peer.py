@@ -1,23 +1,23 @@
-"""JAX's way to take the training step of `training_step.py`, in a process of its own.
+"""The training step of `training_step.py` in JAX, in a separate process.
 
 Arms, each with a Gaussian guide and a prior of two hidden layers (`maf-64`, `nsf-64`) or N(0, I):
 
     jax: equinox's networks, flowjax's masked autoregressive flow, optax's Adam; the step is one jitted function of
-        parameters, Adam's moments, key and batch, whose old values are donated.
-    jax scan: the same step in `lax.scan` over a block of batches, one call a block.
+        parameters, Adam's moments, key and batch, with donated buffers.
+    jax scan: the same step in `lax.scan` over a block of batches, one call per block.
     numpyro: NumPyro's `SVI` with `Trace_ELBO`, on the same modules; its `update` jitted.
     numpyro scan: the same in `lax.scan`, as in `SVI.run`.
 
 Equal to the other arms: shapes of all matrices; the weights of encoder, decoder and Gaussian, which are copied; the
-prior's start, N(0, I), as the last layer of every masked network is zero; data, batches and their order; one draw a
-data point; Adam's settings and clipping by the norm of the whole gradient; one core. So the first loss is the same for
-the same noise, and the affine flow has as many parameters.
+prior's initialization as N(0, I), with zeros in the last layer of every masked network; data, batches and their order;
+one draw per data point; Adam's settings and clipping by the norm of the whole gradient; one core. So the first loss is
+the same for the same noise, and the affine flow has the same number of parameters.
 
-Not equal: the weights of the flow's hidden layers and what their masks leave (flowjax ranks hidden units by their
-number, zuko enumerates the patterns of the masks); random permutations between transforms where zuko reverses; the
-affine scale is a soft-plus, zuko's an exponential; the spline learns its two outer slopes (25 numbers a dimension at
-8 bins, zuko's 23); the noise comes from JAX's generator. `jax` leaves the binomial coefficients of the data out of the
-program, as they have no gradient, and its loss gets them afterwards; `numpyro` computes them in each step.
+Not equal: weights and masks of the flow's hidden layers (flowjax ranks hidden units by their number, zuko enumerates
+the patterns of the masks); random permutations between transforms, where zuko reverses the order; the affine scale is a
+softplus, zuko's an exponential; the spline learns its two outer slopes (25 numbers per dimension with 8 bins, zuko's
+23); the noise comes from JAX's generator. `jax` computes the binomial coefficients of the data outside of the program,
+since they have no gradient; `numpyro` computes them in each step.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from flowvae.models import VAE
 __all__ = ["JaxArm", "JaxWorker", "can_build", "versions"]
 
 WORKER = Path(__file__).with_name("jax_worker.py")
-# XLA reads them when it is loaded
+# read by XLA when it is loaded
 ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "OMP_NUM_THREADS": "1",
@@ -53,36 +53,36 @@ NAMES = ("jax", "jax scan", "numpyro", "numpyro scan")
 
 
 def versions(python: str = sys.executable) -> dict[str, str]:
-    """Versions of the libraries that the arms need, as this interpreter finds them; empty: one of them is missing."""
+    """Return the versions of the arms' libraries in this interpreter; empty if one is missing."""
     done = subprocess.run([python, str(WORKER), "--versions"], capture_output=True, text=True, check=False)
     return json.loads(done.stdout) if not done.returncode else {}
 
 
 def can_build(prior: str, guide: str) -> bool:
-    """Whether flowjax can build the same matrices."""
+    """Whether flowjax can build networks with the same matrices."""
     return guide == "gaussian" and (prior.endswith("-64") or prior == "normal")
 
 
 def linears(*modules: nn.Module) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """Weight and bias of every linear layer in turn."""
+    """Return weight and bias of every linear layer, in order."""
     found = [layer for module in modules for layer in module.modules() if isinstance(layer, nn.Linear)]
     return [(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()) for layer in found]
 
 
 class JaxWorker:
-    """A process that holds JAX, which shares no memory with torch.
+    """A process with JAX, separate from torch.
 
     Args:
-        size: of the case, as in `training_step.SIZES`.
+        size: sizes of the case, as in `training_step.SIZES`.
         prior: flow settings of the prior; None: N(0, I).
-        model: where the decoder's weights come from.
-        guide: where the weights of encoder and Gaussian come from.
+        model: the model with the decoder's weights.
+        guide: the guide with the weights of encoder and Gaussian.
         data: batches (n, B, D).
-        block: steps of a call of the scanned arms.
-        python: an interpreter that finds the libraries.
+        block: number of steps per call of the scanned arms.
+        python: an interpreter with the libraries.
 
     Raises:
-        RuntimeError: from a request, with the worker's own error.
+        RuntimeError: from a request, with the worker's traceback.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class JaxWorker:
         self.parameters: int = self._answer()
 
     def ask(self, *request: Any) -> Any:
-        """The worker's answer to a request, whose first item is a method of `jax_worker.Worker`."""
+        """Call a method of `jax_worker.Worker`, given by name and arguments; return its result."""
         self.connection.send(request)
         return self._answer()
 
@@ -138,11 +138,11 @@ class JaxWorker:
         return answer
 
     def loss(self, x: Tensor, noise: Tensor) -> float:
-        """Mean loss of a batch (B, D) for given standard normal noise (B, latent), with the weights that were sent."""
+        """Return the mean loss of a batch (B, D) for standard normal noise (B, latent), at the initial weights."""
         return self.ask("loss", x.numpy(), noise.numpy())
 
     def arms(self) -> list[JaxArm]:
-        """All its arms."""
+        """Return all arms."""
         return [JaxArm(name, self) for name in NAMES]
 
     def __enter__(self) -> Self:
@@ -156,7 +156,7 @@ class JaxWorker:
 
 
 class JaxArm:
-    """One of the worker's arms; its blocks are timed there, on the cores that this process is bound to."""
+    """An arm of the worker, which times its blocks on the cores that this process is bound to."""
 
     def __init__(self, name: str, worker: JaxWorker) -> None:
         self.name = name

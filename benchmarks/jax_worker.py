@@ -1,6 +1,6 @@
-"""The process that takes JAX's training steps for `jax_peer.py`, which says what they are.
+"""The process that runs the JAX training steps for `jax_peer.py`, which describes them.
 
-With `--versions` it prints the versions of the libraries as JSON, and fails where one is missing.
+With `--versions` it prints the versions of the libraries as JSON, and fails if one is missing.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ CLIP = 10.0
 
 
 class Program:
-    """An arm: a state, and a jitted function that takes it and data to the next state and the losses.
+    """An arm: a state, and a jitted function (state, data) → (next state, losses).
 
     Args:
-        state: at the start.
+        state: the initial state.
         step: (state, batch) → (state, loss), not yet compiled.
-        batches: (n, B, D), taken in turn.
-        scanned: steps of one call; None: one, without a scan.
+        batches: batches (n, B, D), used in turn.
+        scanned: number of steps in one call with `lax.scan`; None: single steps without a scan.
     """
 
     def __init__(self, state: Any, step: Callable[[Any, Any], Any], batches: Any, scanned: int | None) -> None:
         import jax
         import jax.numpy as jnp
 
-        self.state = jax.tree.map(jnp.copy, state)  # each call gives the old one away
+        self.state = jax.tree.map(jnp.copy, state)  # each call donates its buffers
         self.steps_a_call = scanned or 1
         self.taken = 0
         self.stride = math.gcd(self.steps_a_call, len(batches))
@@ -51,7 +51,7 @@ class Program:
         jax.block_until_ready((self.state, self.data))
 
     def block(self, steps: int) -> tuple[float, float]:
-        """Take so many steps: seconds a step, and the last loss."""
+        """Take a number of steps; return seconds per step and the last loss."""
         import jax
         import jax.numpy as jnp
 
@@ -65,7 +65,7 @@ class Program:
 
 
 class Worker:
-    """What the other process can ask for.
+    """The methods that the other process can call.
 
     Args:
         case: sizes, weights and batches.
@@ -115,18 +115,18 @@ class Worker:
         self.first_loss = jax.jit(lambda x, noise: loss_of(trained, x, noise))
 
     def coefficients(self, x: Any) -> float:
-        """Mean over a batch of the log binomial coefficients of its data."""
+        """Return the mean over a batch of the log binomial coefficients."""
         if self.total is None:
             return 0.0
         of, n = self.log_gamma, float(self.total)
         return float((of(n + 1) - of(x + 1) - of(n - x + 1)).sum(-1).mean())
 
     def loss(self, x: Any, noise: Any) -> float:
-        """Loss of a batch with the weights at the start."""
+        """Return the loss of a batch at the initial weights."""
         return float(self.first_loss(x, noise)) - self.coefficients(x)
 
     def block(self, name: str, steps: int, cores: set[int] | None) -> tuple[float, float]:
-        """Take steps of an arm, on these cores: seconds a step, and the last loss."""
+        """Take steps of an arm on these cores; return seconds per step and the last loss."""
         bind(cores)
         program = self.programs[name]
         seconds, value = program.block(steps)
@@ -154,7 +154,7 @@ def main() -> None:
                     name, *arguments = request
                     answer = getattr(worker, name)(*arguments)
                 connection.send((None, answer))
-            except Exception:  # goes to the process that asked
+            except Exception:  # sent to the other process
                 connection.send((traceback.format_exc(), None))
 
 

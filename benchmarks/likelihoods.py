@@ -1,12 +1,12 @@
-"""What a likelihood costs: a draw of the importance-weighted NLL, and annealed importance sampling.
+"""Costs of likelihood estimates: importance sampling and annealed importance sampling.
 
     python benchmarks/likelihoods.py                    # 1000 draws for each of 1000 images, AIS of 64 digits
     python benchmarks/likelihoods.py --images 64        # a trial
-    python benchmarks/likelihoods.py --old FOLDER       # beside the package in that folder, in turn
+    python benchmarks/likelihoods.py --old FOLDER       # alternating with the package in that folder
 
-One thread, networks at their initial values, noise for data. Every case runs in a process of its own, which also
-measures the peak of the machine's matrix products (2048 × 2048, float32, the best of several). Times are CPU time, the
-least of several repetitions, and include the capture of programs.
+One thread, initial weights, random data. Every case runs in a separate process, which also measures the peak speed of
+matrix products (2048 × 2048, float32, the best of several). Times are CPU times, the minimum of several repetitions,
+and include the capture of programs.
 
 Cases:
     mlp: 784 pixels, Bernoulli, 40 latents, two hidden layers of 128 in the decoder; standard normal prior, Gaussian
@@ -39,7 +39,7 @@ CASES = ("mlp", "gated", "ais", "ais-maf")
 
 
 def least(function: Callable[[], object], repetitions: int) -> float:
-    """Least CPU seconds of several calls."""
+    """Return the minimum CPU time of several calls in seconds."""
     times = []
     for _ in range(repetitions):
         started = time.process_time()
@@ -49,7 +49,7 @@ def least(function: Callable[[], object], repetitions: int) -> float:
 
 
 def peak() -> float:
-    """Operations per second of a large matrix product."""
+    """Measure the operations per second of a large matrix product."""
     n = 2048
     a, b = torch.randn(n, n), torch.randn(n, n)
     out = torch.empty(n, n)
@@ -57,12 +57,12 @@ def peak() -> float:
 
 
 def operations(decoder: nn.Module) -> int:
-    """Multiplications and additions of a decoder for one code."""
+    """Count the multiplications and additions of a decoder for one code."""
     return sum(2 * layer.weight.numel() for layer in decoder.modules() if isinstance(layer, nn.Linear))
 
 
 def noise(rows: int, features: int, largest: int) -> Tensor:
-    """Whole numbers from 0 to the largest, as data."""
+    """Return random whole numbers from 0 to `largest` as data."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, largest + 1, (rows, features), generator=generator).float()
 
@@ -91,7 +91,7 @@ def case(name: str, images: int, draws: int, temperatures: int, repetitions: int
 
 
 def line(name: str, arm: str, found: dict[str, Any]) -> str:
-    """One row of the table."""
+    """Format one row of the table."""
     speed = found["work"] / found["seconds"]
     draw = "" if name.startswith("ais") else f"{1e6 * found['seconds'] / found['units']:.2f}"
     return (
@@ -101,14 +101,14 @@ def line(name: str, arm: str, found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run every case in a process of its own, the old package and this one in turn."""
+    """Run every case in a separate process, alternating between the old package and this one."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--temperatures", type=int, default=500)
     parser.add_argument("--repetitions", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=1, help="processes of each arm; the least time counts")
+    parser.add_argument("--rounds", type=int, default=1, help="processes of each arm; the minimum time counts")
     parser.add_argument("--old", type=Path, help="a folder with another version of the package `flowvae`")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -3,11 +3,11 @@
     python benchmarks/mapped_memory.py                          # files of 25, 100, 400 and 1600 MB
     python benchmarks/mapped_memory.py --megabytes 4 40         # others
 
-A file holds images of 28×28 bytes, most of them zeros that take no place on the disk. Each is opened as `data:mapped`,
-checked, identified and trained on for one epoch with its validation, by a process that may have 3 GB of memory for its
-own data: the largest file is 6.4 GB as float32. Peak memory is the system's figure for the whole process. It would grow
-by four times the size of the file if the data were kept; what does grow are the numbers of the data points in each
-split, about 50 bytes a data point.
+A file has images of 28×28 bytes, most of them zeros that take no disk space. Each file is opened as `data:mapped`,
+checked, identified, and used for a training of one epoch with validation, by a process with a limit of 3 GB for its own
+memory: the largest file takes 6.4 GB as float32. Peak memory is the system's number for the whole process. If the data
+were kept in memory, it would grow by four times the size of the file; the only part that grows is the indices of the
+splits, about 50 bytes per data point.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LIMIT = 3 * 10**9  # bytes
 
 
 def write(path: Path, megabytes: int) -> int:
-    """A sparse file of about that size; the number of its images."""
+    """Write a sparse file of about this size; return the number of its images."""
     rows = megabytes * 10**6 // SIDE**2
     array = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, SIDE, SIDE))
     generator = np.random.default_rng(0)
@@ -37,8 +37,8 @@ def write(path: Path, megabytes: int) -> int:
 
 
 def train(path: Path) -> tuple[float, float]:
-    """Train a small VAE for one epoch; the peak memory of this process in MB, and seconds."""
-    # here and not above: the process that starts this one needs nothing of it
+    """Train a small VAE for one epoch; return the peak memory of this process in MB, and seconds."""
+    # imported here, since the parent process does not need it
     import torch
 
     from flowvae import MLP, Experiment, Training

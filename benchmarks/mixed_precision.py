@@ -1,20 +1,20 @@
-"""What `Training.precision = "bfloat16"` costs in exactness and saves in time.
+"""Accuracy and time of training with `Training.precision = "bfloat16"`.
 
     python benchmarks/mixed_precision.py --mnist static_mnist.npz    # three cases, 3 seeds; JSON with --out FILE
     python benchmarks/mixed_precision.py                             # Fashion-MNIST, binarized once
     python benchmarks/mixed_precision.py --cases digits --epochs 2   # a trial
 
-One thread, standard normal prior, Gaussian guide, the batch size 100. Columns:
+One thread, standard normal prior, Gaussian guide, batch size 100. Columns:
 
-    weights: at which the errors are taken, the initial ones, and those after the training in float32.
-    loss, gradient: relative errors against float64 of the negative ELBO of a batch, one draw for each data point, at
-        the same weights and noise, and of its gradient (the norm of the difference of all gradients over the norm);
-        mean over five batches, in bfloat16 and in float32.
-    ELBO: validation ELBO, in float32, in nats per data point, of the best epoch of trainings that are equal but for the
-        precision: mean over the seeds in float32 ± standard deviation, and mean difference bfloat16 − float32, paired
-        by seed, ± standard error.
-    ms: CPU time of a training step (model, guide, ELBO, gradients, clipping, Adam), the median of interleaved steps, as
-        Pyro runs them and captured.
+    weights: weights at which the errors are measured: the initial ones, and those after training in float32.
+    loss, gradient: relative errors against float64 of the negative ELBO of a batch, with one draw per data point, and
+        of its gradient (norm of the difference over norm of the whole gradient), at the same weights and noise; means
+        over five batches, in float32 and bfloat16.
+    ELBO: validation ELBO, computed in float32, in nats per data point, at the best epoch of trainings that differ only
+        in precision: mean over seeds in float32 ± standard deviation, and mean difference bfloat16 − float32, paired by
+        seed, ± standard error.
+    ms: CPU time of a training step (model, guide, ELBO, gradients, clipping, Adam) in milliseconds, the median over
+        interleaved steps, uncompiled and captured.
 
 Cases:
     digits: 8×8 digits of 17 grey levels, binomial, 8 latents, MLP of two layers of 128.
@@ -56,7 +56,7 @@ EPOCHS = {"digits": 100, "gated": 10, "conv": 5}
 
 
 def gradients(pair: Any, x: Tensor, noise: Tensor, precision: str) -> Tensor:
-    """The loss, and all its gradients, in one float64 vector."""
+    """Return the loss and its whole gradient in one float64 vector."""
     model, guide = pair
     with autocast(networks_in(precision, model, guide), CPU):
         q = guide.head(guide.encoder(x))
@@ -69,7 +69,7 @@ def gradients(pair: Any, x: Tensor, noise: Tensor, precision: str) -> Tensor:
 
 
 def errors(pair: ModelGuide, data: Dataset, features: int) -> dict[str, dict[str, float]]:
-    """Relative errors of loss and gradient for each precision, means over batches."""
+    """Compute relative errors of loss and gradient for each precision, averaged over batches."""
     exact = [copy.deepcopy(part).double() for part in pair]
     totals: dict[str, list[list[float]]] = {precision: [] for precision in PRECISIONS}
     for batch in range(BATCHES):
@@ -89,7 +89,7 @@ def errors(pair: ModelGuide, data: Dataset, features: int) -> dict[str, dict[str
 
 
 def milliseconds(experiment: Experiment, data: Dataset, steps: int) -> dict[str, float]:
-    """Median CPU time of a training step in each precision, as Pyro runs it and captured."""
+    """Measure the median CPU time of a training step in each precision, uncompiled and captured."""
     arms: dict[str, tuple[AnnealedELBO, list[nn.Module], list[float]]] = {}
     for precision in PRECISIONS:
         for mode in ("none", "capture"):
@@ -105,7 +105,7 @@ def milliseconds(experiment: Experiment, data: Dataset, steps: int) -> dict[str,
             started = time.process_time()
             with autocast(networks, CPU):
                 objective.step(batch)
-            if step >= 3:  # the first ones capture
+            if step >= 3:  # the first steps capture the program
                 seconds.append(time.process_time() - started)
     return {arm: 1e3 * statistics.median(seconds) for arm, (_, _, seconds) in arms.items()}
 
@@ -135,7 +135,7 @@ def case(name: str, data: Dataset, epochs: int, seeds: int, rows: int, steps: in
 
 
 def table(name: str, found: dict[str, Any]) -> str:
-    """The rows of a case."""
+    """Format the rows of a case."""
     lines = [f"{name}: {found['data']}; {found['rows']} training images, {found['epochs']} epochs"]
     for weights in ("initial", "trained"):
         for precision in PRECISIONS:
@@ -157,8 +157,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=CASES, metavar="CASE")
     parser.add_argument("--mnist", type=Path, help="fixed-binarized MNIST, as StaticMNIST reads it")
-    parser.add_argument("--epochs", type=int, help="of every case; 100 for digits, 10 for gated, 5 for conv")
-    parser.add_argument("--rows", type=int, default=10_000, help="training images, at most")
+    parser.add_argument("--epochs", type=int, help="of every case; by default 100, 10 and 5 epochs")
+    parser.add_argument("--rows", type=int, default=10_000, help="upper limit of the training images")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=30, help="steps that are timed in each arm")
     parser.add_argument("--out", type=Path, help="a JSON file for all figures")

@@ -1,21 +1,21 @@
-"""Other libraries' way to take the training step of `training_step.py`, where they can build the same networks.
+"""The training step of `training_step.py` with other torch libraries, if they can build the same networks.
 
-Equal in every arm: encoder and decoder modules and the seed that makes them, data, batches, one draw a datum, one
-fused Adam, clipping by the whole gradient's norm, one thread. Trainers of the libraries are left out: the step is a
-plain loop, which can only flatter them.
+Equal in every arm: encoder and decoder modules and their seed, data, batches, one draw per data point, one fused Adam,
+clipping by the norm of the whole gradient, one thread. The trainers of the libraries are not used: the step is a plain
+loop, which cannot be slower.
 
-normflows: the prior of a hand-written VAE, for a Gaussian guide. Its masked networks begin with two linear layers
-that have no activation between them, so that one hidden layer cannot be had; the cases `maf-64` and `nsf-64` have
-two of 64, and then number and shapes of the matrices are equal. Not equal: one ReLU a transform fewer; an
-index permutation between transforms where zuko turns the masks round; the affine scale is a sigmoid, zuko's an
-exponential; the spline's smallest bin and slope. Its guides cannot read features of an encoder through
-feed-forward masked layers, so that guides with flows are not compared.
+normflows: the prior of a hand-written VAE with a Gaussian guide. Its masked networks begin with two linear layers
+without an activation between them, so it has no network with a single hidden layer; in the cases `maf-64` and `nsf-64`,
+with two layers of 64, number and shapes of the matrices are equal. Not equal: one ReLU per transform fewer; an index
+permutation between transforms, where zuko reverses the order of the masks; the affine scale is a sigmoid, zuko's an
+exponential; the smallest bin and slope of the spline. Its masked layers cannot read features of an encoder, so guides
+with flows are not compared.
 
-pythae: a whole model, its `VAE` and its `VAE_IAF` (`static`: the flow does not read the datum, as pythae's does not).
-Its priors are N(0, I), and its likelihood of binary data is a cross-entropy of probabilities, so it joins only
-the cases with prior `normal` and a Bernoulli likelihood. Not equal: its `VAE` takes the KL term in closed form and
-not at the draw, which is less work; its decoder ends in a sigmoid, and its loss in a logarithm again; densities
-leave out constants; the flow turns its order by copying.
+pythae: a whole model, `VAE` or `VAE_IAF` (`static`: the flow does not read the data point). Its prior is N(0, I), and
+its likelihood of binary data is a cross-entropy of probabilities, so it has only the cases with prior `normal` and a
+Bernoulli likelihood. Not equal: `VAE` computes the KL term in closed form, which is less work than at the draw; the
+decoder ends in a sigmoid, of which the loss takes the logarithm; densities leave out constants; the flow reverses its
+order by copying.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from flowvae.models import VAE
 
 Made = tuple[
     list[nn.Parameter], Callable[[Tensor], Tensor]
-]  # the parameters, and the mean loss of a batch in nats a datum
+]  # the parameters, and the mean loss of a batch in nats per data point
 
 
 def available() -> list[str]:
-    """The names of those peers that are installed."""
+    """Return the names of the installed libraries."""
     return [name for name in ("normflows", "pythae") if find_spec(name)]
 
 
@@ -48,14 +48,14 @@ def normflows(
     bins: int | None,
     log_likelihood: Callable[[Tensor, Tensor], Tensor],
 ) -> Made:
-    """A hand-written VAE whose prior is normflows'.
+    """Build a hand-written VAE with a prior of normflows.
 
     Args:
-        model: where the decoder comes from.
-        guide: with a Gaussian head.
-        prior: with two hidden layers of equal width.
-        bins: of splines; None: affine.
-        log_likelihood: of logits (B, D) and data (B, D), shape (B,).
+        model: the model whose decoder is used.
+        guide: a guide with a Gaussian head.
+        prior: settings of the prior, with two hidden layers of equal width.
+        bins: number of bins of splines; None: affine transforms.
+        log_likelihood: function of logits (B, D) and data (B, D), returning log p(x | z), shape (B,).
     """
     import normflows as nf
     from normflows.flows.neural_spline.autoregressive import MaskedPiecewiseRationalQuadraticAutoregressive as Spline
@@ -69,7 +69,7 @@ def normflows(
             layer = nf.flows.MaskedAffineAutoregressive(features, hidden, **settings)
         else:
             layer = Spline(features, hidden, num_bins=bins, tails="linear", tail_bound=5.0, **settings)
-        # its densities go through `inverse`, which takes a pass a dimension unless the layer is turned round
+        # densities use `inverse`, which takes one pass per dimension unless the layer is reversed
         layers += [nf.flows.Permute(features, mode="shuffle"), nf.flows.Reverse(layer)]
     flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(features, trainable=False), layers)
 
@@ -84,11 +84,11 @@ def normflows(
 
 
 def pythae(model: VAE, guide: AmortizedGuide, data: int, flow: NetworkFlowSpec | None) -> Made:
-    """Pythae's VAE, or its VAE with a static inverse autoregressive flow in the guide.
+    """Build pythae's VAE, or its VAE with a static inverse autoregressive flow in the guide.
 
     Args:
-        model: where the decoder comes from.
-        guide: where the encoder and the Gaussian's layers come from.
+        model: the model whose decoder is used.
+        guide: the guide whose encoder and Gaussian layers are used.
         data: dimension of the data.
         flow: settings of the guide's flow, with hidden layers of equal width; None: a Gaussian guide.
     """

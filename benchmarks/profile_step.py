@@ -1,18 +1,18 @@
-"""Where the time of a training step goes: by hand, in `fit` without compilation, and in `fit` with a captured program.
+"""Profile of a training step: by hand, in `fit` without compilation, and in `fit` with a captured program.
 
     python benchmarks/profile_step.py --out runs/bench        # prints the table, writes profile_step.json and .txt
 
-The case is that of `training_step.py` with the same name, on the same networks and batches, one thread, the arms' steps
-in turn. Rows, in milliseconds, means over the steps after a warm-up:
+A case is that of `training_step.py` with the same name: same networks and batches, one thread, interleaved steps. Rows,
+in milliseconds, means over the steps after a warm-up:
 
-    forward: the loss. With Pyro: model and guide under their handlers, and the ELBO; the part beyond the forward of
-        "by hand", which computes the same, is what handlers, traces and distributions cost.
-    backward: autograd. The captured program holds loss and gradients, which cannot be told apart: "program".
+    forward: the loss. With Pyro: model and guide under their handlers, and the ELBO; the difference to "by hand", which
+        computes the same, is the cost of handlers, traces and distributions.
+    backward: autograd. In a captured program, loss and gradients cannot be separated: "program".
     optimizer: clipping, and one fused Adam.
-    rest: finding the parameters, setting gradients to nothing, reading the loss.
+    rest: collecting the parameters, resetting gradients, reading the loss.
 
-Clocks around the functions do the measuring, a fraction of a microsecond each; a tracing profiler would slow each small
-operation down and so enlarge the shares of those that have many.
+The times are measured by clocks around the functions, which take a fraction of a microsecond each; a tracing profiler
+would slow down small operations and so overestimate their share.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ WARM_UP = 5
 
 
 class Clock:
-    """Seconds inside functions, by a name."""
+    """Accumulated seconds inside functions, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
 
     def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, timed."""
+        """Wrap a function with a timer."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             started = time.perf_counter()
@@ -68,7 +68,7 @@ class Clock:
 
 
 def arms(name: str) -> dict[str, tuple[Callable[..., float], Clock]]:
-    """Steps with clocks inside."""
+    """Return the arms' steps, with their clocks."""
     size_name, prior, guide = name.split("/")
     size = SIZES[size_name]
     made: dict[str, tuple[Callable[..., float], Clock]] = {}
@@ -88,7 +88,7 @@ def arms(name: str) -> dict[str, tuple[Callable[..., float], Clock]]:
 
 
 def profile(name: str, steps: int) -> dict[str, dict[str, float]]:
-    """Milliseconds a step of each arm, by part, and their sum."""
+    """Measure milliseconds per step of each arm, by part, and their sum."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     data = batches(SIZES[name.split("/")[0]])
@@ -98,7 +98,7 @@ def profile(name: str, steps: int) -> dict[str, dict[str, float]]:
         for arm, (step, clock) in found.items():
             if index == 0:
                 clock.seconds.clear()
-            # the optimizer of `fit` is timed as a whole; by hand its two parts are functions of torch
+            # the optimizer of `fit` is timed as a whole; by hand it consists of two functions of torch
             pieces = [mock.patch.object(torch.Tensor, "backward", clock.around("backward", torch.Tensor.backward))]
             if arm == "by hand":
                 adam = torch.optim.Adam
@@ -127,8 +127,8 @@ def _parts(seconds: dict[str, float], total: float, steps: int) -> dict[str, flo
 
 
 def table(name: str, found: dict[str, dict[str, float]], steps: int, facts: dict[str, Any]) -> str:
-    """The parts as text: milliseconds, and shares of the arm's step."""
-    lines = [str(facts), "", f"{name}: milliseconds a step and share of it, mean of {steps} steps"]
+    """Format the parts: milliseconds, and shares of the arm's step."""
+    lines = [str(facts), "", f"{name}: milliseconds per step and share, mean of {steps} steps"]
     lines.append(f"{'':10}" + "".join(f"{arm:>16}" for arm in found))
     for part in (*PARTS, "step"):
         cells = [
@@ -137,7 +137,7 @@ def table(name: str, found: dict[str, dict[str, float]], steps: int, facts: dict
         ]
         lines.append(f"{part:10}" + "".join(f"{cell:>16}" for cell in cells))
     handlers = found["fit"]["forward"] - found["by hand"]["forward"]
-    lines.append(f"handlers, traces and distributions in fit: {handlers:.2f} ms (its forward less that by hand)")
+    lines.append(f"handlers, traces and distributions in fit: {handlers:.2f} ms (its forward minus that by hand)")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""CPU time of a start, as ratios to `import torch, pyro`: interleaved fresh processes, the minimum of each.
+"""CPU time of imports and commands, relative to `import torch, pyro`: minima over interleaved new processes.
 
 python benchmarks/start.py [--rounds 7]
 """
@@ -23,7 +23,7 @@ STARTS = {
 
 
 def cpu_seconds(code: str) -> float:
-    """User and system time of a new interpreter that runs the code, in seconds."""
+    """Measure user plus system time of a new interpreter that runs the code, in seconds."""
     before = os.times()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     after = os.times()

@@ -1,4 +1,4 @@
-"""Figure of training steps from the results of `training_step.py`, in one or several runs.
+"""Figure of training steps from the results of one or several runs of `training_step.py`.
 
 python benchmarks/step_figure.py runs/bench/training_step.json --out docs/speed.png
 """
@@ -30,7 +30,7 @@ ARMS = {
 
 
 def figure(runs: list[list[dict[str, Any]]]) -> Any:
-    """Milliseconds a step by case and arm: the median over the runs of their medians, and their range."""
+    """Plot milliseconds per step by case and arm: the median of the runs' medians, and their range."""
     cases = [result for result in runs[0] if result["case"] in TITLES]
     drawn, axes = plt.subplots(1, len(cases), figsize=(3.2 * len(cases), 2.6), squeeze=False, layout="constrained")
     for axis, result in zip(axes[0], cases, strict=True):
@@ -47,7 +47,7 @@ def figure(runs: list[list[dict[str, Any]]]) -> Any:
         axis.invert_yaxis()
         axis.margins(x=0.18)
         axis.set_title(TITLES[result["case"]], fontsize=10)
-        axis.set_xlabel("milliseconds a step")
+        axis.set_xlabel("milliseconds per step")
         axis.spines[["top", "right"]].set_visible(False)
     return drawn
 
@@ -55,7 +55,7 @@ def figure(runs: list[list[dict[str, Any]]]) -> Any:
 def main() -> None:
     """Draw the figure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("results", type=Path, nargs="+", help="of one or several runs")
+    parser.add_argument("results", type=Path, nargs="+", help="results of one or several runs")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     figure([json.loads(path.read_text())["results"] for path in given.results]).savefig(given.out, dpi=150)

@@ -1,19 +1,19 @@
-"""An epoch on streamed data beside the same on a tensor: seconds, memory, and the same weights.
+"""An epoch on streamed data compared with one on a tensor: seconds, memory, and equality of the weights.
 
     python benchmarks/streamed_epoch.py                                # 10⁶ rows of 64 numbers: 256 MB
     python benchmarks/streamed_epoch.py --rows 62500 250000 1000000    # how memory grows
 
-`fit` takes one epoch with its validation on 128 rows, of the pair of `growth.py` (MAF prior, captured program), with
-one thread. Every arm has a process of its own for each repeat, one after the other. Arms:
+`fit` runs one epoch, with validation on 128 rows, for the pair of `growth.py` (MAF prior, captured program) on one
+thread. Every repeat of an arm runs in a separate process, one after the other. Arms:
 
     tensor: all rows in memory.
     mapped: a memory-mapped `.npy`.
-    items, items + 1 worker: a torch `Dataset` that reads one row a call from the file, as a `TorchSource` whose
-        `DataLoader` has no worker or one.
+    items, items + 1 worker: a torch `Dataset` that reads one row per call from the file, as a `TorchSource` whose
+        `DataLoader` has no worker or one worker.
 
-Figures are the least of the repeats: seconds of the clock and of this process's CPU, without a worker's, and their
-ratios to the tensor's; peak memory above what the process held before, without the tensor's own rows. What grows with
-the rows are their numbers in the order of the epoch. "equal": the weights are those of the tensor's, bit by bit.
+Results are minima over the repeats: wall-clock time, CPU time of this process (without the worker) and their ratios to
+those of the tensor; peak memory above that before the epoch, which does not include the tensor's rows. The only part
+that grows with the rows is their order in the epoch. "equal": the weights equal those of the tensor bit for bit.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Rows(Dataset[Tensor]):
 
 
 def write(path: Path, rows: int) -> None:
-    """Counts from 0 to 16, as float32."""
+    """Write a file of counts from 0 to 16, as float32."""
     array = np.lib.format.open_memmap(path, "w+", np.float32, (rows, FEATURES))
     generator = np.random.default_rng(0)
     for start in range(0, rows, 2**16):
@@ -65,7 +65,7 @@ def write(path: Path, rows: int) -> None:
 
 
 def epoch(arm: str, path: Path, batch: int) -> dict[str, Any]:
-    """One epoch of an arm."""
+    """Run one epoch of an arm."""
     point = Point(batch=batch)
     prepare(point)
     model, guide = pair(point)

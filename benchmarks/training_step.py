@@ -1,26 +1,25 @@
-"""What a training step costs: hand-written PyTorch, Pyro's recipe, its tracing ELBO, `fit`, and the compiled ELBO.
+"""Time of a training step: hand-written PyTorch, Pyro's tutorials and JIT, `fit`, captured and compiled steps.
 
     python benchmarks/training_step.py --out runs/bench     # training_step.json and .txt: every case, no inductor
     python benchmarks/training_step.py --inductor --cases digits-128/maf/gaussian
 
-All arms of a case train the same networks on the same batches, in a process per case, one core, a block of steps of
-each arm after the other (interleaved), after a warm-up. A step is loss, gradients and Adam. Figures are the median, the
-least and the quartiles of a block's mean time of a step in milliseconds; ratios are of medians, to hand-written PyTorch
-and to JAX's scan.
+All arms of a case train the same networks on the same batches, in one process per case, on one core, with interleaved
+blocks of steps, after a warm-up. A step is loss, gradients and Adam. Results are median, minimum and quartiles of a
+block's mean time per step in milliseconds; ratios are of medians, to hand-written PyTorch and to JAX's scan.
 
 Arms:
     by hand: zuko's flow and torch's distributions in a plain loop with one fused Adam and the same clipping as
         `fit`; no Pyro, no validation.
-    recipe: `pyro.module`, zuko's `ZukoToPyro`, `pyro.optim.Adam`, `Trace_ELBO`, Pyro's defaults, as in its tutorials.
+    recipe: `pyro.module`, Pyro's `ZukoToPyro`, `pyro.optim.Adam`, `Trace_ELBO`, Pyro's defaults, as in its tutorials.
     jit: the recipe with `JitTrace_ELBO`.
-    fit: the step that `flowvae.fit` takes with compile="none".
-    capture: the same with captured steps, which long trainings begin with.
-    inductor: the same with compiled steps, which they go on with; the first one waits for the compiler, unless an
-        earlier run has left the program on disk.
-    normflows, pythae: libraries of others, in the cases where they can build the same networks; `peers.py` says what
-        is equal and what is not. They come with `pip install -e '.[bench]'`.
-    jax, jax scan, numpyro, numpyro scan: the same networks in JAX, in a second process; `jax_peer.py` says what is
-        equal and what is not. They come with `pip install -e '.[jax]'`, or are in the interpreter that `--jax` names.
+    fit: the step of `flowvae.inference.fit` with compile="none".
+    capture: the same with captured steps, with which long trainings begin.
+    inductor: the same with compiled steps, with which they continue; the first one waits for the compiler, unless the
+        program is in the cache on disk.
+    normflows, pythae: other libraries, in the cases in which they can build the same networks; `peers.py` lists the
+        differences. Install them with `pip install -e '.[bench]'`.
+    jax, jax scan, numpyro, numpyro scan: the same networks in JAX, in a second process; `jax_peer.py` lists the
+        differences. Install them with `pip install -e '.[jax]'`, or name an interpreter that has them with `--jax`.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ from flowvae.networks import Standardize
 
 LEARNING_RATE = 1e-3
 CLIP = 10.0
-# batch, data and code size, width of two hidden layers, whether they are gated, likelihood
+# batch size, sizes of data and code, width of the two hidden layers, whether they are gated, likelihood
 SIZES: dict[str, dict[str, Any]] = {
     "digits-128": {
         "batch": 128,
@@ -132,7 +131,7 @@ class Gated(nn.Module):
 
 
 def layers(inputs: int, width: int, gated: bool) -> list[nn.Module]:
-    """Two hidden layers."""
+    """Return two hidden layers."""
     found: list[nn.Module] = []
     for before, after in pairwise((inputs, width, width)):
         found += [Gated(before, after)] if gated else [nn.Linear(before, after), nn.ReLU()]
@@ -140,7 +139,7 @@ def layers(inputs: int, width: int, gated: bool) -> list[nn.Module]:
 
 
 def build(size: dict[str, Any], prior: str, guide: str) -> tuple[VAE, AmortizedGuide]:
-    """The same networks for every arm, from the same seed."""
+    """Build the networks, which are the same for every arm, from the same seed."""
     with seeded(derive(0, "networks")):
         spec, shape = size["likelihood"], Size((size["data"],))
         likelihood = spec.build(shape, spec.units(torch.zeros(1, *shape)))
@@ -154,7 +153,7 @@ def build(size: dict[str, Any], prior: str, guide: str) -> tuple[VAE, AmortizedG
 
 
 def log_likelihood(size: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Log p(x | z) of logits and data, both (B, D), shape (B,), as one writes it by hand."""
+    """Return a hand-written function of logits and data, both (B, D), for log p(x | z), shape (B,)."""
     if isinstance(size["likelihood"], BinomialLikelihood):
 
         def counts(logits: Tensor, x: Tensor) -> Tensor:
@@ -166,7 +165,7 @@ def log_likelihood(size: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def by_hand(model: VAE, guide: AmortizedGuide, size: dict[str, Any]) -> peers.Made:
-    """What someone writes who knows PyTorch and zuko well."""
+    """Return parameters and loss of an efficient hand-written VAE in PyTorch and zuko."""
     prior, decoder, encoder, head = model.prior, model.decoder, guide.encoder, guide.head
     of_data = log_likelihood(size)
 
@@ -184,7 +183,7 @@ def by_hand(model: VAE, guide: AmortizedGuide, size: dict[str, Any]) -> peers.Ma
 
 
 def plain_loop(parameters: list[nn.Parameter], loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor], float]:
-    """Loss, gradients, clipping and one fused Adam, without Pyro."""
+    """Return a step of loss, gradients, clipping and one fused Adam, without Pyro."""
     adam = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
 
     def step(x: Tensor) -> float:
@@ -199,7 +198,7 @@ def plain_loop(parameters: list[nn.Parameter], loss: Callable[[Tensor], Tensor])
 
 
 def others(name: str, networks: Callable[[], tuple[VAE, AmortizedGuide]], data: Tensor) -> list[Arm]:
-    """The arms of those torch libraries that are installed and can build the case."""
+    """Return the arms of the installed torch libraries that can build the case."""
     size_name, prior, guide = name.split("/")
     size = SIZES[size_name]
     arms: list[Arm] = []
@@ -215,7 +214,7 @@ def others(name: str, networks: Callable[[], tuple[VAE, AmortizedGuide]], data: 
 
 
 def recipe(name: str, model: VAE, guide: AmortizedGuide, loss: Any) -> Callable[[Tensor], float]:
-    """Pyro's tutorials: `pyro.module` in model and guide, one of Pyro's optimizers, an ELBO."""
+    """Return a step as in Pyro's tutorials: `pyro.module` in model and guide, an optimizer of Pyro, an ELBO."""
 
     def pyro_model(x: Tensor) -> None:
         pyro.module(f"{name}-prior", model.prior)
@@ -235,14 +234,14 @@ def recipe(name: str, model: VAE, guide: AmortizedGuide, loss: Any) -> Callable[
 
 
 def objective_of_fit(model: VAE, guide: AmortizedGuide, settings: Training) -> AnnealedELBO:
-    """What `fit` steps with."""
+    """Return the objective that `fit` takes steps with."""
     pair = nn.ModuleDict({"model": model, "guide": guide})
     optim = JointAdam(pair.named_parameters(), LEARNING_RATE, settings.clip)
     return AnnealedELBO(model, guide, optim, settings, settings.batch_size, steps=1000)
 
 
 def step_of_fit(objective: AnnealedELBO) -> Callable[[Tensor], float]:
-    """The step of `fit`: validation in the first one only."""
+    """Return the step of `fit`, with Pyro's validation only in the first one."""
     taken = 0
 
     def step(x: Tensor) -> float:
@@ -255,14 +254,14 @@ def step_of_fit(objective: AnnealedELBO) -> Callable[[Tensor], float]:
 
 
 def batches(size: dict[str, Any]) -> Tensor:
-    """Twenty batches of noise, of the kind that the likelihood takes, shape (20, B, D)."""
+    """Return twenty batches of random data in the support of the likelihood, shape (20, B, D)."""
     generator = torch.Generator().manual_seed(0)
     most = 17 if isinstance(size["likelihood"], BinomialLikelihood) else 2
     return torch.randint(0, most, (20, size["batch"], size["data"]), generator=generator).float()
 
 
 def case(name: str, steps: int, inductor: bool, jax: str | None = None, block: int = BLOCK) -> dict[str, Any]:
-    """All arms of one case in turn; `jax` is the interpreter of JAX's arms."""
+    """Time all arms of one case, interleaved; `jax` is the interpreter of JAX's arms."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     size_name, prior, guide = name.split("/")
@@ -294,7 +293,7 @@ def case(name: str, steps: int, inductor: bool, jax: str | None = None, block: i
 
 
 def machine(jax: str | None = None) -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return machine and versions, on which the results depend."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
@@ -312,9 +311,9 @@ def machine(jax: str | None = None) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """One case as text."""
+    """Format the results of one case."""
     lines = [
-        f"{result['case']}: milliseconds a step, {result['steps']} steps in blocks of {result['block']}",
+        f"{result['case']}: milliseconds per step, {result['steps']} steps in blocks of {result['block']}",
         f"{'':12} {'median':>8} {'least':>8} {'quartiles':>15} {'by hand':>8} {'jax scan':>8} {'first, s':>8} loss",
     ]
     for arm, row in result["arms"].items():
@@ -328,11 +327,11 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run every case in its own process, print the tables, and write them and the figures."""
+    """Run every case in a separate process, print the tables, and write tables and results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--inductor", action="store_true", help="also compiled: up to half a minute a case")
+    parser.add_argument("--inductor", action="store_true", help="also compiled steps: up to half a minute per case")
     parser.add_argument("--out", type=Path, help="a folder")
     parser.add_argument("--jax", default=sys.executable, metavar="PYTHON", help="interpreter that has JAX's libraries")
     parser.add_argument("--one", help=argparse.SUPPRESS)

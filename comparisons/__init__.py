@@ -1,4 +1,4 @@
-"""Questions about flows in VAEs, one module each, and the engine that answers them."""
+"""Questions about flows in VAEs, and the engine that answers them."""
 
 import flowvae.comparisons.questions  # noqa: F401  (registers them)
 from flowvae.comparisons.engine.answer import Answer, answer

@@ -1,4 +1,4 @@
-"""The course: checked exercises, one module for each notebook, and the style of its figures."""
+"""The course: exercises that check answers, one or more modules per notebook, and the style of the figures."""
 
 from flowvae.course.exercise import Exercise, Outcome, Wrong, exercise
 from flowvae.course.figures import animate, use_style

@@ -27,7 +27,7 @@ def log_evidence(log_weight: Tensor) -> Tensor:
 @exercise(
     log_evidence,
     hints=(
-        "The evidence is the mean of the weights; its logarithm is asked for.",
+        "The evidence is the mean of the weights; the exercise asks for its logarithm.",
         "exp(−1000) is 0 in a computer; torch.logsumexp avoids that.",
     ),
 )
@@ -65,7 +65,7 @@ def gap_of_a_funnel() -> tuple[float, float]:
 def gap(answer: tuple[float, float]) -> str:
     """Judges (nats, sd of v) of the best mean-field guide of a funnel with D = 50 and σ_v = 1."""
     if not isinstance(answer, tuple | list) or len(answer) != 2:
-        raise Wrong(f"{answer!r}: two numbers are asked for, (nats, sd).")
+        raise Wrong(f"{answer!r}: must be two numbers, (nats, sd).")
     funnel, larger = Funnel(DIMENSION, SCALE), Funnel(DIMENSION + 1, SCALE)
     nats, sd = funnel.mean_field_gap(), funnel.mean_field()[0]
     loss, width = (float(answered(value)) for value in answer)
@@ -106,7 +106,7 @@ def noncentred(answer: Callable[[], object]) -> str:
         if name not in nodes:
             raise Wrong(f"there is no site {name!r}; it has {[n for n in nodes if not n.startswith('_')]}.")
     if nodes["x"]["value"].shape != (4,) or tuple(nodes["x_raw"]["fn"].event_shape) != (4,):
-        raise Wrong("x and x_raw have 4 numbers; declare those of x_raw as one draw with to_event(1).")
+        raise Wrong("x and x_raw have 4 dimensions; declare those of x_raw as one draw with to_event(1).")
     v, raw = torch.tensor(2.0), torch.tensor([0.5, -1.0, 2.0, 0.1])
     trace = poutine.trace(poutine.condition(answer, data={"v": v, "x_raw": raw})).get_trace()
     x = trace.nodes["x"]["value"]

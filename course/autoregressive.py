@@ -38,7 +38,7 @@ def masks_of_an_order(place: Tensor, hidden: list[Tensor]) -> list[Tensor]:
     """The degree of an input is its place in the order; nothing in MADE needs the natural order.
 
     A hidden unit of degree m sees units of degree m or less, an output only units of a degree below its own place.
-    Along a path degrees do not fall, and at the last step they rise.
+    Along a path, degrees never decrease, and at the last step they increase.
     """
     degrees = [place, *hidden]
     inner = [(after[:, None] >= before).float() for before, after in pairwise(degrees)]
@@ -63,7 +63,7 @@ def masks(answer: Callable[[Tensor, list[Tensor]], list[Tensor]]) -> str:
         raise Wrong(f"{len(found)} masks: two hidden layers have three layers of weights.")
     given = [tuple(mask.shape) for mask in found]
     if given == [shape[::-1] for shape in shapes]:
-        raise Wrong("the masks are transposed: the layer after comes first in the shape, as in torch's weights.")
+        raise Wrong("the masks are transposed: outputs come first in the shape, as in torch's weights.")
     if given != shapes:
         raise Wrong(f"the shapes are {given} and should be {shapes}.")
     found = [mask.float() for mask in found]
@@ -95,10 +95,10 @@ def _look_at_paths(found: list[Tensor], place: Tensor) -> None:
 
 
 def numbers_of_passes() -> dict[str, int]:
-    """A batch goes through a network at once, and a stack takes the passes of each of its transforms.
+    """A batch takes one pass through a network, and the passes of the transforms in a stack add up.
 
-    The loop over 64 pixels stands where a network reads numbers that the transform itself has to produce: the data in
-    MADE and MAF when drawing, the base in IAF when scoring. (The library takes one more pass a transform for the
+    A loop over the 64 pixels is needed where a network reads numbers that the transform itself has to produce: the data
+    in MADE and MAF when drawing, the base in IAF when scoring. (The library takes one more pass per transform for the
     latter, for the log-determinant: 325 is right too.) In distillation the student draws and the teacher scores.
     """
     return {
@@ -115,7 +115,7 @@ def numbers_of_passes() -> dict[str, int]:
 
 
 def count_passes(modules: Iterable[nn.Module], call: Callable[[], Any]) -> int:
-    """How often networks are called."""
+    """Counts the calls of networks."""
     calls: list[None] = []
     hooks = [module.register_forward_hook(lambda *_: calls.append(None)) for module in modules]
     try:
@@ -128,7 +128,7 @@ def count_passes(modules: Iterable[nn.Module], call: Callable[[], Any]) -> int:
 
 
 def measured_passes() -> dict[str, int]:
-    """The passes that running networks of 64 pixels take for 25 images."""
+    """Counts the network passes for 25 images of 64 pixels."""
     x = torch.full((25, 64), 8.0)
     model = made_of_counts(64)
     counted = {
@@ -176,7 +176,7 @@ def passes(answer: Mapping[str, Any]) -> str:
         if name == "distillation step" and value > wanted:
             raise Wrong(f"{name}: the student gets the density of its own draw from the same passes as the draw.")
         raise Wrong(f"{name}: {value} is not what a running network takes. Are the numbers it reads known at once?")
-    return "These are the numbers that were counted in running networks."
+    return "They agree with the counts in running networks."
 
 
 def discretized_logistic(x: Tensor, mu: Tensor, s: Tensor) -> Tensor:
@@ -207,8 +207,8 @@ def logistic(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str:
     normal = torch.distributions.Normal(mu, s)
     slips = {
         "the first and last cells are cut off: probabilities do not sum to 1. They reach to −∞ and to +∞.": inner,
-        "this is the density at the middle of the cell; the mass of the cell is asked for.": density,
-        "the logarithm was not asked for.": right.log(),
+        "this is the density at the middle of the cell; the exercise asks for the mass of the cell.": density,
+        "the exercise asks for the probability, not for its logarithm.": right.log(),
         "the cells go from x to x + 1 here; they should be centred on x.": torch.sigmoid((x + 1 - mu) / s)
         - torch.sigmoid((x - mu) / s),
         "s is a width: divide by it.": DiscretizedLogistic(mu / half - 1, -(s * half).log(), LEVELS - 1)
@@ -266,7 +266,7 @@ def code_length(answer: Callable[..., Tensor]) -> str:
         "the sign: a code length is −log₂ P(x).": -right,
         "this is the log of a mean over the draws, a tighter bound that depends on K. The plain one is the mean of "
         "logs.": -(scores.logsumexp(0) - math.log(400) - 10 * scale) * each,
-        "no noise: a density at the left edge of each cell is no bound on its probability.": -(
+        "no noise: a density at the left edge of each cell is not a bound on its probability.": -(
             density(x / LEVELS) - 10 * scale
         )
         * each,

@@ -1,4 +1,4 @@
-"""The capstone: a hidden part of your own data, a review of the plan, and one look at the hidden part at the end."""
+"""The capstone: your own data with a hidden part, a review of the plan, and one final test on the hidden part."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 __all__ = ["Hidden", "Project", "seal"]
 
 RECORD = "opened.json"  # in the project's folder
-PLAN = ("asks", "predicts", "measure", "lower_is_better", "arms", "seeds", "draws")  # what may not change afterwards
+PLAN = ("asks", "predicts", "measure", "lower_is_better", "arms", "seeds", "draws")  # must not change later
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """What the hidden part says.
+    """Results on the hidden part.
 
     Args:
         table: One row per run: arm, seed, nll and elbo on the hidden part.
-        differences: Paired differences of the primary measure, as those of the answer.
+        differences: Paired differences of the primary measure, as in an answer.
         sentences: The differences in words.
-        opened: When the hidden part was opened, for the first and only time.
-        again: Whether these are the stored numbers of an earlier call.
+        opened: When the hidden part was opened.
+        again: Whether these are the stored results of an earlier call.
     """
 
     table: pd.DataFrame
@@ -57,12 +57,12 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Project:
-    """Data of which a part is hidden, and the folder of the runs and answers about them.
+    """Data with a hidden part, and the folder of their runs and answers.
 
     Args:
-        data: For `Experiment(data=…)`: training and validation data. What is reported as "test" are validation data.
-        folder: Give it to `answer` as `out`.
-        sealed: With the hidden part as test data. Whoever looks into it has no hidden part any more.
+        data: For `Experiment(data=…)`: training and validation data; the validation data are also the "test" split.
+        folder: The `out` of `answer`.
+        sealed: The data with the hidden part as test split; do not look at it before the end.
     """
 
     data: DataSpec
@@ -70,7 +70,7 @@ class Project:
     sealed: Dataset = field(repr=False, compare=False)
 
     def review(self, question: Question, base: Experiment, preset: str | Preset) -> rubric.Review:
-        """Checks the rules of a fair comparison that code can check, before the first run.
+        """Checks a planned comparison by the rules of the rubric, before the first run.
 
         Args:
             question: The question.
@@ -80,14 +80,14 @@ class Project:
         return rubric.review(self.data, question, base, preset)
 
     def open_hidden(self, answer: Answer) -> Hidden:
-        """Measures the trained runs of an answer on the hidden part, once; a later call shows the stored numbers.
+        """Measures the trained runs of an answer on the hidden part, once; later calls return the stored results.
 
         Args:
-            answer: With every run finished.
+            answer: The answer; all its runs must be finished.
 
         Raises:
-            FlowvaeError: The hidden part was opened for another plan, the runs are not of this project or not all
-                finished, or the primary measure is neither "nll" nor "elbo".
+            FlowvaeError: The hidden part was opened for another plan, runs failed or belong to another project, or the
+                primary measure is neither "nll" nor "elbo".
         """
         import pandas as pd
 
@@ -107,7 +107,7 @@ class Project:
         return Hidden(table, differences, record["sentences"], record["opened"], again)
 
     def _measure(self, answer: Answer, plan: Mapping[str, Any]) -> dict[str, Any]:
-        """The hidden part of the record: a row of each run, differences, sentences."""
+        """Returns the results on the hidden part for the record: a row per run, differences, sentences."""
         import pandas as pd
 
         if plan["measure"] not in rubric.MEASURES:
@@ -115,7 +115,11 @@ class Project:
                 f"measure {shown(plan['measure'])}: the hidden part has only {' and '.join(rubric.MEASURES)}."
             )
         if len(answer.grid.failed):
-            raise FlowvaeError(f"{len(answer.grid.failed)} runs failed; have the question answered again first.")
+            first = answer.grid.failed.iloc[0]
+            raise FlowvaeError(
+                f"{len(answer.grid.failed)} runs failed, the first ({first['arm']}, seed {first['seed']}) with: "
+                f"{first['error']} The hidden part is still unseen: change the plan and answer the question again."
+            )
         rows = []
         for cell in answer.grid.table.itertuples():
             run = load(answer.directory.parent / "cells" / cell.cell)
@@ -125,13 +129,14 @@ class Project:
             found = measure_likelihoods(*run.pair, batch, draws=plan["draws"], seed=derive(cell.seed, "hidden"))
             means = {"nll": -found.log_evidence.mean().item(), "elbo": found.elbo.mean().item()}
             rows.append({"arm": cell.arm, "seed": cell.seed, **means})
+        unit = json.loads((answer.directory / "answer.json").read_text(encoding="utf-8"))["unit"]
         differences = paired_differences(pd.DataFrame(rows), [tuple(pair) for pair in plan["pairs"]], plan["measure"])
-        sentences = [describe(row, "nats per data point", plan["lower_is_better"]) for _, row in differences.iterrows()]
+        sentences = [describe(row, unit, plan["lower_is_better"]) for _, row in differences.iterrows()]
         return {"table": rows, "differences": differences.to_dict("records"), "sentences": sentences}
 
 
 def _plan_of(answer: Answer) -> dict[str, Any]:
-    """What may not change after the hidden part was opened."""
+    """Returns the parts of the plan that must not change after the hidden part was opened."""
     told = json.loads((answer.directory / "answer.json").read_text(encoding="utf-8"))
     pairs = answer.differences[told["measure"]][["arm", "against"]]
     return {name: told[name] for name in PLAN} | {"pairs": pairs.to_numpy().tolist()}
@@ -148,19 +153,22 @@ def seal(
     seed: int = 0,
     name: str = "my-data",
 ) -> Project:
-    """Splits off a hidden part of your data that nothing in the project sees before it is opened.
+    """Splits off a hidden part of your data, which is not used before it is opened.
 
-    The same arguments give the same parts, so a project can be continued in another session.
+    The same arguments give the same split, so a project can be continued in another session.
 
     Args:
         x: Data (N, …), an array, a tensor or a data frame of numbers.
-        likelihood: What the numbers are, as for `as_data`.
-        folder: Of the runs, the answers, and the record of the opening.
+        likelihood: Likelihood of the data, as for `as_data`.
+        folder: Folder of the runs, the answers, and the record of the opening.
         labels: Class labels (N,), if there are any.
-        hidden: Share of the data that is hidden.
-        valid: Share of the data that stops the training and is reported until then.
-        seed: Draws the parts.
-        name: Of the data.
+        hidden: Share of the hidden data.
+        valid: Share of the validation data, which stop the training and are reported until the hidden part is opened.
+        seed: Seed of the random split.
+        name: Name of the data.
+
+    Raises:
+        FlowvaeError: A share is not between 0 and 1, or the data do not fit the likelihood.
     """
     for what, share in (("hidden", hidden), ("valid", valid), ("hidden + valid", hidden + valid)):
         if not 0 < share < 1:

@@ -108,7 +108,7 @@ def flow_log_density(x: Tensor, layers: Sequence[Layer]) -> Tensor:
 
 
 class Bend:
-    """x₁ = u₁ and x₂ = exp(0.8 tanh u₁) u₂ + u₁, or the same with the roles swapped."""
+    """The map x₁ = u₁, x₂ = exp(0.8 tanh u₁) u₂ + u₁, or the same with the roles exchanged."""
 
     def __init__(self, kept: int) -> None:
         self.kept = kept
@@ -132,7 +132,7 @@ class Bend:
 
 
 class Sinh:
-    """x = sinh u in every coordinate. Its log-determinant differs before and after the layer, unlike that of `Bend`."""
+    """The map x = sinh u in every coordinate; unlike for `Bend`, its log-determinant depends on where it is taken."""
 
     def __call__(self, u: Tensor) -> Tensor:
         """Maps (N, D) to (N, D)."""
@@ -195,14 +195,14 @@ MAPS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def area_factor(move: Callable[[Tensor], Tensor], u: Tensor) -> float:
-    """|det ∂x/∂u| at one point."""
+    """Computes |det ∂x/∂u| at one point."""
     return torch.autograd.functional.jacobian(move, u).det().abs().item()
 
 
 def volume_preserving() -> set[str]:
     """The maps whose Jacobian has |det| = 1 everywhere.
 
-    a: diagonal, 2 · ½ = 1. b: triangular with ones on the diagonal, 1; what stands below the diagonal does not count.
+    a: diagonal, 2 · ½ = 1. b: triangular with ones on the diagonal, 1; entries below the diagonal do not matter.
     c: triangular, exp(u₁) · exp(−u₁) = 1. d: ½ · ½ = ¼.
     e: triangular, (1 + u₁) exp(u₁) · exp(−u₁) = 1 + u₁, which is 1 only at u₁ = 0.
     """
@@ -219,7 +219,7 @@ def volume_preserving() -> set[str]:
     value=True,
 )
 def volume(answer: set[str] | str) -> str:
-    """Judges which of five maps preserve volume: a set of letters, or a string of them."""
+    """Judges the choice of volume-preserving maps among five: a set of letters, or a string of them."""
     chosen = {letter.lower() for letter in answer if letter.isalpha()}
     unknown = chosen - MAPS.keys()
     if unknown:
@@ -230,5 +230,5 @@ def volume(answer: set[str] | str) -> str:
         size = area_factor(MAPS[letter], point)
         raise Wrong(f"{letter} does not preserve volume: at u = (1, 0.5) it has |det| = {size:.3g}.")
     if chosen < right:
-        raise Wrong("these are not all. What stands off the diagonal of a triangular Jacobian does not count.")
+        raise Wrong("these are not all. Off-diagonal entries of a triangular Jacobian do not matter.")
     return "A map that preserves volume moves density without raising or lowering it."

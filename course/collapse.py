@@ -14,7 +14,7 @@ EIGENVALUES = torch.tensor([9.0, 4.0, 2.5, 1.2, 0.7, 0.1], dtype=torch.float64)
 
 
 def codes() -> tuple[Tensor, Tensor]:
-    """Means and scales of a guide for 400 images and four units: the third unit is dead, the fourth only shifted."""
+    """Means and scales of a guide for 400 images and four units: the third is dead, the fourth only shifted."""
     generator = torch.Generator().manual_seed(0)
     loc = torch.randn(400, 4, generator=generator, dtype=torch.float64) * torch.tensor([0.9, 0.5, 0.0, 0.0])
     noise = torch.rand(400, 4, generator=generator, dtype=torch.float64)
@@ -25,7 +25,7 @@ def codes() -> tuple[Tensor, Tensor]:
 def variance_of_means(loc: Tensor, scale: Tensor) -> Tensor:
     """The variance over the images of μ_j(x).
 
-    The variance of unit j of the prior is 1, so nothing has to be divided. E_q[z_j | x] = μ_j(x), whatever the scale.
+    The prior variance of unit j is 1, so no normalization is needed. E_q[z_j | x] = μ_j(x) for any scale.
     """
     return loc.var(0)
 
@@ -34,7 +34,7 @@ def variance_of_means(loc: Tensor, scale: Tensor) -> Tensor:
     variance_of_means,
     hints=(
         "E_q[z_j | x] is the mean of the guide for image x. Which of the two arguments is that?",
-        "Take the variance over the images, dimension 0. Unit j of the prior has variance 1.",
+        "Take the variance over the images, dimension 0. The prior variance of unit j is 1.",
     ),
 )
 def in_use(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
@@ -125,7 +125,7 @@ def penalty(answer: Callable[[Tensor, float], Tensor]) -> str:
             1
         ).mean(),
         "this caps the KL; a floor is a maximum with λ.": kl.mean(0).clamp_max(floor).sum(),
-        "this counts what lies above the floor only. The gradient is the same, and the number is not.": (
+        "this counts what lies above the floor only. The gradient is the same, but the value is not.": (
             kl.mean(0) - floor
         )
         .clamp_min(0)

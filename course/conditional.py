@@ -21,7 +21,7 @@ def most_nats() -> float:
 
         log p(x | c) − log p(x) = log p(c | x) − log p(c) ≤ −log p(c) = log 10,
 
-    since log p(c | x) ≤ 0. The bound is reached if every image shows its class without doubt. On average over the true
+    since log p(c | x) ≤ 0. The bound is reached if every image determines its class. On average over the true
     distribution the gain is the mutual information I(x; c) = H(c) − H(c | x) ≤ H(c).
     """
     return math.log(CLASSES)
@@ -149,7 +149,7 @@ BaseMap = Callable[[Tensor, Tensor], Tensor]
 
 
 def to_other_class(z: Tensor, c: Tensor, new: Tensor, to_base: BaseMap, from_base: BaseMap) -> Tensor:
-    """The image's own class takes z to u, where the class is gone; the new class takes u back to a code."""
+    """The image's class maps z to u, which is independent of the class; the new class maps u to a code."""
     return from_base(to_base(z, c), new)
 
 
@@ -190,4 +190,4 @@ def transfer(answer: Callable[[Tensor, Tensor, Tensor, BaseMap, BaseMap], Tensor
             raise Wrong(reason)
     if not torch.allclose(found, from_base(u, new), atol=1e-4):
         raise Wrong(f"it is off by up to {(found - from_base(u, new)).abs().max():.3g}.")
-    return "The same u in every class: what u keeps is what the class does not say."
+    return "The same u in every class: u keeps the information that the class does not contain."

@@ -1,4 +1,4 @@
-"""Exercises of notebook 5, second part: a flow prior from nothing, in a VAE."""
+"""Exercises of notebook 5, second part: a flow prior from scratch, in a VAE."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CouplingPrior(dist.TorchDistribution):
         super().__init__(batch_shape=torch.Size(), event_shape=torch.Size([features]), validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> dist.ExpandedDistribution:
-        """Gives independent copies."""
+        """Returns independent copies."""
         return dist.ExpandedDistribution(self, torch.Size(batch_shape))
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def prior(answer: Callable[[Layers, int], Any]) -> str:
     trace.compute_log_prob()
     if tuple(trace.nodes["z"]["log_prob"].shape) != (7,):
         raise Wrong("in a plate of 7, Pyro finds a log_prob of another shape than (7,).")
-    return f"It integrates to {mass:.4f}, draws what it scores, and works as a site in Pyro."
+    return f"It integrates to {mass:.4f}, its draws match its density, and it works as a site in Pyro."
 
 
 CELL = 0.0625
@@ -126,7 +126,7 @@ def _judge_draws(flow: Any, layers: Layers) -> None:
         weight = flow.log_prob(torch.cartesian_prod(AXIS, AXIS)).exp() * CELL**2
     if (back.mean(0).abs() > 0.05).any() or ((back.T.cov() - torch.eye(2)).abs() > 0.06).any():
         raise Wrong(
-            "draws, taken back to the base, are not N(0, I). Did rsample undo the last layer first, and with generate?"
+            "draws, mapped back to the base, are not N(0, I). Did rsample undo the last layer first, with generate?"
         )
     digits = torch.tensor([2.0, 1.0], dtype=torch.float64)
     cells, drawn = (
@@ -138,7 +138,7 @@ def _judge_draws(flow: Any, layers: Layers) -> None:
 
 
 class LearnedPrior(nn.Module):
-    """Four coupling layers as a prior of two dimensions, which starts as N(0, I)."""
+    """Four coupling layers as a two-dimensional prior, initialized as N(0, I)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class LearnedPrior(nn.Module):
 
 
 def vae_model(x: Tensor, prior: nn.Module, decoder: nn.Module) -> None:
-    """The prior is registered like the decoder, because it has weights now and SVI trains what is in the store."""
+    """The prior is registered like the decoder: it has weights, and SVI trains those in the parameter store."""
     pyro.module("decoder", decoder)
     pyro.module("prior", prior)
     with pyro.plate("data", len(x)):
@@ -167,7 +167,7 @@ def vae_model(x: Tensor, prior: nn.Module, decoder: nn.Module) -> None:
     vae_model,
     hints=(
         "Start from the model of notebook 3, section 2. Two things change: the prior and the likelihood.",
-        "z comes from prior(), and pyro.module must know of its weights.",
+        "z comes from prior(), and pyro.module registers its weights.",
     ),
 )
 def vae(answer: Callable[[Tensor, nn.Module, nn.Module], None]) -> str:
@@ -220,4 +220,4 @@ def _judge_sites(trace: Any, x: Tensor, learned: LearnedPrior, decoder: nn.Modul
     stored = {node["value"].data_ptr() for node in trace.nodes.values() if node["type"] == "param"}
     for name, part in (("prior", learned), ("decoder", decoder)):
         if not all(parameter.data_ptr() in stored for parameter in part.parameters()):
-            raise Wrong(f"SVI does not know the weights of {name} and would not train them: use pyro.module.")
+            raise Wrong(f"the weights of {name} are not registered, so SVI would not train them: use pyro.module.")

@@ -46,7 +46,7 @@ def reverse(answer: Callable[[Tensor, Tensor, Tensor], Any]) -> str:
     if torch.allclose(variance, right_variance.sqrt()):
         raise Wrong("your second value is the standard deviation; return the variance.")
     if torch.allclose(mean, (1 - beta).sqrt() * z):
-        raise Wrong("this is the mean of the forward step; the prior variance v must play a part.")
+        raise Wrong("this is the mean of the forward step; the mean must depend on the prior variance v.")
     if torch.allclose(mean, z / (1 - beta).sqrt()):
         raise Wrong("this mean ignores the prior of z_{t−1}, whose mean is 0: it holds for v → ∞ only.")
     if torch.allclose(variance, beta.expand(3)) or torch.allclose(variance, beta / (1 - beta)):
@@ -140,4 +140,4 @@ def best_variance(answer: Callable[[Tensor, Tensor], Tensor | float]) -> str:
             raise Wrong(reason)
     if not torch.isclose(value, right, rtol=1e-3):
         raise Wrong(f"s² = {value:.4f} does not minimize the mean KL. Set its derivative with respect to s² to zero.")
-    return f"s² = {value:.4f}: what remains of z_(t−1) − m after the network has done its best."
+    return f"s² = {value:.4f}: the mean square of z_(t−1) − m that the network leaves."

@@ -1,4 +1,4 @@
-"""Exercises that check an answer, name a slip, and show hints one at a time and the solution on request."""
+"""Exercises that check an answer, name a typical slip, and show hints and the solution on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLOURS = {"right": "#009e73", "wrong": "#c0392b", "open": "#8a8a8a", "hint": "#
 
 
 class Wrong(Exception):
-    """An answer is not right; the message says why, without the answer itself."""
+    """An answer is wrong; the message gives the reason, but not the answer."""
 
 
 class Unanswered(Exception):
@@ -23,7 +23,7 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a notebook shows for a check or a hint. It is true only if the answer is right."""
+    """Feedback of a check or a hint in a notebook; true only if the answer is right."""
 
     kind: str  # right, wrong, open or hint
     title: str
@@ -58,11 +58,11 @@ class Exercise:
     """A question with a check, hints and a solution.
 
     Args:
-        name: The name by which the notebook calls the exercise.
-        judge: Takes an answer and returns a remark; raises :class:`Wrong` with the reason.
+        name: Name of the exercise in the notebook.
+        judge: Takes an answer and returns a remark; raises :class:`Wrong` with the reason if it is wrong.
         answer: A function: the right answer itself or, if `value`, a function without arguments that computes it. Its
             source, with its docstring as the derivation, is what :meth:`solution` shows.
-        hints: From a nudge to nearly everything.
+        hints: From vague to nearly complete.
         value: Whether the answer is a value and not a function.
 
     """
@@ -75,9 +75,10 @@ class Exercise:
     _given: int = field(default=0, repr=False)
 
     def check(self, answer: Any) -> Outcome:
-        """Says whether an answer is right. A function that returns `None` counts as not answered yet.
+        """Checks an answer. A function that returns `None` counts as not answered yet.
 
-        One that takes other arguments than the question says is wrong. Its own exceptions are the student's to see.
+        A function with other arguments than the question asks for is wrong. Exceptions in the student's code are not
+        caught.
 
         Args:
             answer: The value or function that the exercise asks for.
@@ -96,7 +97,7 @@ class Exercise:
         return Outcome("right", "Right.", remark)
 
     def _with_checked_arguments(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The student's function, which says so if it takes other arguments than those of the question."""
+        """Wraps the student's function so that wrong arguments raise :class:`Wrong`."""
         own = inspect.signature(function)
 
         @functools.wraps(function)
@@ -114,7 +115,7 @@ class Exercise:
         return called
 
     def hint(self) -> Outcome:
-        """Shows the first hint, and with every further call the next one."""
+        """Shows the next hint, starting with the first."""
         number = min(self._given, len(self.hints) - 1)
         self._given += 1
         last = "" if number + 1 < len(self.hints) else f" (The last hint; {self.name}.solution() shows the solution.)"
@@ -130,13 +131,13 @@ class Exercise:
 
 
 def answered(result: Any) -> Any:
-    """Passes on what a student's function returned.
+    """Returns the result of a student's function unchanged.
 
     Args:
-        result: What it returned.
+        result: The result.
 
     Raises:
-        Unanswered: It is `None`, as in the notebook's empty function.
+        Unanswered: It is `None`, as for the notebook's empty function.
 
     """
     if result is None:
@@ -147,11 +148,11 @@ def answered(result: Any) -> Any:
 def exercise(
     answer: Callable[..., Any], hints: tuple[str, ...], *, value: bool = False
 ) -> Callable[[Callable[[Any], str]], Exercise]:
-    """Makes an exercise of a function that judges an answer.
+    """Makes a decorator that turns a function that judges an answer into an exercise.
 
     Args:
         answer: The solution; see :class:`Exercise`.
-        hints: From a nudge to nearly everything; at least one.
+        hints: From vague to nearly complete; at least one.
         value: Whether the answer is a value; then `answer` is a function without arguments that computes it.
 
     """

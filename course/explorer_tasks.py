@@ -15,7 +15,7 @@ from flowvae.flows import MAF
 
 
 def share_in_holes(log_q_draws: Tensor, log_q_codes: Tensor) -> float:
-    """The codes of data set the threshold; the draws of the prior are counted."""
+    """The threshold is a quantile over the codes of the data; the draws of the prior below it are counted."""
     return (log_q_draws < log_q_codes.quantile(0.05)).double().mean().item()
 
 

@@ -1,4 +1,4 @@
-"""One style for the figures of the course, and animations that need no script."""
+"""The style of the course's figures, and animations that need no script."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowvae.core.errors import FlowvaeError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Distinguishable with any colour vision, and of different lightness, so also in greyscale (after Okabe & Ito 2008).
+# Distinguishable with any colour vision and, by their lightness, in greyscale (after Okabe & Ito 2008).
 BLUE, ORANGE, RED, SKY, GREEN, PINK, GREY = "#1f4e79", "#e69f00", "#c0392b", "#56b4e9", "#009e73", "#cc79a7", "#8a8a8a"
 WIDTH = 6.5  # inches: a figure of 650 pixels, readable on a page 600 pixels wide
 LIMIT = 1_000_000  # bytes
@@ -42,7 +42,7 @@ def use_style() -> None:
 
 
 class Animation:
-    """An animated picture as `<img>`, which every browser plays without a script."""
+    """An animated picture, shown as `<img>`, which browsers play without a script."""
 
     def __init__(self, webp: bytes, description: str) -> None:
         self.webp = webp
@@ -59,14 +59,14 @@ class Animation:
 def animate(
     draw: Callable[[Any], Figure], frames: Sequence[Any], description: str, *, seconds: float = 0.15, hold: float = 1.5
 ) -> Animation:
-    """Draws one figure for each frame and joins them to an animated picture.
+    """Draws one figure for each frame and joins them into an animated picture.
 
     Args:
-        draw: Draws and returns the figure of a frame; all of one size.
-        frames: What `draw` is called with, in order.
-        description: What the picture shows, for readers who do not see it.
-        seconds: How long a frame stays.
-        hold: How long the last frame stays, in seconds.
+        draw: Draws and returns the figure of a frame; all figures have the same size.
+        frames: Arguments of `draw`, in order.
+        description: Alternative text of the picture.
+        seconds: Duration of a frame in seconds.
+        hold: Duration of the last frame in seconds.
 
     Raises:
         FlowvaeError: The picture would be larger than 1 MB.

@@ -73,7 +73,7 @@ def coupling(answer: Callable[[Tensor, Tensor, Network], tuple[Tensor, Tensor]])
         raise Wrong("the roles of the mask are exchanged: where it is 1, numbers stay.")
     right, truth = normalize(z, mask, network)
     slips = {
-        "the network has seen all of z, so nobody can invert the layer: give it mask * z.": (
+        "the network has seen all of z, so the layer cannot be inverted: give it mask * z.": (
             mask * z + (1 - mask) * (s_all.exp() * z + t_all)
         ),
         "the scale is exp(s), which is positive; you multiplied by s.": mask * z + (1 - mask) * (s * z + t),
@@ -132,16 +132,16 @@ def inverse(answer: Callable[[Tensor, Tensor, Network], Tensor]) -> str:
             mask * u + (1 - mask) * (u - t) * s.exp()
         ),
         "the scale is exp(s); you divided by s.": mask * u + (1 - mask) * (u - t) / s,
-        "numbers whose mask is 1 are part of z, too: add mask * u.": (1 - mask) * (u - t) * (-s).exp(),
+        "numbers whose mask is 1 are also part of z: add mask * u.": (1 - mask) * (u - t) * (-s).exp(),
         "this is u: the numbers that were moved have to be moved back.": u,
         "numbers whose mask is 1 did not move, so leave them.": (u - t) * (-s).exp(),
     }
     look_for_slips(found, z, slips)
-    return "The networks were never inverted, so they may be anything."
+    return "The networks are never inverted, so they can be any functions."
 
 
 def activation(height: Tensor) -> Tensor:
-    """The activation of the exercise on the planar constraint, 3 sigmoid."""
+    """The activation in the exercise on the planar constraint, 3 sigmoid."""
     return 3 * height.sigmoid()
 
 

@@ -106,7 +106,7 @@ def both_losses(log_q: Tensor, log_prior: Tensor, log_likelihood: Tensor, beta: 
 @exercise(
     both_losses,
     hints=(
-        "Both are the negative ELBO, log q − log p(z) − log p(x | z), with β at other places.",
+        "Both are the negative ELBO, log q − log p(z) − log p(x | z), with β in different places.",
         "The first has β before log p(x, z) = log p(z) + log p(x | z). The second has β before log q − log p(z).",
     ),
 )
@@ -175,7 +175,7 @@ def what_is_wrong() -> str:
     value=True,
 )
 def blame(answer: Any) -> str:
-    """Judges what an unfinished refinement does to the two reported gaps."""
+    """Judges the effect of an unfinished refinement on the two reported gaps."""
     if answer not in CHOICES:
         raise Wrong(f"{answer!r} is none of {', '.join(map(repr, CHOICES))}.")
     if answer == CHOICES[1]:
@@ -187,7 +187,7 @@ def blame(answer: Any) -> str:
 
 
 def reported_gaps(counted: Sequence[int] = (3, 30, 300)) -> dict[int, float]:
-    """Approximation gap that is reported after so many refinement steps, for a posterior in the family, in nats."""
+    """Computes the reported approximation gap, in nats, by number of steps, for a posterior in the family."""
     posterior = Normal(1.5, 0.4)
     loc, log_scale = torch.zeros((), requires_grad=True), torch.zeros((), requires_grad=True)
     adam, found = torch.optim.Adam([loc, log_scale], lr=0.05), {}

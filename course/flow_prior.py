@@ -20,7 +20,7 @@ LATENT, TRANSFORMS = 16, 5
 
 
 def start_as_identity(network: nn.Sequential) -> nn.Sequential:
-    """A zero last layer gives a = b = 0 for any input, and random hidden layers pass on different features.
+    """A zero last layer gives a = b = 0 for any input, while random hidden layers give different features.
 
     The last layer's gradient is an outer product with these features, so it is not zero. From the second step on the
     last layer is not zero either, and the hidden layers have a gradient too.

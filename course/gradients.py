@@ -66,7 +66,7 @@ def best_baseline(f: Tensor, s: Tensor) -> Tensor:
     ),
 )
 def constant_baseline(answer: Callable[[Tensor, Tensor], Tensor | float]) -> str:
-    """Judges a function (f, s) → the constant baseline with the least variance."""
+    """Judges a function (f, s) → the constant baseline with the smallest variance."""
     s = torch.randn(500, generator=torch.Generator().manual_seed(0))
     f = (2 + s).square()
     result = answered(answer(f, s))
@@ -105,7 +105,7 @@ def leave_one_out_gradient(f: Tensor, s: Tensor) -> Tensor:
 @exercise(
     leave_one_out_gradient,
     hints=(
-        "The sum over the others is the sum over all minus the own value.",
+        "The sum over the others is the sum over all minus the draw's own value.",
         "Divide it by K − 1, subtract it from f, multiply by s and average over the draws.",
     ),
 )
@@ -137,7 +137,7 @@ def leave_one_out(answer: Callable[[Tensor, Tensor], Tensor | float]) -> str:
 
 
 def minibatch_elbo(log_likelihood: Tensor, log_prior: Tensor, log_guide: Tensor, total: int) -> Tensor:
-    """Only the sum over the data is scaled; the unknowns are shared, so their terms are there once."""
+    """Only the sum over the data is scaled; the unknowns are shared, so their terms occur once."""
     return total / len(log_likelihood) * log_likelihood.sum() + log_prior - log_guide
 
 
@@ -145,7 +145,7 @@ def minibatch_elbo(log_likelihood: Tensor, log_prior: Tensor, log_guide: Tensor,
     minibatch_elbo,
     hints=(
         "The batch stands for all N data points: scale the sum of its log-likelihoods by N/M.",
-        "z is shared by all data points. So log p(z) − log q(z) is there once, without a factor.",
+        "z is shared by all data points. So log p(z) − log q(z) occurs once, without a factor.",
     ),
 )
 def minibatch(answer: Callable[[Tensor, Tensor, Tensor, int], Tensor | float]) -> str:
@@ -159,14 +159,14 @@ def minibatch(answer: Callable[[Tensor, Tensor, Tensor, int], Tensor | float]) -
     batch, rest, factor = float(log_likelihood.sum()), float(log_prior - log_guide), total / len(log_likelihood)
     slips = {
         "the batch has to stand for all N data points: the factor N/M is missing.": batch + rest,
-        "only the sum over the data is scaled; the terms of z are there once.": factor * (batch + rest),
+        "only the sum over the data is scaled; the terms of z occur once.": factor * (batch + rest),
         "the factor is N/M, not M/N.": batch / factor + rest,
         "the factor N/M is applied to the mean; apply it to the sum.": factor * batch / len(log_likelihood) + rest,
         "the sum already runs over M data points: scale by N/M, not by N.": total * batch + rest,
         "log q(z) is subtracted.": factor * batch + float(log_prior + log_guide),
         "the signs of log p(z) and log q(z) are exchanged: the ELBO has log p(z) − log q(z).": factor * batch - rest,
         "the terms of z are missing: log p(z) − log q(z).": factor * batch,
-        "the terms of z are there once, and not N times.": factor * batch + total * rest,
+        "the terms of z occur once, not N times.": factor * batch + total * rest,
         "this is the loss; the ELBO has the opposite sign.": -right,
         "this is the ELBO per data point; the exercise asks for all data.": right / total,
     }

@@ -13,7 +13,7 @@ from flowvae.course.exercise import Wrong, answered, exercise
 
 
 def _pair(result: Any, names: str) -> tuple[float, float]:
-    """Two numbers, given as a tuple, a list or a tensor."""
+    """Converts a pair, given as a tuple, a list or a tensor, to two numbers."""
     if isinstance(result, Tensor):
         result = result.tolist()
     if not isinstance(result, tuple | list) or len(result) != 2:
@@ -110,7 +110,7 @@ def moments(answer: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -
         raise Wrong("the mean has to be weighted by the components' probabilities.")
     if math.isclose(mean, float(locs[weights.argmax()]), rel_tol=1e-4):
         raise Wrong(
-            "this is one of the components, as the reverse KL would have it. The forward KL covers all of them."
+            "this is one of the components, which the reverse KL would choose. The forward KL covers all of them."
         )
     if not math.isclose(mean, right_mean, rel_tol=1e-4):
         raise Wrong(f"μ = {mean:.4g} is not the mean of the mixture.")
@@ -127,7 +127,7 @@ def moments(answer: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -
             raise Wrong(reason)
     if not math.isclose(scale, right, rel_tol=1e-4):
         raise Wrong(f"μ is right, but σ = {scale:.4g} is not the standard deviation of the mixture.")
-    return f"σ = {right:.3f} is larger than that of any component: the fit covers the valleys, too."
+    return f"σ = {right:.3f} is larger than that of any component: the fit also covers the valleys."
 
 
 def update_coordinate(i: int, mean: Tensor, center: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:

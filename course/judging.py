@@ -1,4 +1,4 @@
-"""What judges of exercises have in common: the shape of an answer, and the slips that it is compared with."""
+"""Common parts of the judges of exercises: checks of an answer's shape, and comparison with typical slips."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["line", "look_for_slips", "tensor_of"]
 
 
 def tensor_of(result: Any, shape: Sequence[int], meaning: str) -> Tensor:
-    """Passes on what a student's function returned, as a tensor in double precision.
+    """Converts the result of a student's function to a tensor in double precision.
 
     Args:
-        result: What it returned.
-        shape: The shape it should have.
-        meaning: What one number stands for, as in "one number per vector".
+        result: The result.
+        shape: The shape that it should have.
+        meaning: Meaning of the shape, for the message, as in "one number per vector".
 
     Raises:
-        Wrong: It is not made of numbers, or the shape is another one.
+        Wrong: It is not numeric, or has another shape.
 
     """
     try:
@@ -37,15 +37,15 @@ def tensor_of(result: Any, shape: Sequence[int], meaning: str) -> Tensor:
 def look_for_slips(
     found: Tensor, right: Tensor, slips: Mapping[str, Any], *, rtol: float = 1e-4, atol: float = 1e-6, unit: str = ""
 ) -> None:
-    """Compares an answer with the right one, and if it differs, with the typical slips.
+    """Compares an answer with the right one and, if it differs, with typical slips.
 
     Args:
         found: The answer.
         right: The right answer.
-        slips: What a slip would give, by the reason that is then shown.
+        slips: Results of typical slips, by the reason to show.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        unit: Of the answer, as in "nats".
+        unit: Unit of the answer, as in "nats".
 
     Raises:
         Wrong: With the reason of the slip, or with the largest difference.
@@ -65,12 +65,12 @@ def look_for_slips(
 
 
 def line(name: str, answer: Callable[[], Any], fine: Mapping[int, str], hint: str) -> Exercise:
-    """Makes an exercise that asks for the wrong line of a piece of code, or for several.
+    """Makes an exercise that asks for the wrong line or lines of a piece of code.
 
     Args:
-        name: The name by which the notebook calls it.
-        answer: Gives the number of the wrong line or a tuple of numbers, with the reason as its docstring.
-        fine: Why a line is right, by its number.
+        name: Name of the exercise in the notebook.
+        answer: Returns the number of the wrong line or a tuple of numbers; its docstring gives the reason.
+        fine: Reasons why other lines are right, by number.
         hint: Where to look.
 
     """

@@ -93,7 +93,7 @@ def vamp(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str:
     right = MixtureSameFamily(Categorical(torch.ones(6).double()), Independent(Normal(loc, scale), 1)).log_prob(z)
     each = Normal(loc, scale).log_prob(z.unsqueeze(1))
     slips = {
-        "you mixed each dimension on its own: such a prior has K to the power of D components.": (
+        "you mixed each dimension separately: such a prior has K to the power of D components.": (
             each.logsumexp(1) - math.log(6)
         ).sum(-1),
         "1/K is missing: such a prior integrates to K.": right + math.log(6),
@@ -150,4 +150,4 @@ def constant(answer: Callable[[Tensor], Tensor]) -> str:
     if not torch.isfinite(torch.as_tensor(answer(log_odds + 2000))):
         raise Wrong("this is right, but exp(2000) overflows. Use logsumexp.")
     effective = log_odds.softmax(0).square().sum().reciprocal().item() / len(log_odds)
-    return f"{found.item():.3f}, exact 0.7. Of the draws, a share of {effective:.2f} is effective."
+    return f"{found.item():.3f}, exact 0.7. The share of effective draws is {effective:.2f}."

@@ -1,4 +1,4 @@
-"""The rules of a fair comparison that code can check, with points, for the capstone."""
+"""Rules of a fair comparison that can be checked automatically, with points, for the capstone."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from flowvae.experiments.experiment import Experiment
 
 __all__ = ["MEASURES", "Review", "Rule", "review"]
 
-MEASURES = ("nll", "elbo")  # which can be measured on the hidden part
+MEASURES = ("nll", "elbo")  # available on the hidden part
 SEEDS = 5
-OTHER_RULES = ("data", "inference")  # settings that have a rule of their own
+OTHER_RULES = ("data", "inference")  # settings with a separate rule
 EQUAL = 0.02  # relative difference of two numbers of parameters that count as equal
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule of the rubric, and why its points are lost; without a reason they are earned."""
+    """A rule of the rubric, and the reason why its points are lost; if it is empty, they are earned."""
 
     name: str
     points: int
@@ -30,13 +30,13 @@ class Rule:
 
     @property
     def earned(self) -> int:
-        """All of its points or none."""
+        """Its points, or 0 if they are lost."""
         return 0 if self.reason else self.points
 
 
 @dataclass(frozen=True)
 class Review:
-    """What code can say about a plan. It is true if no point is lost."""
+    """The automatic review of a plan; true if no point is lost."""
 
     rules: tuple[Rule, ...]
 
@@ -51,7 +51,7 @@ class Review:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is planned: a question with its arms, and on which data."""
+    """A planned comparison: question, arms, effort and data."""
 
     question: Question
     arms: Mapping[str, Experiment]
@@ -60,28 +60,28 @@ class Plan:
 
     @cached_property
     def parameters(self) -> dict[str, int]:
-        """Number of parameters by arm."""
+        """Numbers of parameters by arm."""
         data: Dataset = self.data.load(0)
         return {name: count_parameters(arm, data) for name, arm in self.arms.items()}
 
     def baseline(self, arm: str) -> str:
-        """The baseline at the level of an arm."""
+        """Returns the baseline at the level of an arm."""
         return self.question.baseline + "".join(arm.partition("@")[1:])
 
     def compared(self, arm: str) -> list[str]:
-        """The arms that an arm is compared with."""
+        """Returns the arms that an arm is compared with."""
         pairs = self.question.contrasts(self.arms)
         return [one if arm == other else other for one, other in pairs if arm in (one, other)]
 
     def changed(self, arm: str, other: str) -> list[str]:
-        """Parts in which two arms differ, apart from widths of networks."""
+        """Returns the parts in which two arms differ, apart from widths of networks."""
         one, two = self.arms[arm], self.arms[other]
         names = [f.name for f in fields(Experiment) if f.name not in OTHER_RULES]
         parts = [(name, getattr(one, name), getattr(two, name)) for name in names]
         return [name for name, mine, theirs in parts if mine != theirs and not _same_but_width(mine, theirs)]
 
     def equal(self, arm: str, other: str) -> bool:
-        """Whether two arms have equally many parameters."""
+        """Whether two arms have equal numbers of parameters, up to 2 %."""
         return abs(self.parameters[arm] / self.parameters[other] - 1) <= EQUAL
 
 
@@ -113,7 +113,7 @@ def _capacity(plan: Plan) -> str:
     for arm in plan.arms:
         base = plan.baseline(arm)
         if base not in plan.arms or plan.equal(arm, base) or not plan.changed(arm, base):
-            continue  # as many parameters, or itself a control
+            continue  # equal numbers of parameters, or the arm is itself a control
         if not any(plan.equal(arm, other) and not plan.changed(other, base) for other in plan.compared(arm)):
             return (
                 f"{arm} has {plan.parameters[arm]} parameters, {base} {plan.parameters[base]}; widen a network until "
@@ -168,7 +168,7 @@ RULES: tuple[tuple[str, int, Callable[[Plan], str]], ...] = (
 
 
 def review(data: DataSpec, question: Question, base: Experiment, preset: str | Preset) -> Review:
-    """Checks the rules.
+    """Reviews a planned comparison by the rules of the rubric.
 
     Args:
         data: The project's data, without the hidden part.

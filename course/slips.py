@@ -20,13 +20,13 @@ CELL, SIDE = 0.04, 12.0
 
 
 def plane() -> Tensor:
-    """The centres of the cells of a grid on the square [−12, 12]², shape (360 000, 2)."""
+    """Returns the centres of the cells of a grid on the square [−12, 12]², shape (360 000, 2)."""
     side = torch.arange(-SIDE + CELL / 2, SIDE, CELL, dtype=torch.float64)
     return torch.cartesian_prod(side, side)
 
 
 def integral(log_density: Tensor) -> float:
-    """The integral of a density over the square, from its logarithm at the points of `plane()`."""
+    """Integrates a density over the square, given its logarithm at the points of `plane()`."""
     return log_density.exp().sum().item() * CELL**2
 
 
@@ -48,7 +48,7 @@ OTHER_ORDER = "right for LAYERS, which are the same in both orders. For two laye
 
 
 def through(z: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """The logarithms of N(u_d; 0, 1) in each dimension, the sum of the log-determinants, and each of them."""
+    """Returns log N(u_d; 0, 1) per dimension, the sum of the log-determinants, and each of them."""
     each = []
     for layer in layers:
         z, term = layer(z)
@@ -57,7 +57,7 @@ def through(z: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, Tensor, list[Te
 
 
 def points(*shape: int, scale: float = 1.5) -> Tensor:
-    """Points at which answers are compared."""
+    """Returns points at which answers are compared."""
     return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
@@ -95,7 +95,7 @@ def rows(answer: float) -> str:
         raise Wrong(slips[found])
     if found != total_of_sums():
         raise Wrong(f"{found:g} is not the total. Begin with D = 1, then D = 2.")
-    return "A function with this total is not a probability. The product has the total 1, for any conditionals."
+    return "A function with this total is not a probability. The product has the total 1 for any conditionals."
 
 
 def log_joint(conditionals: Tensor) -> Tensor:
@@ -131,11 +131,11 @@ prior_line = line(
     wrong_line_of_the_prior,
     {
         1: "before the first layer the log-determinant is 0, one number per vector",
-        2: "a layer takes what the layer before it put out",
+        2: "a layer takes the output of the layer before it",
         3: "logarithms of determinants add",
         5: "a KL of independent dimensions is a sum over them; it only shows what came in from the prior",
     },
-    "How often is the log-determinant counted in the end?",
+    "How often is the log-determinant counted in the result?",
 )
 
 

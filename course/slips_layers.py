@@ -67,7 +67,7 @@ def bound(answer: Callable[[Tensor, Tensor, float], Tensor]) -> str:
         if least[slope] > -0.95:
             raise Wrong(
                 f"with L = {slope}, L wᵀû never goes below {least[slope]:.2f}, but all above −1 is allowed. Your û "
-                "forbids too much; is the slope in it, and the −1?"
+                "forbids too much; does it contain the slope, and the −1?"
             )
         if max(reached) < 4:
             raise Wrong(f"with L = {slope}, L wᵀû never exceeds {max(reached):.2f}; a large wᵀu is allowed.")
@@ -75,7 +75,7 @@ def bound(answer: Callable[[Tensor, Tensor, float], Tensor]) -> str:
 
 
 def _reach(u: Tensor, w: Tensor, u_hat: Tensor, slope: float) -> float:
-    """The height wᵀû, if it is above the bound and û − u lies along w."""
+    """Returns wᵀû, after checking that it is above the bound and û − u is along w."""
     a, square, step = w @ u, w @ w, u_hat - u
     if (step - (step @ w) * w / square).norm() > 1e-5 * (1 + step.norm()):
         raise Wrong("û − u is not along w. Only that direction changes wᵀû.")
@@ -86,7 +86,7 @@ def _reach(u: Tensor, w: Tensor, u_hat: Tensor, slope: float) -> float:
     for reason, value in (
         ("divide by ‖w‖², not by ‖w‖", u + (kept - a) * w / w.norm()),
         ("divide by ‖w‖², not by ‖w‖, and use L", u + (softplus(a) - 1 - a) * w / w.norm()),
-        ("this is right for L = 1 only, since the slope is not in it", u + (softplus(a) - 1 - a) * w / square),
+        ("this is right for L = 1 only, since the slope is missing", u + (softplus(a) - 1 - a) * w / square),
         ("the bound is −1/L, not −L", u + (softplus(a) - slope - a) * w / square),
         (
             "the bound is strict, since at −1/L the determinant has a zero",
@@ -176,8 +176,8 @@ def fixed_point(answer: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]) 
 def passes_of_three_transforms() -> dict[str, int]:
     """A prior scores a given z in training: one pass per transform of a MAF. A guide draws, and scores its own draw.
 
-    New images need z ~ p(z): D = 8 passes for each of the MAF's three transforms. With N(0, I) as prior nothing of
-    the guide's flow is used.
+    New images need z ~ p(z): D = 8 passes for each of the MAF's three transforms. With N(0, I) as prior, new images do
+    not use the guide's flow.
     """
     return {
         "MAF prior, training step": 3,
@@ -191,7 +191,7 @@ def passes_of_three_transforms() -> dict[str, int]:
     passes_of_three_transforms,
     hints=(
         "Training: the prior needs log p(z) of a z that the encoder drew; the guide a draw with its density.",
-        "Generation draws z from the prior and decodes it. Which of the two flows takes part?",
+        "Generation draws z from the prior and decodes it. Which of the two flows is needed?",
     ),
     value=True,
 )

@@ -34,7 +34,7 @@ mixture_lines = line(
         4: "one difference for each component, vector and dimension is right",
         5: "only a shape",
         6: "this is log N(z_d; μ, σ²), one number per dimension",
-        8: "a sum over dimensions is needed; what is wrong is what it sums",
+        8: "a sum over dimensions is needed; the mistake is in its terms",
     },
     "One slip is in the sampler and concerns its widths; the other one is in the score.",
 )
@@ -59,9 +59,9 @@ def sampler(answer: Callable[..., Tensor]) -> str:
     with seeded(0):
         z = tensor_of(answer(20_000, *MIXTURE), (20_000, 2), "one vector per draw")
     if not z.isfinite().all():
-        raise Wrong("there are draws that are not finite. A root of log_var? Take exp first.")
+        raise Wrong("some draws are not finite. A root of log_var? Take exp first.")
     if ((z[:, 0] < 0) != (z[:, 1] < 0)).double().mean() > 0.05:
-        raise Wrong("coordinates of different components meet in one draw: k belongs to the vector.")
+        raise Wrong("one draw has coordinates of different components: k belongs to the vector.")
     first = z.sum(-1) < 0
     share = first.double().mean().item()
     if abs(share - 0.7) > 0.02:
@@ -69,7 +69,7 @@ def sampler(answer: Callable[..., Tensor]) -> str:
     slips = {
         "this is the sampler as seen: exp(log_var) is the variance, and 0.16 is drawn where 0.4 is right.": SD**2,
         "the sd is the root of the right one: a factor ½ too many in the exponent.": SD.sqrt(),
-        "all components have sd 1: log_var is not in it.": torch.ones_like(SD),
+        "all components have sd 1: log_var is not used.": torch.ones_like(SD),
         "the sd is the inverse of the right one: the sign in the exponent.": 1 / SD,
     }
     look_for_slips(torch.stack([z[first].std(0), z[~first].std(0)]), SD, slips, rtol=0.05)
@@ -105,7 +105,7 @@ def score(answer: Callable[..., Tensor]) -> str:
             joint_each + 2 * log_w
         ).logsumexp(0),
         "the weights are missing; it integrates to the number of components.": joint_each.logsumexp(0),
-        "all components have the same weight in it.": joint_each.logsumexp(0) - math.log(2),
+        "all components have the same weight here.": joint_each.logsumexp(0) - math.log(2),
         "log_var is used as the logarithm of a standard deviation.": (
             Normal(MEAN[:, None], SD[:, None] ** 2).log_prob(z).sum(-1) + log_w
         ).logsumexp(0),
@@ -138,7 +138,7 @@ nll_line = line(
 
 
 def linear_model(scale: float) -> LinearGaussian:
-    """A linear-Gaussian model of four numbers with noise of this standard deviation."""
+    """Returns a linear-Gaussian model of four dimensions with noise of this standard deviation."""
     weight = torch.tensor([[1.0, 0.4], [-0.6, 0.8], [0.3, 0.9], [0.7, -0.2]], dtype=torch.float64)
     return LinearGaussian(weight, torch.zeros(4, dtype=torch.float64), scale).requires_grad_(False)
 
@@ -169,14 +169,14 @@ def nll(answer: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]) -> str:
     log_joint = model.log_evidence(x) + model.posterior(x).log_prob(z)
     found = answered(answer(log_joint, log_q, 4))
     if not isinstance(found, tuple | list) or len(found) != 2:
-        raise Wrong("two numbers are asked for: (nats per data point, bits per dimension).")
+        raise Wrong("return two numbers: (nats per data point, bits per dimension).")
     log_w, right = log_joint - log_q, get_nll(log_joint, log_q, 4)
     together = log_w.flatten().logsumexp(0) - math.log(log_w.numel())
     nats = {
         "nats: this is the function as seen, the mean log-likelihood. NLL has a minus.": -right[0],
         "nats: this is minus the ELBO: the logarithm is inside the mean over K.": -log_w.mean(),
         "nats: divide by K inside the logarithm: log K is missing.": right[0] - math.log(200),
-        "nats: it is summed over the data points; the mean is asked for.": 500 * right[0],
+        "nats: it is summed over the data points; the exercise asks for the mean.": 500 * right[0],
         "nats: dimension 0 counts the draws, dimension 1 the data points.": math.log(500) - log_w.logsumexp(1).mean(),
         "nats: the mean over data points is inside the logarithm, but logarithms of independent data add.": -together,
     }

@@ -25,7 +25,7 @@ def check_values(where: str, x: Tensor | Source, likelihood: LikelihoodSpec) -> 
     """
     start = 0
     for block in blocks(x):
-        remedy = "Drop these rows, or impute the missing values."
+        remedy = "Leave these rows out, or impute the missing values."
         _report(where, block, ~torch.isfinite(block), start, "finite numbers", remedy)
         bad = likelihood.violations(block)
         remedy = _what_they_are(block) if bad.any() else ""
@@ -64,7 +64,7 @@ def _what_they_are(x: Tensor) -> str:
     if high > 1 and ((x == 0) | (x == high)).all():
         return f"All are 0 or {high:g}: divide by {high:g} for bernoulli."
     if low >= 0 and (x == x.round()).all():
-        return f"For counts use binomial:TOTAL, with a TOTAL of {high:g} or more here."
+        return f"Counts are binomial:TOTAL, with a TOTAL of {high:g} or more here."
     if low >= 0 and high <= 1:
         return "Binarize values from 0 to 1 by a threshold, such as x > 0.5, or use gaussian."
-    return "For real numbers use gaussian."
+    return "Real numbers are gaussian."

@@ -94,7 +94,7 @@ def _numbers(where: str, array: NDArray[Any]) -> Tensor:
     if bad.any():
         row = int(bad.argmax())
         raise FlowvaeError(
-            f"{where}: value {array[row]} at row {row}; must be finite, and below 2**63. Give missing labels a number "
-            "of their own."
+            f"{where}: value {array[row]} at row {row}; must be finite, and below 2**63. Number missing labels as a "
+            "separate class."
         )
     return torch.from_numpy(held)

@@ -67,7 +67,7 @@ def prepare(
         where: name of the data in messages.
         parts: parts by split; "train" and possibly others.
         likelihood: likelihood of the values.
-        seed: seed for the draw of missing splits.
+        seed: random seed for the draw of missing splits.
         name: name of the data set.
         split: origin of the given splits, in words.
         preprocessing: earlier changes of the values, in words.
@@ -212,8 +212,8 @@ def _cast(
     if lost.any():
         worst = int(lost.flatten().nonzero()[0])
         raise FlowvaeError(
-            f"{where}, train: {column(worst, lost.shape)} varies by less than float32 can hold; give it in smaller "
-            "units."
+            f"{where}, train: {column(worst, lost.shape)} varies by less than {kind.__name__} can hold; give it in "
+            "smaller units."
         )
     return cast, None if offsets is None else torch.from_numpy(offsets)
 
@@ -252,8 +252,8 @@ def _conditions(where: str, parts: Mapping[str, Part]) -> dict[str, Tensor]:
         if (lost & (exact != exact[0]).any(0)).any():
             worst = int(lost.argmax())
             raise FlowvaeError(
-                f"{label}: float32 rounds column {worst} by more than {FINEST:g} of its standard deviation; subtract "
-                "its mean first."
+                f"{label}: {_kind().__name__} rounds column {worst} by more than {FINEST:g} of its standard deviation; "
+                "subtract its mean first."
             )
         found[split] = torch.from_numpy(held)
     if found and len(found) < len(parts):
@@ -269,7 +269,7 @@ def draw_missing(where: str, count: int, drawn: Sequence[str], seed: int) -> dic
         where: name of the data in messages.
         count: number of data points of train.
         drawn: the missing splits.
-        seed: seed of the run.
+        seed: random seed of the run.
 
     Raises:
         FlowvaeError: for too few data points.

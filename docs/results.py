@@ -1,4 +1,4 @@
-"""Draws the figures of results.md, and writes its tables, from the stored answers.
+"""Draws the figures and writes the tables of results.md from the stored answers.
 
 python docs/results.py
 """
@@ -23,16 +23,16 @@ DATA = {"digits-hour": "digits", "sprites-hour": "sprites", MNIST: "MNIST"}
 
 @dataclass(frozen=True)
 class Question:
-    """The pairs of arms of a question that its figure and table show.
+    """The pairs of arms in the figure and the table of a question.
 
     Args:
-        name: Of the question; its answers are in `answers/NAME-DATA`.
+        name: Name of the question; its answers are in `answers/NAME-DATA`.
         answers: Names of data and preset.
-        pairs: (arm, reference): what a row is called.
-        measure: Column of differences.
-        label: Axis of the figure, with unit.
-        better: Which sign is better.
-        columns: Further columns, means over seeds of the first arm: (measure, heading, digits).
+        pairs: Row labels by (arm, reference).
+        measure: Measure whose differences are shown.
+        label: Label of the figure's axis, with unit.
+        better: The better sign, "negative" or "positive".
+        columns: Further columns with means over seeds of the first arm: (measure, heading, digits).
     """
 
     name: str
@@ -44,13 +44,13 @@ class Question:
     columns: tuple[tuple[str, str, int], ...] = ()
 
     def differences(self, answer: str) -> pd.DataFrame:
-        """The rows of an answer for `pairs`, in that order."""
+        """Returns the rows of an answer for `pairs`, in that order."""
         table = pd.read_csv(DOCS / "answers" / f"{self.name}-{answer}" / f"differences-{self.measure}.csv")
         table = table.set_index(["arm", "against"])
         return table.loc[[self.find(pair, table) for pair in self.pairs if self.find(pair, table)]]
 
     def find(self, pair: tuple[str, str], table: pd.DataFrame) -> tuple[str, str] | None:
-        """The pair as the answer calls it: with the middle width of the decoder where widths were compared."""
+        """Returns the pair as named in the answer, at the middle decoder width if it has several, or None."""
         for end in ("", "@middle"):
             named = (pair[0] + end, pair[1] + end)
             if named in table.index:
@@ -58,7 +58,7 @@ class Question:
         return None
 
     def means(self, answer: str) -> pd.DataFrame:
-        """One row per arm: means over seeds."""
+        """Returns the means over seeds, one row per arm."""
         table = pd.read_csv(DOCS / "answers" / f"{self.name}-{answer}" / "table.csv")
         return table.groupby("arm").mean(numeric_only=True)
 
@@ -128,7 +128,7 @@ QUESTIONS = (
 
 
 def draw(question: Question) -> Figure:
-    """Means and 95 % intervals of the differences, one panel for each data set."""
+    """Plots means and 95 % intervals of the differences, one panel per data set."""
     names = list(question.pairs.values())
     figure, axes = plt.subplots(
         1, len(question.answers), figsize=(7.5, 1.0 + 0.28 * len(names)), sharey=True, squeeze=False
@@ -150,7 +150,7 @@ def draw(question: Question) -> Figure:
 
 
 def table_of(question: Question) -> str:
-    """Differences ± standard error in bold where decided, and further means of the arm, as a Markdown table."""
+    """Returns a Markdown table of differences ± standard error, bold if significant, and further means of the arm."""
     head = [""]
     for answer in question.answers:
         head += [DATA[answer], *(f"{name}, {DATA[answer]}" for _, name, _ in question.columns)]
@@ -182,7 +182,7 @@ PRIORS_OF_BETA = {"normal": N, "two-stage": "MAF, afterwards", "joint": "MAF, jo
 
 
 def draw_kl_weight() -> Figure:
-    """FID of samples along the KL weight, one panel for each data set."""
+    """Plots the FID of samples against the KL weight, one panel per data set."""
     figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.8), sharey=True)
     looks = zip(((BLUE, "o", "-"), (RED, "s", "--"), (ORANGE, "^", ":")), PRIORS_OF_BETA.items(), strict=True)
     looks = list(looks)
@@ -210,7 +210,7 @@ def draw_kl_weight() -> Figure:
 
 
 def table_of_kl_weight() -> str:
-    """Gain of the bound by a second stage, and FID before and after, for each weight."""
+    """Returns a Markdown table of the ELBO gain of a second stage, and FID before and after, for each weight."""
     head = [
         "β",
         *(f"{what}, {DATA[a]}" for a in BOTH for what in ("gain of the bound", f"FID {N}", "FID, MAF afterwards")),
@@ -231,12 +231,12 @@ def table_of_kl_weight() -> str:
 
 
 def tables() -> dict[str, str]:
-    """Every generated table, by the name that stands in the page."""
+    """Returns all generated tables, by their names in the page."""
     return {question.name: table_of(question) for question in QUESTIONS} | {"kl-weight": table_of_kl_weight()}
 
 
 def filled(page: str) -> str:
-    """The page with its tables written anew.
+    """Replaces the tables of the page.
 
     Args:
         page: Markdown with `<!-- table NAME -->` before and `<!-- end -->` after each table.

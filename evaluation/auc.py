@@ -20,6 +20,6 @@ def auc(positive: Tensor, negative: Tensor) -> tuple[float, float]:
     """
     from statsmodels.stats.nonparametric import rank_compare_2indep
 
-    with np.errstate(divide="ignore", invalid="ignore"):  # of its test statistic, where the error is 0
+    with np.errstate(divide="ignore", invalid="ignore"):  # in its test statistic, if the standard error is 0
         compared = rank_compare_2indep(positive.numpy(force=True), negative.numpy(force=True))
     return float(compared.prob1), math.sqrt(compared.var_prob)

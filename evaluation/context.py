@@ -49,7 +49,7 @@ class EvaluationContext:
         data: the data set, with all splits.
         split: name of the split to measure.
         draws: K, draws per data point for the likelihood.
-        seed: decides the random numbers of all measures.
+        seed: random seed of the random numbers of all measures.
         protocol: identity of the data and version, repeated in every metric.
         compile: compilation of likelihood and IWAE bound: "capture", "inductor" or "none".
         effort: size of the measures that refine guides or run chains.
@@ -78,11 +78,11 @@ class EvaluationContext:
         """The first data points of the split, with their conditions, on the model's device."""
         whole = batch_of(self.data, self.model.condition, self.split)
         if most is not None and (most < len(whole) or not isinstance(whole.x, Tensor)):
-            whole = whole[torch.arange(min(most, len(whole)))]  # few enough to read those of a source into memory
+            whole = whole[torch.arange(min(most, len(whole)))]  # few rows of a source, which are read into memory
         return on_device(whole, next(self.guide.parameters()).device)
 
     def refuse_condition(self) -> None:
-        """Refuse a conditional model, where every condition has a prior and codes of its own.
+        """Refuse a conditional model, in which every condition has its own prior and codes.
 
         Raises:
             FlowvaeError: for such a model.
@@ -91,7 +91,7 @@ class EvaluationContext:
             raise FlowvaeError("it needs a single prior p(z), but this model is conditional: each c has its own")
 
     def rows(self, split: str | None = None) -> Tensor:
-        """At most 5000 data points of the split, shape (N, *event), on the model's device, for measures of all pairs.
+        """At most 5000 data points of the split, (N, *event), on the model's device, for measures of all pairs.
 
         Raises:
             FlowvaeError: for a conditional model, whose prior and codes differ between conditions.
@@ -101,7 +101,7 @@ class EvaluationContext:
         return first(x, min(len(x), MANY)).to(next(self.guide.parameters()).device)
 
     def facts(self, x: Tensor | Batch) -> dict[str, Any]:
-        """The protocol of a measure on these rows."""
+        """The protocol of a measure on these data points."""
         return {**self.protocol, "seed": self.seed, "rows": len(x)}
 
     @property
@@ -111,5 +111,5 @@ class EvaluationContext:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Keyword arguments common to the measures that show their progress."""
+        """Keyword arguments of the measures that show a progress bar."""
         return {"seed": self.seed, "progress": self.progress}

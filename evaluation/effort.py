@@ -1,4 +1,4 @@
-"""Computational effort of the measures that work on each data point separately."""
+"""Computational effort of measures that treat each data point separately."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Effort:
     Args:
         rows: number of data points, the first ones of the split.
         refinement: Adam steps of the guide's refinement for each data point.
-        tempering: settings of annealed importance sampling; use 500 temperatures or more for a result that you publish.
+        tempering: settings of annealed importance sampling; use 500 temperatures or more for published results.
     """
 
     rows: int = 64

@@ -25,7 +25,7 @@ def measure(name: str, *, held_out: bool = False, figures: Sequence[str] = ()) -
         def _mean_code(context: EvaluationContext) -> MeasureResult: ...
 
     Args:
-        name: of the measure.
+        name: name of the measure.
         held_out: whether it compares the split with the training data.
         figures: names of the figures that it may draw; `--overwrite` may delete them.
 
@@ -59,7 +59,7 @@ def check_measures(measures: Sequence[str], split: str, compile: str) -> None:  
     Args:
         measures: names in `MEASURES`.
         split: "train", "valid" or "test".
-        compile: of `EvaluationContext`.
+        compile: compilation mode; see `EvaluationContext`.
 
     Raises:
         FlowvaeError: for an unknown measure, split or compilation mode, or a measure of held-out data on "train".

@@ -20,7 +20,7 @@
 | `Householder` | reflections: a guide |
 | `Inverse` | the inverse of any of them |
 | `ActNorm`, `Permutation` | layers for use between others |
-| `InverseCDFTransform` | maps any distribution on the real line to N(0, 1): the universal flow in one dimension |
+| `InverseCDFTransform` | maps any continuous distribution on the line to N(0, 1): the universal flow in one dimension |
 """
 
 import flowvae.core.validation  # noqa: F401  (before zuko)

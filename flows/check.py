@@ -94,13 +94,13 @@ def check_flow(flow: FlowSpec, features: int, context: int = 0, seed: int = 0) -
         back = _attempt(name, "u → z", lambda: transform.inv(u))
     if back.shape != z.shape or (wrong := _worst(back, z)) is not None:
         raise FlowvaeError(
-            f"{name}: the inverse u → z does not return to z; must be a bijection. Fix _inverse, or _call if it maps "
+            f"{name}: the inverse u → z does not return z; must be a bijection. Fix _inverse, or _call if it maps "
             "two codes to one u."
         )
 
 
 def check_own_flows(part: object, features: int) -> None:
-    """Check every user-defined flow among the settings of a part, at this latent size.
+    """Check every user-defined flow among the settings of a part, at a latent size of `features`.
 
     Raises:
         FlowvaeError: for a flow that fails a check.
@@ -115,7 +115,7 @@ def check_own_flows(part: object, features: int) -> None:
 
 
 def _worst(values: Tensor, truth: Tensor) -> tuple[int, ...] | None:
-    """Index of the value farthest from the truth, if the error is too large."""
+    """Return the index of the value farthest from the truth if its error is too large, else None."""
     error = ((values - truth).abs() / (1 + truth.abs())).nan_to_num(torch.inf)
     if error.max() <= TOLERANCE:
         return None

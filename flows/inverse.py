@@ -24,6 +24,9 @@ class Inverse(FlowSpec, Generic[Family], wraps="flow", prefix="inverse-"):
     Args:
         flow: the family to invert.
 
+    Raises:
+        FlowvaeError: for a flow that is not a bijection of R^D, acts on images, is an `Inverse` or has a named inverse.
+
     >>> from flowvae.flows import MAF
     >>> Inverse(MAF(transforms=3)).cost(features=8)
     Cost(density=27, sample=3, sample_and_density=3)
@@ -55,7 +58,7 @@ class Inverse(FlowSpec, Generic[Family], wraps="flow", prefix="inverse-"):
 
     @property
     def twice_differentiable(self) -> bool:  # type: ignore[override]
-        """As of the inverted flow."""
+        """Whether the inverted flow can be differentiated twice."""
         return self.flow.twice_differentiable
 
     @property

@@ -15,15 +15,15 @@ __all__ = ["PyroFlow", "to_pyro"]
 
 
 class PyroFlow(TorchDistribution):
-    """A zuko distribution over vectors, or over arrays of real numbers, as a full Pyro distribution.
+    """A zuko distribution over vectors, or over arrays of real numbers, as a Pyro distribution.
 
-    It works where Pyro's own distributions do: `Predictive`, `.mask`, `.expand`, `.to_event`, NUTS,
-    autoguides. The log-density of the last draw is cached, because an inverse autoregressive flow computes it
-    along with the draw and would need D passes to recompute it. The draw is kept by a weak reference, and the
-    cached log-density is used only if it has a gradient or none is needed.
+    It supports `Predictive`, `.mask`, `.expand`, `.to_event`, NUTS and autoguides, like Pyro's own distributions. The
+    log-density of the last draw is cached, because an inverse autoregressive flow computes it along with the draw and
+    would need D passes to recompute it. The draw is kept by a weak reference, and the cached log-density is used only
+    if it has a gradient or none is needed.
 
     Args:
-        base: the distribution to wrap, with batch shape B and event shape (D,), or one of more axes.
+        base: the distribution to wrap, with batch shape B and event shape (D,), or an event shape of more axes.
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own declaration)
@@ -39,33 +39,33 @@ class PyroFlow(TorchDistribution):
 
     @property
     def has_rsample(self) -> bool:
-        """Whether draws have their whole gradient; not so for a flow over draws without one, such as a mixture's."""
+        """Whether draws have a complete gradient; false for a flow over a base without one, such as a mixture."""
         return bool(self.flow.has_rsample) and bool(getattr(getattr(self.flow, "base", None), "has_rsample", True))
 
     def rsample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008
-        """Reparametrized draws, shape sample_shape + B + (D,)."""
+        """Draw reparametrized samples, shape sample_shape + B + (D,)."""
         return self.rsample_and_log_prob(sample_shape)[0]
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008
-        """Draws without gradient, shape sample_shape + B + (D,)."""
+        """Draw samples without a gradient, shape sample_shape + B + (D,)."""
         with torch.no_grad():
-            # with its density, where it comes along
+            # rsample also caches the log-density
             return self.rsample(sample_shape) if self.flow.has_rsample else self.flow.sample(Size(sample_shape))
 
     def rsample_and_log_prob(self, sample_shape: Any = Size()) -> tuple[Tensor, Tensor]:  # noqa: B008
-        """Draws, shape sample_shape + B + (D,), and their log-densities in nats, shape sample_shape + B."""
+        """Draw samples, shape sample_shape + B + (D,), with log-densities in nats, shape sample_shape + B."""
         shape = Size(sample_shape)
         if hasattr(self.flow, "rsample_and_log_prob"):
             value, log_prob = self.flow.rsample_and_log_prob(shape)
         else:
             value = self.flow.rsample(shape)
             log_prob = self.flow.log_prob(value)
-        # an inference tensor has no version counter, so that later changes would go unnoticed
+        # an inference tensor has no version counter, so later changes could not be detected
         self._drawn = None if value.is_inference() else (weakref.ref(value), value._version, log_prob)
         return value, log_prob
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density in nats of values of shape (..., D), shape (...)."""
+        """Compute the log-density in nats, (..., D) → (...)."""
         if self._drawn is not None:
             drawn, version, log_prob = self._drawn
             # the same tensor object, unchanged since, and with a gradient if one may be needed

@@ -40,7 +40,7 @@ class FlowSpec(PriorSpec, kind="flow"):
 
     roles: ClassVar[tuple[str, ...]] = ("prior", "posterior")
     why_not: ClassVar[str] = ""  # the reason why the family has no other role
-    inverse_name: ClassVar[str] = ""  # the family of the inverse, if it is a named one
+    inverse_name: ClassVar[str] = ""  # name of the family that is the inverse, if there is one
     least_features: ClassVar[int] = 2
 
     def refuses(self, kind: str) -> str:
@@ -69,25 +69,32 @@ class FlowSpec(PriorSpec, kind="flow"):
         return Flow(self.transform(features, context), standard_normal(size))
 
     def check_features(self, features: int) -> None:
-        """Raise an error for a latent size that is too small for this family."""
+        """Check that a latent size is large enough for this family.
+
+        Raises:
+            FlowvaeError: if it is not.
+        """
         if features < self.least_features:
             raise FlowvaeError(
-                f"latent = {features} with {type(self).__name__}: it lets dimensions depend on one another "
-                f"and needs {self.least_features} or more. Use a larger latent, or prior normal and guide "
+                f"latent = {features} with {type(self).__name__}: it makes dimensions dependent and needs "
+                f"{self.least_features} or more. Use a larger latent, or prior normal and guide "
                 "gaussian."
             )
 
 
 @dataclass(frozen=True)
 class NetworkFlowSpec(FlowSpec):
-    """A stack of transforms whose parameters come from masked or plain multilayer perceptrons.
+    """Base class of stacks of transforms whose parameters come from masked or plain multilayer perceptrons.
 
-    The defaults are small: they were chosen on the validation digits, where a thousand codes train a prior. With
-    more data, three transforms of (64, 64) or more are common.
+    The defaults are small: they were chosen on validation data of the digits, for priors trained on a thousand codes.
+    With more data, three transforms of (64, 64) or more are common.
 
     Args:
         transforms: number of transforms.
         hidden_features: widths of the hidden layers of each transform's network.
+
+    Raises:
+        FlowvaeError: for settings out of range.
     """
 
     transforms: int = 2
@@ -107,14 +114,14 @@ def warn_if_slow(
 ) -> None:
     """Warn if training uses the expensive direction of a family and the other one is much cheaper.
 
-    The warning points at the caller of the function that calls this one.
+    The warning is attributed to the caller of the function that calls this one.
     """
     cost = family.cost(features)
     what, passes, inverted = {
         "as a prior": ("the density of a code", cost.density, cost.sample),
         "as a guide": ("a draw with its density", cost.sample_and_density, cost.density),
         "in a decoder": ("a draw", cost.sample, cost.density),
-        # a mixture of the guide's posteriors scores codes of other data points
+        # a mixture of the guide's posteriors evaluates them at codes of other data points
         "in a prior": ("the guide's density of a code of another data point", cost.density, cost.sample_and_density),
     }[use]
     if passes > SLOW * max(inverted, 1):
@@ -130,7 +137,7 @@ def warn_if_slow(
 
 
 def standard_normal(features: int) -> LazyDistribution:
-    """N(0, I) over R^features, with buffers as parameters: moved with the module and not trained."""
+    """Build N(0, I) over R^features, whose parameters are buffers: moved with the module and not trained."""
     return UnconditionalDistribution(DiagNormal, loc=torch.zeros(features), scale=torch.ones(features), buffer=True)
 
 
@@ -144,7 +151,7 @@ def with_affine_front(transform: LazyTransform, features: int, context: int) -> 
 
 
 def start_as_identity(transform: LazyTransform) -> LazyTransform:
-    """Zero the last layer of every network inside, and every directly learned parameter.
+    """Set the last layer of every network in a transform, and every directly learned parameter, to zero.
 
     For affine, additive and spline transforms, all-zero parameters are the identity map.
     """

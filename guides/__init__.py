@@ -5,10 +5,10 @@ r"""Pyro guides.
 | `Gaussian` | independent dimensions |
 | `FullRank` | full covariance |
 | `FixedVariance` | independent dimensions of one constant variance |
-| `FlowGuide` | either of them pushed through any flow, static or conditioned on x |
+| `FlowGuide` | a `Gaussian` or `FullRank` pushed through any flow, static or conditioned on x |
 | `SemiAmortized` | a Gaussian, refined by gradient steps on the ELBO of each data point |
-| `AutoFlow` | any flow over all latent variables of any Pyro model; those inside plates of data by an encoder |
-| `SelfSupervisedGuide` | of the two codes of `flowvae.models.SelfSupervisedVAE` |
+| `AutoFlow` | any flow over all latent variables of any Pyro model, with encoders for those inside plates of data |
+| `SelfSupervisedGuide` | the two codes of `flowvae.models.SelfSupervisedVAE` |
 | `NoGuide` | empty: for models without latent variables, whose ELBO is log p(x) |
 | `UniformNoise`, `FlowNoise` | the noise that makes counts continuous, for flows as models of data |
 """

@@ -1,4 +1,4 @@
-"""Amortized guides: encoder features in, distribution over the code out."""
+"""Amortized guides, from encoder features to a distribution over the code."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["AmortizedGuide"]
 
 
 class AmortizedGuide(nn.Module):
-    """z ~ q(z given encoder(x)), independently for every data point: site "z" in a plate "data".
+    """Amortized guide, z ~ q(z | encoder(x)): site "z" in a plate "data".
 
-    With a prior that has latent variables of its own, the guide is q(z given x) q(z2 given z), or draws z2 first where
-    the prior has a `guide_above`.
+    With a prior that has latent variables, the guide is q(z | x) q(z2 | z), or draws z2 first if the prior has a
+    method `guide_above`.
 
     Args:
         encoder: a network (N, *event) → (N, *features), flattened for the head.
@@ -37,7 +37,7 @@ class AmortizedGuide(nn.Module):
         self.head = head
         self.condition = condition
         self.name = name
-        self.prior: Reference | None = None  # to a prior with latent variables, which this guide covers too
+        self.prior: Reference | None = None  # to a prior whose latent variables this guide draws too
 
     @property
     def low_precision(self) -> tuple[nn.Module, ...]:
@@ -48,13 +48,13 @@ class AmortizedGuide(nn.Module):
         """Run the guide for data of shape (N, *event); takes the model's arguments, as Pyro requires.
 
         Raises:
-            FlowvaeError: for data of another shape or type.
+            FlowvaeError: for data of another shape or type, or a condition that is missing or unexpected.
         """
         self.check(x)
         if c is not None and len(check_data("c", c, None, self.encoder)) != len(x):
             raise FlowvaeError(f"c: {len(c)} conditions for {len(x)} data points; give one condition for each.")
         declare_parameters("guide", self)
-        posterior = self._of_encoder(x, c)  # outside of the plate: it may run the model, which has the same plate
+        posterior = self._of_encoder(x, c)  # outside the plate: it may run the model, which has the same plate
         above = None if self.prior is None else self.prior()
         with pyro.plate("data", len(x)):
             before = getattr(above, "guide_above", None)
@@ -74,13 +74,13 @@ class AmortizedGuide(nn.Module):
         check_data("x", x, input_shape(self.encoder), self.encoder)
 
     def posterior(self, x: Tensor, c: Tensor | None = None) -> pyro.distributions.TorchDistribution:
-        """Compute q(z given x) for data of shape (..., *event)."""
+        """Compute q(z | x) for data of shape (..., *event)."""
         posterior = self._of_encoder(x, c)
         marginal = None if self.prior is None else getattr(self.prior(), "marginal", None)
         return posterior if marginal is None else marginal(self.name, posterior, *self._given("prior", c))
 
     def _of_encoder(self, x: Tensor, c: Tensor | None) -> pyro.distributions.TorchDistribution:
-        """Compute what the head says of z: q(z given x), unless a prior takes part in it."""
+        """Compute the head's distribution of z: q(z | x), unless the guide also depends on the prior."""
         return to_pyro(self.head(self.features(x, c)))
 
     def features(self, x: Tensor, c: Tensor | None = None) -> Tensor:
@@ -97,7 +97,7 @@ class AmortizedGuide(nn.Module):
     def _given(self, part: str, c: Tensor | None) -> tuple[Tensor, ...]:
         """Return the condition, if that part of the guide reads one."""
         if self.condition is None and c is not None:
-            raise FlowvaeError(f"c = {shown(c)}: this guide conditions on nothing; call guide(x).")
+            raise FlowvaeError(f"c = {shown(c)}: this guide takes no condition; call guide(x).")
         if self.condition is None or not getattr(self.condition, part):
             return ()
         if c is None:
@@ -105,6 +105,6 @@ class AmortizedGuide(nn.Module):
         return (c,)
 
     def local(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the head's inputs and its `local_parameters`, which determine q(z given x), for data (N, *event)."""
+        """Compute the head's inputs and its `local_parameters`, which determine q(z | x), for data (N, *event)."""
         features = self.features(x, c)
         return features, local_parameters(self.head, features)

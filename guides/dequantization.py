@@ -1,4 +1,4 @@
-"""Guides for the noise that makes counts continuous: uniform, or a flow given the data point."""
+"""Guides for dequantization noise: uniform, or a flow given the data point."""
 
 from __future__ import annotations
 
@@ -20,29 +20,36 @@ __all__ = ["FlowNoise", "UniformNoise"]
 
 
 class UniformNoise(nn.Module):
-    """u ~ U[0, 1)^D for every data point: site "noise" in a plate "data"; no parameters.
+    """Uniform dequantization, δ ~ U[0, 1)^D for every data point: site "noise" in a plate "data"; no parameters.
 
     References:
         Uria, Murray & Larochelle (2013), "RNADE"; Theis, van den Oord & Bethge (2016).
     """
 
     def forward(self, x: Tensor, size: int | None = None) -> Tensor:
-        """Run the guide for data of shape (N, *shape); takes the model's arguments, as Pyro requires."""
+        """Run the guide for data of shape (N, *shape); takes the model's arguments, as Pyro requires.
+
+        Raises:
+            FlowvaeError: for data that are not a batch of floating-point numbers.
+        """
         with pyro.plate("data", len(check_data("x", x))):
             return pyro.sample("noise", dist.Uniform(torch.zeros_like(x), torch.ones_like(x)).to_event(x.ndim - 1))
 
 
 class FlowNoise(nn.Module):
-    """Variational dequantization: u = Φ(T(ε; h(x))), ε ~ N(0, I): site "noise" in a plate "data".
+    """Variational dequantization, δ = Φ(T(ε; h(x))) with ε ~ N(0, I): site "noise" in a plate "data".
 
-    Φ is the distribution function of N(0, 1). With T the identity, as flows start, u is uniform: training starts
-    from uniform dequantization and can only shorten the code. (The paper has a sigmoid in place of Φ.)
+    Φ is the distribution function of N(0, 1). If T starts as the identity, δ is uniform at first: training starts from
+    uniform dequantization. (The paper has a sigmoid in place of Φ.)
 
     Args:
         encoder: a network (..., *shape) → (..., context).
         flow: the family T, cheap in its *generative* direction, such as `RealNVP` or `IAF`.
         shape: event shape of the data, of D values; or D itself, for (D,).
         context: number of features that the encoder gives.
+
+    Raises:
+        FlowvaeError: for a flow that cannot be a posterior.
 
     References:
         Ho, Chen, Srinivas, Duan & Abbeel (2019), "Flow++", section 3.1.
@@ -61,19 +68,23 @@ class FlowNoise(nn.Module):
         self.head: LazyDistribution = Flow(transform, standard_normal(features))
 
     def forward(self, x: Tensor, size: int | None = None) -> Tensor:
-        """Run the guide for data of shape (N, *shape); takes the model's arguments, as Pyro requires."""
+        """Run the guide for data of shape (N, *shape); takes the model's arguments, as Pyro requires.
+
+        Raises:
+            FlowvaeError: for data of another shape or type.
+        """
         check_data("x", x, input_shape(self.encoder), self.encoder)
         declare_parameters("guide", self)
         with pyro.plate("data", len(x)):
             return pyro.sample("noise", self.posterior(x))
 
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
-        """Compute q(u given x) for data of shape (..., *shape)."""
+        """Compute q(δ | x) for data of shape (..., *shape)."""
         return to_pyro(self.head(self.encoder(x)))
 
 
 class _FromUnit(Transform):
-    """The *normalizing* direction u → t = Φ⁻¹(u), from (0, 1)^D to R^D."""
+    """The *normalizing* direction δ → Φ⁻¹(δ), from (0, 1)^D to R^D."""
 
     domain = constraints.real_vector
     codomain = constraints.real_vector
@@ -90,6 +101,6 @@ class _FromUnit(Transform):
 
 
 def _inside(u: Tensor) -> Tensor:
-    """Clamp values that Φ has rounded to 0 or 1 to the inside of the interval."""
+    """Clamp values that Φ rounds to 0 or 1 to the open interval (0, 1)."""
     edge = torch.finfo(u.dtype).eps
     return u.clamp(edge, 1 - edge)

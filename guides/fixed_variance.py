@@ -27,10 +27,10 @@ class _FixedVarianceHead(LazyDistribution):
 
 @dataclass(frozen=True)
 class FixedVariance(GuideSpec, name="fixed-variance"):
-    """q(z | x) = N(μ(x), s² I) with a constant s, for joint training with a learned prior.
+    """Gaussian guide q(z | x) = N(μ(x), s² I) with a constant s, for joint training with a learned prior.
 
-    The entropy of q is a constant, (D/2) log(2πe s²) nats, so that the KL term is −E_q[log p(z)] up to it. It does not
-    diverge where σ(x) → 0, and the prior sees codes with noise of the same size everywhere.
+    The entropy of q is a constant, (D/2) log(2πe s²) nats, so that the KL term is −E_q[log p(z)] minus this constant.
+    The entropy cannot diverge as with σ(x) → 0, and the prior is trained on codes with the same noise everywhere.
 
     s is in units of the code, whose means are not normalized. Under N(0, I) a dimension of unit variance carries
     ½ log(1/s²) nats, and an unused one still costs ½ (s² − 1 − log s²) nats. A flow prior adapts to the spread of the
@@ -38,6 +38,9 @@ class FixedVariance(GuideSpec, name="fixed-variance"):
 
     Args:
         scale: s. The paper uses 0.5.
+
+    Raises:
+        FlowvaeError: for a scale that is not positive.
 
     References:
         Zhao et al. (2025), "SimFlow: Simplified and End-to-End Training of Latent Normalizing Flows".

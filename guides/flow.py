@@ -35,17 +35,20 @@ class _FlowHead(LazyDistribution):
 
 @dataclass(frozen=True)
 class FlowGuide(GuideSpec, Generic[Family], wraps="flow"):
-    """z_0 ~ Gaussian(x), z = T(z_0) or T(z_0; x): a flow on top of an amortized Gaussian.
+    """Flow on top of an amortized Gaussian: z_0 ~ Gaussian(x), z = T(z_0) or T(z_0; x).
 
-    Draws take the flow's *generative* direction, so choose a family that is cheap in it: `IAF`, the coupling
-    flows, or `Inverse` of an autoregressive prior flow.
+    Draws take the flow's *generative* direction, so choose a family that is cheap in this direction: `IAF`, the
+    coupling flows, or `Inverse` of an autoregressive prior flow.
 
     Args:
         flow: the family with its settings.
         base: the base distribution, "gaussian" (independent dimensions) or "full-rank".
-        conditioned: whether the flow's own parameters depend on x. False is a *static* flow, the same for
-            every x, where only the Gaussian base depends on x; much public code is static without saying so.
+        conditioned: whether the flow's parameters depend on x. False is a *static* flow, the same for every x, where
+            only the Gaussian base depends on x; much public code has static flows.
         context: size of the context that a conditioned flow reads, computed from the encoder's features.
+
+    Raises:
+        FlowvaeError: for a flow that cannot be a posterior, or settings out of range.
 
     References:
         Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows"; Kingma et al. (2016).
@@ -81,7 +84,7 @@ def check_posterior(owner: object, flow: object) -> None:
     """Check that an object is a flow of a family that can be a posterior.
 
     Raises:
-        FlowvaeError: if it is not, with the reason of the family.
+        FlowvaeError: if it is not, with the reason.
     """
     label = type(owner).__name__
     if not isinstance(flow, FlowSpec):

@@ -44,14 +44,14 @@ class _FullRankHead(_GaussianHead):
         scale = self.scale(c)
         row, column = self.index
         tril = torch.diag_embed(scale)
-        # relative to the row's scale, so that a step of this layer means the same at every scale
+        # relative to the row's scale, so that optimizer steps are comparable at every scale
         tril[..., row, column] = self.lower(c) * scale[..., row]
         return dist.MultivariateNormal(self.loc(c), scale_tril=tril)
 
 
 @dataclass(frozen=True)
 class Gaussian(GuideSpec, name="gaussian"):
-    """q(z | x) = N(μ(x), diag σ²(x)), the guide of the original VAE."""
+    """Gaussian guide with independent dimensions, q(z | x) = N(μ(x), diag σ²(x)), as in the original VAE."""
 
     title: ClassVar[str] = "Gaussian with independent dimensions"
     paper: ClassVar[str] = "Kingma & Welling 2014"
@@ -62,7 +62,10 @@ class Gaussian(GuideSpec, name="gaussian"):
 
 @dataclass(frozen=True)
 class FullRank(GuideSpec, name="full-rank"):
-    """q(z | x) = N(μ(x), L(x) L(x)ᵀ), L lower triangular; starts as `Gaussian`."""
+    """Gaussian guide with a full covariance, q(z | x) = N(μ(x), L(x) L(x)ᵀ), L lower triangular.
+
+    It starts as `Gaussian`, with a diagonal L.
+    """
 
     title: ClassVar[str] = "Gaussian with full covariance"
     paper: ClassVar[str] = "Rezende et al. 2014"

@@ -25,7 +25,7 @@ LINEAR = (nn.Linear, zuko.nn.Linear)
 
 
 def local_parameters(head: LazyDistribution, features: Tensor) -> dict[str, Tensor]:
-    """Compute the local parameters of a head, by the names of their layers.
+    """Compute the local parameters of a head, by name of their layer.
 
     Args:
         head: a guide's head.
@@ -90,7 +90,7 @@ def sobol_normal(draws: int, features: int, seed: int, like: Tensor) -> Tensor:
         draws: S.
         features: D.
         seed: seed of the scrambling.
-        like: a tensor of the wanted device and dtype. The numbers are the same on every device.
+        like: a tensor with the device and dtype of the result. The numbers are the same on every device.
 
     References:
         Buchholz, Wenzel & Mandt (2018), "Quasi-Monte Carlo Variational Inference".

@@ -8,7 +8,7 @@ __all__ = ["NoGuide"]
 
 
 class NoGuide(nn.Module):
-    """Guide without sites and parameters: SVI with it is maximum likelihood.
+    """Guide without sites or parameters: SVI with it is maximum likelihood.
 
     The ELBO of a model without latent variables is E_q[log p(x) − 0] = log p(x). `Trace_ELBO`, `inference.fit` and
     all functions of a model and a guide work unchanged; their ELBO is the exact log-likelihood.

@@ -12,7 +12,7 @@ __all__ = ["SelfSupervisedGuide"]
 
 
 class SelfSupervisedGuide(nn.Module):
-    """u ~ q(u given d(x)), z ~ q(z given x), for `flowvae.models.SelfSupervisedVAE`.
+    """Guide u ~ q(u | d(x)), z ~ q(z | x) of `flowvae.models.SelfSupervisedVAE`.
 
     Args:
         upper: the guide of y = d(x).

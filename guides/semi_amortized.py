@@ -21,7 +21,7 @@ from flowvae.networks import eval_mode
 
 __all__ = ["LogJoint", "SemiAmortized", "SemiAmortizedGuide"]
 
-LogJoint = Callable[[Batch, Tensor], Tensor]  # a batch of N and codes (S, N, D) to log p(x, z), shape (S, N)
+LogJoint = Callable[[Batch, Tensor], Tensor]  # from a batch of N and codes (S, N, D) to log p(x, z), shape (S, N)
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class SemiAmortized(GuideSpec, name="semi-amortized"):
     λ_0 = encoder(x), λ_{t+1} = λ_t + α ∇_λ ELBO(x; λ_t), q(z | x) = q(z; λ_T), where λ are the location, the
     log-scale and, for a full-rank base, the lower triangle.
 
-    A *pass* of `cost` is one step, which takes the decoder, its gradient and, when training at second order, the
-    gradient of that.
+    A *pass* of `cost` is one step, which takes the decoder, its gradient and, in second-order training, the gradient
+    of that gradient.
 
     Args:
         base: "gaussian" (independent dimensions) or "full-rank".
@@ -43,6 +43,9 @@ class SemiAmortized(GuideSpec, name="semi-amortized"):
         clip: maximum norm of the gradient of a data point; none: no clipping.
         second_order: whether training backpropagates through the steps, to the encoder and the model. False: the steps
             are constants added to the encoder's output, which is faster.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Kim, Wiseman, Miller, Sontag & Rush (2018), "Semi-Amortized Variational Autoencoders".
@@ -63,7 +66,7 @@ class SemiAmortized(GuideSpec, name="semi-amortized"):
         check_choice(self, "base", BASES)
         check_int(self, "steps", most=MOST_LAYERS)
         check_number(self, "learning_rate")
-        check_int(self, "draws", most=2**30)  # of a Sobol sequence
+        check_int(self, "draws", most=2**30)  # length of a Sobol sequence
         check_number(self, "clip", optional=True)
         check_bool(self, "second_order")
 
@@ -88,8 +91,8 @@ class SemiAmortizedGuide(AmortizedGuide):
         head: a lazy distribution over the code given the encoder's features.
         features: size of the code.
         log_joint: function of a batch of N data points and codes (S, N, features), returning log p(x, z) in nats,
-            (S, N). The modules inside it are not part of this guide: neither of its parameters nor of its state. The
-            steps run them in evaluation mode.
+            (S, N). Its modules are not part of this guide: their parameters are not in the guide's parameters or state.
+            The steps run them in evaluation mode.
         settings: settings of the steps.
         condition: which of encoder and head read a condition; None: no condition.
     """
@@ -114,17 +117,17 @@ class SemiAmortizedGuide(AmortizedGuide):
         self.register_buffer("noise", torch.stack(noise))
 
     def posterior(self, x: Tensor, c: Tensor | None = None) -> torch.distributions.Distribution:
-        """Compute q(z given x) for data of shape (N, *event); also works with gradients disabled."""
+        """Compute q(z | x) for data of shape (N, *event); also works with gradients disabled."""
         return to_pyro(distribution_at(self.head, *self.local(x, c)))
 
     def local(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute features and λ_T."""
+        """Compute the head's inputs and the refined parameters λ_T, for data (N, *event)."""
         training = torch.is_grad_enabled()
         batch = Batch(x, c)
         features, local = super().local(x, c)
         for noise in self.noise:
             with torch.enable_grad():
-                # outside of training, each step needs no graph of the earlier ones
+                # without gradients, a step does not need the graph of the earlier ones
                 here = {name: value if training else value.detach() for name, value in local.items()}
                 here = {name: value if value.requires_grad else value.requires_grad_() for name, value in here.items()}
                 gradients = self._gradients(batch, features, here, noise, training and self.settings.second_order)
@@ -137,7 +140,7 @@ class SemiAmortizedGuide(AmortizedGuide):
     ) -> dict[str, Tensor]:
         """Compute ∇_λ of the ELBO of each data point, each clipped by its own norm."""
         z, log_q = push(distribution_at(self.head, features, local), noise)
-        with eval_mode(self.log_joint):  # codes on the way to λ_T enter no statistics of batches
+        with eval_mode(self.log_joint):  # intermediate codes must not enter batch statistics
             log_joint = self.log_joint(batch, z)
         elbo = (log_joint - log_q).mean(0).sum()  # a sum: each data point contributes to its own gradient only
         found = torch.autograd.grad(

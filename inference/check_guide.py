@@ -19,9 +19,9 @@ from flowvae.guides.automatic.supports import is_circular, is_fixed, same_set, s
 
 __all__ = ["NarrowGuideWarning", "check_guide", "check_same_sites", "check_supports", "warn_if_narrow"]
 
-RUNS = 5  # of the model, to detect supports that depend on other latents
-DRAWS = 200  # of a latent, to estimate the part of its support that a guide does not cover
-LEFT_OUT = 0.01  # share of the draws; a smaller one may be due to rounding at the boundary
+RUNS = 5  # runs of the model to detect supports that depend on other latents
+DRAWS = 200  # draws of a latent to estimate the part of its support that a guide does not cover
+LEFT_OUT = 0.01  # tolerated share of uncovered draws, which rounding at the boundary may cause
 
 
 class NarrowGuideWarning(UserWarning):

@@ -30,8 +30,8 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
 
     Args:
         path: the file.
-        tensors: by name; they may share memory.
-        facts: anything that JSON can hold.
+        tensors: tensors by name; they may share memory.
+        facts: values that JSON can hold.
     """
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     text = json.dumps({"format": FORMAT, **facts})

@@ -46,9 +46,9 @@ class Fitted:
     """The result of a fit besides the pair, which has the best weights.
 
     Args:
-        history: one row per epoch: train and validation ELBO (nats per data point; with another `Training.objective` or
-            a KL weight the value of that, with an objective of your own the negative loss), annealing weight, learning
-            rate, seconds, and whether its weights were kept.
+        history: one row per epoch: train and validation ELBO in nats per data point (the value of `Training.objective`
+            with its KL weight, or the negative of a custom loss), annealing weight, learning rate, seconds, and
+            whether its weights were kept.
         best_epoch: the epoch whose weights were kept.
     """
 
@@ -81,27 +81,27 @@ def fit(
     highest validation ELBO after any annealing, with the KL weight of the training objective.
 
     The loss of a step is the sum over the batch, divided by the batch size, or by N if that is smaller. So the last,
-    smaller batch of an epoch has a smaller weight, and every data point has the same.
+    smaller batch of an epoch has a smaller weight, and all data points have equal weights.
 
     Modules are trained in their current mode (call `train()` first if they may be in evaluation mode, and `eval()` on
     parts whose statistics are fixed), validated in evaluation mode, and returned in their original mode.
 
     Args:
-        model: Pyro model, called with data (B, *event), and conditions (B, C) where there are any.
-        guide: Pyro guide, called with the same.
+        model: Pyro model, called with data (B, *event), and with conditions (B, C) if there are any.
+        guide: Pyro guide, called with the same arguments.
         train: training data (N, *event): an array or tensor, kept on the device as a whole; a `Source`, read batch by
             batch; or a `Batch` of one of them and a condition (N, C).
         valid: validation data (M, *event), in the same forms.
         settings: how to train.
-        seed: decides the order of the batches and the noise.
+        seed: random seed of the order of the batches and the noise.
         checkpoint: file to write, and to continue from if it exists.
         facts: settings of the pair, stored in the checkpoint and compared when continuing from it.
         progress: whether to show a progress bar.
         objective: a loss to minimize instead of −ELBO: a function of a `Batch` that returns the mean over its data
             points in nats, a scalar with gradients. The negative mean over the validation data, in evaluation mode,
             then replaces the validation ELBO.
-        validation: with an objective that does not measure quality, such as an alternating loss: a function of the
-            whole validation data whose negative value, a scalar, replaces the validation ELBO instead.
+        validation: for an objective that does not measure quality, such as an alternating loss: a function of the
+            whole validation data that returns a scalar, whose negative value replaces the validation ELBO.
         callbacks: functions of the epoch's row, called after each epoch. If one returns True, the training
             ends; it can be continued with more `epochs`.
         trackers: receive the settings and each epoch's row; see `Tracker`.
@@ -109,8 +109,8 @@ def fit(
 
     Raises:
         TrainingStopped: if a loss or gradient is not finite, before the step is taken.
-        FlowvaeError: if the checkpoint is damaged or belongs to other settings, for data that do not fit, or settings
-            that take more memory than there is.
+        FlowvaeError: if the checkpoint is damaged or belongs to other settings, the data do not fit, or the settings
+            need more memory than is available.
     """
     data = training_data("train", train, guide)
     held_out = training_data("valid", valid, guide)
@@ -149,6 +149,7 @@ def fit(
     follow(None)
     saved_at = time.monotonic()
 
+    name = "ELBO" if objective is None and settings.objective.family == "elbo" else "objective"
     work = bar("training", "epoch", settings.epochs, progress=progress, initial=state.epoch, leave=True)
     with tracked(trackers, identity), work, _unpacked(optim):
         while not state.has_ended(settings):
@@ -173,7 +174,7 @@ def fit(
                 "seconds": time.perf_counter() - started,
             }
             state.add(row, eligible=not maximized.annealed)
-            work.set_postfix_str(f"ELBO train {train_elbo:.2f}, valid {valid_elbo:.2f} nats", refresh=False)
+            work.set_postfix_str(f"{name} train {train_elbo:.2f}, valid {valid_elbo:.2f} nats", refresh=False)
             work.update()
             for tracker in trackers:
                 tracker.log(dict(row))
@@ -193,7 +194,7 @@ def fit(
 
 @contextmanager
 def _unpacked(optim: JointAdam) -> Iterator[None]:
-    """Give the parameters memory of their own again after the block."""
+    """Move packed parameters back to separate memory after the block."""
     try:
         yield
     finally:

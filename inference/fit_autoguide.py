@@ -56,13 +56,13 @@ class GuideSettings:
         particles: draws per step.
         clip: largest norm of the whole gradient; None: no clipping.
         path: whether to use path derivatives (`PathTraceELBO`), whose noise vanishes as the guide becomes exact,
-            instead of the gradients of `Trace_ELBO`. They score every draw a second time. None: where this is cheap,
-            see `has_cheap_path`.
+            instead of the gradients of `Trace_ELBO`. They score every draw a second time. None: if this is cheap, see
+            `has_cheap_path`.
         units: iterations of `batch_and_match` (`match_curvature` for a diagonal affine layer) before the first step,
             which initialize location and scale of an `AutoFlow` without encoders (other guides keep their own initial
             values); 0: none.
-        vectorize: whether to run the model once for all draws of a step; where that changes log-densities, a fit warns
-            and runs it once for each.
+        vectorize: whether to run the model once for all draws of a step; if that changes log-densities, the fit warns
+            and runs it once for each draw.
         compile: "none" runs model and guide in every step; "capture" and "inductor" repeat their tensor operations, see
             `CompiledTrace_ELBO`; "auto" captures if there are 200 steps or more and the pair allows it.
     """
@@ -120,12 +120,13 @@ def fit_autoguide(
 ) -> GuideFit:
     """Maximize the ELBO of a guide by SVI, with one Adam over model and guide and a decaying learning rate.
 
-    Path gradients are used where the guide scores a given value as cheaply as a draw of its own, such as a coupling
-    flow or a Gaussian, and those of `Trace_ELBO` elsewhere, such as an `IAF` over many latent variables; the progress
-    bar and the result say which. Before the first step, location and scale of an `AutoFlow` come from L-BFGS and
-    score matching if its affine layer is full, from L-BFGS and the curvature if it is diagonal.
+    Path gradients are used if the guide scores a given value about as cheaply as it draws, such as a coupling flow or a
+    Gaussian; otherwise, such as for an `IAF` over many latent variables, those of `Trace_ELBO`. The progress bar and
+    the result say which. Before the first step, location and scale of an `AutoFlow` come from L-BFGS and score matching
+    if its affine layer is full, from L-BFGS and the curvature if it is diagonal.
 
-    The result depends only on the seed and on the guide's current parameters, if it has run before. Threads take turns.
+    The result depends only on the seed and on the guide's current parameters, if it has run before. Calls from several
+    threads run one after another.
     Pyro's own autoguides store their parameters in Pyro's global store under the name of their class, so call
     `pyro.clear_param_store()` before each of them.
 
@@ -135,7 +136,7 @@ def fit_autoguide(
         settings: settings of the fit; None: the defaults.
         args: arguments of model and guide, the same at every step; the model may subsample them.
         kwargs: keyword arguments.
-        seed: decides initial values and noise.
+        seed: random seed of initial values and noise.
         progress: whether to show a progress bar.
 
     Raises:
@@ -144,7 +145,7 @@ def fit_autoguide(
 
     Warns:
         MixedDrawsWarning: if the model cannot run once for all draws of a step; see `GuideSettings.vectorize`.
-        SlowDirectionWarning: for `path=True` where path gradients multiply the cost of a step.
+        SlowDirectionWarning: for `path=True` if path gradients multiply the cost of a step.
     """
     settings, kwargs = settings or GuideSettings(), kwargs or {}
     started = time.perf_counter()
@@ -196,7 +197,7 @@ def fit_autoguide(
 
 
 def _choose_path(guide: nn.Module, wanted: bool | None) -> bool:
-    """Whether to use path gradients; warns if they are wanted and expensive."""
+    """Whether to use path gradients; warns if they are requested and expensive."""
     if wanted is None:
         return has_cheap_path(guide)
     if wanted and not has_cheap_path(guide):

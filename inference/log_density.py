@@ -51,9 +51,9 @@ class Draws:
 
     Args:
         latents: value of each latent site of the model, shape (S, B, *event shape).
-        log_likelihood: log p(x given z), summed over the observed sites.
+        log_likelihood: log p(x | z), summed over the observed sites.
         log_prior: log p(z), summed over the latent sites.
-        log_guide: log q(z given x), summed over the guide's sites.
+        log_guide: log q(z | x), summed over the guide's sites.
     """
 
     latents: Mapping[str, Tensor]
@@ -63,7 +63,7 @@ class Draws:
 
     @property
     def log_weight(self) -> Tensor:
-        """Log p(x, z) − log q(z given x), shape (S, B)."""
+        """Log p(x, z) − log q(z | x), shape (S, B)."""
         return self.log_likelihood + self.log_prior - self.log_guide
 
     @property
@@ -99,7 +99,7 @@ def draw_latents(guide: Callable[..., Any], batch: Batch, draws: int) -> tuple[d
         draws: S, draws per data point.
 
     Returns:
-        Values of each latent site, shape (S, N, *event shape), without auxiliary sites, and log q(z given x), (S, N).
+        Values of each latent site, shape (S, N, *event shape), without auxiliary sites, and log q(z | x), (S, N).
 
     Raises:
         FlowvaeError: for a site whose log-density is not one number per draw and data point, a guide without a density,
@@ -131,7 +131,7 @@ def log_densities(
     Args:
         program: Pyro program whose sites are all in one plate of the data.
         batch: N data points.
-        values: of each latent site, shape (S, N, *event shape); a tensor for a program of one latent site.
+        values: values of each latent site, shape (S, N, *event shape); a tensor for a program of one latent site.
 
     Raises:
         FlowvaeError: for a site whose log-density is not one number per data point, a latent site without values,
@@ -161,7 +161,7 @@ def score_rows(
     Args:
         program: Pyro program whose sites are all in one plate of the data.
         rows: N data points, `repeated` S times.
-        values: of each latent site, shape (S · N, *event shape).
+        values: values of each latent site, shape (S · N, *event shape).
         shape: (S, N).
     """
     return _scored(trace_sites(program, rows, values), shape, (len(rows),), rows)
@@ -241,7 +241,7 @@ def refuse_scaled(names: list[str]) -> None:
 
 
 class _Given(Messenger):
-    """Set the value of every latent site; with one tensor, that of the only latent site."""
+    """Set the value of every latent site; a single tensor is for the only latent site."""
 
     def __init__(self, values: Tensor | Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -316,7 +316,7 @@ def _scored(trace: Any, shape: tuple[int, int], wanted: tuple[int, ...], batch: 
 
 
 def _uses_repetition(node: Any) -> bool:
-    """Whether the distribution of an observed site computes the same data under many draws for less."""
+    """Whether the distribution of an observed site scores the same data under many draws at a lower cost."""
     return node["is_observed"] and node["mask"] is None and hasattr(node["fn"], "log_prob_repeated")
 
 

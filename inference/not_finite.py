@@ -14,8 +14,8 @@ from flowvae.data.batch import Batch
 
 __all__ = ["broken_tensor", "cause_at_start", "extreme_value", "outlier"]
 
-HUGE = 1e15  # nats per data point, whose squares are near the largest float32
-FAR = 1e6  # times the median of the rows' largest values; a larger row is an outlier in any data
+HUGE = 1e15  # nats per data point; squares of such values are near the largest float32
+FAR = 1e6  # a row is an outlier if its largest value exceeds the median over rows by this factor
 
 
 def broken_tensor(**modules: object) -> str | None:
@@ -43,7 +43,7 @@ def extreme_value(name: str, x: Tensor, row: int | None = None, numbers: Tensor 
     """Describe the largest absolute value of all data points (N, *event), or of one of them.
 
     Args:
-        name: of the data.
+        name: name of the data.
         x: the data points.
         row: index of the data point; None: all.
         numbers: row numbers of the data points, shape (N,); None: they are 0 to N − 1.
@@ -67,11 +67,11 @@ def extreme_value(name: str, x: Tensor, row: int | None = None, numbers: Tensor 
 
 
 def outlier(name: str, x: Tensor, rows: Tensor, numbers: Tensor | None = None) -> str | None:
-    """Describe the data point among some of (N, *event) that is far from all others; None if there is none.
+    """Describe a data point that is far from all others; None if there is none.
 
     Args:
-        name: of the data.
-        x: the data points.
+        name: name of the data.
+        x: the data points, shape (N, *event).
         rows: indices of the candidates, shape (B,).
         numbers: row numbers of the data points, shape (N,); None: they are 0 to N − 1.
     """
@@ -88,20 +88,20 @@ def outlier(name: str, x: Tensor, rows: Tensor, numbers: Tensor | None = None) -
 def cause_at_start(
     model: Callable[..., Any], guide: Callable[..., Any], batch: Batch, numbers: Tensor, kl_weight: float, largest: str
 ) -> str | None:
-    """Describe what makes the loss or its gradient overflow in the first step, a data point or a setting.
+    """Describe the data point or setting that makes the loss or its gradient overflow in the first step.
 
     None if the cause is not found.
 
     Args:
         model: Pyro model with its initial weights.
         guide: Pyro guide with its initial weights.
-        batch: of the first step, B data points.
+        batch: the B data points of the first step.
         numbers: their row numbers in the training data, shape (B,).
         kl_weight: β.
         largest: description of the largest value of the data.
     """
     if broken := broken_tensor(model=model, guide=guide):
-        return f"{broken} before the first step, as extreme data or settings make it: {largest}"
+        return f"{broken} before the first step, because of extreme data or settings: {largest}"
     with pyro.validation_enabled(False):
         guide_trace = poutine.trace(guide).get_trace(*batch.args)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*batch.args)

@@ -16,8 +16,8 @@ from flowvae.core.errors import FlowvaeError, check_int_value
 
 __all__ = ["Chunk", "FiniteTraceELBO", "JointAdam", "NonFiniteError", "Part"]
 
-OWN = 2**15  # numbers of a parameter that stays in memory of its own; copying its gradient would cost more than a loop
-ALIGNED = 16  # numbers; parameters of a chunk begin at multiples of it
+OWN = 2**15  # a parameter of this many numbers has its own chunk; copying its gradient would cost more than a loop
+ALIGNED = 16  # parameters of a chunk begin at multiples of this many numbers
 
 
 class NonFiniteError(ArithmeticError):
@@ -26,7 +26,7 @@ class NonFiniteError(ArithmeticError):
 
 @dataclass(frozen=True)
 class Part:
-    """The place of a parameter in a chunk: its first number, and the unused numbers behind it."""
+    """Position of a parameter in a chunk: its first index, and the number of unused elements after it."""
 
     parameter: Tensor
     start: int
@@ -35,14 +35,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Parameters in common memory, with Adam's moments.
+    """Parameters packed into one tensor, with Adam's moments.
 
     Args:
         weights: the parameters, shape (n,).
         mean: exponential average of their gradients, shape (n,).
         square: exponential average of the squares, shape (n,).
         decay: their decoupled weight decay.
-        parts: places of the parameters.
+        parts: positions of the parameters.
     """
 
     weights: Tensor
@@ -148,12 +148,12 @@ class JointAdam(PyroOptim):
             self.adam.state[self.parameters[name]][kind] = value
 
     def pack(self, parameters: Sequence[Tensor]) -> list[Chunk]:
-        """Lay parameters and moments into common memory, for a program that updates them.
+        """Pack parameters and moments into common memory, for a program that updates them.
 
         Parameters remain the same objects, and `state` and `restore` are not affected.
 
         Args:
-            parameters: all those that will have a gradient.
+            parameters: all parameters that will have a gradient.
 
         Raises:
             ValueError: if they are not this optimizer's, or have taken different numbers of steps.
@@ -198,7 +198,7 @@ class JointAdam(PyroOptim):
         return Chunk(weights, mean, square, decay, parts)
 
     def unpack(self) -> None:
-        """Give packed parameters and their moments memory of their own."""
+        """Copy packed parameters and their moments to separate memory."""
         self._count()
         for chunk in self.packed:
             for part in chunk.parts:
@@ -209,10 +209,11 @@ class JointAdam(PyroOptim):
         self.packed = []
 
     def rates(self) -> tuple[float, float, float]:
-        """Numbers of the next step of packed parameters.
+        """Coefficients of Adam's next step on packed parameters.
 
         Returns:
-            The learning rate over the bias of the mean, the root of the bias of the square, and the learning rate.
+            The learning rate divided by the bias correction 1 − β₁ᵗ, the root of the bias correction 1 − β₂ᵗ, and the
+            learning rate.
         """
         step, (beta1, beta2), rate = self.steps + 1, self.betas, self.learning_rate
         return rate / (1 - beta1**step), math.sqrt(1 - beta2**step), rate
@@ -247,15 +248,16 @@ class JointAdam(PyroOptim):
 class FiniteTraceELBO(Trace_ELBO):
     """`Trace_ELBO` that raises if the loss is not finite, where Pyro only warns.
 
-    It also differentiates a pair without `param` statements, such as two plain modules, where Pyro takes no gradient.
+    It also differentiates a pair without `param` statements, such as two plain modules, for which Pyro computes no
+    gradient.
 
     Args:
         num_particles: number of draws.
-        args: further settings of `Trace_ELBO`.
-        settings: the same by name.
+        args: further positional arguments of `Trace_ELBO`.
+        settings: keyword arguments of `Trace_ELBO`.
 
     Raises:
-        FlowvaeError: for no draws.
+        FlowvaeError: if the number of draws is not positive.
     """
 
     def __init__(self, num_particles: int = 1, *args: Any, **settings: Any) -> None:
@@ -263,7 +265,7 @@ class FiniteTraceELBO(Trace_ELBO):
         super().__init__(num_particles, *args, **settings)
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """The loss in nats, with gradients left in the parameters.
+        """Compute the loss in nats, and add its gradients to those of the parameters.
 
         Raises:
             NonFiniteError: if the loss is not finite.

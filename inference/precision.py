@@ -66,7 +66,7 @@ def autocast(networks: Sequence[nn.Module], device: torch.device) -> Iterator[No
         Micikevicius et al. (2018), "Mixed Precision Training"; Kalamkar et al. (2019), "A Study of BFLOAT16 for Deep
         Learning Training".
     """
-    before = [vars(network).get("forward") for network in networks]  # of an object itself, as torch.compile sets it
+    before = [vars(network).get("forward") for network in networks]  # set on the instance, as torch.compile does
     for network in networks:
         network.forward = _rounded(network.forward, device.type)
     try:

@@ -123,7 +123,7 @@ def refine(
         steps: number of Adam steps.
         learning_rate: Adam's initial step size.
         draws: draws from the guide for each data point and step; see `sobol_normal`.
-        seed: decides the noise.
+        seed: random seed of the noise.
         rows: data points to fit at a time; bounds the memory and does not change the result.
         progress: whether to show a progress bar.
 

@@ -142,7 +142,7 @@ class Plateau(ScheduleSpec, name="plateau"):
     The same as `torch.optim.lr_scheduler.ReduceLROnPlateau` with mode="max" and threshold_mode="abs".
 
     Args:
-        factor: below 1.
+        factor: factor of a decay, below 1.
         patience: tolerated epochs without a better validation ELBO; one more lowers the learning rate.
         threshold: smallest improvement of the ELBO, in nats per data point.
         final: smallest multiplier.

@@ -1,4 +1,4 @@
-"""Errors of trainings that cannot continue, with the reason in one line."""
+"""Errors of a training that cannot continue, with the reason in one line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Diagnosis:
     def of_step(
         self, error: ArithmeticError | ValueError, epoch: int, index: int, numbers: Tensor, batch: Batch
     ) -> FlowvaeError | None:
-        """Return the error for one raised by a step; None for an error of the model, whose message says more.
+        """Return the error to raise for an error in a step; None for an error of the model, which is raised itself.
 
         Args:
             error: `NonFiniteError`, or a `ValueError` from a distribution's validation.
@@ -58,8 +58,8 @@ class Diagnosis:
         where = f"epoch {epoch}, batch {index}"
         if "more than 1 value per channel" in str(error):
             return FlowvaeError(
-                f"{where}: {len(batch)} row{'s' * (len(batch) > 1)}, of which batch normalization has no variance; use "
-                f"a batch_size that does not leave such a rest of the {len(self.train)} rows of train."
+                f"{where}: {len(batch)} row{'s' * (len(batch) > 1)}, too few for the variance of batch normalization; "
+                f"use a batch_size that does not leave such a last batch of the {len(self.train)} rows of train."
             )
         whole = isinstance(self.train.x, Tensor)
         x: Any = self.train.x if whole else batch.x  # a source may not fit into memory
@@ -68,7 +68,7 @@ class Diagnosis:
         if epoch == index == 0 and self.kl_weight is not None:
             largest = extreme_value("train" if whole else "the batch", x, numbers=names)
             cause = cause_at_start(self.model, self.guide, batch, numbers, self.kl_weight, largest)
-            advice = f"it is so before any step, so data or settings make it: {largest}"
+            advice = f"this is before any step, so data or settings cause it: {largest}; change them and train again"
         else:
             rows = numbers if whole else torch.arange(len(batch), device=numbers.device)
             cause, advice = outlier("train", x, rows, names), ADVICE

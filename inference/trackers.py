@@ -41,7 +41,7 @@ class TensorBoardTracker:
     Epochs that are repeated after a crash replace those logged before it.
 
     Args:
-        directory: of the log; one per run.
+        directory: directory of the log, one per run.
 
     Raises:
         FlowvaeError: if TensorBoard is not installed.

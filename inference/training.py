@@ -42,28 +42,28 @@ class Training:
         tempering: steps over which the weight of the joint grows from 0.01 to 1 (Rezende & Mohamed 2015).
         clip: largest norm of the whole gradient of the mean loss per data point; None: no clipping.
         weight_decay: decoupled weight decay of all parameters but the prior's.
-        prior_decay: decoupled weight decay of the prior. A flow prior can memorize the codes of few data points,
-            which this prevents.
+        prior_decay: decoupled weight decay of the prior, against memorization of the codes of few data points by a
+            flow prior.
         patience: epochs without a better validation ELBO after which training stops.
         validation_draws: draws from the guide per data point for the validation ELBO.
         checkpoint_seconds: shortest time between two checkpoints.
         device: "auto", "cpu", "cuda", "cuda:0", "mps".
         compile: "none" runs model and guide in every step. "capture" repeats their tensor operations, see
-            `CompiledTrace_ELBO`. "inductor" compiles the whole step, optimizer included, to machine code before the
-            first one, in half a minute or so, or takes the program that an earlier training of the same shapes has left
-            on disk. "auto" captures where min(epochs, patience + 1) epochs have at least 1000 steps; where all epochs
-            have at least 20,000, it also compiles in the background and switches when an epoch begins. Captured and
-            compiled steps agree up to rounding; the other modes give the same bits for the same seed in every run.
+            `CompiledTrace_ELBO`. "inductor" compiles the whole step, optimizer included, to machine code before
+            training, in about half a minute, or loads the program of an earlier training of the same shapes from disk.
+            "auto" captures if min(epochs, patience + 1) epochs have at least 1000 steps; if all epochs have at least
+            20,000, it also compiles in the background and switches when an epoch begins. Captured and compiled steps
+            agree up to rounding; the other modes give the same bits for the same seed in every run.
         precision: "float32", or "bfloat16": the encoder and the decoder run in bfloat16 autocast in training steps.
             Parameters, densities, likelihoods, flows, the optimizer, validation and all measures stay in float32.
-            A model or guide of your own names such networks in an attribute `low_precision`, a tuple of modules.
-            Large networks, convolutions above all, become faster; small ones, and all on a CPU without bfloat16
-            instructions, may become slower. Compiled steps round at other places: where their gradients differ from
-            those of captured steps by 1/200, steps are captured only.
-        objective: what is maximized: `ELBO`, or `Beta`, `FreeBits`, `IWAE`, `DReG`, `StickingTheLanding`, `Renyi`,
-            `Bidirectional`. Its value on validation data selects the best epoch; measures report the ELBO. One of K
-            draws, such as `IWAE`, needs `particles` = 1, and is validated by the mean of as many bounds as take
-            `validation_draws`, at least one.
+            A custom model or guide names such networks in an attribute `low_precision`, a tuple of modules. Large
+            networks, especially convolutional ones, become faster; small ones, and all on a CPU without bfloat16
+            instructions, may become slower. Compiled steps round differently: if their gradients differ from those of
+            captured steps by 1/200, steps are captured only.
+        objective: the objective to maximize: `ELBO`, `Beta`, `FreeBits`, `IWAE`, `DReG`, `StickingTheLanding`, `Renyi`
+            or `Bidirectional`. Its value on validation data selects the best epoch; measures report the ELBO. An
+            objective of K draws, such as `IWAE`, needs `particles` = 1; its validation value is a mean over
+            ⌈`validation_draws` / K⌉ bounds.
 
     Attributes:
         extendable: settings that may change when a training continues from a checkpoint. If the others are equal,
@@ -147,7 +147,11 @@ class Training:
         return self.learning_rate * found
 
     def check_memory(self, train: Batch, valid: Batch) -> None:
-        """Check that the data points, repeated for each draw, fit into memory."""
+        """Check that a batch of data points, repeated for each draw, fits into memory.
+
+        Raises:
+            FlowvaeError: if it does not fit.
+        """
         batch = min(self.batch_size, len(train))
         own = self.objective.draws
         particles = ("particles", self.particles) if own is None else ("objective.particles", own)
@@ -159,7 +163,11 @@ class Training:
             check_memory(f"inference.{name} = {draws}", draws * rows * size, "use fewer")
 
     def check_steps(self, rows: int) -> None:
-        """Check that tempering ends within the training on this many data points."""
+        """Check that tempering ends within the training on this many data points.
+
+        Raises:
+            FlowvaeError: if it does not end.
+        """
         steps = self.epochs * self.steps_per_epoch(rows)
         if self.tempering >= steps:
             raise FlowvaeError(
@@ -210,7 +218,7 @@ class Training:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of this name; "auto" is a GPU if there is one.
+    """Return the device of this name; "auto" is a CUDA GPU if there is one, else the CPU.
 
     Raises:
         FlowvaeError: if the machine has no such device.

@@ -27,9 +27,9 @@ def training_data(name: str, data: object, guide: nn.Module) -> Batch:
     An array takes the floating-point type of the guide's parameters; a memory-mapped one is read batch by batch.
 
     Args:
-        name: of the data, for messages.
+        name: name of the data in messages.
         data: (N, *event) as an array, tensor or `Source`, or a `Batch` of one and a condition (N, C).
-        guide: whose method `check`, if it has one, checks the data.
+        guide: Pyro guide; its method `check`, if it has one, checks the data.
 
     Raises:
         FlowvaeError: for other types, data without values, a condition of another length, or an array that the cast
@@ -57,7 +57,7 @@ class OnDevice:
     """A source whose data points are moved to a device.
 
     Args:
-        source: of data points on the CPU.
+        source: source of data points on the CPU.
         device: the device.
     """
 
@@ -84,7 +84,7 @@ class OnDevice:
             yield x.to(self.device)
 
     def redrawn(self, seed: int) -> OnDevice:
-        """The same data points, random ones drawn anew by a seed."""
+        """The same data points, with random values redrawn from a seed."""
         return OnDevice(redrawn(self.source, seed), self.device)
 
 

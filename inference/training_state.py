@@ -101,7 +101,7 @@ class TrainingState:
         Args:
             path: the file.
             identity: description of the training, as in `save`.
-            settings: of the training.
+            settings: settings of the training.
             same: whether the stored and the given facts describe the same pair.
 
         Returns:

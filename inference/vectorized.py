@@ -1,4 +1,4 @@
-"""Whether a model and its guide give each of many vectorized draws the log-density that it has alone."""
+"""Check that vectorized draws of a model and its guide have the log-densities of single draws."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from flowvae.inference.batch_and_match import plate_depth
 
 __all__ = ["MixedDrawsWarning", "can_vectorize"]
 
-DRAWS = 3  # of the trial
+DRAWS = 3  # number of draws in the check
 ROUNDING = 1e3  # tolerance, in units of the rounding error of the dtype
 
 
 class MixedDrawsWarning(UserWarning):
-    """A model cannot be run once for all draws, so that a fit runs it once for each of them, which is slower."""
+    """A model cannot run once for all draws, so a fit runs it once for each draw, which is slower."""
 
 
 def can_vectorize(
     model: Callable[..., Any], guide: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> bool:
-    """Whether model and guide can run once for many draws: each draw must get the log-density that it has alone.
+    """Whether model and guide can run once for many draws, with the same log-densities as once for each draw.
 
-    A model that sums over all axes of a latent, as `w.sum()`, or indexes the first one, as `b[g]`, mixes the draws. One
-    that is random itself cannot be compared, and passes.
+    A model that sums over all axes of a latent, as `w.sum()`, or indexes the first one, as `b[g]`, mixes the draws. A
+    model that draws other random numbers in its code cannot be compared, and passes.
 
     Args:
         model: Pyro model.
@@ -42,7 +42,7 @@ def can_vectorize(
         kwargs: keyword arguments.
 
     Warns:
-        MixedDrawsWarning: if they cannot.
+        MixedDrawsWarning: if they cannot run once for many draws.
     """
     with poutine.block(), torch.no_grad(), pyro.validation_enabled(False):
         alone = poutine.trace(guide).get_trace(*args, **kwargs)
@@ -61,14 +61,14 @@ def can_vectorize(
 
 
 def _problem(model: Any, guide: Any, alone: Any, args: Any, kwargs: Any) -> str:
-    """What goes wrong when they run for several draws at once; empty if nothing does."""
+    """Describe what fails if they run for several draws at once; empty if nothing does."""
     depth = max(plate_depth(guide, *args, **kwargs), plate_depth(poutine.replay(model, trace=alone), *args, **kwargs))
     plate = pyro.plate("draws_of_the_trial", DRAWS, dim=-1 - depth)
     try:
         together = poutine.trace(plate(guide)).get_trace(*args, **kwargs)
         scored = poutine.trace(plate(poutine.replay(model, trace=together))).get_trace(*args, **kwargs)
         pairs = {"model": (model, _sums(scored, DRAWS, depth + 1))}
-        if not isinstance(guide, AutoGuide):  # those compute their sites from one vector, and are made for it
+        if not isinstance(guide, AutoGuide):  # autoguides compute their sites from one vector and support vectorization
             pairs["guide"] = guide, _sums(together, DRAWS, depth + 1)
         draws = [_draw(together, alone, number) for number in range(DRAWS)]
     except Exception as error:  # a user's model may raise anything on values with another axis
@@ -84,14 +84,14 @@ def _problem(model: Any, guide: Any, alone: Any, args: Any, kwargs: Any) -> str:
 
 
 def _alone(program: Any, draw: Any, args: Any, kwargs: Any, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """The sums of `_sums` at one draw."""
+    """`_sums` of a run with one draw."""
     with seeded(seed):
         trace = poutine.trace(poutine.replay(program, trace=draw)).get_trace(*args, **kwargs)
     return _sums(trace, 1)
 
 
 def _sums(trace: Any, draws: int, axes: int | None = None) -> tuple[Tensor, Tensor]:
-    """Sums of the log-densities of all sites and of their sizes, each (draws,); `axes`: how many each must have."""
+    """Sums over sites of log-densities and of their absolute values, each (draws,); sites must have `axes` axes."""
     trace.compute_log_prob()
     total, size = torch.zeros(2, draws, dtype=torch.float64)
     for node in trace.nodes.values():
@@ -108,7 +108,7 @@ def _sums(trace: Any, draws: int, axes: int | None = None) -> tuple[Tensor, Tens
 
 
 def _draw(together: Any, alone: Any, number: int) -> Any:
-    """The trace of a guide's single run, with the values of one of several draws."""
+    """The trace of a single run of a guide, with the values of one of several draws."""
     draw = alone.copy()
     for name, node in together.nodes.items():
         if node["type"] != "sample" or name not in draw.nodes:

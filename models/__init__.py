@@ -1,7 +1,7 @@
 """Pyro models: the VAE, flows and autoregressive models of data, priors, likelihoods, and small example models.
 
-Example models hold their data and are called without arguments, so that any Pyro guide works with them:
-`AutoNormal(EightSchools())`.
+The example models except `LinearGaussian` hold any data that they need and are called without arguments, so that any
+Pyro guide works with them: `AutoNormal(EightSchools())`.
 """
 
 import flowvae.core.validation  # noqa: F401  (before zuko)

@@ -23,7 +23,7 @@ __all__ = ["Autoregressive", "AutoregressiveModel"]
 
 
 class AutoregressiveModel(nn.Module):
-    """x ~ Π_i p(x_i | x_1, …, x_{i−1}), independently for every data point, its values in raster order.
+    """Autoregressive model of data, x ~ Π_i p(x_i | x_1, …, x_{i−1}), with the values in raster order.
 
     Its site is "x", of the event shape of the data, in a plate "data". There is no latent variable, so the ELBO with an
     empty guide is log p(x) itself, and SVI is maximum likelihood:
@@ -34,6 +34,9 @@ class AutoregressiveModel(nn.Module):
         network: gives the parameters of all D conditionals in one pass.
         head: the family of the conditionals.
         shape: event shape of the data.
+
+    Raises:
+        FlowvaeError: if network and head differ in the number of parameters per value.
 
     References:
         Germain et al. (2015); van den Oord et al. (2016); see the networks.
@@ -56,7 +59,7 @@ class AutoregressiveModel(nn.Module):
         A conditional model takes c of shape (N, C).
 
         Raises:
-            FlowvaeError: if neither is given, or x has another shape or values outside the support.
+            FlowvaeError: if x, c and size are all missing, or x has another shape or values outside the support.
         """
         if x is not None:
             self._check(x)
@@ -65,7 +68,7 @@ class AutoregressiveModel(nn.Module):
             return pyro.sample("x", self.distribution(c), obs=x)
 
     def distribution(self, c: Tensor | None = None) -> AutoregressiveDistribution:
-        """Return p(x given c), with the batch shape of the condition and the event shape of the data."""
+        """Return p(x | c), with the batch shape of the condition and the event shape of the data."""
         return AutoregressiveDistribution(self.network, self.head, self.shape, c)
 
     def log_prob(self, x: Tensor, c: Tensor | None = None) -> Tensor:
@@ -74,7 +77,7 @@ class AutoregressiveModel(nn.Module):
         It is a log-probability for counts, and a log-density for real data.
 
         Raises:
-            FlowvaeError: for another shape or values outside the support.
+            FlowvaeError: for data of another shape or values outside the support.
         """
         self._check(x)
         return self.distribution(c).log_prob(x)

@@ -1,4 +1,4 @@
-"""Checks of a model's data: those that it holds, and those that it observes or generates in a call."""
+"""Checks of the data that a model holds, observes or generates."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["as_observations", "batch_size"]
 
 
 def as_observations(owner: object, name: str, values: Any, dims: int = 1, above: float = -float("inf")) -> Tensor:
-    """Convert data to a floating-point tensor, which keeps its dtype; other data get torch's default dtype.
+    """Convert data to a floating-point tensor; data of another dtype get torch's default.
 
     Args:
-        owner: the model, for the message.
+        owner: the model, named in error messages.
         name: name of the data in that model.
         values: a tensor, an array or a list.
         dims: number of axes of the data.
         above: all values must be finite and greater than this.
 
     Raises:
-        FlowvaeError: for another number of axes, no values at all, or values out of range.
+        FlowvaeError: for data that are not numbers, have another number of axes, are empty or out of range.
     """
     keep = isinstance(values, Tensor) and values.is_floating_point()
     try:

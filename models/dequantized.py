@@ -1,4 +1,4 @@
-"""Flows as models of counts, made continuous by noise."""
+"""Flows as models of counts, dequantized by noise."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["DequantizedDensity", "DequantizedFlow"]
 
 
 class DequantizedDensity(TorchDistribution):
-    """The density p_v(x + u) of a continuous v, as a function of counts x and noise u.
+    """The density p_v(x + δ) of a continuous v, as a function of counts x and noise δ.
 
-    Jointly over x and u ∈ [0, 1)^D it is one distribution: x = ⌊v⌋, u = v − ⌊v⌋. Given u alone it is not
+    Over x and δ ∈ [0, 1)^D jointly it is the distribution of v: x = ⌊v⌋, δ = v − ⌊v⌋. Given δ alone it is not
     normalized over x, so it has a log-density but no sampler.
 
     Args:
         continuous: the distribution of v.
-        noise: u, shape (..., *event shape).
+        noise: δ, shape (..., *event shape).
         total: the largest count.
     """
 
@@ -47,7 +47,7 @@ class DequantizedDensity(TorchDistribution):
         return constraints.independent(constraints.integer_interval(0, self.total), len(self.event_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Compute log p_v(value + u) in nats; value of shape (..., *event shape)."""
+        """Compute log p_v(value + δ) in nats, (..., *event shape) → (...)."""
         return self.continuous.log_prob(value + self.noise)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> DequantizedDensity:
@@ -56,17 +56,17 @@ class DequantizedDensity(TorchDistribution):
 
 
 class DequantizedFlow(FlowModel):
-    """Counts x = ⌊v⌋ with v = T(u) a flow: sites "noise" and "x", of the event shape, in a plate "data".
+    """Flow model of counts, x = ⌊v⌋ with v = T(u): sites "noise" and "x", of the event shape, in a plate "data".
 
     The probability of a data point is an integral over its cell,
 
-        P(x) = ∫_{[0,1)^D} p_v(x + noise) d noise,
+        P(x) = ∫_{[0,1)^D} p_v(x + δ) dδ,
 
-    which is not known in closed form. With a guide q(noise | x) for the integral,
+    which is not known in closed form. With a guide q(δ | x) of the site "noise",
 
-    - the ELBO E_q[log p_v(x + noise) − log q] is a *lower bound* of log P(x), in nats of the discrete data;
-    - log (1/K) Σ_k p_v(x + noise_k) / q(noise_k) is in expectation a *tighter lower bound*, and converges to log P(x)
-      as K grows (Burda et al. 2016);
+    - the ELBO E_q[log p_v(x + δ) − log q] is a *lower bound* of log P(x), in nats of the discrete data;
+    - log (1/K) Σ_k p_v(x + δ_k) / q(δ_k) is in expectation a *tighter lower bound*, and converges to log P(x) as K
+      grows (Burda et al. 2016);
     - `UniformNoise` is the guide of uniform dequantization, `FlowNoise` that of variational dequantization.
 
     Nothing else is approximate; p_v includes the logit's Jacobian. With alpha = 0 the P(x) of all count vectors
@@ -95,7 +95,7 @@ class DequantizedFlow(FlowModel):
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         """Run the model: observe counts x of shape (N, *shape), or generate `size` new data points.
 
-        Observing, the noise is a latent variable; generating, v is drawn and x = ⌊v⌋ follows from it.
+        With data, the noise is a latent variable; without data, v is drawn and x = ⌊v⌋.
 
         Raises:
             FlowvaeError: if neither is given, or for data of another shape or type, or that are not counts.
@@ -119,7 +119,7 @@ class DequantizedFlow(FlowModel):
         return self._count(super().decode(u))
 
     def _count(self, v: Tensor) -> Tensor:
-        return v.floor().clamp(0, self.total)  # for alpha > 0 a little of v lies outside
+        return v.floor().clamp(0, self.total)  # for alpha > 0, v can lie slightly outside
 
     def _check(self, x: Tensor) -> None:
         bad = ~((x >= 0) & (x <= self.total) & (x == x.round()))

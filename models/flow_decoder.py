@@ -19,7 +19,7 @@ __all__ = ["FlowDecoder"]
 
 @dataclass(frozen=True)
 class FlowDecoder(NetworkSpec, name="flow-decoder"):
-    """g∘T: a flow in its generative direction u → z, then a network z → x.
+    """Decoder g∘T: a flow in its generative direction u → z, then a network z → x.
 
     With N(0, I) as prior of u this is the same generative model as the prior T_#N with the decoder g. Only the guide
     differs: it is Gaussian in u and not in z (Chen et al. 2017). Every training step evaluates T, so choose a family

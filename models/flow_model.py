@@ -20,7 +20,7 @@ __all__ = ["FlowModel"]
 
 
 class FlowModel(nn.Module):
-    """x = T(u), u ~ N(0, I), independently for every data point: site "x", of the event shape, in a plate "data".
+    """Flow as a model of data, x = T(u) with u ~ N(0, I): site "x", of the event shape, in a plate "data".
 
     There is no latent variable. log p(x) = log N(T⁻¹(x)) + log|det ∂T⁻¹/∂x| is *exact*, in nats, and SVI with
     `NoGuide` maximizes it: maximum likelihood. u has as many values as x, since T is a bijection.

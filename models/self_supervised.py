@@ -1,4 +1,4 @@
-"""The self-supervised VAE: a small version of an image is generated first, and the image given it."""
+"""The self-supervised VAE, which generates a downscaled image first and then the image given it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["Downscale", "SelfSupervisedVAE"]
 
 
 class Downscale(nn.Module):
-    """The means of blocks of pixels, rounded to whole numbers (halves up): (..., C, H, W) → (..., C, H/f, W/f).
+    """Block means of images, rounded to whole numbers (halves up): (..., C, H, W) → (..., C, H/f, W/f).
 
-    Of bits it is the majority, of grey levels the rounded mean, which are data of the same likelihood.
+    The result has the same kind of values as the image: the majority of bits, the rounded mean of grey levels.
 
     Args:
         factor: f, the side of a block.
@@ -50,19 +50,22 @@ class Downscale(nn.Module):
 
 
 class SelfSupervisedVAE(nn.Module):
-    r"""u ~ p(u), y ~ p(y given u), z ~ p(z given y, u), x ~ p(x given z, y), where y = d(x) is observed.
+    r"""Self-supervised VAE: u ~ p(u), y ~ p(y | u), z ~ p(z | y, u), x ~ p(x | z, y), with y = d(x) observed.
 
-    y is a deterministic, discrete function of x, such as a small version of an image. Since the pair (x, d(x)) is one
-    of those that the model can generate, log p(x, d(x)) is a lower bound of log p(x); the ELBO with the guide
-    q(u given d(x)) q(z given x) bounds both. Sites are "u", "y", "z" and "x" in a plate "data".
+    y is a deterministic, discrete function of x, such as a small version of an image. Since p(x) is the sum of p(x, y)
+    over all y, log p(x, d(x)) is a lower bound of log p(x). The ELBO with the guide q(u | d(x)) q(z | x) is a lower
+    bound of both. Sites are "u", "y", "z" and "x" in a plate "data".
 
     Args:
         upper: the VAE of y, whose prior has a density.
-        prior: p(z given (y, u)), a lazy distribution that reads y, flat and in `scale`, and u, concatenated.
+        prior: p(z | y, u), a lazy distribution whose context is y, flat and standardized by `scale`, and u.
         decoder: a network (N, D), (N, values of y) → (N, *parameter shape).
-        likelihood: of x.
+        likelihood: p(x | z, y), given the decoder's outputs.
         downscale: d, a module (..., *event) → (..., *event of y).
-        scale: what networks see of y is (y − center) / unit: a pair of numbers.
+        scale: center and unit of y; networks read (y − center) / unit.
+
+    Raises:
+        FlowvaeError: if the prior of `upper` has latent variables.
 
     References:
         Gatopoulos & Tomczak (2021), "Self-Supervised Variational Auto-Encoders".
@@ -101,13 +104,16 @@ class SelfSupervisedVAE(nn.Module):
         """Run the model: observe x of shape (N, *event), or generate `size` new data points.
 
         Raises:
-            FlowvaeError: if neither is given, or for data of another shape or type.
+            FlowvaeError: if neither is given, for data of another shape or type, or if y has a density.
         """
         declare_parameters("model", self)
         with pyro.plate("data", batch_size(x, size, self)):
             u = pyro.sample("u", to_pyro(self.upper.prior_given()))
             small = self.upper.decode(u)
-            y = pyro.sample("y", small, obs=None if x is None else self.downscale(x))
+            if not small.support.is_discrete:
+                raise FlowvaeError("upper: its likelihood is a density, and y = d(x) is discrete; use one of counts.")
+            known = None if x is None else check_data("downscale(x)", self.downscale(x), small.event_shape)
+            y = pyro.sample("y", small, obs=known)
             seen = self._seen(y, len(small.event_shape), u.shape[:-1])
             z = pyro.sample("z", to_pyro(self.prior(torch.cat((seen, u), -1))))
             given = self.likelihood(fold(self.decoder, z, 1, seen))
@@ -116,7 +122,7 @@ class SelfSupervisedVAE(nn.Module):
             return pyro.sample("x", given, obs=x)
 
     def _seen(self, y: Tensor, inner: int, batch: Size) -> Tensor:
-        """Y as networks see it, flat, with the batch shape of u."""
+        """Standardize and flatten y, and expand it to the batch shape of u."""
         center, unit = self.scale
         flat = ((y - center) / unit).flatten(-inner)
         return flat.expand(*batch, flat.shape[-1])

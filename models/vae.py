@@ -18,10 +18,10 @@ __all__ = ["VAE"]
 
 
 class VAE(nn.Module):
-    """z ~ p(z), x ~ p(x given decoder(z)), independently for every data point; or all of it given a condition c.
+    """Variational autoencoder: z ~ p(z), x ~ p(x | decoder(z)), optionally given a condition c.
 
     Its sites are "z", of event shape (D,), and "x", of the event shape of the data, in a plate "data". A prior with
-    latent variables of its own has sites before "z".
+    latent variables adds its sites before "z".
 
     Args:
         prior: a lazy distribution over codes (..., D), such as a spec's `build(D)`.
@@ -92,34 +92,38 @@ class VAE(nn.Module):
         return pyro.sample(data, likelihood, obs=x)
 
     def prior_given(self, c: Tensor | None = None) -> torch.distributions.Distribution:
-        """Return p(z), or p(z given c) with the batch shape of the condition, if the prior reads it."""
+        """Return p(z), or p(z | c) with the batch shape of the condition, if the prior reads it."""
         return self.prior(*self._given("prior", c))
 
     def decode(self, z: Tensor, c: Tensor | None = None) -> dist.TorchDistribution:
-        """Return p(x given z) for codes of shape (..., D)."""
+        """Return p(x | z) for codes of shape (..., D)."""
         return self.likelihood(self._decoded(z, c))
 
     def mean(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """Compute E[x given z] for codes of shape (..., D), shape (..., *event): the decoded data point."""
+        """Compute E[x | z], the decoded data point, for codes (..., D), shape (..., *event)."""
         return self.likelihood.mean(self._decoded(z, c))
 
     @torch.no_grad()
     @in_eval_mode
     def generate(self, size: int | None = None, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Draw codes (size, D) from the prior, and compute E[x given z], (size, *event), in evaluation mode.
+        """Draw codes (size, D) from the prior, and compute E[x | z], (size, *event), in evaluation mode.
 
         Args:
             size: number of codes; not needed with a condition.
             c: condition (size, C), for a conditional model.
+
+        Raises:
+            FlowvaeError: if neither size nor condition is given or they differ in number, or if a condition is missing
+                or unexpected.
         """
-        prior = self.prior_given(c)
-        z = prior.sample() if prior.batch_shape else prior.sample(Size((batch_size(None, size, self, c=c),)))
+        prior, count = self.prior_given(c), batch_size(None, size, self, c=c)
+        z = prior.sample() if prior.batch_shape else prior.sample(Size((count,)))
         return z, self.mean(z, c)
 
     def _given(self, part: str, c: Tensor | None) -> tuple[Tensor, ...]:
         """Return the condition, if that part of the model reads one."""
         if self.condition is None and c is not None:
-            raise FlowvaeError(f"c = {shown(c)}: this model conditions on nothing; leave c out.")
+            raise FlowvaeError(f"c = {shown(c)}: this model takes no condition; leave c out.")
         if self.condition is None or not getattr(self.condition, part):
             return ()
         if c is None:

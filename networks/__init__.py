@@ -12,7 +12,7 @@ from flowvae.networks.fold import MixedBatchWarning, check_network, fold
 from flowvae.networks.gated_conv import GatedConv
 from flowvae.networks.image_network import ImageNetworkSpec
 from flowvae.networks.lipschitz import Lipschitz
-from flowvae.networks.mlp import MLP, Standardize, Standardized
+from flowvae.networks.mlp import MLP, Standardize, StandardizeCounts, Standardized
 from flowvae.networks.parameters import declare_parameters
 from flowvae.networks.reference import Reference
 from flowvae.networks.resnet import ResNet
@@ -34,6 +34,7 @@ __all__ = [
     "Reference",
     "ResNet",
     "Standardize",
+    "StandardizeCounts",
     "Standardized",
     "TwoStackImages",
     "WaveNet",

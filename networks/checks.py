@@ -15,18 +15,18 @@ __all__ = ["check_data", "check_event_shape", "input_shape"]
 def check_data(name: str, x: object, shape: Size | int | None = None, module: nn.Module | None = None) -> Tensor:
     """Check that data are a floating-point tensor of shape (N, *shape) with N ≥ 1, and return them.
 
-    Unchecked, one data point of shape (D,) would count as D data points, and a column of shape (N, 1) would be
+    Without this check, one data point of shape (D,) would count as D data points, and a column of shape (N, 1) would be
     broadcast to all D.
 
     Args:
-        name: name of the data, for the message.
+        name: name of the data, for error messages.
         x: the data.
         shape: event shape of the data, or D for (D,); None: any.
         module: the module that takes the data, which must have the dtype of its parameters; None: any floating-point
             type.
 
     Raises:
-        FlowvaeError: for anything else.
+        FlowvaeError: for data of another type or shape, or no data points.
     """
     event = Size((shape,)) if isinstance(shape, int) else shape
     wanted = "(N, *event shape)" if event is None else _wanted(event)

@@ -20,14 +20,17 @@ class Conv(ImageNetworkSpec, name="conv"):
 
     The encoder halves the sides of its feature maps by strides, flattens the last one and ends in a linear layer. The
     decoder is its mirror image: a linear layer to the smallest map, then nearest-neighbour upsampling and convolutions.
-    At 28×28 the maps have the sides 14 and 7.
+    For 28×28 images the maps have sides 14 and 7.
 
     Args:
         channels: numbers of channels of the feature maps, from the largest map to the smallest; each map halves the
             sides of the one before it, the first those of the image.
-        features: number of outputs of an encoder, if none are given.
+        features: size of the encoder's feature vector, its output by default.
         normalization: "group" normalizes groups of channels before each activation. Unlike batch normalization it
-            treats every data point independently.
+            treats every data point independently. "none": no normalization.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Wu & He (2018), "Group Normalization".

@@ -24,9 +24,9 @@ def eval_mode(*parts: object) -> Iterator[None]:
     the others in its batch, and test data change the running statistics.
 
     Args:
-        parts: modules; mappings, lists and tuples of them; bound methods and `functools.partial` objects, such as
-            Pyro's handlers make, which are searched for modules. Anything else is ignored: the modules that a plain
-            function calls are not known.
+        parts: modules; mappings, lists and tuples of them; bound methods and `functools.partial` objects, such as those
+            of Pyro's handlers, which are searched for modules. Other objects are ignored, such as plain functions and
+            the modules that they call.
 
     >>> net = nn.Dropout()
     >>> with eval_mode(net):
@@ -36,7 +36,7 @@ def eval_mode(*parts: object) -> Iterator[None]:
     True
     """
     before = {module: module.training for part in parts for module in _modules(part)}
-    # the flag itself: an overridden eval() may do more than train() undoes
+    # sets the flag itself: an overridden eval() may do more than train() undoes
     try:
         for module in before:
             module.training = False

@@ -1,4 +1,4 @@
-"""The contract of networks, (N, *inputs) → (N, *outputs): folding of further leading axes, and a check."""
+"""Networks as maps (N, *inputs) → (N, *outputs): folding of further leading axes, and a check."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from flowvae.networks.eval_mode import eval_mode
 __all__ = ["MixedBatchWarning", "check_network", "fold"]
 
 POINTS = 3  # size of a test batch: not 1, which broadcasts, and not even, which can be halved
-ROUNDING = 1e-5  # relative difference between a batch and its data points alone, by the order of sums in float32
+ROUNDING = 1e-5  # relative difference between a batch and single data points, from the order of sums in float32
 MIXED = 1e-2  # relative to the differences between data points: a larger change is due to the other data points
 
 
 class MixedBatchWarning(UserWarning):
-    """A network in training computes its output for a data point from the others of the batch too."""
+    """Warning that a network's output for a data point depends on the rest of the batch in training mode."""
 
 
 def fold(network: nn.Module, x: Tensor, event_dims: int, *context: Tensor) -> Tensor:
@@ -34,10 +34,10 @@ def fold(network: nn.Module, x: Tensor, event_dims: int, *context: Tensor) -> Te
         network: maps (N, *inputs) to (N, *outputs).
         x: inputs, shape (..., *inputs).
         event_dims: number of axes of an input.
-        context: a condition, shape (N, C) where the inputs are (..., N, *inputs), or none.
+        context: a condition, shape (N, C) for inputs (..., N, *inputs), or nothing.
 
     Raises:
-        FlowvaeError: for a network whose numbers of outputs and inputs differ.
+        FlowvaeError: for a network that does not give one output per input.
     """
     leading = x.shape[: x.ndim - event_dims]
     if len(leading) == 1:
@@ -71,24 +71,24 @@ def check_network(
 
     Lazy layers get their shapes here. The output for a data point must not depend on the others in the batch, which
     would silently make densities wrong; this is not checked for a network that draws random numbers in evaluation mode.
-    It is tried in training mode too, without dropout.
+    The check is repeated in training mode, without dropout.
 
     Args:
-        label: name of the network, for messages.
+        label: name of the network, for error messages.
         network: the network.
         inputs: event shape of the inputs.
         outputs: event shape that the outputs must have; None: any.
         context: C, size of a condition that it also reads; 0: it is called with the inputs alone.
-        remedy: of a network that takes another number of arguments, for messages.
+        remedy: advice for a network that takes another number of arguments, for the error message.
 
     Returns:
         The event shape of the outputs.
 
     Raises:
-        FlowvaeError: for a network that does not, or whose own code fails on such a batch.
+        FlowvaeError: if it does not, or raises an error for such a batch.
 
     Warns:
-        MixedBatchWarning: if outputs depend on the other inputs in training mode only, as by batch normalization.
+        MixedBatchWarning: if outputs depend on the other inputs in training mode only, as with batch normalization.
     """
     name = f"{label} ({type(network).__name__})"
     before = f"(N, {_joined(inputs)})" + (f" and a condition (N, {context})" if context else "")
@@ -127,9 +127,8 @@ def check_network(
             )
         if _mixes_in_training(network, zeros):
             warnings.warn(
-                f"{name}: in training mode an output depends on the other inputs of the batch, as by BatchNorm, "
-                "and the ELBO of a training step is then not that of its data points, nor what is measured; use "
-                "GroupNorm or LayerNorm.",
+                f"{name}: in training mode an output depends on the other inputs of the batch, as with BatchNorm, so "
+                "the ELBO of a training step differs from the ELBO in evaluation mode; use GroupNorm or LayerNorm.",
                 MixedBatchWarning,
                 stacklevel=2,
             )
@@ -137,7 +136,7 @@ def check_network(
 
 
 def _mixes_in_training(network: nn.Module, zeros: list[Tensor]) -> bool:
-    """Whether it does so in training mode, without the noise of dropout; modes and statistics are put back."""
+    """Whether outputs depend on the batch in training mode without dropout; restores modes and statistics."""
     modes = [(module, module.training) for module in network.modules()]
     kept = [
         (module, name, buffer, buffer.clone())
@@ -145,7 +144,7 @@ def _mixes_in_training(network: nn.Module, zeros: list[Tensor]) -> bool:
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    if not kept:  # without statistics to use in evaluation, it mixes them in either mode or in none
+    if not kept:  # without running statistics, both modes behave alike
         return False
     try:
         for module, _ in modes:
@@ -175,7 +174,7 @@ def _mixing(network: nn.Module, zeros: list[Tensor]) -> str:
         with seeded(1):
             if not torch.equal(network(*batch), together):
                 return ""
-    except Exception:  # inputs between 0 and 1 may be invalid for it
+    except Exception:  # inputs between 0 and 1 may be invalid for the network
         return ""
     try:
         alone = torch.cat([call(*(part[i : i + 1] for part in batch)) for i in range(POINTS)])

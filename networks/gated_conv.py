@@ -17,16 +17,20 @@ KERNEL = 5
 
 @dataclass(frozen=True)
 class GatedConv(ImageNetworkSpec, name="gated-conv"):
-    """Gated convolutions (W ∗ x + b) ⊙ sigmoid(V ∗ x + c), the VAE of the Sylvester flows paper.
+    """Gated convolutions (W ∗ x + b) ⊙ sigmoid(V ∗ x + c), the networks of the Sylvester flows paper.
 
-    For each number of channels the encoder has a 5×5 convolution, and one of stride 2. A last one follows, and a
-    convolution whose kernel covers the whole remaining map, to the features. The decoder is the mirror image, of
-    transposed convolutions, with a last 1×1 convolution that is not gated. The defaults are the published settings, for
-    28×28; on larger images use more `channels`, because the kernel over the remaining map has most of the parameters.
+    For each number of channels the encoder has two 5×5 convolutions, the second with stride 2. Then come one more 5×5
+    convolution, and one whose kernel covers the whole remaining map and gives the features. The decoder mirrors this
+    with transposed convolutions and ends in a 1×1 convolution without a gate. The defaults are the published settings,
+    for 28×28; on larger images use more `channels`, because the kernel over the remaining map has most of the
+    parameters.
 
     Args:
-        channels: numbers of channels, from the largest feature map to the smallest; the sides are halved once for each.
-        features: number of outputs of an encoder, if none are given.
+        channels: numbers of channels, from the largest feature map to the smallest; each one halves the sides.
+        features: size of the encoder's feature vector, its output by default.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Dauphin, Fan, Auli & Grangier (2017), "Language Modeling with Gated Convolutional Networks"; van den Berg,

@@ -1,4 +1,4 @@
-"""What all networks of images share: their sizes, their condition, and how a feature map is normalized."""
+"""Base class of image networks: sizes of feature maps, conditions, and normalization."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ GROUP = 4  # minimum number of channels per group: on a 1×1 map, a group of one
 
 @dataclass(frozen=True)
 class ImageNetworkSpec(NetworkSpec):
-    """Settings of a network between images (C, H, W) and vectors.
+    """Base class of settings of networks between images (C, H, W) and vectors.
 
-    An encoder ends in a vector of features, and in a linear layer if other outputs are asked for. A decoder ends in an
+    An encoder ends in a vector of features or, with given `outputs`, in a further linear layer. A decoder ends in an
     image. Images may have any size, odd ones too: each feature map has half of the sides of the one before it, rounded
     up. A condition enters an encoder as constant channels of the image, and a decoder concatenated with the code.
 
     Args:
         channels: numbers of channels of the feature maps, from the largest map to the smallest.
-        features: number of outputs of an encoder, if none are given.
+        features: size of the encoder's feature vector, its output by default.
+
+    Raises:
+        FlowvaeError: for settings out of range.
     """
 
     channels: tuple[int, ...] = (32, 64)
@@ -81,7 +84,7 @@ class ImageNetworkSpec(NetworkSpec):
         """Make the layers of a decoder, (N, code) → (N, channels, *sides[0]).
 
         Args:
-            code: size of a code, with that of the condition.
+            code: size of a code plus that of the condition.
             channels: number of channels of an image.
             sides: height and width of the image, and then of each feature map.
         """
@@ -110,7 +113,7 @@ class ImageNetworkSpec(NetworkSpec):
 
 
 class ConditionChannels(nn.Module):
-    """A network of an image and a condition, which becomes constant channels: (N, C, H, W) and (N, C') in."""
+    """A network of an image (N, C, H, W) and a condition (N, C'), which becomes constant channels of the image."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -122,7 +125,7 @@ class ConditionChannels(nn.Module):
 
 
 def normalized(normalization: Normalization, channels: int) -> list[nn.Module]:
-    """Make the normalization layer of so many channels, if there is one; fewer than four are not normalized."""
+    """Make the normalization layer for a number of channels, if there is one; fewer than four are not normalized."""
     if normalization == "none" or channels < GROUP:
         return []
     groups = max(g for g in range(1, GROUPS + 1) if channels % g == 0 and channels // g >= GROUP)

@@ -21,13 +21,16 @@ class Lipschitz(NetworkSpec, name="lipschitz"):
     """A multilayer perceptron that is L-Lipschitz in the Euclidean norm for all parameters.
 
     Every weight matrix W acts as W / max(1, ‖W‖), with ‖W‖ its largest singular value, computed in every call, and the
-    output is multiplied by L. The activation sorts pairs of numbers (MaxMin), which keeps the norm of gradients, so
-    that the network can come near any L-Lipschitz function; with ReLU it could not. Inputs of any event shape are
+    output is multiplied by L. The activation sorts pairs of numbers (MaxMin), which preserves the norm of gradients, so
+    that the network can approximate any L-Lipschitz function; with ReLU it could not. Inputs of any event shape are
     flattened; a condition is concatenated.
 
     Args:
         hidden_features: even widths of the hidden layers.
         bound: L.
+
+    Raises:
+        FlowvaeError: for odd widths, or settings out of range.
 
     References:
         Anil, Lucas & Grosse (2019), "Sorting Out Lipschitz Function Approximation".
@@ -47,9 +50,10 @@ class Lipschitz(NetworkSpec, name="lipschitz"):
         for before, after in pairwise((math.prod(inputs) + context, *self.hidden_features)):
             layers += [BoundedLinear(before, after), MaxMin()]
         if outputs is not None:
-            layers += [BoundedLinear(self.hidden_features[-1], math.prod(outputs)), Scale(self.bound)]
-            if len(outputs) != 1:
-                layers.append(nn.Unflatten(-1, outputs))
+            layers.append(BoundedLinear(self.hidden_features[-1], math.prod(outputs)))
+        layers.append(Scale(self.bound))
+        if outputs is not None and len(outputs) != 1:
+            layers.append(nn.Unflatten(-1, outputs))
         network: nn.Module = nn.Sequential(*layers)
         if context:
             network = ConcatCondition(network, len(inputs))
@@ -58,7 +62,7 @@ class Lipschitz(NetworkSpec, name="lipschitz"):
 
 
 class BoundedLinear(nn.Linear):
-    """A linear layer (..., D) → (..., E) whose matrix has a spectral norm of 1 at most."""
+    """A linear layer (..., D) → (..., E) whose matrix has a spectral norm of at most 1."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         norm = torch.linalg.matrix_norm(self.weight, 2).clamp_min(1)

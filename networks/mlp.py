@@ -12,7 +12,7 @@ from torch import Size, Tensor, nn
 from flowvae.core.errors import check_bool, check_widths
 from flowvae.core.parts import NetworkSpec
 
-__all__ = ["MLP", "ConcatCondition", "Standardize", "Standardized"]
+__all__ = ["MLP", "ConcatCondition", "Standardize", "StandardizeCounts", "Standardized"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class MLP(NetworkSpec, name="mlp"):
     Args:
         hidden_features: widths of the hidden layers.
         gated: whether each hidden layer is gated, which doubles its parameters.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Dauphin, Fan, Auli & Grangier (2017), "Language Modeling with Gated Convolutional Networks".
@@ -64,7 +67,7 @@ class MLP(NetworkSpec, name="mlp"):
 
 
 class ConcatCondition(nn.Module):
-    """A network of the flattened input and a condition, concatenated: (..., *inputs) and (..., C) in.
+    """A network of an input (..., *inputs), flattened, concatenated with a condition (..., C).
 
     Args:
         network: network that takes (..., D + C).
@@ -96,11 +99,28 @@ class Standardize(nn.Module):
         return (x - self.center) / self.unit
 
 
-class Standardized(nn.Sequential):
-    """A network of standardized data, (N, *event shape) → (N, *outputs); a condition is not standardized."""
+class StandardizeCounts(Standardize):
+    """Standardized log-counts, (log(1 + x) − log(1 + center)) / s with s = min(unit / (1 + center), 1).
 
-    def __init__(self, center: Tensor, unit: Tensor, network: nn.Module) -> None:
-        super().__init__(Standardize(center, unit), network)
+    By the delta method, unit / (1 + center) is the standard deviation of log(1 + x) for a small unit. The logarithm
+    keeps counts with a heavy tail, such as those of gene expression, in a range that networks can be trained on.
+    """
+
+    scale: Tensor
+
+    def __init__(self, center: Tensor, unit: Tensor) -> None:
+        super().__init__(center, unit)
+        self.register_buffer("scale", (unit / (1 + center)).clamp(max=1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.log1p() - self.center.log1p()) / self.scale
+
+
+class Standardized(nn.Sequential):
+    """A network with standardized inputs, (N, *event shape) → (N, *outputs); a condition is not standardized."""
+
+    def __init__(self, standardize: Standardize, network: nn.Module) -> None:
+        super().__init__(standardize, network)
 
     def forward(self, x: Tensor, *condition: Tensor) -> Tensor:
         standardize, network = self

@@ -27,8 +27,8 @@ def declare_parameters(name: str, module: nn.Module) -> None:
         module: a module; its parameters that require a gradient are declared.
 
     Raises:
-        FlowvaeError: inside `pyro.ops.jit`, with which `JitTrace_ELBO` and similar losses compile: it looks up
-            parameters in Pyro's store, by name.
+        FlowvaeError: inside `pyro.ops.jit`, the compiler of `JitTrace_ELBO` and similar losses, which looks up
+            parameters by name in Pyro's store.
     """
     if not _PYRO_STACK:  # no handler would see the statements
         return

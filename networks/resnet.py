@@ -21,26 +21,29 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU}
 class ResNet(ImageNetworkSpec, name="resnet"):
     """Residual blocks with pre-activation on each feature map: h + W₂ ∗ a(W₁ ∗ a(h)).
 
-    a is ReLU or ELU, after group normalization if there is one. There is no batch normalization, so that the output for
-    a data point never depends on the batch. The encoder halves the sides by strided convolutions, the decoder doubles
+    a is ReLU or ELU, after group normalization if there is one. There is no batch normalization, so the output for a
+    data point never depends on the batch. The encoder halves the sides by strided convolutions, the decoder doubles
     them by nearest-neighbour upsampling and a convolution.
 
-    Without a `stem`, the decoder's image is a linear function of a map of half its sides. This is cheap, but published
-    networks have blocks on maps of the image's size. Close to the VAE of Durkan et al., at 28×28, is
-    `ResNet((32, 64, 128), 64, blocks=1, stem=16)`, on Omniglot with `dropout=0.2`; it has one
-    more block on the smallest map, and no residual connections past the strides. ELU is the activation of Kingma et al.
-    and Chen et al., whose weight normalization, initialized by data, is left out here.
+    Without a `stem`, the decoder's image is a linear function of an activated map of half its sides. This is cheap, but
+    published networks have blocks on maps of the image's size. `ResNet((32, 64, 128), 64, blocks=1, stem=16)` is close
+    to the VAE of Durkan et al. at 28×28 (on Omniglot with `dropout=0.2`), but has one more block on the smallest map,
+    and no residual connections past the strides. ELU is the activation of Kingma et al. and Chen et al.; their weight
+    normalization with data-dependent initialization is left out here.
 
     Args:
         channels: numbers of channels of the feature maps, from the largest map to the smallest; each map halves the
             sides of the one before it, the first those of the image.
-        features: number of outputs of an encoder, if none are given.
+        features: size of the encoder's feature vector, its output by default.
         blocks: number of residual blocks on each feature map.
         normalization: "none" or "group".
         activation: "relu" or "elu".
         stem: number of channels of a further feature map, of the size of the image; 0: none.
-        dropout: probability with which a block's second convolution does not see a value, in training.
+        dropout: dropout probability of the inputs of each block's second convolution.
         zero_init: whether the last convolution of each block starts at 0, so that all blocks start as the identity.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         He, Zhang, Ren & Sun (2016), "Identity Mappings in Deep Residual Networks"; Wu & He (2018), "Group

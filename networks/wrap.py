@@ -34,7 +34,7 @@ class Wrap(NetworkSpec):
         module: the module.
 
     Raises:
-        FlowvaeError: for anything else.
+        FlowvaeError: if it is not an `nn.Module`.
     """
 
     naming: ClassVar[str] = 'name a spec that makes the module, as in class MyNet(NetworkSpec, name="my-net")'
@@ -54,11 +54,11 @@ def as_network(label: str, value: object) -> NetworkSpec:
     """Return settings of a network unchanged; wrap a module.
 
     Args:
-        label: name of the network, such as "encoder".
+        label: name of the network for error messages, such as "encoder".
         value: a `NetworkSpec` or an `nn.Module`.
 
     Raises:
-        FlowvaeError: for anything else.
+        FlowvaeError: for any other value.
     """
     if isinstance(value, NetworkSpec):
         return value

@@ -21,7 +21,7 @@ def oracle(latent: int = 2) -> LinearGaussian:
 
 
 class LocalGuide(nn.Module):
-    """q(z given x_i) = N(loc_i, diag scale_i²) around the posterior mean of x_i.
+    """q(z | x_i) = N(loc_i, diag scale_i²) around the posterior mean of x_i.
 
     Args:
         model: whose posterior.
@@ -63,7 +63,7 @@ def divergence(one: Any, other: Any) -> float:
 
 
 def log_weights(model: LinearGaussian, guide: LocalGuide, x: Tensor, noise: Tensor, fixed: bool = False) -> Tensor:
-    """Log p(x, z) − log q(z given x) of draws with this noise (K, N, D), by hand, shape (K, N)."""
+    """Log p(x, z) − log q(z | x) of draws with this noise (K, N, D), by hand, shape (K, N)."""
     loc, scale = guide.loc, guide.log_scale.exp()
     z = loc + scale * noise
     if fixed:

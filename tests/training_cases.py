@@ -47,7 +47,7 @@ class Model(nn.Module):
 
 
 class Guide(nn.Module):
-    """q(z given x) = N(linear, 1)."""
+    """q(z | x) = N(linear, 1)."""
 
     def __init__(self, features: int) -> None:
         super().__init__()

@@ -43,10 +43,9 @@ COMMANDS = {
     ),
     "sample": (
         "runs",
-        "Draw new data from a trained run, as a picture (.png) or as arrays (.npz): mean, E[x given z], and x, draws "
-        "of x.",
+        "Draw new data from a trained run, as a picture (.png) or as arrays (.npz): mean, E[x | z], and x, draws of x.",
     ),
-    "encode": ("runs", "Write the codes of new data: the mean of q(z given x) of each data point, or draws from it."),
+    "encode": ("runs", "Write the codes of new data: the mean of q(z | x) of each data point, or draws from it."),
     "export": (
         "runs",
         "Write a run without its data to one file, which flowvae.load(FILE) opens on any machine.",

@@ -1,4 +1,4 @@
-"""What the parser refuses, as one line: the value, the rule and the remedy instead of a box with types of Python."""
+"""One-line errors for invalid arguments, with value, rule and remedy, in place of the parser's boxes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLOUR = r"\x1b\[[0-9;]*m"
 
 
 class _Entry(NamedTuple):
-    """An argument as help shows it."""
+    """An argument as shown by --help."""
 
     invocation: str  # --latent INT, or PATH
     about: str
@@ -38,7 +38,7 @@ class _Entry(NamedTuple):
 
 
 class _Text(StringIO):
-    """Text that is kept, into which the parser draws its boxes with lines."""
+    """Captured output of the parser, which draws boxes because the encoding is UTF-8."""
 
     encoding = "utf-8"
 
@@ -51,14 +51,14 @@ class _Text(StringIO):
 
 @contextmanager
 def refusals_in_one_line(words: list[str], command: str) -> Iterator[None]:
-    """Turn what the parser prints in a box before it ends the program into an error of one line.
+    """Turn an error that the parser prints in a box before it ends the program into a one-line error.
 
     Args:
-        words: that are parsed.
-        command: its name.
+        words: the words that are parsed.
+        command: name of the command.
 
     Raises:
-        FlowvaeError: for what the parser refuses; the error of a part itself, where a part refuses its settings.
+        FlowvaeError: for invalid arguments; the original error, if a part does not accept its settings.
     """
     if {"-h", "--help"} & set(words):
         yield
@@ -133,14 +133,14 @@ def _refuse(box: str, ended: SystemExit, words: list[str], command: str) -> NoRe
 
 
 def _own_error(ended: BaseException | None) -> FlowvaeError | None:
-    """The error of a part or a likelihood that made the parser end the program."""
+    """Return the error of a part or a likelihood that made the parser end the program, if there is one."""
     while ended is not None and not isinstance(ended, FlowvaeError):
         ended = ended.__context__
     return ended
 
 
 def _entries(lines: list[str]) -> list[_Entry]:
-    """Arguments with their explanations, which are indented more, or follow a first line."""
+    """Parse arguments with their explanations, which are indented more, or follow a first line."""
     found: list[_Entry] = []
     margins = [len(line) - len(line.lstrip()) for line in lines]
     for line, margin in zip(lines, margins, strict=True):
@@ -152,7 +152,7 @@ def _entries(lines: list[str]) -> list[_Entry]:
 
 
 def _rule(metavar: str) -> str:
-    """What a value must be, in words.
+    """Describe the valid values of an argument.
 
     >>> _rule("none|INT|{INT INT}")
     'none, a whole number or two whole numbers'
@@ -162,7 +162,7 @@ def _rule(metavar: str) -> str:
 
 
 def _values(words: list[str], option: str) -> list[str]:
-    """The words that were given to an option."""
+    """Return the values that were given to an option."""
     for i, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name.replace("_", "-") == option:

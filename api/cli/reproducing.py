@@ -29,26 +29,26 @@ Download = Annotated[bool, tyro.conf.arg(aliases=("--data.download",))]
 class Reproduce:
     """Train and measure the experiment of a published protocol, and write its row beside the published figures.
 
-    The row says what a figure depends on: protocol, data, K, split, seeds, code, machine, hours. Figures of another
-    protocol are never compared: the row says why. Finished seeds are kept and killed ones go on by the same command.
+    The row records what a figure depends on: protocol, data, K, split, seeds, code, machine, hours. Figures of
+    different protocols are not compared; the row then gives the reason. The same command resumes interrupted seeds.
 
         flowvae reproduce --list
         flowvae reproduce static-mnist-normal --data-path static_mnist.npz --jobs 2
         flowvae reproduce static-mnist-normal --data-path static_mnist.npz --epochs 2 --draws 10
 
     Args:
-        name: of a recipe; flowvae reproduce --list shows them.
-        list: show the recipes, or the one that is named, and what was run by whom for how long.
+        name: name of a recipe; flowvae reproduce --list shows them.
+        list: show the recipes, or the one that is named, with their recorded results.
         json: print JSON.
         out: directory of all recipes; the row is OUT/NAME/row.json and row.md, the runs are in OUT/cells.
-        seeds: of the runs; by default the recipe's.
-        data_path: file or folder of the data; by default where the data set looks for it.
-        download: download files of the data that are missing, where the data set can.
-        jobs: processes at a time.
-        threads: of each training.
-        epochs: the most of a run, for a short trial, whose row says so and is never recorded.
-        draws: K of the NLL, for a trial too; by default the protocol's.
-        by: who runs it, for the row.
+        seeds: seeds of the runs; by default the recipe's.
+        data_path: file or folder of the data; by default that of the data set.
+        download: download missing data files, if the data set supports it.
+        jobs: number of parallel processes.
+        threads: number of threads of each training.
+        epochs: upper limit of the epochs of a run, for a short trial; its row is marked and cannot be recorded.
+        draws: K of the NLL; another number than the protocol's, the default, also makes it a trial.
+        by: name of the person who runs it, for the row.
         record: append the row to the table of results of the project's checkout.
     """
 
@@ -106,7 +106,7 @@ def reproduce_command(words: Sequence[str]) -> int:
 
 
 def format_list(recipes: Mapping[str, Recipe], results: Sequence[Row]) -> str:
-    """Recipes with their published figures and results, at most 100 columns wide, a table for each protocol."""
+    """Format recipes with their published figures and results, at most 100 columns wide, grouped by protocol."""
     by_protocol: dict[tuple[str, ...], list[Recipe]] = {}
     for recipe in recipes.values():
         by_protocol.setdefault((str(recipe.protocol), recipe.source, recipe.files), []).append(recipe)
@@ -132,7 +132,7 @@ def _recipe_lines(recipe: Recipe, results: Sequence[Row]) -> list[str]:
 
 
 def _result(row: Row) -> str:
-    """One result: figure with its protocol, and what it took."""
+    """Format one result: figure, protocol, time and machine."""
     beside = f"; not comparable: {'; '.join(row.not_comparable)}" if row.not_comparable else ""
     by = f" by {row.by}" if row.by else ""
     length = f"{len(row.seeds)} seeds, {row.hours:.2g} hours{by}"

@@ -43,17 +43,18 @@ PICTURES = 64  # in a grid
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained run: ELBO and NLL, or any other measures by name; all of them go into metrics.json.
+    """Measure a trained run: ELBO and NLL, or other measures by name; results are added to metrics.json.
 
     Args:
         run: directory of the run.
-        measures: all, or names of those above.
+        measures: all, or names of the measures above.
         split: train, valid or test.
         draws: draws per data point for the NLL.
-        seed: of all measures.
-        compile: capture, inductor or none: how NLL and IWAE bound are computed; inductor pays on thousands of data.
-        effort: size of iwae, gaps and bdmc.
-        figures: draw the figures of the run and of the measures too.
+        seed: seed of all measures.
+        compile: capture, inductor or none: how NLL and IWAE bound are computed; inductor pays off from some thousand
+            data points on.
+        effort: computational effort of iwae, gaps and bdmc.
+        figures: also draw the figures of the run and of the measures.
     """
 
     run: tyro.conf.Positional[Path]
@@ -68,15 +69,15 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw new data from a trained run: a picture (.png), or arrays (.npz): E[x given z] as mean, and draws of x as x.
+    """Draw new data from a trained run, as a picture (.png) or as arrays (.npz): mean, E[x | z], and x, draws of x.
 
     Args:
         run: directory of the run, or an exported file.
         out: file to write, .png or .npz; by default samples.png in the run.
-        count: how many; by default 64, or one for each row of --condition.
-        label: the class that a model conditioned on labels draws, a number or a name.
-        condition: a .npy with labels (N,) or covariates (N, C), one row for each draw.
-        seed: decides the draws.
+        count: number of draws; by default 64, or one for each row of --condition.
+        label: the class to draw from a model conditioned on labels, as a number or a name.
+        condition: a .npy with labels (N,) or covariates (N, C), one row per draw.
+        seed: seed of the draws.
     """
 
     run: tyro.conf.Positional[Path]
@@ -89,16 +90,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Encode:
-    """Write the codes of new data: the mean of q(z given x) of each data point, or draws from it.
+    """Write the codes of new data: the mean of q(z | x) of each data point, or draws from it.
 
     Args:
         run: directory of the run, or an exported file.
         data: a .npy with data (N, *event shape), in the units of the training data.
         codes: the .npy to write, shape (N, *latent), or (draws, N, *latent).
-        draws: how many draws of each data point; by default the mean.
+        draws: number of draws per data point; by default the mean is written.
         label: the class of all data points, for a model conditioned on labels.
         condition: a .npy with labels (N,) or covariates (N, C).
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     run: tyro.conf.Positional[Path]
@@ -112,14 +113,14 @@ class Encode:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run without its data as one file, which another machine opens: flowvae.load(FILE).
+    """Write a run without its data to one file, which flowvae.load(FILE) opens on any machine.
 
-    Its model card is written beside it, as NAME.md.
+    A model card is written beside it, as NAME.md.
 
     Args:
         run: directory of the run.
-        file: the file, NAME.safetensors.
-        licence: of the weights, for the card, such as mit or cc-by-4.0.
+        file: the file to write, NAME.safetensors.
+        licence: licence of the weights, for the card, such as mit or cc-by-4.0.
     """
 
     run: tyro.conf.Positional[Path]
@@ -128,7 +129,7 @@ class Export:
 
 
 def evaluate_command(words: list[str]) -> int:
-    """Take measures of a run."""
+    """Compute measures of a run."""
     args = parse(Evaluate, words, "evaluate", description=_describe_measures())
     run = load(args.run)
     measures = tuple(MEASURES) if args.measures == ("all",) else args.measures
@@ -142,7 +143,7 @@ def evaluate_command(words: list[str]) -> int:
         print(metric)
     if args.figures and run.directory is not None:
         place = run.directory / "figures"
-        draw_figures(run.pair.model, run.pair.guide, run.data, run.history, place, args.seed, progress=True)
+        draw_figures(run.pair.model, run.pair.guide, run.data, run.history, place, args.seed, True, run.objective)
     if failed:
         raise failed
     return 0
@@ -201,7 +202,7 @@ def encode_command(words: list[str]) -> int:
 
 
 def export_command(words: list[str]) -> int:
-    """Write a run as one file."""
+    """Write a run to one file."""
     from flowvae.experiments.export import export_run
 
     args = parse(Export, words, "export")
@@ -211,26 +212,32 @@ def export_command(words: list[str]) -> int:
 
 
 def _describe_measures() -> str:
-    """The description of `flowvae evaluate`, with a line of every registered measure."""
+    """Return the description of `flowvae evaluate`, with one line per registered measure."""
     about = inspect.cleandoc(Evaluate.__doc__ or "").partition("\n\nArgs:")[0]
     lines = [f"{name}: {(measure.__doc__ or '').partition(chr(10))[0]}" for name, measure in MEASURES.items()]
     return "\n\n".join([about, *lines])
 
 
 def _data(run: Run) -> Dataset | None:
-    """The data of a run, or None with a note where they cannot be loaded: samples do not need them."""
+    """Return the data of a run; if they cannot be loaded, print a note and return None."""
     try:
         return run.data
     except FlowvaeError:
-        print(f"flowvae: {run.name}: its data are not here, so no test data are drawn beside.", file=sys.stderr)
+        print(f"flowvae: {run.name}: its data cannot be loaded, so the picture has no test data.", file=sys.stderr)
         return None
 
 
 def _condition(run: Run, label: str | None, file: Path | None, readers: tuple[str, str]) -> Any:
-    """What a user conditions on: a label as a number or a name, or the array of a file; None: nothing.
+    """Return the condition: a label as a number or a name, or the array in a file; None if there is none.
+
+    Args:
+        run: the run.
+        label: the value of --label.
+        file: the value of --condition.
+        readers: parts of the model that need the condition, if they read one.
 
     Raises:
-        FlowvaeError: for none of them where one of these parts of the model reads a condition, or both.
+        FlowvaeError: for both arguments, and for none of them if one of these parts reads a condition.
     """
     if label is not None and file is not None:
         raise FlowvaeError(f"--label {shown(label)} with --condition {shown_path(file)}: give one of them.")
@@ -241,11 +248,11 @@ def _condition(run: Run, label: str | None, file: Path | None, readers: tuple[st
         raise FlowvaeError(f"{run.name}: is a conditional model; name a --label, or a --condition FILE.npy.")
     if label is None or label in run.signature.classes or not label.isdecimal():
         return label
-    return int(label[:9])  # longer numbers are no classes
+    return int(label[:9])  # longer numbers are not classes
 
 
 def _read(path: Path) -> NDArray[Any]:
-    """The array of a .npy."""
+    """Read the array in a .npy."""
     where = shown_path(path)
     arrays = read_arrays(where, as_path(path), ARRAY, "array")
     if list(arrays) != ["array"]:
@@ -254,13 +261,13 @@ def _read(path: Path) -> NDArray[Any]:
 
 
 def _array(x: Any) -> NDArray[Any]:
-    """A tensor or an array as an array."""
+    """Convert a tensor to an array; return an array unchanged."""
     array: NDArray[Any] = x.numpy(force=True) if isinstance(x, torch.Tensor) else x
     return array
 
 
 def _images(run: Run, x: torch.Tensor) -> Figure:
-    """Images (N, C, H, W) in a grid."""
+    """Draw images (N, C, H, W) in a grid."""
     most = min(columns_within(x.shape[1:]), len(x))
-    columns = min(range(most, most // 2, -1), key=lambda columns: -len(x) % columns)  # of full rows, if possible
+    columns = min(range(most, most // 2, -1), key=lambda columns: -len(x) % columns)  # with full rows, if possible
     return draw_panels([Panel(x, columns)], range_of(run.signature.spec, x))[0]

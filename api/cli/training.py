@@ -57,7 +57,7 @@ class Train:
         encoder: network from data to the features that the guide head reads.
         decoder: network from code to the parameters of the likelihood.
         prior: p(z).
-        guide: q(z given x).
+        guide: q(z | x).
         condition: the condition of the model.
     """
 

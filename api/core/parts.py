@@ -61,7 +61,7 @@ class Cost:
 
 
 class PriorSpec(Spec, ABC, kind="prior"):
-    """Settings of a prior p(z), or p(z given c). Every flow is a prior.
+    """Settings of a prior p(z), or p(z | c). Every flow is a prior.
 
     Codes are flat vectors (..., D). The lazy distribution that `build` returns may also have
 
@@ -137,19 +137,22 @@ class Units(NamedTuple):
 
 
 class LikelihoodSpec(Spec, ABC, kind="likelihood"):
-    """Settings of a likelihood p(x given h): the support of the data, and the shape of the decoder's outputs.
+    """Settings of a likelihood p(x | h): the support of the data, and the shape of the decoder's outputs.
 
     Its text form, used by data sets, YAML and the command line, is the family's name, the value of its first setting,
     and the other settings by name: "bernoulli", "binomial:16", "logistic-mixture:255:components=10". Settings with
     their default values are left out.
 
     Attributes:
-        discrete: whether p(x given h) is a probability of counts, so that bits/dim are an absolute code length.
+        discrete: whether p(x | h) is a probability of counts, so that bits/dim are an absolute code length.
+        logarithmic: whether networks read log(1 + x) in place of x, before it is standardized: for counts without a
+            largest.
         support: description of the support.
         largest: the largest value, where the support is 0, 1, …, largest; None for any other support.
     """
 
     discrete: ClassVar[bool]
+    logarithmic: ClassVar[bool] = False
     support: Any  # a class attribute or a property of settings
 
     @property
@@ -314,7 +317,7 @@ def check_default_type(dtype: torch.dtype) -> None:
 
 
 class GuideSpec(Spec, ABC, kind="guide"):
-    """Settings of a guide head q(z given e), where e is the encoder's output.
+    """Settings of a guide head q(z | e), where e is the encoder's output.
 
     Attributes:
         follows_model: whether the guide changes with the model's density, so that its codes are not fixed.
@@ -344,14 +347,14 @@ class GuideSpec(Spec, ABC, kind="guide"):
 
 @dataclass(frozen=True)
 class Condition:
-    """Condition c of a conditional VAE p(x given c), and the parts that depend on it.
+    """Condition c of a conditional VAE p(x | c), and the parts that depend on it.
 
     With the prior N(0, I), which does not depend on c, and an encoder and a decoder that do, the model is the CVAE of
     Sohn et al. If the decoder does not read c, x depends on c only through the prior.
 
     Args:
         on: "labels" (one-hot, by class) or "covariates" (the numbers `Dataset.conditions`).
-        prior: whether p(z) becomes p(z given c).
+        prior: whether p(z) becomes p(z | c).
         encoder: whether the encoder network reads c.
         guide: whether the guide head reads c in addition to the encoder's features.
         decoder: whether the decoder network reads c.

@@ -1,1 +1,1 @@
-"""From words to a run: experiments, their serialization, training and the run directory."""
+"""Experiments, their serialization and training, and runs."""

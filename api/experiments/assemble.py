@@ -1,4 +1,4 @@
-"""Building: an experiment and what its data are give a model and a guide."""
+"""Building of model and guide from an experiment and its data."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from flowvae.flows.spec import warn_if_slow
 from flowvae.guides import AmortizedGuide
 from flowvae.inference import log_joint
 from flowvae.models import VAE, warn_if_improper
-from flowvae.networks import Reference, Standardized, check_network
+from flowvae.networks import Reference, Standardize, StandardizeCounts, Standardized, check_network
 
 __all__ = ["ModelGuide", "assemble", "build"]
 
 
 class ModelGuide(NamedTuple):
-    """A Pyro model and its guide; both are torch modules and plain Pyro callables of a batch, (x) or (x, c)."""
+    """A Pyro model and its guide: torch modules that are called with a batch, (x) or (x, c)."""
 
     model: VAE
     guide: AmortizedGuide
 
 
 def build(experiment: Experiment, data: Dataset) -> ModelGuide:
-    """Model and guide of the last stage with initial weights, for data of this kind.
+    """Build model and guide of the last stage, with initial weights, for a data set.
 
     Raises:
-        FlowvaeError: for data that are not a `Dataset`; if a part cannot work at this size, or a network breaks its
-            contract.
+        FlowvaeError: for data that are not a `Dataset`, a part that cannot be built at this size, and a network that
+            `check_network` rejects.
     """
     if not isinstance(data, Dataset):
         how = "data.load(seed=0)" if isinstance(data, DataSpec) else "as_data(x, likelihood).load(seed=0)"
@@ -48,16 +48,16 @@ def build(experiment: Experiment, data: Dataset) -> ModelGuide:
 
 
 def assemble(experiment: Experiment, signature: Signature, units: Units, train: Tensor | Source) -> ModelGuide:
-    """Model and guide of the last stage, with initial weights.
+    """Build model and guide of the last stage, with initial weights, from a description of the data.
 
     Args:
         experiment: the parts.
-        signature: what the data are.
-        units: in which networks see them.
-        train: training data, for priors that look at them.
+        signature: description of the data.
+        units: center and unit of the data, by which the encoder's inputs are standardized.
+        train: training data, for priors that depend on them.
 
     Raises:
-        FlowvaeError: if a part cannot work at this size, or a network breaks its contract.
+        FlowvaeError: for a part that cannot be built at this size, and a network that `check_network` rejects.
     """
     seed, condition = experiment.seed, experiment.condition
     shape, latent = Size(signature.shape), experiment.latent_shape
@@ -73,7 +73,7 @@ def assemble(experiment: Experiment, signature: Signature, units: Units, train: 
 
     last = experiment.last_prior
     warn_if_improper(last, features)
-    if not (experiment.second_stage and experiment.second_stage.distill):  # a distilled prior is there to be drawn from
+    if not (experiment.second_stage and experiment.second_stage.distill):  # a distilled prior is made for sampling
         warn_if_slow(last, features, "as a prior")
     if last.follows_guide:
         guide_spec = experiment.guide
@@ -81,7 +81,7 @@ def assemble(experiment: Experiment, signature: Signature, units: Units, train: 
     for part in (experiment, experiment.second_stage):
         check_own_flows(part, features)
     likelihood_spec = signature.spec
-    outputs = likelihood_spec.parameter_shape(shape)  # first: it refuses data of another shape
+    outputs = likelihood_spec.parameter_shape(shape)  # first, since it raises an error for data of another shape
     with seeded(derive(seed, "likelihood")):
         likelihood = likelihood_spec.build(shape, units)
     with seeded(derive(seed, "prior")):
@@ -92,8 +92,9 @@ def assemble(experiment: Experiment, signature: Signature, units: Units, train: 
     with seeded(derive(seed, "encoder")):
         network = experiment.encoder.build(shape, None, context("encoder"))
     width = math.prod(check("encoder", network, shape, None))
-    encoder = Standardized(*units, network)
-    encoder.inputs = shape  # type: ignore[assignment]  # what a network says about its inputs
+    standardize = StandardizeCounts if likelihood_spec.logarithmic else Standardize
+    encoder = Standardized(standardize(*units), network)
+    encoder.inputs = shape  # type: ignore[assignment]  # the input shape, which other modules read
     model = VAE(prior, decoder, likelihood, condition, latent)
     with seeded(derive(seed, "guide")):
         head = experiment.guide.build(features, width + context("guide"))
@@ -103,7 +104,7 @@ def assemble(experiment: Experiment, signature: Signature, units: Units, train: 
         guide.prior = Reference(prior)
     if hasattr(prior, "bind"):
         prior.bind(guide, train)
-        if not set(guide.parameters()).isdisjoint(prior.parameters()):  # they would be trained, and counted, as both
+        if not set(guide.parameters()).isdisjoint(prior.parameters()):  # they would be trained and counted twice
             raise FlowvaeError(
                 f"{shown(last)}: its bind keeps the guide as a module of the prior, whose parameters would be the "
                 "guide's too; keep flowvae.networks.Reference(guide)."

@@ -1,4 +1,4 @@
-"""Model cards: what an exported run is, in a Markdown page that a model hub reads."""
+"""Model cards: descriptions of exported runs in Markdown, with the front matter of model hubs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["UNKNOWN", "check_licence", "is_card", "model_card", "opening"]
 LIBRARY = "flowvae"
 PACKAGES = ("torch", "pyro-ppl", "zuko")
 TAGS = ("variational-autoencoder", "normalizing-flows", "generative-model", "pyro", "zuko")
-UNKNOWN = "unknown"  # a hub's word for a licence that nobody has stated
+UNKNOWN = "unknown"  # a hub's word for a licence that is not stated
 LONGEST = 100  # characters of a setting in a table
 
 
@@ -45,17 +45,17 @@ def check_licence(licence: str) -> str:
 
 
 def is_card(text: str) -> bool:
-    """Whether a text is a model card that this package has written."""
+    """Whether a text is a model card written by this package."""
     front = text.partition("\n---\n")[0]
     return text.startswith("---\n") and f"\nlibrary_name: {LIBRARY}\n" in f"{front}\n"
 
 
 def opening(exported: Exported, call: str) -> str:
-    """Code that opens an exported run and draws from it.
+    """Return code that opens an exported run and draws from it.
 
     Args:
         exported: the run.
-        call: what gives the run, such as `flowvae.load("model.safetensors")`.
+        call: expression that opens the run, such as `flowvae.load("model.safetensors")`.
     """
     run = exported.run
     modules = sorted(set(_own_modules(run.experiment)))
@@ -65,10 +65,10 @@ def opening(exported: Exported, call: str) -> str:
     lines.append(f"run = {call}  # opens without its data")
     condition = run.experiment.condition
     if condition is None:
-        lines.append("x = run.sample(16)  # E[x given z] for z from the prior; of='draws' for draws of x")
+        lines.append("x = run.sample(16)  # E[x | z] for z from the prior; of='draws' for draws of x")
     elif condition.on == "labels":
         label = run.signature.classes[0] if run.signature.classes else 0
-        lines.append(f"x = run.sample(16, {label!r})  # E[x given z, c] for one label; of='draws' for draws of x")
+        lines.append(f"x = run.sample(16, {label!r})  # E[x | z, c] for one label; of='draws' for draws of x")
     lines.append(
         "print(run.parameters, *run.metrics, sep='\\n')  # run.encode, reconstruct, log_prob: for your own data"
     )
@@ -80,9 +80,9 @@ def model_card(exported: Exported, title: str, code: str, licence: str = UNKNOWN
 
     Args:
         exported: the run.
-        title: its heading.
-        code: that opens it, from `opening`.
-        licence: of the weights, in a hub's words, such as "mit".
+        title: heading of the card.
+        code: code that opens the run, from `opening`.
+        licence: licence of the weights, as hubs name it, such as "mit".
     """
     run, title = exported.run, one_line(title)
     front = yaml.safe_dump(_front(exported, title, check_licence(licence)), sort_keys=False, allow_unicode=True)
@@ -90,7 +90,7 @@ def model_card(exported: Exported, title: str, code: str, licence: str = UNKNOWN
     parts = [
         f"---\n{front}---\n\n# {title}",
         f"A variational autoencoder of {data['name']}, trained with {LIBRARY}. The file holds settings, weights, "
-        "measures and the history of its training, and none of the data.",
+        "measures and the training history, but not the data.",
         f"## How to open it\n\n```python\n{code}\n```\n\nIt needs `{LIBRARY}`. The weights are safetensors with a "
         "checksum; nothing is unpickled.",
         "## Data\n\n" + _table(("", ""), _data_rows(exported)),
@@ -105,7 +105,7 @@ def model_card(exported: Exported, title: str, code: str, licence: str = UNKNOWN
 
 
 def _front(exported: Exported, title: str, licence: str) -> dict[str, Any]:
-    """The front matter, with the measures that can be trusted as a hub's model index."""
+    """Return the front matter; its model index has the measures without a caution."""
     task = "unconditional-image-generation" if _is_unconditional_image(exported) else "density-estimation"
     groups: dict[str, list[Metric]] = {}
     for metric in (metric for metric in exported.metrics if metric.caution is None):
@@ -141,13 +141,13 @@ def _is_unconditional_image(exported: Exported) -> bool:
 
 
 def _how(metric: Metric) -> str:
-    """Unit and K of a metric."""
+    """Format unit and K of a metric."""
     draws = metric.protocol.get("draws")
     return metric.unit if draws is None else f"{metric.unit}, K = {draws}"
 
 
 def _measured_on(exported: Exported, split: str) -> str:
-    """The split that was measured; "valid", where it stands for the test data."""
+    """Return the split that was measured; "valid" if validation data are used as test data."""
     return "valid" if split == "test" and "valid used as test" in exported.run.identity["split"] else split
 
 
@@ -190,7 +190,7 @@ def _parameters(exported: Exported) -> int:
 
 
 def _measures(exported: Exported) -> Iterator[str]:
-    """A section for each split, as figures of two never share a table."""
+    """Return one section per split, since metrics of two splits must not share a table."""
     for split in dict.fromkeys(metric.split for metric in exported.metrics):
         rows = []
         for metric in exported.metrics:
@@ -218,7 +218,7 @@ def _training_rows(exported: Exported) -> list[tuple[str, str]]:
 
 
 def _training(training: Training) -> Iterator[str]:
-    """Settings of a training as text, without those of the machine."""
+    """Format the settings of a training, without those of the machine."""
     for name, value in training.as_dict().items():
         text = value["family"] if isinstance(value, Mapping) else value
         yield f"{name} {text}"
@@ -238,9 +238,9 @@ def _limits(exported: Exported) -> list[str]:
             "`elbo` is a lower bound of log p(x), lower by the KL divergence of the guide from the posterior."
         )
     if not run.signature.spec.discrete:
-        limits.append("log p(x) is a density: it depends on the units of the data, and is no code length.")
+        limits.append("log p(x) is a density: it depends on the units of the data, and is not a code length.")
     if "valid used as test" in run.identity["split"]:
-        limits.append("There were no test data: the figures are of validation data, which also stopped the training.")
+        limits.append("There were no test data: the measures are of validation data, which also stopped the training.")
     limits += [f"{metric.name} ({metric.split}): {metric.caution}." for metric in exported.metrics if metric.caution]
     limits += _warnings(exported)
     if "__main__" in set(_own_modules(run.experiment)):
@@ -253,7 +253,7 @@ def _limits(exported: Exported) -> list[str]:
 
 
 def _warnings(exported: Exported) -> list[str]:
-    """Warnings that building the model gives, as its training gave them."""
+    """Return the warnings that building the model gives, as they were given in training."""
     run = exported.run
     state = run.pair.guide.state_dict()
     units = Units(state["encoder.0.center"].cpu(), state["encoder.0.unit"].cpu())
@@ -265,7 +265,7 @@ def _warnings(exported: Exported) -> list[str]:
 
 
 def _own_modules(owner: Experiment | Any) -> Iterator[str]:
-    """Modules of parts that are a user's own."""
+    """Yield the modules of parts that are defined by the user."""
     for f in fields(owner) if is_dataclass(owner) else ():
         value = getattr(owner, f.name)
         if is_dataclass(value) and not isinstance(value, type):
@@ -280,7 +280,7 @@ def _versions() -> dict[str, str]:
 
 
 def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [columns, tuple("---" for _ in columns), *rows]
     return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""The directory of a run: its path, its lock, and what may be deleted in it."""
+"""The directory of a run: its files, its lock, and which files may be deleted."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ STAGES = ("first-stage", "prior-fit")
 ERROR = "error.txt"  # of a cell of a grid
 LOCK = ".lock"
 FILES = (ERROR, "samples.png", METRICS, HISTORY, CHECKPOINT, SETTINGS, LOCK)
-# In this order a run is deleted: what is left after every step is a run that can go on, or nothing.
+# The order of deletion: after each step, the rest is a run that can be resumed, or nothing.
 _ORDER = (METRICS, HISTORY, CHECKPOINT, *STAGES, SETTINGS)
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]+\.tmp")
 
 
 @contextmanager
 def locked(file: Path, wait: float = -1) -> Iterator[None]:
-    """Hold a lock file; the operating system releases it when the process ends, in whatever way.
+    """Hold a file lock; the operating system releases it when the process ends, even if it is killed.
 
     Args:
-        file: the lock file, which stays.
-        wait: seconds to wait for another process or thread that holds it; negative: without end.
+        file: the lock file, which is not deleted.
+        wait: seconds to wait for another process or thread that holds it; negative: no limit.
 
     Raises:
-        TimeoutError: if it is still held by another then.
+        TimeoutError: if it is still held after this time.
         OSError: if it cannot be written.
     """
     from filelock import FileLock
 
-    # one a process: whoever holds it may again
+    # one lock per process, so that a holder can acquire it again
     lock = FileLock(file.parent.resolve() / file.name, is_singleton=True, fallback_to_soft=False)
     with ExitStack() as stack:
         try:
             stack.enter_context(lock.acquire(timeout=wait))
         except OSError as error:
-            # a marker in place of the lock would outlive a killed process, and block the directory
+            # a marker file instead of a lock would outlive a killed process and block the directory
             if isinstance(error, TimeoutError) or error.errno not in (ENOSYS, ENOLCK, EOPNOTSUPP):
                 raise
             warnings.warn(
-                f"{file.parent}: no file locks there ({error.strerror}); let one process at a time write to it.",
+                f"{file.parent}: has no file locks ({error.strerror}); only one process at a time may write to it.",
                 stacklevel=2,
             )
         yield
@@ -76,14 +76,14 @@ def locked(file: Path, wait: float = -1) -> Iterator[None]:
 
 @contextmanager
 def writing(directory: Path, wait: float = 1.0) -> Iterator[None]:
-    """Be the only writer to the directory of a run, which is made if it is not there. Reading takes no lock.
+    """Hold the write lock of a run's directory, which is created if it does not exist. Reading needs no lock.
 
     Args:
-        directory: of the run.
+        directory: directory of the run.
         wait: seconds to wait for another writer.
 
     Raises:
-        FlowvaeError: if another process writes to it all the while, or it cannot be written.
+        FlowvaeError: if another process still writes to it after this time, or it cannot be written.
     """
     make_directory(directory)
     with ExitStack() as stack:
@@ -91,7 +91,7 @@ def writing(directory: Path, wait: float = 1.0) -> Iterator[None]:
             stack.enter_context(locked(directory / LOCK, wait))
         except TimeoutError:
             raise FlowvaeError(
-                f"{directory}: another process is writing to it; wait until that has ended, or name another directory."
+                f"{directory}: another process is writing to it; wait until it has ended, or name another directory."
             ) from None
         except (OSError, NotImplementedError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -100,13 +100,13 @@ def writing(directory: Path, wait: float = 1.0) -> Iterator[None]:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory, and those around it, where they are not there.
+    """Create a directory and its parents, if they do not exist.
 
     Raises:
-        FlowvaeError: if it cannot be made.
+        FlowvaeError: if it cannot be created.
     """
     if directory.is_symlink() and not directory.exists():
-        raise FlowvaeError(f"{directory}: is a link to {directory.readlink()}, which does not exist; make that first.")
+        raise FlowvaeError(f"{directory}: is a link to {directory.readlink()}, which does not exist; create it first.")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -116,10 +116,10 @@ def make_directory(directory: Path) -> None:
 
 
 def figure_file(directory: Path, title: str) -> Path:
-    """The file of a figure of a run.
+    """Return the path of a figure of a run.
 
     Raises:
-        ValueError: for a title that no measure has declared, whose file would be taken for somebody else's.
+        ValueError: for a title that no measure has declared, whose file would not be recognized as part of the run.
     """
     if title not in _titles():
         raise ValueError(f"figure {title!r}: name it where the measure is registered, measure(…, figures=…)")
@@ -127,7 +127,7 @@ def figure_file(directory: Path, title: str) -> Path:
 
 
 def foreign(directory: Path) -> Iterator[Path]:
-    """What lies in the directory of a run, or in its folders, and has no name that a run writes."""
+    """Yield the files and folders in a run's directory that no run writes."""
     for path in sorted(directory.iterdir()):
         if path.is_symlink() or not path.is_dir():
             if path.name not in FILES and not _is_temporary(path):
@@ -142,10 +142,10 @@ def foreign(directory: Path) -> Iterator[Path]:
 
 
 def check_files(directory: Path) -> None:
-    """Refuse links and directories in the place of the files of a run, which could not be written again.
+    """Check that the files of a run are regular files: links and directories could not be replaced.
 
     Raises:
-        DamagedError: if there is one.
+        DamagedError: if one is not.
     """
     for file in (directory / name for name in (SETTINGS, CHECKPOINT, HISTORY, METRICS)):
         if file.is_symlink() or (file.exists() and not file.is_file()):
@@ -153,21 +153,21 @@ def check_files(directory: Path) -> None:
 
 
 def is_empty(directory: Path) -> bool:
-    """Whether there is nothing in a directory but what a killed process or a failed cell has left."""
+    """Whether a directory is empty except for files that a killed process or a failed cell has left."""
     return all(path.name in (LOCK, ERROR) or _is_temporary(path) for path in directory.iterdir()) and not any(
         foreign(directory)
     )
 
 
 def holds_run(directory: Path) -> bool:
-    """Whether there is a run in a directory, finished or not, and nothing else."""
+    """Whether a directory contains a run, finished or not, and nothing else."""
     return any((directory / name).is_file() for name in (SETTINGS, CHECKPOINT)) and not any(foreign(directory))
 
 
 def delete_run(directory: Path) -> None:
-    """Delete the files of a run one by one, its settings last; directory and lock stay.
+    """Delete the files of a run one by one, its settings last; directory and lock are kept.
 
-    If it is interrupted, what is left can go on as a run or be deleted again.
+    After an interruption, the remaining files can be resumed as a run or deleted again.
     """
 
     def rank(path: Path) -> int:
@@ -179,14 +179,14 @@ def delete_run(directory: Path) -> None:
 
 
 def delete_leftovers(directory: Path) -> None:
-    """Delete the temporary files that a killed process has left in the directory of a run, whose lock is held."""
+    """Delete temporary files that a killed process has left in a run's directory; the lock must be held."""
     for path in list(directory.iterdir()):
-        if _is_temporary(path) and not path.name.startswith(".samples.png."):  # which is drawn without the lock
+        if _is_temporary(path) and not path.name.startswith(".samples.png."):  # which is written without the lock
             _delete(path)
 
 
 def copy_run(source: Path, target: Path) -> None:
-    """Copy the files of a run into a directory that is not there yet; it takes its name when it is complete."""
+    """Copy the files of a run into a new directory, which gets its name when it is complete."""
     copying = target.with_name(temporary_name(target.name))
     try:
         _copy(source, copying)
@@ -223,5 +223,5 @@ def _is_temporary(path: Path) -> bool:
 
 
 def _titles() -> tuple[str, ...]:
-    """Titles of all figures that a run may hold."""
+    """Return the titles of all figures that a run may have."""
     return (*FIGURES, *figures_of_measures())

@@ -1,4 +1,4 @@
-"""Distillation: a prior that draws fast is fitted to the density of a prior that draws slowly."""
+"""Distillation: a prior with fast draws, the student, is fitted to the density of a slow one, the teacher."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ BLOCK = 4096  # draws of the teacher at a time
 
 
 class Distillation:
-    """KL divergences in nats between a student s(z) and a teacher t(z), both priors, as losses of a training.
+    """KL divergences in nats between a student s(z) and a teacher t(z), both priors, as training losses.
 
-    "reverse" is KL(s‖t) = E_s[log s − log t]: each draw of the student comes with its density, and the teacher scores
-    it, one pass each for an inverse autoregressive student of an autoregressive teacher. It seeks modes. "forward" is
-    KL(t‖s) = E_t[log t − log s] on draws of the teacher, which are made once; it covers all of t. "both" is their sum.
+    "reverse" is KL(s‖t) = E_s[log s − log t] over draws of the student, each with its density under both priors; this
+    takes one pass each for an inverse autoregressive student of an autoregressive teacher. It seeks modes. "forward" is
+    KL(t‖s) = E_t[log t − log s] over cached draws of the teacher; it covers all of t. "both" is their sum.
 
     Args:
-        teacher: the prior to imitate; it is put into evaluation mode, and its parameters are not trained any more.
+        teacher: the prior to imitate; it is frozen and put into evaluation mode.
         student: the prior that is fitted.
         direction: "reverse", "forward" or "both".
-        draws: number of the teacher's draws for the training, and again for the validation.
-        seed: of these draws.
-        train: conditions of training data, if both priors read one.
-        valid: conditions of validation data.
+        draws: number of cached teacher draws, for training and validation each.
+        seed: seed of these draws.
+        train: conditions (N, C) of the training data, if both priors read one.
+        valid: conditions (N, C) of the validation data.
 
     References:
         van den Oord et al. (2018), "Parallel WaveNet: Fast High-Fidelity Speech Synthesis".
@@ -55,11 +55,11 @@ class Distillation:
             self._valid = _draw(teacher, draws, valid, derive(seed, "teacher, validation"))
 
     def loss(self, batch: Batch, c: Tensor | None = None) -> Tensor:
-        """Estimate the divergence by as many draws as a batch has data points.
+        """Estimate the divergence from one draw per data point of a batch.
 
         Args:
-            batch: of data, whose number alone matters.
-            c: its conditions, if the priors read them.
+            batch: a batch of data, of which only the size is used.
+            c: conditions of the batch, if the priors read them.
         """
         parts = []
         if self.direction != "forward":
@@ -70,10 +70,10 @@ class Distillation:
         return torch.stack(parts).sum()
 
     def validate(self, valid: Batch) -> Tensor:
-        """Estimate the divergence by `draws` draws, those of the teacher other than in training.
+        """Estimate the divergence from `draws` draws; those of the teacher differ from the training draws.
 
         Args:
-            valid: validation data, which do not matter.
+            valid: validation data; not used.
         """
         parts = []
         for numbers in torch.arange(self.draws).split(BLOCK):
@@ -94,7 +94,7 @@ class Distillation:
 
 
 class _Draws(NamedTuple):
-    """Draws of a teacher with their densities, and the conditions that they were drawn at."""
+    """Draws of a teacher with their log-densities and their conditions."""
 
     c: Tensor | None
     z: Tensor
@@ -119,5 +119,5 @@ def _draw(teacher: LazyDistribution, draws: int, conditions: Tensor | None, seed
 
 
 def _some(conditions: Tensor | None, count: int) -> Tensor | None:
-    """Conditions drawn from those of the data, with replacement."""
+    """Draw conditions from those of the data, with replacement."""
     return None if conditions is None else conditions[torch.randint(len(conditions), (count,)).to(conditions.device)]

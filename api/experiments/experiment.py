@@ -1,4 +1,4 @@
-"""An experiment: every part of a VAE named in one frozen object, equal to its YAML."""
+"""Experiments: all parts of a VAE in one frozen object, with a YAML form."""
 
 from __future__ import annotations
 
@@ -31,25 +31,28 @@ if TYPE_CHECKING:
 
 __all__ = ["Experiment", "changed_settings", "same_anywhere"]
 
-LARGEST_SEED = 2**32 - 1  # that NumPy's generators take, with which scikit-learn draws splits
+LARGEST_SEED = 2**32 - 1  # the largest that NumPy's generators take; scikit-learn draws splits with them
 LARGEST_LATENT = 2**20
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A VAE with its data and training; swap a part with `dataclasses.replace`.
+    """A VAE with its data and training; replace a part with `dataclasses.replace`.
 
     Args:
         latent: size of the code, or its shape, such as (4, 7, 7), for networks and image flows that use one.
-        seed: decides split, initial weights, order of batches and noise.
-        encoder: network from data to the features that the guide head reads; any `nn.Module` too.
-        decoder: network from code to the parameters of the likelihood; any `nn.Module` too.
-        inference: how to train.
-        data: data set, with its likelihood; an array, a tensor, a data frame or a torch data set too.
+        seed: seed of split, initial weights, order of batches and noise.
+        encoder: network from data to the features that the guide head reads; also any `nn.Module`.
+        decoder: network from code to the parameters of the likelihood; also any `nn.Module`.
+        inference: settings of the training.
+        data: data set, with its likelihood; also an array, a tensor, a data frame or a torch data set.
         prior: p(z): `StandardNormal`, `Mixture`, any flow, or your own `PriorSpec`.
-        guide: q(z given x): `Gaussian`, `FullRank`, `FlowGuide`, `SemiAmortized`, or your own `GuideSpec`.
-        condition: what the model conditions on; none: nothing.
-        second_stage: another prior, fitted after the training of all this; none: no second stage.
+        guide: q(z | x): `Gaussian`, `FullRank`, `FlowGuide`, `SemiAmortized`, or your own `GuideSpec`.
+        condition: the condition of the model; None: no condition.
+        second_stage: another prior, fitted after the training of the VAE; None: no second stage.
+
+    Raises:
+        FlowvaeError: for an invalid setting, and parts that cannot be combined.
 
     >>> from dataclasses import replace
     >>> from flowvae import MAF
@@ -108,9 +111,9 @@ class Experiment:
             check_int(self, "latent")
 
     def _check_combination(self) -> None:
-        """Refuse parts that cannot work together."""
+        """Raise an error for parts that cannot be combined."""
         if getattr(self.guide, "second_order", False):
-            # gradients of gradients go through prior and decoder
+            # second-order gradients go through prior and decoder
             inside = [self.prior, *(getattr(self.decoder, f.name) for f in fields(self.decoder))]  # type: ignore[arg-type]
             once = [part for part in inside if not getattr(part, "twice_differentiable", True)]
             if once:
@@ -153,7 +156,7 @@ class Experiment:
 
     @property
     def latent_shape(self) -> Size:
-        """The shape of a code: (latent,) where `latent` is a number."""
+        """The shape of a code: (latent,) if `latent` is a number."""
         return Size((self.latent,)) if isinstance(self.latent, int) else Size(self.latent)
 
     @property
@@ -163,17 +166,17 @@ class Experiment:
 
     @property
     def last_training(self) -> Training:
-        """How the last stage is trained."""
+        """The training settings of the last stage."""
         return self.second_stage.inference if self.second_stage else self.inference
 
     @property
     def earlier(self) -> Experiment | None:
-        """The stage whose encoder and decoder the last one takes over; none, if there is only one stage."""
+        """The previous stage, whose encoder and decoder the last one takes over; None if there is only one."""
         stage = self.second_stage
         return None if stage is None else replace(self, second_stage=stage.before)
 
     def stages(self) -> list[Experiment]:
-        """This experiment and, before it, its earlier stages: last one first."""
+        """Return this experiment and its earlier stages, the last stage first."""
         found, stage = [self], self.earlier
         while stage is not None:
             found.append(stage)
@@ -181,26 +184,26 @@ class Experiment:
         return found
 
     def build(self, data: Dataset) -> ModelGuide:
-        """Model and guide of the last stage with initial weights, for data of this kind: `assemble`.
+        """Build model and guide of the last stage, with initial weights, for a data set; see `flowvae.build`.
 
         Raises:
-            FlowvaeError: if a part cannot work at this latent size, or a network breaks its contract.
+            FlowvaeError: for data that are not a `Dataset`, and parts that cannot be built at this latent size.
         """
         from flowvae.experiments.assemble import build
 
         return build(self, data)
 
     def run(self, directory: str | Path | None = None, **settings: Any) -> Run:
-        """Train, measure on the test split, draw figures: `train(experiment, directory, …)`."""
+        """Train, measure on the test split and draw figures: `train(experiment, directory, …)`."""
         from flowvae.experiments.train import train
 
         return train(self, directory, **settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries and values, which `from_dict` reads.
+        """Convert to plain dictionaries and values, which `from_dict` reads.
 
         Raises:
-            FlowvaeError: for a part that would not be read back as what it is, such as one of a class without a name.
+            FlowvaeError: for a part that `from_dict` would not restore, such as one of a class without a name.
         """
         if type(self) is not Experiment:
             raise FlowvaeError(f"{type(self).__name__}: would be read back as an Experiment; use Experiment itself.")
@@ -222,7 +225,7 @@ class Experiment:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Experiment:
-        """An experiment from plain dictionaries; what is not named has its default.
+        """Create an experiment from plain dictionaries; settings that are left out have their defaults.
 
         Raises:
             FlowvaeError: for unknown families or settings.
@@ -242,7 +245,7 @@ class Experiment:
         """Read an experiment from YAML.
 
         Raises:
-            FlowvaeError: for a missing file, and anything that `read_yaml` or `from_dict` refuses.
+            FlowvaeError: for a missing file, invalid YAML, and unknown families or settings.
         """
         path = as_path(path)
         if path.name == SETTINGS and not path.exists() and (path.parent / CHECKPOINT).is_file():
@@ -255,32 +258,32 @@ class Experiment:
 
 
 def same_anywhere(one: Experiment, other: Experiment) -> bool:
-    """Whether two experiments are the same, but for the place of the data and the device."""
+    """Whether two experiments are equal except for the location of the data and the device."""
     return _anywhere(one) == _anywhere(other)
 
 
 def changed_settings(experiment: Experiment, stored: dict[str, Any], extended: bool = False) -> list[str]:
-    """What differs between an experiment and the plain one of a checkpoint, but for what belongs to a machine.
+    """Return the names of settings that differ from those of a checkpoint, except data locations and devices.
 
     Args:
         experiment: the settings.
-        stored: those of the checkpoint.
-        extended: whether the last stage may be trained longer, so that `Training.extendable` may differ there.
+        stored: plain settings of the checkpoint.
+        extended: whether the last stage may be trained longer; settings in `Training.extendable` may then differ there.
     """
-    trained = Experiment.from_dict(stored)  # settings that are newer than the run have their defaults
+    trained = Experiment.from_dict(stored)  # settings introduced after the run get their defaults
     now, then = _anywhere(experiment, extended), _anywhere(trained, extended)
     return [name for name, value in now.items() if then[name] != value]
 
 
 def _anywhere(experiment: Experiment, extended: bool = False) -> dict[str, Any]:
-    """The settings without the place of the data and the device, which are of one machine."""
+    """Return the settings without data locations and devices, which belong to one machine."""
     plain, second = experiment.to_dict(), experiment.second_stage
     for name in experiment.data.paths:
         plain["data"].pop(name)
     for stage in (plain, plain["second_stage"]):
         if stage:
             stage["inference"].pop("device")
-    if extended and (second is None or second.before is None):  # else a stage before has the same settings
+    if extended and (second is None or second.before is None):  # else an earlier stage has the same settings
         for name in Training.extendable:
             (plain["second_stage"] or plain)["inference"].pop(name, None)
     return plain

@@ -1,4 +1,4 @@
-"""`flowvae export`: a run as one file, with its model card."""
+"""`flowvae export`: write a run to one file, with a model card."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["export_run"]
 
 
 def export_run(run: str | Path, file: str | Path, licence: str = UNKNOWN) -> Path:
-    """Write a run as one file that another machine opens: `load(run).export(file)`.
+    """Write a run to one file that opens on any machine: `load(run).export(file)`.
 
     Args:
         run: directory of the run.
-        file: where to, NAME.safetensors; an earlier file, and the model card NAME.md beside it, are replaced.
-        licence: of the weights, for the card, such as "mit".
+        file: the file to write, NAME.safetensors; an earlier file, and the model card NAME.md beside it, are replaced.
+        licence: licence of the weights, for the card, such as "mit".
 
     Returns:
         The file.

@@ -1,4 +1,4 @@
-"""Sharing runs: `push` and `pull`, to and from a model hub or a folder."""
+"""Sharing of runs: `push` to and `pull` from a model hub or a folder."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ EXTRA = "pip install -e '.[hub]' in the project's folder"
 
 
 class Shared(NamedTuple):
-    """What was pushed or pulled.
+    """Result of `push` and `pull`.
 
     Args:
-        where: folder, or address of the repository.
-        revision: of the hub; in a folder, the checksum of the file.
-        file: that was written; of a push, its name.
+        where: the folder, or the address of the repository.
+        revision: commit on the hub; for a folder, the checksum of the file.
+        file: the file that was written; for `push`, its name.
     """
 
     where: str
@@ -43,7 +43,7 @@ class Shared(NamedTuple):
 
 
 class _Place(Protocol):
-    """Somewhere that files are pushed to and pulled from."""
+    """A place that files are pushed to and pulled from."""
 
     where: str
 
@@ -65,25 +65,25 @@ def push(
 ) -> Shared:
     """Write a run to a repository of a model hub, or into a folder: model.safetensors and its card, README.md.
 
-    Neither holds the data, nor the places of data on this machine. Other files that are there stay. On a hub both come
-    in one commit.
+    The files contain neither the data nor their paths on this machine. Other files in the place are kept. On a hub both
+    files are written in one commit.
 
     Args:
         run: a run, its directory, or its exported file.
-        repo: OWNER/NAME of a repository, which is made if it is not there; or an existing folder, or any `Path`.
+        repo: OWNER/NAME of a repository, which is created if it does not exist, or an existing folder.
         overwrite: whether to replace an earlier model and card there.
         public: whether a new repository is public; otherwise it is private.
-        licence: of the weights, for the card, such as "mit".
-        message: of the commit.
+        licence: licence of the weights, for the card, such as "mit".
+        message: commit message.
 
     Raises:
-        FlowvaeError: for files that are there already, a run that cannot be exported, a place that cannot be written,
-            and a hub without its extra, without a login, or that refuses.
+        FlowvaeError: for files that exist already, a run that cannot be exported, a folder that cannot be written, a
+            missing huggingface_hub, a missing login, and any other error of the hub.
     """
     licence = check_licence(licence)
     place = place_of(repo, public)
     opened = load(run) if isinstance(run, str | Path) else run
-    title = Path(place.where).name
+    title = Path(place.path.resolve() if isinstance(place, _Folder) else place.where).name or "model"
     there = sorted({MODEL, CARD} & place.names())
     if there and not overwrite:
         raise FlowvaeError(f"{place.where}: holds {' and '.join(there)} already; --overwrite replaces them.")
@@ -105,57 +105,60 @@ def pull(
 ) -> Shared:
     """Fetch the file of a run from a repository of a model hub, or from a folder, and check it.
 
-    The file is written only if it is an exported run that agrees with its checksum; `flowvae.load(file)` opens it.
+    The file is written only if it is an exported run that matches its checksum; `flowvae.load(file)` opens it.
     Nothing is unpickled.
 
     Args:
-        repo: OWNER/NAME of a repository; or an existing folder, or any `Path`.
-        file: where to, NAME.safetensors.
-        name: of the file in the repository.
+        repo: OWNER/NAME of a repository, or an existing folder.
+        file: the file to write, NAME.safetensors.
+        name: name of the file in the repository.
         revision: branch, tag or commit of the repository; None: the newest. The commit is returned.
         overwrite: whether to replace an earlier file.
 
     Raises:
-        FlowvaeError: for a file that exists, one that is not there or no exported run, and a hub without its extra,
-            without access, or that refuses.
+        FlowvaeError: if `file` exists or cannot be written, if the source does not exist or is not an exported run, for
+            a missing huggingface_hub, and for any other error of the hub.
     """
     file = as_path(file)
     if file.suffix != SUFFIX:
         raise FlowvaeError(f"{file}: must end in {SUFFIX}.")
     if not file.parent.is_dir():
-        raise FlowvaeError(f"{file}: there is no directory {file.parent}; make it first.")
+        raise FlowvaeError(f"{file}: there is no directory {file.parent}; create it first.")
     if file.exists() and not overwrite:
-        raise FlowvaeError(f"{file}: exists; name another file, or replace it by --overwrite.")
+        raise FlowvaeError(f"{file}: exists; name another file, or replace it with --overwrite.")
     place = place_of(repo)
-    with atomic_write(file) as temporary:
-        found = place.fetch(name, revision, temporary)
-        try:
-            _, facts = check_file(temporary)
-        except FlowvaeError as error:
-            reason = str(error).removeprefix(f"{temporary}: ")
-            raise FlowvaeError(f"{place.where}, {shown(name)}: {reason}") from None
+    try:
+        with atomic_write(file) as temporary:
+            found = place.fetch(name, revision, temporary)
+            try:
+                _, facts = check_file(temporary)
+            except FlowvaeError as error:
+                reason = str(error).removeprefix(f"{temporary}: ")
+                raise FlowvaeError(f"{place.where}, {shown(name)}: {reason}") from None
+    except OSError as error:
+        raise FlowvaeError(f"{error.filename or file}: {error.strerror}; nothing was written.") from None
     return Shared(place.where, found or str(facts["sha256"]), file)
 
 
 def place_of(repo: str | Path, public: bool = False) -> _Place:
-    """Return the folder or the repository that a name means: a folder that exists, or any `Path`, is a folder.
+    """Return the folder or the repository for a name; an existing folder and any `Path` are folders.
 
     Raises:
-        FlowvaeError: for a text that is neither a folder nor OWNER/NAME, and a hub without its extra.
+        FlowvaeError: for a name that is neither a folder nor OWNER/NAME, and for a missing huggingface_hub.
     """
     path = as_path(repo)
-    if isinstance(repo, Path) or path.is_dir():
+    if repo and (isinstance(repo, Path) or path.is_dir()):  # "" would be the working directory
         return _Folder(path)
     if not REPO.fullmatch(str(repo)) or ".." in str(repo):
         raise FlowvaeError(
-            f"{shown_path(repo)}: is no folder that exists, and no repository of a hub, OWNER/NAME; make the folder, "
-            "or correct the name."
+            f"{shown_path(repo)}: is neither an existing folder nor OWNER/NAME of a repository; create the folder, or "
+            "correct the name."
         )
     return _Hub(str(repo), public)
 
 
 def place_call(place: _Place) -> str:
-    """Code that gives the run which was pushed there."""
+    """Return code that opens the run which was pushed to this place."""
     if isinstance(place, _Hub):
         return f'flowvae.load(flowvae.pull("{place.repo}", "{MODEL}").file)'
     return f'flowvae.load("{MODEL}")'
@@ -167,15 +170,15 @@ class _Folder:
     def __init__(self, path: Path) -> None:
         self.path, self.where = path, str(path)
         if not path.is_dir():
-            raise FlowvaeError(f"{shown_path(path)}: is no folder; make it first.")
+            raise FlowvaeError(f"{shown_path(path)}: is not a folder; create it first.")
 
     def names(self) -> set[str]:
         return {path.name for path in self.path.iterdir()}
 
     def write(self, files: Mapping[str, Path], message: str) -> str:
-        """Copy the files, none if one cannot be written; returns the checksum of the model."""
+        """Copy all files, or none if one cannot be written; return the checksum of the model."""
         try:
-            with ExitStack() as complete:  # each takes its place when all are on disk
+            with ExitStack() as complete:  # the files get their names when all are on disk
                 for name, file in files.items():
                     shutil.copyfile(file, complete.enter_context(atomic_write(self.path / name)))
         except OSError as error:
@@ -189,15 +192,15 @@ class _Folder:
             raise FlowvaeError(f"--revision {shown(revision)}: {self.where} is a folder, which has none; leave it out.")
         source = self.path / name
         if Path(name).name != name or not source.is_file():
-            raise FlowvaeError(f"{self.where}: holds no file {shown(name)}; push a run there, or name another file.")
+            raise FlowvaeError(f"{self.where}: has no file {shown(name)}; push a run there, or name another file.")
         shutil.copyfile(source, target)
         return ""
 
 
 class _Hub:
-    """A repository of a model hub, through huggingface_hub; the only place that calls it.
+    """A repository of a model hub; the only class that calls huggingface_hub.
 
-    The token is huggingface_hub's own affair (`hf auth login`, or HF_TOKEN): it is neither read nor stored here, and
+    huggingface_hub manages the token (`hf auth login`, or HF_TOKEN): it is neither read nor stored here, and it is
     removed from messages.
     """
 
@@ -205,7 +208,7 @@ class _Hub:
         self.repo, self.public = repo, public
         self.api = _api() if api is None else api
         self.where = f"{str(getattr(self.api, 'endpoint', 'hub')).rstrip('/')}/{repo}"
-        self.head: str | None = None  # the commit that `names` has seen
+        self.head: str | None = None  # the commit that `names` has read
 
     def names(self) -> set[str]:
         with _Refusals(self.where):
@@ -216,7 +219,7 @@ class _Hub:
         return {file.rfilename for file in info.siblings or ()}
 
     def write(self, files: Mapping[str, Path], message: str) -> str:
-        """Commit the files; refused where the repository has changed since its names were read."""
+        """Commit the files; fails if the repository has changed since `names` was called."""
         from huggingface_hub import CommitOperationAdd
 
         with _Refusals(self.where):
@@ -233,7 +236,7 @@ class _Hub:
 
 
 class _Refusals:
-    """Errors of the hub as one line without a token."""
+    """Context manager that turns errors of the hub into one line, without the token."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -250,7 +253,7 @@ class _Refusals:
 
 
 def _api() -> Any:
-    """The client of the hub.
+    """Return the client of the hub.
 
     Raises:
         FlowvaeError: if it is not installed.

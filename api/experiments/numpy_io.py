@@ -1,4 +1,4 @@
-"""Data as people hold them, NumPy arrays or tensors in original units, and as a trained model reads them."""
+"""Conversion between user data, NumPy arrays or tensors in original units, and the tensors of a trained model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ EXACT = (torch.float64, torch.int8, torch.int16, torch.int32, torch.int64, torch
 
 
 class Rows:
-    """A `Source` over the data of a user, which converts the data points that are read.
+    """A `Source` of user data that converts data points when they are read.
 
     Args:
         x: array, tensor or source (N, *event shape), in the units of the original data.
-        signature: of the model.
-        like: a tensor of the model, whose type and device the data points take.
+        signature: signature of the model.
+        like: a tensor of the model; data points get its type and device.
     """
 
     def __init__(self, x: NDArray[Any] | Tensor | Source, signature: Signature, like: Tensor) -> None:
@@ -43,7 +43,7 @@ class Rows:
         return self.shape[0]
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """The data points of an integer tensor (B,), shape (B, *event shape), on the model's device."""
+        """Return the data points with indices (B,), shape (B, *event shape), on the model's device."""
         if isinstance(self.x, np.ndarray):
             return self._converted(np.asarray(self.x[index.numpy()]))
         return self._converted(self.x[index.to(self.x.device) if isinstance(self.x, Tensor) else index])
@@ -53,31 +53,31 @@ class Rows:
             return part.detach().to(self.like.device, self.dtype)
         values = part.numpy(force=True) if isinstance(part, Tensor) else part
         if self.offset is not None:
-            # as the data were read: whole numbers above 2^53 have no exact float64
+            # as in training: integers above 2^53 have no exact float64 value
             values = (values.astype(np.longdouble) if values.dtype.kind in "iu" else values) - self.offset
         kind = torch.empty(0, dtype=self.dtype).numpy().dtype
-        with np.errstate(over="ignore"):  # infinities are refused with their place
+        with np.errstate(over="ignore"):  # infinities raise an error later, with their position
             return torch.from_numpy(np.array(values, kind)).to(self.like.device)
 
     def batches(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
-        """`self[index]` for each index in turn."""
+        """Iterate over `self[index]` for each index in order."""
         if isinstance(self.x, np.ndarray | Tensor):
             return (self[index] for index in order)
-        return (self._converted(part) for part in self.x.batches(order))  # which may read ahead
+        return (self._converted(part) for part in self.x.batches(order))  # a source may read ahead
 
 
 def as_rows(name: str, x: Any, signature: Signature, like: Tensor) -> Rows:
-    """The data points of a user, checked.
+    """Check user data, and return them as a source.
 
     Args:
-        name: of the argument, for messages.
+        name: name of the argument, for messages.
         x: NumPy array, tensor, source (N, *event shape) or data frame, in the units of the original data.
-        signature: of the model.
+        signature: signature of the model.
         like: a tensor of the model.
 
     Raises:
-        FlowvaeError: for anything else, another event shape, values that are not real numbers or outside the support,
-            and a type that rounds data from which an offset must be subtracted.
+        FlowvaeError: for any other object, another event shape, values that are not real numbers or outside the
+            support, and a type that rounds data from which an offset must be subtracted.
     """
     event = Size(signature.shape)
     if is_frame(x):
@@ -90,7 +90,7 @@ def as_rows(name: str, x: Any, signature: Signature, like: Tensor) -> Rows:
     if signature.offset is not None and not _is_exact(x):
         raise FlowvaeError(
             f"{name}: {x.dtype} rounds these data, from which an offset was subtracted before training; give the "
-            "original numbers in float64, for data of a run as run.data.original(x)."
+            "original values in float64; for data of a run, run.data.original(x)."
         )
     rows = Rows(x, signature, like)
     check_values(name, rows, signature.spec)
@@ -98,21 +98,21 @@ def as_rows(name: str, x: Any, signature: Signature, like: Tensor) -> Rows:
 
 
 def as_codes(z: Any, latent: Size, like: Tensor) -> Tensor:
-    """The codes of a user as the model reads them, shape (..., N, D), on the CPU.
+    """Check user codes, and return them as a tensor of the model's type, shape (..., N, D), on the CPU.
 
     Args:
         z: NumPy array or tensor (..., N, *latent).
         latent: shape of a code.
-        like: a tensor of the model, whose type the codes take.
+        like: a tensor of the model; codes get its type.
 
     Raises:
-        FlowvaeError: for anything else, another shape, and values that are not finite real numbers.
+        FlowvaeError: for any other object, another shape, and values that are not finite real numbers.
     """
     wanted = ", ".join(map(str, ("N", *latent)))
     if not isinstance(z, np.ndarray | Tensor) or isinstance(z, np.ma.MaskedArray):
         raise FlowvaeError(f"z = {shown(z)}: must be a NumPy array or a tensor of shape ({wanted}).")
     if z.ndim <= len(latent) or z.shape[-len(latent) :] != latent or not all(z.shape):
-        raise FlowvaeError(f"z: shape {tuple(z.shape)}; must be ({wanted}), a code a row, or have more leading axes.")
+        raise FlowvaeError(f"z: shape {tuple(z.shape)}; must be ({wanted}), with optional leading axes.")
     _check_numbers("z", z)
     codes = (z.detach() if isinstance(z, Tensor) else torch.from_numpy(np.array(z, np.float64))).to("cpu", like.dtype)
     if not codes.isfinite().all():
@@ -129,20 +129,20 @@ def as_condition(
     like: Tensor,
     needed: bool = True,
 ) -> Tensor | None:
-    """What a user conditions on, as the model reads it, shape (N, C).
+    """Check a user's condition, and return it as a tensor (N, C) for the model; None if there is none.
 
     Args:
         c: labels (N,), as whole numbers or names of classes, or one of them for all data points; one-hot labels or
-            covariates (N, C); None: nothing.
-        rows: N; None: as many as c has.
-        signature: of the model.
-        condition: of the experiment.
-        like: a tensor of the model, whose type and device it takes.
-        needed: whether a conditional model must be given one.
+            covariates (N, C); None: no condition.
+        rows: N; None: the number of rows of c.
+        signature: signature of the model.
+        condition: condition of the experiment.
+        like: a tensor of the model; the result gets its type and device.
+        needed: whether a conditional model requires a condition here.
 
     Raises:
-        FlowvaeError: for a condition that is missing or of another form, a class that the model does not have, or a
-            model without condition.
+        FlowvaeError: for a condition that is missing or of another form, an unknown class, or a condition for a model
+            without one.
     """
     if c is None:
         if condition is not None and needed:
@@ -152,11 +152,11 @@ def as_condition(
             raise FlowvaeError(f"c = None: this model is conditional; give c, {forms}.")
         return None
     if condition is None:
-        raise FlowvaeError(f"c = {shown(c)}: this model conditions on nothing; leave c out.")
+        raise FlowvaeError(f"c = {shown(c)}: this model is not conditional; leave c out.")
     c = plain_number(c)
     if isinstance(c, str | int):
         if rows is None:
-            raise FlowvaeError(f"c = {shown(c)}: is one label; say how many data points it is for.")
+            raise FlowvaeError(f"c = {shown(c)}: is a single label; give the number of data points, too.")
         c = [c] * rows
     try:
         if isinstance(c, Tensor):  # NumPy has no bfloat16
@@ -167,13 +167,13 @@ def as_condition(
     except (NotImplementedError, TypeError, ValueError) as error:  # no values, not dense, of different lengths
         raise FlowvaeError(f"c = {shown(c)}: {one_line(error)}.") from None
     if not values.size:
-        raise FlowvaeError(f"c: shape {values.shape}; must hold one condition or more.")
+        raise FlowvaeError(f"c: shape {values.shape}; must have one condition or more.")
     if condition.on == "labels" and values.ndim == 1:
         found = nn.functional.one_hot(torch.from_numpy(_numbers(values, signature)), signature.condition)
     else:
         found = _covariates(values, condition, signature)
     if rows is not None and len(found) != rows:
-        raise FlowvaeError(f"c: {len(found)} conditions for {rows} data points; give one for each.")
+        raise FlowvaeError(f"c: {len(found)} conditions for {rows} data points; give one for each data point.")
     converted = found.to(like.device, like.dtype)
     if not converted.isfinite().all():
         large = found[~converted.isfinite().cpu()][0].item()
@@ -182,12 +182,12 @@ def as_condition(
 
 
 def in_original_units(x: Tensor, signature: Signature) -> Tensor:
-    """What a model gives, (..., *event shape), in the units of the original data; float64 if there is an offset."""
+    """Convert x (..., *event shape) to the units of the original data; float64 if there is an offset."""
     return x if signature.offset is None else x.cpu().double() + torch.from_numpy(signature.offset_array)
 
 
 def same_kind(result: Tensor, given: Any) -> Any:
-    """A result as what was given: a NumPy array (of a frame too), a tensor on its device, or else one on the CPU."""
+    """Convert a result to the kind of the input: an array for arrays and frames, otherwise a tensor."""
     if isinstance(given, np.ndarray) or is_frame(given):
         return result.numpy(force=True)
     if not isinstance(given, Tensor):
@@ -203,14 +203,14 @@ def _check_numbers(name: str, x: NDArray[Any] | Tensor | Source) -> None:
 
 
 def _is_exact(x: NDArray[Any] | Tensor | Source) -> bool:
-    """Whether a type has as many digits as float64."""
+    """Whether the type is an integer type or has at least the precision of float64."""
     if isinstance(x.dtype, torch.dtype):
         return x.dtype in EXACT
     return x.dtype.kind != "f" or x.dtype.itemsize >= 8
 
 
 def _numbers(labels: NDArray[Any], signature: Signature) -> NDArray[np.int64]:
-    """Labels (N,) as numbers of classes."""
+    """Convert labels (N,) to class indices."""
     if labels.dtype.kind in "UO" and all(isinstance(label, str) for label in labels):
         for label in labels:
             if label not in signature.classes:
@@ -228,7 +228,7 @@ def _numbers(labels: NDArray[Any], signature: Signature) -> NDArray[np.int64]:
 
 
 def _covariates(values: NDArray[Any], condition: Condition, signature: Signature) -> Tensor:
-    """Conditions (N, C) as they are: finite, and one-hot where they are labels."""
+    """Check conditions (N, C): finite, and one-hot if they are labels."""
     if values.ndim != 2 or values.shape[1] != signature.condition or values.dtype.kind not in "biuf" or not len(values):
         forms = "labels (N,) or one-hot" if condition.on == "labels" else "covariates"
         raise FlowvaeError(
@@ -237,5 +237,5 @@ def _covariates(values: NDArray[Any], condition: Condition, signature: Signature
     if not np.isfinite(values).all():
         raise FlowvaeError(f"c: {values[~np.isfinite(values)][0]:g} among the conditions; must be finite numbers.")
     if condition.on == "labels" and not (((values == 0) | (values == 1)).all() and (values.sum(1) == 1).all()):
-        raise FlowvaeError("c: rows that are not one-hot; a row is 1 at its class, else 0; or give labels (N,).")
+        raise FlowvaeError("c: some rows are not one-hot (1 at the class, else 0); correct them, or give labels (N,).")
     return torch.from_numpy(np.array(values, np.float64))

@@ -1,4 +1,4 @@
-"""The directories that a training writes to, one a stage: what may be there, and how it is prepared."""
+"""The directories that a training writes to, one per stage: checks of their content, and preparation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = [
 
 
 def places_of(experiment: Experiment, directory: Path) -> list[tuple[Experiment, Path]]:
-    """Every stage with its directory, the last stage first."""
+    """Return every stage with its directory, the last stage first."""
     found = []
     for stage in experiment.stages():
         found.append((stage, directory))
@@ -55,19 +55,21 @@ def places_of(experiment: Experiment, directory: Path) -> list[tuple[Experiment,
 def check_place(
     experiment: Experiment, data: Dataset, directory: Path, overwrite: bool, resume: bool, kept: Sequence[Path] = ()
 ) -> None:
-    """Refuse to touch what is in a directory unless asked to, and to delete what no run has written.
+    """Check that a training may write to a directory.
+
+    An existing run needs `overwrite` or `resume`; files that no run has written are never deleted.
 
     Args:
-        experiment: the last stage that is to be trained there.
-        data: its data.
-        directory: where to.
-        overwrite: whether a run that is there is to be deleted.
-        resume: whether it is to go on.
+        experiment: the stage that is to be trained there.
+        data: data of the experiment.
+        directory: the directory.
+        overwrite: whether an existing run is to be deleted.
+        resume: whether an existing run is to be continued.
         kept: files and directories that must not be deleted.
 
     Raises:
-        DamagedError: for what is not a file in place of one.
-        FlowvaeError: for anything else that is in the way.
+        DamagedError: for a link or a directory in place of a file of the run.
+        FlowvaeError: for any other content that prevents the training.
     """
     if resume:
         _check_goes_on(experiment, data, directory)
@@ -78,27 +80,27 @@ def check_place(
         return
     if not overwrite:
         ways = ["name another directory"]
-        ways += ["go on with it (--resume)"] if (directory / SETTINGS).is_file() else []
+        ways += ["continue it (--resume)"] if (directory / SETTINGS).is_file() else []
         ways += ["delete it (--overwrite)"] if holds_run(directory) else []
         raise FlowvaeError(f"{directory}: exists; {', or '.join(ways)}.")
     if other := next(foreign(directory), None):
         raise FlowvaeError(
-            f"{directory}: is not a run alone, so it is not deleted: no run has written {other}; move that, or "
+            f"{directory}: is not a run alone, so it is not deleted: {other} is not a file of a run; move it, or "
             "name another directory."
         )
     if not holds_run(directory):
-        raise FlowvaeError(f"{directory}: is not a run of this program, so it is not deleted; delete it yourself.")
+        raise FlowvaeError(f"{directory}: is not a run of flowvae, so it is not deleted; delete it yourself.")
     with suppress(FileNotFoundError):  # the working directory may have been deleted
         for inside in (*kept, Path()):
             if inside.resolve().is_relative_to(directory.resolve()):
                 raise FlowvaeError(
-                    f"{directory}: {inside.resolve()} is in use and lies in it, so it is not deleted; name another "
+                    f"{directory}: contains {inside.resolve()}, which is in use, so it is not deleted; name another "
                     "directory."
                 )
 
 
 def _check_goes_on(experiment: Experiment, data: Dataset, directory: Path) -> None:
-    """Refuse settings and data with which the run in a directory cannot go on."""
+    """Check that the run in a directory can be continued with these settings and data."""
     plain = [Experiment.from_yaml(directory / SETTINGS).to_dict()]
     check_files(directory)
     facts = stored_facts(directory)
@@ -106,7 +108,7 @@ def _check_goes_on(experiment: Experiment, data: Dataset, directory: Path) -> No
     for stored in plain:  # experiment.yaml may be newer than the checkpoint
         if changed := changed_settings(experiment, stored, extended=True):
             raise FlowvaeError(
-                f"{directory}: holds another experiment ({', '.join(changed)}); go on with the settings of its "
+                f"{directory}: has another experiment ({', '.join(changed)}); continue with the settings of its "
                 "experiment.yaml, or name another directory."
             )
     if facts:
@@ -120,21 +122,26 @@ def _check_goes_on(experiment: Experiment, data: Dataset, directory: Path) -> No
 
 
 def check_first_stage(experiment: Experiment, finished: Path) -> None:
-    """Refuse a finished run that is not one of the earlier stages.
+    """Check that a finished run is one of the earlier stages of an experiment.
 
     Raises:
-        FlowvaeError: for such a run.
+        FlowvaeError: if it is not.
     """
     found = load(finished).experiment
     if not any(same_anywhere(found, stage) for stage in experiment.stages()[1:]):
-        raise FlowvaeError(f"first_stage = {finished}: is the run of another experiment than an earlier stage.")
+        raise FlowvaeError(f"first_stage = {finished}: is not the run of an earlier stage of this experiment.")
 
 
 def is_started(stage: Experiment, place: Path, finished: Path | None) -> bool:
-    """Whether a directory holds a part of an earlier stage; a finished run of that stage is copied there first.
+    """Whether an earlier stage has been started in its directory; a finished run of the stage is copied there first.
+
+    Args:
+        stage: the earlier stage.
+        place: its directory.
+        finished: a finished run; None: there is none.
 
     Raises:
-        DamagedError: if it holds anything else.
+        DamagedError: if the directory has anything else.
     """
     if finished is not None and not place.exists() and same_anywhere(load(finished).experiment, stage):
         copy_run(finished, place)
@@ -146,7 +153,7 @@ def is_started(stage: Experiment, place: Path, finished: Path | None) -> bool:
         raise DamagedError(str(error)) from None
     if changed:
         raise DamagedError(
-            f"{place}: holds another experiment than the stage before ({', '.join(changed)}); move it elsewhere, and "
+            f"{place}: has another experiment than the previous stage ({', '.join(changed)}); move it elsewhere, and "
             "the stage is trained again."
         )
     with writing(place):
@@ -155,13 +162,13 @@ def is_started(stage: Experiment, place: Path, finished: Path | None) -> bool:
 
 
 def prepare_place(stage: Experiment, place: Path, resume: bool) -> None:
-    """Bring a directory into a state from which the stage is trained, or goes on.
+    """Prepare a directory for the training of a stage.
 
-    Of a run that is extended, measures and history are deleted first and the settings written then: whatever is left
-    by an interruption is a run that can go on, and no figure of older weights stays beside newer ones.
+    If a run is extended, its measures and history are deleted before the settings are written, so that an interruption
+    leaves a run that can be resumed, and no metrics of older weights.
 
     Raises:
-        DamagedError: if the checkpoint or the measures of a run that is to go on are damaged.
+        DamagedError: if the checkpoint or the measures of a run that is to be resumed are damaged.
     """
     delete_leftovers(place)
     if not resume:
@@ -172,24 +179,24 @@ def prepare_place(stage: Experiment, place: Path, resume: bool) -> None:
     extended = facts is not None and bool(changed_settings(stage, facts["settings"]["experiment"]))
     if extended or not (checkpoint.is_file() and history.is_file()):
         for file in (metrics, history):
-            file.unlink(missing_ok=True)  # of weights that training will replace
+            file.unlink(missing_ok=True)  # they belong to weights that the training will replace
     elif metrics.is_file():
-        read_metrics(metrics, checkpoint_digest(checkpoint))  # raises where it is damaged
+        read_metrics(metrics, checkpoint_digest(checkpoint))  # raises an error if it is damaged
     _store_settings(stage, place)
 
 
 def forget_untrained(place: Path) -> None:
-    """Delete the settings of a training that was refused before its first epoch, where nothing else is there."""
+    """Delete the settings of a training that failed before its first epoch, if the directory has nothing else."""
     if {file.name for file in place.iterdir()} <= {SETTINGS, LOCK}:
         (place / SETTINGS).unlink(missing_ok=True)
 
 
 def stored_facts(place: Path) -> dict[str, Any] | None:
-    """The facts of the checkpoint in a directory; None where there is no checkpoint.
+    """Return the facts of the checkpoint in a directory; None if there is no checkpoint.
 
     Raises:
         DamagedError: if it is damaged.
-        FlowvaeError: if it is that of an earlier version.
+        FlowvaeError: if it was written by an earlier version.
     """
     if not (place / CHECKPOINT).is_file():
         return None
@@ -199,12 +206,12 @@ def stored_facts(place: Path) -> dict[str, Any] | None:
 
 
 def same_training(stored: dict[str, Any], given: dict[str, Any], extended: bool = True) -> bool:
-    """Whether two facts of checkpoints are of one experiment on the same data.
+    """Whether the facts of two checkpoints belong to one experiment on the same data.
 
     Args:
-        stored: those of a checkpoint.
-        given: those of the training that is to go on from it.
-        extended: whether it may be longer.
+        stored: facts of the stored checkpoint.
+        given: facts of the training that is to continue from it.
+        extended: whether the training may be longer.
     """
     changed = changed_settings(Experiment.from_dict(given["experiment"]), stored["experiment"], extended)
     same: bool = stored["data"]["sha256"] == given["data"]["sha256"]
@@ -212,6 +219,6 @@ def same_training(stored: dict[str, Any], given: dict[str, Any], extended: bool 
 
 
 def _store_settings(stage: Experiment, place: Path) -> None:
-    """Let experiment.yaml say how long the training is, where the data are now and on what it computes."""
+    """Update experiment.yaml, such as the length of the training, the data location and the device."""
     if Experiment.from_yaml(place / SETTINGS) != stage:
         stage.to_yaml(place / SETTINGS)

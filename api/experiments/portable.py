@@ -1,4 +1,4 @@
-"""One file with everything of a run but its data, which another machine opens, and its model card."""
+"""Exported runs: one file with everything except the data, and its model card."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUFFIX = ".safetensors"
 
 
 class Exported(NamedTuple):
-    """What the file of an exported run holds."""
+    """The content of an exported run."""
 
     run: Opened
     metrics: list[Metric]
@@ -35,24 +35,25 @@ class Exported(NamedTuple):
 
 
 def write_file(file: Path, exported: Exported, licence: str = UNKNOWN) -> None:
-    """Write a run as one safetensors file with a checksum, and beside it its model card, NAME.md.
+    """Write a run to one safetensors file with a checksum, and its model card beside it, NAME.md.
 
-    A crash keeps the earlier files.
+    A crash keeps the previous files.
 
     Args:
         file: NAME.safetensors.
         exported: the run.
-        licence: of the weights, for the card.
+        licence: licence of the weights, for the card.
 
     Raises:
-        FlowvaeError: for another suffix, a directory that does not exist, parts that cannot be named, and a NAME.md
-            that is no model card of an earlier export.
+        FlowvaeError: for another suffix, a directory that does not exist, parts without a name, files that cannot be
+            written, and an existing file or NAME.md that is not from an earlier export.
     """
     if file.suffix != SUFFIX:
         raise FlowvaeError(f"{file}: must end in {SUFFIX}.")
     if not file.parent.is_dir():
-        raise FlowvaeError(f"{file}: there is no directory {file.parent}; make it first.")
+        raise FlowvaeError(f"{file}: there is no directory {file.parent}; create it first.")
     card = file.with_suffix(".md")
+    _check_replaced(file)
     _check_card(card)
     run = exported.run
     tensors = {
@@ -71,16 +72,36 @@ def write_file(file: Path, exported: Exported, licence: str = UNKNOWN) -> None:
         }
     }
     text = model_card(exported, file.stem, opening(exported, f'flowvae.load("{file.name}")'), licence)
-    save_checkpoint(file, tensors, facts)
-    with atomic_write(card) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    try:
+        save_checkpoint(file, tensors, facts)
+        with atomic_write(card) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FlowvaeError(f"{error.filename}: cannot be written ({error.strerror}); name another file.") from None
+
+
+def _check_replaced(file: Path) -> None:
+    """Check that a file is free or an exported run, which may be replaced.
+
+    Raises:
+        FlowvaeError: for any other file, such as the checkpoint of a run.
+    """
+    if not os.path.lexists(file):
+        return
+    try:
+        check_file(file)
+    except (FlowvaeError, OSError):
+        raise FlowvaeError(
+            f"{file}: is not an exported run, or damaged, and would be replaced by one; delete it, or name another "
+            "file."
+        ) from None
 
 
 def _check_card(file: Path) -> None:
-    """Refuse to replace a page that somebody else has written.
+    """Check that a file is free or holds a model card of an earlier export, which may be replaced.
 
     Raises:
-        FlowvaeError: for one.
+        FlowvaeError: for any other file.
     """
     if not os.path.lexists(file):
         return
@@ -89,31 +110,31 @@ def _check_card(file: Path) -> None:
     except (OSError, ValueError):
         own = False
     if not own:
-        raise FlowvaeError(f"{file}: is no model card, and would be replaced by one; move it, or export another name.")
+        raise FlowvaeError(f"{file}: is not a model card, but would be replaced by one; move it, or use another name.")
 
 
 def check_file(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return tensors and facts of what `write_file` wrote, after checking them against their checksum.
+    """Return tensors and facts of an exported run, after verifying the checksum.
 
     Raises:
         DamagedError: if the file is truncated or altered.
-        FlowvaeError: if it is another file.
+        FlowvaeError: if it is not an exported run.
     """
     try:
         tensors, facts = load_checkpoint(file)
     except DamagedError:
-        raise DamagedError(f"{file}: is no exported run, or damaged; export the run again, or copy it again.") from None
+        raise DamagedError(f"{file}: is not an exported run, or damaged; export or copy the run again.") from None
     if not isinstance(facts.get("exported"), dict):
-        raise FlowvaeError(f"{file}: is a checkpoint and no exported run; load its directory, {file.parent}.")
+        raise FlowvaeError(f"{file}: is a checkpoint and not an exported run; load its directory, {file.parent}.")
     return tensors, facts
 
 
 def read_file(file: Path) -> Exported:
-    """Read what `write_file` wrote.
+    """Read an exported run.
 
     Raises:
         DamagedError: if the file is truncated or altered.
-        FlowvaeError: if it is another file.
+        FlowvaeError: if it is not an exported run.
     """
     import pandas as pd
 

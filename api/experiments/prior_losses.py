@@ -1,4 +1,4 @@
-"""The losses of a second stage: of a distillation, and of priors with an objective of their own."""
+"""Losses of a second stage other than the ELBO: distillation, and the objectives of priors that have one."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Loss = Callable[[Batch], Tensor]
 def losses_of_prior(
     stage: Experiment, data: Dataset, pair: ModelGuide, first_prior: LazyDistribution | None
 ) -> tuple[Loss | None, Loss | None]:
-    """Return what a second stage minimizes, and what it validates by, in place of the negative ELBO; none: that.
+    """Return the training and the validation loss of a second stage; None stands for the negative ELBO.
 
     Args:
         stage: the experiment with this second stage.
-        data: its data.
-        pair: model and guide, whose prior alone is trained.
-        first_prior: the prior of the stage before, which a distillation imitates.
+        data: data of the experiment.
+        pair: model and guide, of which only the prior is trained.
+        first_prior: the prior of the previous stage, the teacher of a distillation.
     """
     second, prior = stage.second_stage, pair.model.prior
     if second is not None and second.distill and first_prior is not None:
@@ -52,12 +52,12 @@ def losses_of_prior(
 
 
 def _of_codes(pair: ModelGuide, objective: Callable[..., Tensor], batch: Batch) -> Tensor:
-    """The objective of a prior on fresh codes of a batch."""
+    """Evaluate the objective of a prior on newly drawn codes of a batch."""
     return objective(pair.guide.posterior(*batch.args).sample(), *_read_by_prior(pair, batch))
 
 
 def _of_all_codes(pair: ModelGuide, validate: Callable[..., Tensor], training: Training, valid: Batch) -> Tensor:
-    """The validation loss of a prior on codes of all data, `validation_draws` of each."""
+    """Evaluate the validation loss of a prior on codes of all data, `validation_draws` per data point."""
     drawn: list[tuple[Tensor, ...]] = []
     for batch in valid.split(training.batch_size):
         codes = pair.guide.posterior(*batch.args).sample((training.validation_draws,))
@@ -67,6 +67,6 @@ def _of_all_codes(pair: ModelGuide, validate: Callable[..., Tensor], training: T
 
 
 def _read_by_prior(pair: ModelGuide, batch: Batch) -> tuple[Tensor, ...]:
-    """The condition of a batch, if the prior reads one."""
+    """Return the condition of a batch, if the prior reads one."""
     condition = pair.model.condition
     return () if condition is None or not condition.prior or batch.c is None else (batch.c,)

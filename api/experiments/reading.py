@@ -1,4 +1,4 @@
-"""Reading a run: its directory, or the one file that it was exported to."""
+"""Reading of runs from their directories or exported files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 
 
 class Opened(NamedTuple):
-    """What a run's files hold: its settings, what its data were, its weights and the checksum of its checkpoint."""
+    """The content of a run's files: settings, description of the data, weights and checksum of the checkpoint."""
 
     experiment: Experiment
     signature: Signature
@@ -59,7 +59,7 @@ def open_directory(directory: Path) -> Opened:
 
     Raises:
         DamagedError: if its checkpoint is missing or damaged, history.csv has been edited, or experiment.yaml has been
-            changed in more than belongs to a machine.
+            changed in anything but data locations and devices.
         FlowvaeError: if it is not a run.
     """
     experiment = Experiment.from_yaml(directory / SETTINGS)
@@ -67,8 +67,9 @@ def open_directory(directory: Path) -> Opened:
     if finished and not (directory / CHECKPOINT).is_file():
         raise DamagedError(f"{directory / CHECKPOINT}: no such checkpoint; restore it, or train again (--overwrite).")
     tensors, facts = load_checkpoint(directory / CHECKPOINT)
-    stored, signature = facts["settings"], read_signature(directory, facts)
-    # the settings of a training that is being extended come before its first checkpoint
+    signature = read_signature(directory, facts)  # checks that there are settings
+    stored = facts["settings"]
+    # the settings of an extended training are written before its first checkpoint
     if changed := changed_settings(experiment, stored["experiment"], extended=not finished):
         raise DamagedError(
             f"{directory}: experiment.yaml does not match its checkpoint in {', '.join(changed)}; "
@@ -78,7 +79,7 @@ def open_directory(directory: Path) -> Opened:
         check_history(directory, facts)
     else:
         warnings.warn(
-            f"{directory}: its training has not ended; these are its best weights so far. Go on with it (--resume).",
+            f"{directory}: its training has not ended; these are its best weights so far. Continue it with --resume.",
             UnfinishedRunWarning,
             stacklevel=3,
         )
@@ -87,10 +88,10 @@ def open_directory(directory: Path) -> Opened:
 
 
 def read_signature(directory: Path, facts: dict[str, Any]) -> Signature:
-    """What the model of a checkpoint knows of its data.
+    """Return the signature of the data from a checkpoint.
 
     Raises:
-        FlowvaeError: for a checkpoint that does not say it, such as one of an earlier version.
+        FlowvaeError: for a checkpoint without a signature, such as one of an earlier version.
     """
     settings = facts.get("settings")
     try:
@@ -102,9 +103,9 @@ def read_signature(directory: Path, facts: dict[str, Any]) -> Signature:
 def open_pair(
     where: str, experiment: Experiment, signature: Signature, weights: dict[str, dict[str, Tensor]]
 ) -> ModelGuide:
-    """Model and guide with these weights, made without the data, on the device that the experiment names.
+    """Build model and guide with these weights, without the data, on the device of the experiment.
 
-    Where that device is not here, on another one, with an `OtherDeviceWarning`.
+    If that device is not available, another one is used, with an `OtherDeviceWarning`.
 
     Raises:
         FlowvaeError: for weights of another type than torch's default.
@@ -116,10 +117,10 @@ def open_pair(
         )
     guide = weights["guide"]
     units = Units(guide["encoder.0.center"], guide["encoder.0.unit"])
-    # of the shape of the training data and without their memory: all values come with the weights
+    # shape of the training data without their memory; their values are not needed, since all weights are loaded
     train = torch.zeros(1).expand(signature.rows, *signature.shape)
     with warnings.catch_warnings():
-        # said when it was trained
+        # given when it was trained
         for said in (SlowDirectionWarning, ImproperDensityWarning, EstimatedDensityWarning):
             warnings.simplefilter("ignore", said)
         pair = assemble(experiment, signature, units, train)
@@ -136,7 +137,7 @@ def open_pair(
 
 
 def data_of_run(experiment: Experiment, file: Path) -> Dataset:
-    """The data of a run, whose experiment.yaml says where they are.
+    """Load the data of a run from the location in its experiment.yaml.
 
     Raises:
         FlowvaeError: if they cannot be loaded.
@@ -149,14 +150,14 @@ def data_of_run(experiment: Experiment, file: Path) -> Dataset:
             raise
         name, path = next(iter(missing.items()))
         looked = "" if path.is_absolute() else f" It was looked for in {Path.cwd()}."
-        raise FlowvaeError(f"{error}{looked} Where the data have moved, correct data.{name} in {file}.") from None
+        raise FlowvaeError(f"{error}{looked} If the data have moved, correct data.{name} in {file}.") from None
 
 
 def check_history(directory: Path, facts: dict[str, Any]) -> pd.DataFrame:
-    """One row an epoch, as the facts of a checkpoint have it.
+    """Return the history in the facts of a checkpoint, one row per epoch.
 
     Raises:
-        DamagedError: if history.csv says anything else.
+        DamagedError: if history.csv differs from it.
     """
     import pandas as pd
 
@@ -164,31 +165,31 @@ def check_history(directory: Path, facts: dict[str, Any]) -> pd.DataFrame:
     file = directory / HISTORY
     try:
         expected = pd.read_csv(StringIO(history.to_csv(index=False)), dtype=str)  # every digit counts
-        same, reason = pd.read_csv(file, dtype=str).equals(expected), "its rows are others"
+        same, reason = pd.read_csv(file, dtype=str).equals(expected), "its rows differ"
     except (FileNotFoundError, ValueError) as error:
         same, reason = False, one_line(error)
     if not same:
         raise DamagedError(
-            f"{file}: does not match the checkpoint beside it ({reason}); go on with the run (--resume), which writes "
-            "it again."
+            f"{file}: does not match the checkpoint beside it ({reason}); continue the run with --resume, which "
+            "writes it again."
         )
     return history
 
 
 def read_history(directory: Path) -> pd.DataFrame:
-    """One row an epoch of the stage that was trained in a directory.
+    """Read the history of the stage that was trained in a directory, one row per epoch.
 
     Raises:
-        DamagedError: if history.csv is not what the checkpoint says.
+        DamagedError: if history.csv differs from the checkpoint.
         FlowvaeError: if its training has not ended.
     """
     if not (directory / HISTORY).is_file():
-        raise FlowvaeError(f"{directory}: its training has not ended; go on with it (--resume).")
+        raise FlowvaeError(f"{directory}: its training has not ended; continue it with --resume.")
     return check_history(directory, load_checkpoint(directory / CHECKPOINT)[1])
 
 
 def read_histories(directory: Path, experiment: Experiment) -> list[pd.DataFrame]:
-    """One row an epoch, one table a stage, the first stage first.
+    """Read the histories of all stages, the first stage first, each with one row per epoch.
 
     Raises:
         DamagedError: if the history or checkpoint of an earlier stage is missing or damaged.
@@ -206,6 +207,6 @@ def read_histories(directory: Path, experiment: Experiment) -> list[pd.DataFrame
 
 
 def is_finished(directory: str | Path) -> bool:
-    """Whether a run in that directory has ended its training, and has been measured."""
+    """Whether the training of the run in a directory has ended and the run has been measured."""
     directory = Path(directory)
     return (directory / HISTORY).is_file() and (directory / METRICS).is_file()

@@ -1,4 +1,4 @@
-"""A run: what lies in the directory of a trained experiment, and what can be asked of it."""
+"""Runs: trained experiments, their measures and figures."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ __all__ = ["MeasurementError", "Run", "load"]
 
 
 class MeasurementError(FlowvaeError):
-    """Measures that could not be taken.
+    """Measures that could not be computed.
 
     Args:
         text: the message.
-        taken: metrics of the others.
-        reasons: the error of each measure, by name.
+        taken: metrics of the other measures.
+        reasons: errors by name of the measure.
     """
 
     def __init__(self, text: str, taken: list[Metric], reasons: Mapping[str, FlowvaeError]) -> None:
@@ -62,18 +62,18 @@ class MeasurementError(FlowvaeError):
 
 @dataclass(frozen=True, repr=False)
 class Run(TrainedModel):
-    """A trained experiment: its settings, what its data were, and its best weights.
+    """A trained experiment: its settings, the signature of its data, and its best weights.
 
-    It opens, encodes and samples without its data; only measures load them.
+    Loading, encoding and sampling do not need the data; measures and some figures load them.
 
     Args:
-        directory: where its files are; None: it was trained without one, or opened from an exported file.
+        directory: directory of its files; None: it was trained without one, or opened from an exported file.
         file: the exported file that it was opened from.
-        checkpoint: checksum of the checkpoint that the weights are from.
-        identity: of the data that it was trained on, as plain texts.
-        known_data: the data, where they are loaded already.
-        known_metrics: what has been measured, of a run without a directory.
-        known_histories: one row an epoch, one table a stage, of a run without a directory.
+        checkpoint: checksum of the checkpoint of the weights.
+        identity: identity of the data that it was trained on, as plain texts.
+        known_data: the data, if they are already loaded.
+        known_metrics: metrics of a run without a directory.
+        known_histories: histories of a run without a directory, one table per stage with one row per epoch.
     """
 
     directory: Path | None = None
@@ -90,15 +90,15 @@ class Run(TrainedModel):
 
     @property
     def name(self) -> str:
-        """What messages call it: its directory or its file."""
+        """Its directory or file, as its name in messages."""
         return str(self.directory or self.file or "this run")
 
     @property
     def data(self) -> Dataset:
-        """The data, loaded when they are first asked for.
+        """The data, loaded on first access.
 
         Raises:
-            FlowvaeError: if they are not here, or not what they were.
+            FlowvaeError: if they cannot be loaded, or differ from those of the training.
         """
         if self.known_data is not None:
             return self.known_data
@@ -117,16 +117,16 @@ class Run(TrainedModel):
         except FlowvaeError as error:
             reason = str(error).rstrip(".")
             raise FlowvaeError(
-                f"{self.name}: measures and this kind of figure need its data, which cannot be loaded ({reason}); "
-                f"load({shown(self.name)}, data=…) takes them."
+                f"{self.name}: measures and this kind of figure need its data, which cannot be loaded ({reason}); pass "
+                f"them to load({shown(self.name)}, data=…)."
             ) from None
 
     @property
     def metrics(self) -> list[Metric]:
-        """What has been measured so far and stored.
+        """The stored metrics.
 
         Raises:
-            DamagedError: if metrics.json has been edited, or is that of other weights.
+            DamagedError: if metrics.json has been edited, or belongs to other weights.
         """
         if self.directory is None:
             return list(self.known_metrics)
@@ -134,16 +134,16 @@ class Run(TrainedModel):
         return read_metrics(file, self.checkpoint) if file.exists() else []
 
     def metric(self, name: str, split: str = "test") -> Metric:
-        """One measure by its name.
+        """Return a stored metric by its name.
 
         Raises:
-            FlowvaeError: if it has not been measured; names those that have.
+            FlowvaeError: if it has not been measured, with the names of those that have.
         """
         found = {metric.name: metric for metric in self.metrics if metric.split == split}
         if not found:
             raise FlowvaeError(
                 f"{self.name}: nothing has been measured on {split}, so there is no {shown(name)}; evaluate the "
-                "run, after going on with its training (--resume) if that has not ended."
+                "run; if its training has not ended, continue it first with --resume."
             )
         if name not in found:
             raise FlowvaeError(f"{self.name}, {split}: no measure {shown(name)}; {nearest(name, found)}")
@@ -151,17 +151,25 @@ class Run(TrainedModel):
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch of the last stage.
+        """The history of the last stage, one row per epoch.
 
         Raises:
-            DamagedError: if history.csv is not what the checkpoint says.
+            DamagedError: if history.csv differs from the checkpoint.
             FlowvaeError: if its training has not ended.
         """
         return self.known_histories[-1] if self.directory is None else read_history(self.directory)
 
     @property
+    def objective(self) -> str:
+        """Name of what the last stage maximized, the columns `train_elbo` and `valid_elbo` of its history."""
+        second, objective = self.experiment.second_stage, self.experiment.last_training.objective
+        if second is not None and (second.distill or hasattr(self.pair.model.prior, "objective")):
+            return "negative loss of the prior"
+        return "ELBO" if objective.family == "elbo" else objective.title
+
+    @property
     def histories(self) -> list[pd.DataFrame]:
-        """One row an epoch, one table a stage, the first stage first.
+        """The histories of all stages, the first stage first, each with one row per epoch.
 
         Raises:
             DamagedError: if the history or checkpoint of an earlier stage is missing or damaged.
@@ -171,19 +179,19 @@ class Run(TrainedModel):
 
     @property
     def whole_history(self) -> pd.DataFrame:
-        """One row an epoch of all stages, see `histories`."""
+        """The histories of all stages in one table, see `histories`."""
         import pandas as pd
 
         return pd.concat(self.histories, ignore_index=True)
 
     @property
     def parameters(self) -> int:
-        """How many numbers were trained, in model and guide."""
+        """Number of parameters of model and guide."""
         return sum(p.numel() for part in self.pair for p in part.parameters())
 
     @property
     def measured(self) -> dict[str, dict[str, Any] | None]:
-        """Measures that have been taken on the test split, with the effort of those that depend on it."""
+        """Measures that have been computed on the test split, each with its effort, or None if it has no effort."""
         return {m.protocol["measure"]: m.protocol.get("effort") for m in self.metrics if m.protocol.get("of") == "test"}
 
     def evaluate(
@@ -198,25 +206,29 @@ class Run(TrainedModel):
         figures: bool = False,
         progress: bool = True,
     ) -> list[Metric]:
-        """Take measures on a split, and store them in metrics.json, if the run has a directory.
+        """Compute measures on a split and, if the run has a directory, store them in metrics.json.
 
-        A measure that cannot be taken stops none of the others.
+        If a measure cannot be computed, the others still are.
 
         Args:
             measures: names in `flowvae.evaluation.MEASURES`; "likelihood" is ELBO, its two parts and the NLL.
             split: "train", "valid" or "test".
             draws: K of the NLL.
-            seed: of all measures.
-            compile: of likelihood and IWAE: "capture", "inductor" (pays from some thousand data on) or "none".
-            effort: size of the measures that refine guides or run chains.
-            figures: whether to draw the measures that have a figure, into the run's figures.
+            seed: seed of all measures.
+            compile: how likelihood and IWAE are computed: "capture", "inductor" (pays off from some thousand data
+                points on) or "none".
+            effort: computational effort of the measures that refine guides or run chains.
+            figures: whether to write the figures of those measures that have one.
             progress: whether to show progress bars.
+
+        Returns:
+            The new metrics.
 
         Raises:
             DamagedError: if metrics.json has been edited; before any work.
-            FlowvaeError: for an unknown measure or split, or one of held-out data on "train", if the data are not here,
-                and if the directory cannot be written or holds other weights than these; before any work.
-            MeasurementError: at the end, if a measure could not be taken; names each of them with its reason.
+            FlowvaeError: for an unknown measure or split, a measure of held-out data on "train", data that cannot be
+                loaded, and a directory that cannot be written or has other weights than this run; before any work.
+            MeasurementError: at the end, if some measures could not be computed, with the reasons.
         """
         check_int_value("draws", draws)
         check_measures(measures, split, compile)
@@ -224,8 +236,8 @@ class Run(TrainedModel):
             return []
         if figures and self.directory is None:
             raise FlowvaeError(f"figures = True: {self.name} has no directory for them; leave figures out.")
-        with self._writing():  # before the work, which would be lost
-            self.metrics  # noqa: B018  (raises where it is damaged)
+        with self._writing():  # before the work, whose results would be lost
+            self.metrics  # noqa: B018  (raises an error if it is damaged)
         data, effort = self.data, effort or Effort()
         about = {
             "of": split,
@@ -245,7 +257,7 @@ class Run(TrainedModel):
             except FlowvaeError as error:
                 refused[name] = error
                 continue
-            with self._writing():  # at once: the next one may be interrupted
+            with self._writing():  # immediately, since the next measure may be interrupted
                 if self.directory is not None:
                     merge_metrics(self.directory / METRICS, taken.metrics, self.checkpoint)
             new += taken.metrics
@@ -257,30 +269,31 @@ class Run(TrainedModel):
         return new
 
     def figure(self, name: str, **settings: Any) -> Figure:
-        """A figure of the run, which a notebook shows.
+        """Draw a figure of the run; a notebook displays it.
 
-        `run.figure("traversal", space="base")` is `plot_traversal` with that setting. The seed is the experiment's,
-        unless it is given.
+        `run.figure("traversal", space="base")` calls `plot_traversal` with that setting. The default seed is that of
+        the experiment.
 
         Args:
             name: samples, reconstructions, neighbours, interpolation, traversal, latent or history.
-            settings: of its function, such as `of="draws"` of samples, or `steps=9` of interpolation.
+            settings: settings of its function, such as `of="draws"` of samples, or `steps=9` of interpolation.
 
         Raises:
-            FlowvaeError: for an unknown name or setting, data that the figure cannot show, or if they are not here.
+            FlowvaeError: for an unknown name or setting, and data that the figure cannot show or that cannot be loaded.
         """
         parts = {
             "model": lambda: self.pair.model,
             "guide": lambda: self.pair.guide,
             "data": lambda: self.data,
             "history": lambda: self.history,
+            "objective": lambda: self.objective,
             "seed": lambda: self.experiment.seed,
         }
         return draw_figure(name, parts, **settings)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Be the only writer to the directory, if there is one, and only while it holds the weights of this run."""
+        """Hold the lock of the directory, if there is one, after checking that it has the weights of this run."""
         place = self.directory
         if place is None:
             yield
@@ -295,19 +308,23 @@ class Run(TrainedModel):
     def _check_weights(self, directory: Path) -> None:
         if checkpoint_digest(directory / CHECKPOINT) != self.checkpoint:
             raise FlowvaeError(
-                f"{directory}: holds other weights than when the run was opened, so nothing is stored; open it "
+                f"{directory}: has other weights than when the run was opened, so nothing is stored; open it "
                 "again when its training has ended."
             )
 
     def export(self, file: str | Path, *, licence: str = UNKNOWN) -> Path:
-        """Write everything but the data into one file, which another machine opens with `load(file)`.
+        """Write everything except the data to one file, which `load(file)` opens on any machine.
 
         Args:
-            file: where to, NAME.safetensors; an earlier file, and the model card NAME.md beside it, are replaced.
-            licence: of the weights, for the card, such as "mit".
+            file: the file to write, NAME.safetensors; an earlier file, and the model card NAME.md beside it, are
+                replaced.
+            licence: licence of the weights, for the card, such as "mit".
+
+        Returns:
+            The file.
 
         Raises:
-            FlowvaeError: if its training has not ended, or a part has no name by which it could be loaded.
+            FlowvaeError: if the training has not ended, a part has no name, or the file cannot be written.
         """
         opened = Opened(self.experiment, self.signature, self.pair, self.identity, self.checkpoint)
         file = as_path(file)
@@ -316,22 +333,22 @@ class Run(TrainedModel):
 
 
 def load(path: str | Path, data: Any = None) -> Run:
-    """A run from its directory or its exported file, with its best weights.
+    """Open a run, with its best weights, from its directory or its exported file.
 
-    One that is not finished is opened with an `UnfinishedRunWarning`. Its data are not needed before something is
-    measured on them. Where they lie and on what it computes may be changed in its experiment.yaml (`data.path`,
-    `inference.device`): the data are known by their checksum. A run of a device that is not here is opened on another
-    one, with an `OtherDeviceWarning`.
+    An unfinished run is opened with an `UnfinishedRunWarning`. The data are loaded only when they are needed, such as
+    for a measure. Location of the data and device may be changed in experiment.yaml (`data.path`, `inference.device`);
+    the data are verified by their checksum. If the device is not available, another one is used, with an
+    `OtherDeviceWarning`.
 
     Args:
-        path: of the directory or file.
-        data: those that it was trained on, where they were given in Python (arrays, or what `as_data` made of them) or
-            lie elsewhere now (the data spec with its new path).
+        path: the directory or file.
+        data: the data of the training, if they were given in Python (arrays, or the result of `as_data`) or have moved
+            (the data spec with its new path).
 
     Raises:
-        DamagedError: if its checkpoint is missing or damaged, history.csv or metrics.json has been edited, or
-            experiment.yaml has been changed in anything else.
-        FlowvaeError: if it is not a run, and for other data than it was trained on.
+        DamagedError: if the checkpoint is missing or damaged, history.csv or metrics.json has been edited, or
+            experiment.yaml has been changed in other settings.
+        FlowvaeError: if it is not a run, and for data that differ from those of the training.
     """
     path = as_path(path)
     if path.is_file() or (path.suffix == SUFFIX and not path.exists()):
@@ -347,5 +364,5 @@ def load(path: str | Path, data: Any = None) -> Run:
             then = f"{signature.rows} data points of shape {signature.shape}"
             raise FlowvaeError(f"{path}: was trained on {then}; {error}") from None
     run = Run(settings, signature, pair, checkpoint=checkpoint, identity=identity, **where)
-    run.metrics  # noqa: B018  (raises where they are damaged)
+    run.metrics  # noqa: B018  (raises an error if they are damaged)
     return run

@@ -1,4 +1,4 @@
-"""Specs as plain values and back: what YAML, checkpoints and the names of cells hold."""
+"""Conversion of specs to plain values and back, for YAML, checkpoints and the names of cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["build_spec", "check_setting", "from_plain", "read_setting", "to_plai
 
 
 def to_plain(spec: Any) -> Any:
-    """A spec as dictionaries, lists and plain values, as YAML and JSON hold them.
+    """Convert a spec to dictionaries, lists and plain values, for YAML and JSON.
 
     Raises:
         FlowvaeError: for a part that has no name, or a value that is not plain.
@@ -29,7 +29,7 @@ def to_plain(spec: Any) -> Any:
     if isinstance(spec, Path):
         return str(spec)
     if isinstance(spec, LikelihoodSpec):
-        name_of(spec)  # which must have one
+        name_of(spec)  # raises an error for a likelihood without a name
         return str(spec)
     if isinstance(spec, tuple):
         return [to_plain(value) for value in spec]
@@ -42,26 +42,26 @@ def to_plain(spec: Any) -> Any:
     name = {"family": name_of(spec)} if isinstance(spec, Spec) and type(spec).part else {}
     values = {f.name: to_plain(getattr(spec, f.name)) for f in fields(spec) if f.init and not _omitted(spec, f)}
     if isinstance(spec, Spec) and spec.wraps:
-        # the wrapped part gives its settings to the one line that names both
+        # one family name stands for wrapper and wrapped part, so their settings are merged
         inner = {key: value for key, value in values.pop(spec.wraps).items() if key != "family"}
         return {**name, **inner, **values}
     return {**name, **values}
 
 
 def _omitted(spec: Any, f: Field[Any]) -> bool:
-    """Whether a setting is left out because it has its default, so that older files and names of cells stay valid."""
+    """Whether a setting with its default value is left out, so that older files and names of cells stay valid."""
     default = f.default_factory() if f.default_factory is not MISSING else f.default
     return bool(f.metadata.get("omit_default")) and bool(getattr(spec, f.name) == default)
 
 
 def from_plain(kind: str, plain: Any, label: str = "", default: Spec | None = None) -> Any:
-    """A part from plain values: a name, or a dictionary with `family` and its settings.
+    """Create a part from plain values: a name, or a dictionary with `family` and its settings.
 
     Args:
         kind: "data", "prior", "guide", "flow", "network", "likelihood", ….
         plain: the values.
-        label: of the part, for messages; the kind, unless given.
-        default: the part whose family is meant where the values name none.
+        label: label of the part, for messages; by default the kind.
+        default: the part whose family is used if the values do not name one.
 
     Raises:
         FlowvaeError: for an unknown family or a setting that the family does not have.
@@ -98,10 +98,10 @@ def _build(label: str, family: Family, settings: dict[str, Any]) -> Any:
 
 
 def check_setting(kind: str, name: str, setting: object) -> None:
-    """Refuse a setting that a family does not have, and say which family has it.
+    """Check that a family has a setting.
 
     Raises:
-        FlowvaeError: for such a setting.
+        FlowvaeError: if it does not, with the families that have it.
     """
     known = _settings(find(kind, name))
     if setting not in known:
@@ -111,10 +111,10 @@ def check_setting(kind: str, name: str, setting: object) -> None:
 
 
 def build_spec(label: str, family: type, settings: dict[str, Any]) -> Any:
-    """An instance of a dataclass of settings; settings that are parts are read from plain values.
+    """Create an instance of a dataclass of settings; settings that are parts are read from plain values.
 
     Raises:
-        FlowvaeError: for a setting that it does not have, or one that it needs.
+        FlowvaeError: for an unknown or a missing setting.
     """
     known = {f.name: f for f in fields(family) if f.init}
     for setting in settings:
@@ -128,7 +128,7 @@ def build_spec(label: str, family: type, settings: dict[str, Any]) -> Any:
 
 
 def read_setting(family: type, name: str, plain: Any, label: str) -> Any:
-    """The setting of that name of a dataclass, from its plain value.
+    """Read one setting of a dataclass from its plain value.
 
     Raises:
         FlowvaeError: for an unknown family or setting of a part.
@@ -139,7 +139,7 @@ def read_setting(family: type, name: str, plain: Any, label: str) -> Any:
 
 
 def _read(label: str, hint: Any, plain: Any, default: Any) -> Any:
-    """A setting from its plain value."""
+    """Read a setting from its plain value."""
     if type(default) is tuple:
         return _tuple(plain)  # a file has lists where a spec has tuples
     hints = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
@@ -169,7 +169,7 @@ def _tuple(value: Any) -> Any:
 
 
 def _settings(family: Family) -> list[str]:
-    """Names of all settings of a family, those of a wrapped part included."""
+    """Return the names of all settings of a family, including those of a wrapped part."""
     spec = family.type if family.default is None else family.default
     names = []
     for f in fields(spec):

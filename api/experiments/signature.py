@@ -1,4 +1,4 @@
-"""What a model knows of its data: enough to open it where the data are not."""
+"""Description of the data that a model is built from; with it a run opens without its data."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["Signature"]
 
 @dataclass(frozen=True)
 class Signature:
-    """What a model knows of its data: enough to build it, and to open it where the data are not.
+    """Description of the data that a model is built from; with it a run opens without its data.
 
     Args:
         shape: event shape of x.
         rows: number of training data points.
-        likelihood: text form.
+        likelihood: the likelihood in text form.
         dtype: type of the data and the networks, "float32" or "float64".
-        condition: C, how many numbers the model conditions on; 0: none.
-        classes: names of the labels, where they have names.
-        frequencies: how many training data points each class has, where the condition is a label.
-        offset: what was subtracted from the values of the original data, flat; None: nothing.
+        condition: size C of the condition; 0: no condition.
+        classes: names of the classes; empty if they have none.
+        frequencies: number of training data points per class, for a model conditioned on labels; otherwise empty.
+        offset: flattened offset that was subtracted from the original data; None: no offset.
     """
 
     shape: tuple[int, ...]
@@ -41,7 +41,7 @@ class Signature:
 
     @classmethod
     def of(cls, data: Dataset, condition: Condition | None = None) -> Signature:
-        """That of a data set."""
+        """Return the signature of a data set."""
         given = None if condition is None else condition_of(data, condition, "train")
         by_class = given is not None and condition is not None and condition.on == "labels"
         return cls(
@@ -56,15 +56,15 @@ class Signature:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON holds them."""
+        """Convert to plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, plain: Any) -> Signature:
-        """The inverse of `to_dict`.
+        """Create a signature from the values of `to_dict`.
 
         Raises:
-            FlowvaeError: for other values than those, such as an earlier version wrote.
+            FlowvaeError: for any other value, such as that of an earlier version.
         """
         if not isinstance(plain, dict) or plain.keys() != {f.name for f in fields(cls)}:
             raise FlowvaeError("is a run of an earlier version, whose files differ; train it again (--overwrite).")
@@ -80,5 +80,5 @@ class Signature:
 
     @property
     def offset_array(self) -> NDArray[np.float64] | None:
-        """What was subtracted from the original data, of the event shape; None: nothing."""
+        """The offset that was subtracted from the original data, of the event shape; None: no offset."""
         return None if self.offset is None else np.array(self.offset).reshape(self.shape)

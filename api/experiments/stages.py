@@ -22,23 +22,26 @@ DIRECTIONS = ("reverse", "forward", "both")  # of the KL divergence of a distill
 
 @dataclass(frozen=True)
 class SecondStage:
-    """Another prior, fitted to the aggregated posterior q̄ of a trained VAE whose encoder and decoder stay as they are.
+    """Second stage: another prior, fitted to the aggregated posterior q̄ of a VAE with frozen encoder and decoder.
 
-    Every batch draws fresh codes z ~ q(z given x). With all else frozen, the ELBO is log p(z) and a constant, so the
-    training that fits a VAE fits this prior by maximum likelihood, and stops by codes of the validation data:
-    ELBO_2 − ELBO_1 = E_q̄[log p_2 − log p_1] = KL(q̄‖p_1) − KL(q̄‖p_2). A prior with an `objective` of its own is trained
-    by that instead.
+    Every batch draws new codes z ~ q(z | x). With encoder and decoder frozen, the ELBO is E_q̄[log p(z)] plus a
+    constant, so maximizing it fits the prior by maximum likelihood, with early stopping on codes of validation data:
+    ELBO_2 − ELBO_1 = E_q̄[log p_2 − log p_1] = KL(q̄‖p_1) − KL(q̄‖p_2). A prior that has an `objective` is trained with
+    it instead.
 
     Args:
         prior: the second p(z). One without parameters, such as N(0, I), needs `fine_tune`.
-        inference: how to train it.
-        fine_tune: whether encoder, decoder and prior are trained together afterwards, with the same settings: three
-            stages in all. With a prior without parameters they are two, and the second trains the VAE on: the control
-            for a longer training.
-        distill: fit the prior to that of the first stage in place of the codes: "reverse" minimizes KL(s‖t) of student
+        inference: settings of the training.
+        fine_tune: whether encoder, decoder and prior are trained together afterwards, with the same settings, which
+            makes three stages. With a prior without parameters there are two, and the second continues the training of
+            the VAE, as a control for the longer training.
+        distill: fit the prior to that of the first stage instead of the codes: "reverse" minimizes KL(s‖t) of student
             s and teacher t, "forward" KL(t‖s), "both" their sum; see `Distillation`. None: fit it to the codes.
-        teacher_draws: draws of the teacher for "forward" and "both", which are made once, and of the validation of
-            every epoch.
+        teacher_draws: number of cached draws of the teacher for "forward" and "both", and of the draws of each
+            validation.
+
+    Raises:
+        FlowvaeError: for a prior that cannot be fitted or distilled in this way, and for invalid settings.
 
     References:
         Dai & Wipf (2019), "Diagnosing and Enhancing VAE Models".
@@ -56,15 +59,15 @@ class SecondStage:
         if not self.prior.trainable and not self.fine_tune:
             raise FlowvaeError(
                 f"SecondStage.prior = {shown(self.prior)}: has nothing to fit; use Mixture() or a flow, or "
-                "fine_tune=True to train the VAE on."
+                "fine_tune=True to continue the training of the VAE."
             )
         if self.distill is not None:
             check_choice(self, "distill", DIRECTIONS)
         check_int(self, "teacher_draws")
         if self.distill and self.fine_tune:
             raise FlowvaeError(
-                f"SecondStage.distill = {self.distill} with fine_tune = true: a distilled prior imitates one that "
-                "stays as it is; use fine_tune=False."
+                f"SecondStage.distill = {self.distill} with fine_tune = true: the teacher of a distilled prior must "
+                "stay fixed; use fine_tune=False."
             )
         if self.distill and not self.prior.tractable:
             raise FlowvaeError(
@@ -96,17 +99,17 @@ class SecondStage:
 
     @property
     def before(self) -> SecondStage | None:
-        """The fit of the prior that comes before fine-tuning; none, if the VAE itself comes before."""
+        """The fit of the prior that precedes fine-tuning; None if the VAE itself precedes it."""
         return replace(self, fine_tune=False) if self.fine_tune and self.prior.trainable else None
 
     @property
     def follows(self) -> str:
-        """Name of the directory that keeps the stage before: of the VAE, or of the fit of the prior."""
+        """Name of the directory of the previous stage, inside that of this one."""
         return "prior-fit" if self.before else "first-stage"
 
 
 def load_stage_weights(pair: tuple[nn.Module, nn.Module], earlier: tuple[nn.Module, nn.Module], prior: bool) -> None:
-    """Copy the weights of an earlier stage into a model and guide; those of the prior only if asked to."""
+    """Copy the weights of an earlier stage into a model and guide; those of the prior only if `prior` is true."""
     (model, guide), (earlier_model, earlier_guide) = pair, earlier
     guide.load_state_dict(earlier_guide.state_dict())
     weights = earlier_model.state_dict()
@@ -116,7 +119,7 @@ def load_stage_weights(pair: tuple[nn.Module, nn.Module], earlier: tuple[nn.Modu
 
 @contextmanager
 def freeze_except_prior(pair: tuple[Any, nn.Module]) -> Iterator[None]:
-    """Inside the block only the prior of the pair can be trained; all else is in evaluation mode."""
+    """Freeze all parts of the pair except the prior inside the block, and put them into evaluation mode."""
     model, guide = pair
     of_prior = set(model.prior.parameters())
     trained = [p for part in (model, guide) for p in part.parameters() if p.requires_grad and p not in of_prior]

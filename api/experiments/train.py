@@ -1,4 +1,4 @@
-"""Training an experiment: its stages in order, each in a directory of its own, measured and drawn."""
+"""Training of experiments: all stages in order, each in its directory, with measures and figures."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from flowvae.inference.objectives.own_loss import check_own_loss
 
 __all__ = ["fit_prior", "train"]
 
-DRAWS = 1000  # K of the test NLL, unless told otherwise
+DRAWS = 1000  # default K of the test NLL
 
 
 @dataclass(frozen=True)
 class _How:
-    """How every stage is trained, measured and drawn."""
+    """Options of the training, measures and figures of every stage."""
 
     draws: int
     figures: bool
@@ -66,29 +66,32 @@ def train(
     callbacks: Sequence[Callable[[dict[str, Any]], Any]] = (),
     trackers: Sequence[Any] = (),
 ) -> Run:
-    """Train, measure on the test split, draw figures; everything lands in the directory.
+    """Train an experiment, measure it on the test split and draw figures, in one directory.
 
-    Where there is a second stage, what comes before it is a run of its own, in a directory inside.
+    Earlier stages of an experiment with a second stage are runs in directories inside of it.
 
-    With `resume`, an interrupted run goes on. The training of a finished one is extended where the experiment has other
-    `Training.extendable` settings in its last stage, such as more epochs: it then ends where one training of that
-    length ends.
+    With `resume`, an interrupted run is continued. A finished run is extended if the experiment has other
+    `Training.extendable` settings in its last stage, such as more epochs; the result equals that of a single training
+    of this length.
 
     Args:
-        experiment: what to train.
-        directory: where to; made if it is not there. Its experiment.yaml has the absolute paths of the data. None:
-            nothing is stored or measured, and parts need no name.
-        overwrite: delete the files of an earlier run that is there; refused where anything else lies there.
-        resume: go on with an interrupted run of the same experiment, or extend a finished one.
-        draws: K of the test NLL; None: 1000 or, with `resume`, as many as the run was started with.
-        figures: whether to draw them.
+        experiment: the experiment.
+        directory: directory of the run, created if it does not exist. Its experiment.yaml has absolute paths of the
+            data. None: nothing is stored or measured, and parts need no name.
+        overwrite: whether to delete the files of an earlier run there; an error if the directory has other files.
+        resume: whether to continue an interrupted run of the same experiment, or extend a finished one.
+        draws: K of the test NLL; None: 1000 or, with `resume`, the number that the run was started with.
+        figures: whether to draw figures.
         progress: whether to show progress bars.
-        first_stage: a finished run of an earlier stage, which is copied instead of trained again.
+        first_stage: directory of a finished run of an earlier stage, which is copied instead of trained again.
         callbacks: functions of an epoch's row; one that returns True stops the training.
         trackers: objects with `start`, `log` and `finish`; see `flowvae.inference.Tracker`.
 
+    Returns:
+        The run of the last stage.
+
     Raises:
-        DamagedError: if a file of the run to go on with is damaged.
+        DamagedError: if a file of the run to resume is damaged.
         FlowvaeError: for a directory that exists, cannot be written or is being written by another process, a part
             without a name in a run that is stored, or settings and data that do not fit; before any work.
     """
@@ -99,7 +102,7 @@ def train(
         check_int_value("draws", draws)
     if directory is not None:
         experiment = _with_absolute_paths(experiment)
-        experiment.to_dict()  # refuses what could not be loaded
+        experiment.to_dict()  # raises an error for parts that could not be loaded
     if directory is not None and resume:
         data = data_of_run(experiment, directory / SETTINGS)
     else:
@@ -127,11 +130,11 @@ def train(
     except (FlowvaeError, FileNotFoundError):
         if not (directory / LOCK).is_file():
             raise
-        # Another process may have been changing the directory meanwhile: the check that holds the lock decides.
+        # Another process may be changing the directory: the check under the lock decides.
     with ExitStack() as locks:
-        # what another process is writing now must not be deleted when it has ended
+        # no waiting if files are to be deleted: they may be those that another process has just written
         locks.enter_context(writing(directory, wait=0.0 if overwrite else 1.0))
-        check()  # nobody else can change it now
+        check()  # again, since no other process can change it now
         going_on = resume
         how = replace(how, draws=draws or _draws_before(experiment, directory, resume))
         waiting: list[tuple[Experiment, Path]] = []
@@ -159,13 +162,13 @@ def train(
 
 
 def _with_absolute_paths(experiment: Experiment) -> Experiment:
-    """The experiment with data that are found from any working directory."""
+    """Make the data paths absolute, so that they do not depend on the working directory."""
     moved = {name: path.absolute() for name, path in experiment.data.paths.items() if not path.is_absolute()}
     return replace(experiment, data=replace(experiment.data, **moved)) if moved else experiment  # type: ignore[type-var]
 
 
 def _train_stage(stage: Experiment, place: Path, data: Dataset, pair: ModelGuide, before: Run | None, how: _How) -> Run:
-    """Train one stage, measure and draw it, in a directory that has been checked, locked and prepared."""
+    """Train, measure and draw one stage in a directory that has been checked, locked and prepared."""
     checkpoint = place / CHECKPOINT
     signature = Signature.of(data, stage.condition)
     identity = identity_of(data, stage.condition).as_dict()
@@ -173,7 +176,7 @@ def _train_stage(stage: Experiment, place: Path, data: Dataset, pair: ModelGuide
     settings = {"experiment": plain, "data": identity, "signature": signature.to_dict(), "draws": how.draws}
     stored = stored_facts(place)
     if stored and same_training(stored["settings"], settings, extended=False):
-        settings = stored["settings"]  # it goes on although its data have moved, or on another device
+        settings = stored["settings"]  # data location and device may differ
     fitted = _fit_stage(stage, data, pair, before, how, checkpoint, settings)
     write_table(place / HISTORY, fitted.history)
     run = Run(
@@ -187,12 +190,21 @@ def _train_stage(stage: Experiment, place: Path, data: Dataset, pair: ModelGuide
     )
     run.evaluate(draws=how.draws, progress=how.progress)
     if how.figures:
-        draw_figures(pair.model, pair.guide, data, fitted.history, place / "figures", stage.seed, how.progress)
+        draw_figures(
+            pair.model,
+            pair.guide,
+            data,
+            fitted.history,
+            place / "figures",
+            stage.seed,
+            how.progress,
+            run.objective,
+        )
     return run
 
 
 def _train_in_memory(experiment: Experiment, data: Dataset, pair: ModelGuide, how: _How) -> Run:
-    """All stages without a directory."""
+    """Train all stages without a directory."""
     before: Run | None = None
     for stage in reversed(experiment.stages()):
         mine = pair if stage is experiment else build(stage, data)
@@ -231,7 +243,7 @@ def _fit_stage(
             batch_of(data, stage.condition, "train"),
             batch_of(data, stage.condition, "valid"),
             stage.last_training,
-            # fresh noise: not that of the stage before
+            # other noise than in the previous stage
             seed=derive(stage.seed, second.follows) if second else stage.seed,
             checkpoint=checkpoint,
             facts=facts,
@@ -245,7 +257,7 @@ def _fit_stage(
 
 
 def _checked_pair(experiment: Experiment, data: Dataset) -> ModelGuide:
-    """Model and guide, unless they do not fit into memory."""
+    """Build model and guide, after checking that they fit into memory."""
     parts = ("latent", "encoder", "decoder", "prior", "guide")
     named = ", ".join(f"{name} = {shown(getattr(experiment, name))}" for name in parts)
     with watched(f"Experiment with {named}", "use a smaller latent, or smaller networks and flows"):
@@ -253,7 +265,7 @@ def _checked_pair(experiment: Experiment, data: Dataset) -> ModelGuide:
 
 
 def _check_batches(stage: Experiment, data: Dataset) -> None:
-    """Refuse draws of which one batch does not fit into memory: codes, the decoder's layers and its output."""
+    """Check that the draws for one batch fit into memory: codes, the decoder's layers and its output."""
     training = stage.last_training
     widths = getattr(getattr(stage.decoder, "network", stage.decoder), "hidden_features", ())
     numbers = stage.latent_shape.numel() + sum(widths) + data.features
@@ -267,7 +279,7 @@ def _check_batches(stage: Experiment, data: Dataset) -> None:
 
 
 def _draws_before(experiment: Experiment, directory: Path, resume: bool) -> int:
-    """K that the run to go on with was started with: its last checkpoint or that of an earlier stage says it."""
+    """Return the K that the run to resume was started with, from its last checkpoint or that of an earlier stage."""
     for _, place in places_of(experiment, directory) if resume else ():
         if facts := stored_facts(place):
             return int(facts["settings"].get("draws", DRAWS))
@@ -285,24 +297,28 @@ def fit_prior(
     progress: bool = True,
     data: Any = None,
 ) -> Run:
-    """Fit another prior to the aggregated posterior of a finished run, which is copied and not touched.
+    """Fit another prior to the aggregated posterior of a finished run, which is copied and not changed.
 
     Args:
         run: directory of the run.
-        stage: the prior and how to fit it.
-        directory: where to; the run is copied into it. An interrupted fit goes on as any run does, with `resume`.
-        overwrite: delete the files of an earlier run that is there; refused where anything else lies there.
+        stage: the second stage: the prior, and how to fit it.
+        directory: directory of the new run, into which the run is copied. An interrupted fit is resumed with
+            `train(…, resume=True)`.
+        overwrite: whether to delete the files of an earlier run there; an error if the directory has other files.
         draws: K of the test NLL.
-        figures: whether to draw them.
+        figures: whether to draw figures.
         progress: whether to show progress bars.
-        data: those of the run, where they were given in Python.
+        data: the data of the run, if they were given in Python.
+
+    Returns:
+        The new run.
 
     Raises:
-        FlowvaeError: if it is not a finished run, or has two stages already.
+        FlowvaeError: if it is not a finished run or has two stages already, and in the cases of `train`.
     """
     run, directory = as_path(run), as_path(directory)
     if (run / SETTINGS).is_file() and not is_finished(run):
-        raise FlowvaeError(f"{run}: is not finished; go on with it first (--resume).")
+        raise FlowvaeError(f"{run}: is not finished; continue it first with --resume.")
     first = load(run, data).experiment
     if first.second_stage is not None:
         if stage.distill:
@@ -312,8 +328,8 @@ def fit_prior(
             )
         raise FlowvaeError(f"{run}: has two stages already; fit the prior to its first, {run / 'first-stage'}.")
     if run.resolve().is_relative_to(directory.resolve()) or directory.resolve().is_relative_to(run.resolve()):
-        raise FlowvaeError(f"{directory}: is inside {run} or around it; name another directory.")
-    # where the new run computes; the earlier device may not be here
+        raise FlowvaeError(f"{directory}: is inside {run} or contains it; name another directory.")
+    # the device of the new stage, since that of the run may not be available
     first = replace(first, inference=replace(first.inference, device=stage.inference.device))
     return train(
         replace(first, second_stage=stage),

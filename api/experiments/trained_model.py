@@ -1,4 +1,4 @@
-"""A trained model and its guide in use: codes, decoding, samples and log-probabilities of a user's own data."""
+"""Trained models on a user's own data: codes, reconstructions, samples and log-probabilities."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from flowvae.networks import eval_mode
 __all__ = ["TrainedModel"]
 
 BLOCK = 256  # data points in memory at a time
-MEAN_DRAWS = 128  # whose mean is the code, under a guide without a posterior mean
+MEAN_DRAWS = 128  # averaged for the code, if the posterior mean has no closed form
 
 
 @dataclass(frozen=True, repr=False)
 class TrainedModel:
     """A model and its guide with trained weights, for data in their original units.
 
-    Data x are NumPy arrays or tensors of shape (N, *event shape); what comes back is of the same kind, on the device of
-    x, in the model's floating-point type. A conditional model needs the condition c: labels (N,), as numbers or names
-    of classes, one label for all, one-hot labels or covariates (N, C). Nothing has gradients, and memory is bounded:
-    data points are read in blocks, so x may be a memory-mapped array, or a `Source`, for which tensors come back. On a
-    terminal or in a notebook, work of more than 2 s shows a progress bar.
+    Data x are NumPy arrays, tensors or data frames of shape (N, *event shape); results have the same kind (arrays for
+    frames), on the device of x, in the model's floating-point type. A conditional model needs the condition c: labels
+    (N,), as numbers or names of classes, one label for all, one-hot labels or covariates (N, C). Results have no
+    gradients. Data points are read in blocks, so x may also be a memory-mapped array or a `Source`, for which results
+    are tensors. A progress bar appears after 2 s.
 
-    Model and guide are in evaluation mode: statistics of batches and a noise scale that follows the data stay as they
-    were trained. To train them further in a loop of your own, call `train()` of both first.
+    Model and guide are in evaluation mode: batch statistics and a noise scale that follows the data keep their trained
+    values. To train them in your own loop, call `train()` of both first.
 
     Args:
-        experiment: its settings.
-        signature: what the model knows of its data.
+        experiment: settings of the experiment.
+        signature: description of the training data.
         pair: model and guide.
     """
 
@@ -63,18 +63,19 @@ class TrainedModel:
 
     @torch.no_grad()
     def encode(self, x: Any, c: Any = None, draws: int | None = None, *, seed: int = 0) -> Any:
-        """Codes of data: the mean of q(z given x), shape (N, *latent), or draws from it, (draws, N, *latent).
+        """Encode data as means of q(z | x), shape (N, *latent), or draws from it, (draws, N, *latent).
 
-        Under a guide without a mean in closed form, such as a flow, it is the mean of 128 draws.
+        If the mean has no closed form, as for a flow guide, it is estimated by the mean of 128 draws.
 
         Args:
             x: data (N, *event shape).
             c: condition, for a model whose guide reads one.
-            draws: how many from each posterior; None: the mean.
-            seed: of the draws.
+            draws: number of draws from each posterior; None: the mean.
+            seed: seed of the draws.
 
         Raises:
-            FlowvaeError: for data of another shape, outside the support, or draws that do not fit into memory.
+            FlowvaeError: for data of another shape or outside the support, a missing condition, or draws that do not
+                fit into memory.
         """
         condition, shape = self.experiment.condition, self.experiment.latent_shape
         reads = condition is not None and (condition.encoder or condition.guide or self.experiment.guide.follows_model)
@@ -86,12 +87,12 @@ class TrainedModel:
 
     @torch.no_grad()
     def reconstruct(self, x: Any, c: Any = None, *, seed: int = 0) -> Any:
-        """E[x given z] at the code of each data point, `encode(x, c)`; shape (N, *event shape).
+        """Compute E[x | z] at the codes `encode(x, c)`, shape (N, *event shape).
 
         Args:
             x: data (N, *event shape).
             c: condition.
-            seed: of the draws, under a guide without a mean in closed form.
+            seed: seed of the draws, if the posterior mean has no closed form.
 
         Raises:
             FlowvaeError: see `encode`.
@@ -101,16 +102,17 @@ class TrainedModel:
 
     @torch.no_grad()
     def decode(self, z: Any, c: Any = None, *, of: str = "means", seed: int = 0) -> Any:
-        """E[x given z] for codes, or a draw of x for each, shape (..., N, *event shape).
+        """Decode codes to E[x | z], or to a draw of x for each, shape (..., N, *event shape).
 
         Args:
             z: codes (..., N, *latent), such as `encode(x)` or `encode(x, draws=10)`.
             c: condition of each of the N codes, for a model whose decoder reads one.
-            of: "means" for E[x given z], "draws" for x itself.
-            seed: of the draws.
+            of: "means" for E[x | z], "draws" for x itself.
+            seed: seed of the draws.
 
         Raises:
-            FlowvaeError: for codes of another shape, or values that are not finite.
+            FlowvaeError: for codes of another shape or with values that are not finite, a missing condition, and
+                results that do not fit into memory.
         """
         _check_kind(of)
         codes = as_codes(z, self.experiment.latent_shape, self._like)
@@ -125,25 +127,26 @@ class TrainedModel:
 
     @torch.no_grad()
     def sample(self, n: int | None = None, c: Any = None, *, of: str = "means", seed: int = 0) -> Any:
-        """New data: z from the prior, and E[x given z] or a draw of x, shape (n, *event shape).
+        """Draw codes z from the prior, and return E[x | z] or a draw of x for each, shape (n, *event shape).
 
-        A NumPy array where c is one, else a tensor on the device of c or the CPU.
+        The result is a NumPy array if c is one, and otherwise a tensor, on the device of c if c is a tensor.
 
         Args:
-            n: how many; not needed where c has one row for each.
-            c: condition; one label, such as 3 or "cat", holds for all.
-            of: "means" for E[x given z], "draws" for x itself.
-            seed: decides them.
+            n: number of draws; not needed if c has one row per draw.
+            c: condition; a single label, such as 3 or "cat", holds for all draws.
+            of: "means" for E[x | z], "draws" for x itself.
+            seed: seed of the draws.
 
         Raises:
-            FlowvaeError: for no number, or another word in place of "means".
+            FlowvaeError: if neither n nor c is given, for a missing condition or an unknown `of`, and for draws that do
+                not fit into memory.
         """
         _check_kind(of)
         if n is not None:
             check_int_value("n", n)
         condition = self._condition(c, n)
         if n is None and condition is None:
-            raise FlowvaeError("sample(): say how many, sample(n), or give the condition c of each.")
+            raise FlowvaeError("sample(): give the number of draws, sample(n), or the condition c of each.")
         rows = n if n is not None or condition is None else len(condition)
         assert rows is not None
         check_memory(f"n = {rows}", float(rows) * math.prod(self.signature.shape) * self._like.itemsize, "draw fewer")
@@ -161,20 +164,21 @@ class TrainedModel:
 
     @torch.no_grad()
     def log_prob(self, x: Any, c: Any = None, draws: int = 1000, *, seed: int = 0) -> Any:
-        """Log p(x), or log p(x given c), in nats of each data point, shape (N,), float64; of discrete data log P(x).
+        """Estimate log p(x), or log p(x | c), in nats per data point, shape (N,), float64.
 
-        It is estimated by importance sampling, log (1/S) Σ p(x, z_s) / q(z_s given x) with z_s from the guide, whose
-        expectation is below log p(x) and rises with S. `evaluate` says how far the weights can be trusted.
+        For discrete data it is the log-probability. The importance-sampling estimate is
+        log (1/S) Σ p(x, z_s) / q(z_s | x) with draws z_s from the guide; its expectation is below log p(x) and
+        rises with S. `Run.evaluate` reports how reliable the weights are.
 
         Args:
             x: data (N, *event shape).
             c: condition.
-            draws: S.
-            seed: of the draws.
+            draws: number S of draws per data point.
+            seed: seed of the draws.
 
         Raises:
-            FlowvaeError: for data of another shape, outside the support or of weights that are not finite, or draws
-                that do not fit into memory.
+            FlowvaeError: for data of another shape or outside the support, a missing condition, weights that are not
+                finite, or draws that do not fit into memory.
 
         References:
             Burda, Grosse & Salakhutdinov (2016), "Importance Weighted Autoencoders".
@@ -186,15 +190,15 @@ class TrainedModel:
 
     @torch.no_grad()
     def classify(self, x: Any, draws: int = 1000, *, seed: int = 0) -> Any:
-        """Log p(c given x) in nats of a model conditioned on labels, shape (N, classes), float64, by Bayes' rule.
+        """Compute log p(c | x), in nats, for a model conditioned on labels; shape (N, classes), float64.
 
-        Log p(x given c) is estimated as in `log_prob`, with the same noise for every class; p(c) is the share of the
-        class among the training data, and a class without any has −inf.
+        It is computed by Bayes' rule. Log p(x | c) is estimated as in `log_prob`, with the same noise for every
+        class; p(c) is the share of the class in the training data, so a class without training data has −inf.
 
         Args:
             x: data (N, *event shape).
-            draws: of each data point under each class.
-            seed: of the draws.
+            draws: number of draws per data point and class.
+            seed: seed of the draws.
 
         Raises:
             FlowvaeError: for a model that is not conditioned on labels; see `log_prob`.
@@ -217,17 +221,17 @@ class TrainedModel:
 
     @torch.no_grad()
     def interpolate(self, a: Any, b: Any, steps: int = 9, c: Any = None, *, seed: int = 0) -> Any:
-        """E[x given z] on the way from the codes of some data to those of others, shape (steps, N, *event shape).
+        """Compute E[x | z] along paths between the codes of two sets of data, shape (steps, N, *event shape).
 
-        A flow prior, or a Gaussian, maps codes to its base, where the way is straight: it keeps to regions of high
-        prior density. Under any other prior the way is straight between the codes. Both include their endpoints.
+        With a flow prior or a Gaussian, the path is a straight line in the base space, which stays in regions of high
+        prior density. With any other prior, it is a straight line between the codes. Both include their endpoints.
 
         Args:
-            a: data (N, *event shape).
-            b: as many others.
-            steps: points on the way, the endpoints included; two or more.
+            a: data (N, *event shape) at the start of the paths.
+            b: data (N, *event shape) at the end of the paths.
+            steps: number of points of a path, including the endpoints; two or more.
             c: condition of both.
-            seed: of the draws, under a guide without a mean in closed form.
+            seed: seed of the draws, if the posterior mean has no closed form.
 
         Raises:
             FlowvaeError: for fewer than two steps, or different numbers of data points.
@@ -235,7 +239,7 @@ class TrainedModel:
         check_int_value("steps", steps, least=2)
         first, last = self._batch("a", a, c), self._batch("b", b, c)
         if len(first) != len(last):
-            raise FlowvaeError(f"a: {len(first)} data points, b: {len(last)}; must be as many.")
+            raise FlowvaeError(f"a: {len(first)} data points, b: {len(last)}; must be the same number.")
         values = math.prod(self.signature.shape) + self.experiment.latent_shape.numel()
         check_memory(f"steps = {steps}", float(steps) * len(first) * values * self._like.itemsize, "use fewer")
         start, end = (self._codes(batch, None, seed) for batch in (first, last))
@@ -248,7 +252,7 @@ class TrainedModel:
         return same_kind(torch.cat(parts, 1), a)
 
     def _way(self, start: Tensor, end: Tensor, steps: int, c: Tensor | None) -> Iterator[Tensor]:
-        """Codes (N, D) on the way, one point after the other: a conditional flow takes one code a condition."""
+        """Yield codes (N, D) along the paths, point by point: a conditional flow takes one code per condition."""
         prior = self.pair.model.prior_given(c)
         start, end = start.to(self._like.device), end.to(self._like.device)
         based = has_base(prior)
@@ -261,7 +265,7 @@ class TrainedModel:
 
     @property
     def _like(self) -> Tensor:
-        """A tensor of the model's type and device."""
+        """A tensor with the model's type and device."""
         return next(self.pair.guide.parameters())
 
     def _condition(self, c: Any, rows: int | None, needed: bool = True) -> Tensor | None:
@@ -272,7 +276,7 @@ class TrainedModel:
         return Batch(rows, self._condition(c, len(rows), needed))
 
     def _codes(self, batch: Batch, draws: int | None, seed: int) -> Tensor:
-        """Posterior means (N, D), or draws (draws, N, D), on the CPU."""
+        """Compute posterior means (N, D), or draws (draws, N, D), on the CPU."""
         guide, parts = self.pair.guide, []
         blocks = bar("codes", "block", -(-len(batch) // BLOCK), batch.split(BLOCK))
         for number, block in enumerate(blocks):
@@ -282,7 +286,7 @@ class TrainedModel:
         return torch.cat(parts, -2)
 
     def _decoded(self, codes: Tensor, c: Tensor | None, of: str = "means", seed: int = 0) -> Tensor:
-        """E[x given z] or draws of x for codes (N, D), in original units, (N, *event shape), on the CPU."""
+        """Decode codes (N, D) to means or draws of x, shape (N, *event shape), in original units, on the CPU."""
         parts = []
         with eval_mode(self.pair.model):
             for number, index in enumerate(_blocks("decoded codes", len(codes))):
@@ -297,7 +301,7 @@ class TrainedModel:
         return in_original_units(x, self.signature).cpu()
 
     def _log_prob(self, batch: Batch, draws: int, seed: int, tick: Callable[[], Any]) -> Tensor:
-        """Log p(x given c) of a batch, shape (N,), float64, on the CPU."""
+        """Estimate log p(x | c) of a batch, shape (N,), float64, on the CPU."""
         parts = importance_draws(*self.pair, batch, draws, seed, tick=tick)
         return torch.cat([log_mean(part.log_weight)[0].cpu() for part in parts])
 
@@ -308,13 +312,13 @@ def _check_kind(of: str) -> None:
 
 
 def _blocks(what: str, rows: int) -> Iterator[Tensor]:
-    """Indices of consecutive rows, with a bar."""
+    """Yield indices of consecutive rows, with a progress bar."""
     indices = torch.arange(rows).split(BLOCK)
     yield from bar(what, "block", len(indices), indices)
 
 
 def _mean(posterior: Any) -> Tensor:
-    """The mean of a posterior, shape (B, D), or that of its draws."""
+    """Return the mean of a posterior, shape (B, D); if it has no closed form, the mean of draws."""
     try:
         mean: Tensor = posterior.mean
     except NotImplementedError:

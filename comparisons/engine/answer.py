@@ -1,4 +1,4 @@
-"""The answer to a question: plan, grid, tables, tests, files."""
+"""Answers to questions: plan, grid, tables, tests and files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Answer:
         directory: directory of its files.
         grid: finished and failed cells.
         differences: paired differences by measure, the primary one first.
-        sentences: the primary differences in words, by the thresholds in `statistics`; the last one names the arms with
+        sentences: the primary differences in words, by the thresholds in `statistics`; a last one names the arms with
             an unreliable NLL, if there are any.
     """
 
@@ -63,11 +63,11 @@ def answer(
         base: experiment shared by all arms, with its data: your own, or the name of a data set in `BASES`; None: the
             first data set that the question was designed for.
         preset: "seconds", "minutes", "hour", "cluster", or a `Preset` of your own.
-        out: the runs are written to `out/cells`, the answer to `out/QUESTION-DATA-PRESET`, replacing an earlier one of
-            that name. For an experiment of your own, DATA ends with a hash of its settings.
+        out: the runs are written to `out/cells`, the answer to `out/QUESTION-DATA-PRESET`, where it replaces an earlier
+            one. For your own experiment, DATA ends with a hash of its settings.
         path: file of a named data set that is read from a file; None: its default location.
-        arms: names of the arms to run, among them the baseline; None: all. An arm is the same experiment whichever
-            others are chosen.
+        arms: names of the arms to run, including the baseline; None: all. The choice does not change the experiment of
+            an arm.
         first_seed: the lowest seed.
         jobs: number of parallel processes.
         scheduler: address of a Dask scheduler whose workers run the cells.
@@ -75,11 +75,11 @@ def answer(
 
     Raises:
         FlowvaeError: for unknown names, data that cannot be loaded or lack what the question needs, a measure that no
-            cell has, or if too many cells failed for a comparison.
+            cell has, and if every cell failed.
     """
     check_int_value("jobs", jobs)
     plan = make_plan(question, base, preset, out, path, first_seed, arms)
-    with plan.locked():  # fails now instead of after the last cell if the directory cannot be written
+    with plan.locked():  # raises an error now, not after the last cell, if the directory cannot be written
         pass
     grid = run_grid(
         plan.arms,
@@ -96,7 +96,7 @@ def answer(
         delete_earlier(plan.place)
         _tabulate(plan, grid)
         differences = _test(plan, grid.table)
-        sentences = _conclude(plan.question, differences, grid.table)
+        sentences = _failures(grid) + _conclude(plan.question, differences, grid.table)
         write_answer(plan, grid.table, differences, sentences)
     return Answer(plan.place, grid, differences, sentences)
 
@@ -110,7 +110,7 @@ def _tabulate(plan: Plan, grid: Grid) -> None:
 
 
 def _test(plan: Plan, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Paired differences by measure, for pairs that share two seeds or more."""
+    """Compute paired differences by measure, for pairs with two or more shared seeds."""
     question, differences = plan.question, {}
     for measure in (question.measure, *question.secondary):
         if measure not in table:
@@ -129,8 +129,19 @@ def _test(plan: Plan, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return differences
 
 
+def _failures(grid: Grid) -> list[str]:
+    """Describe failed cells, whose seeds are missing from the differences."""
+    if grid.failed.empty:
+        return []
+    count, first = len(grid.failed), grid.failed.iloc[0]
+    return [
+        f"{count} of {count + len(grid.table)} runs failed, so their seeds are missing below; the first "
+        f"({first['arm']}, seed {first['seed']}) with: {first['error']}"
+    ]
+
+
 def _conclude(question: Question, differences: Mapping[str, pd.DataFrame], table: pd.DataFrame) -> list[str]:
-    """The primary differences in words, with a caution about unreliable NLLs."""
+    """Describe the primary differences, with a caution about unreliable NLLs."""
     import pandas as pd
 
     primary = differences.get(question.measure, pd.DataFrame())

@@ -1,4 +1,4 @@
-"""The files of an answer: tables, figures, a Markdown page, and the JSON for reports."""
+"""The files of an answer: tables, figures, a Markdown page, and JSON for reports."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["delete_earlier", "write_answer"]
 
 PACKAGES = ("torch", "pyro-ppl", "zuko")  # packages whose version can change results
-SHARP = 4  # side of a pixel of an image in the pictures of samples
-SAMPLES = 25  # in a picture, 5 per row
+SHARP = 4  # magnification of images in pictures of samples
+SAMPLES = 25  # per picture, 5 in a row
 
 
 def write_answer(
     plan: Plan, table: pd.DataFrame, differences: Mapping[str, pd.DataFrame], sentences: list[str]
 ) -> None:
-    """Write everything but the tables of cells; answer.json is last, so its presence implies that of the others."""
+    """Write all files except the tables of cells; answer.json is last, so it exists only if the answer is complete."""
     for measure, frame in differences.items():
         write_table(plan.place / f"differences-{measure}.csv", frame)
     first_seed = table[table["seed"] == plan.seeds[0]]
@@ -51,7 +51,7 @@ def write_answer(
 def delete_earlier(place: Path) -> None:
     """Delete the files of an earlier answer, and no others; answer.json, which lists them, is last.
 
-    Paths to other folders in answer.json are ignored.
+    Paths in answer.json that lead to other folders are ignored.
     """
     try:
         earlier = json.loads((place / "answer.json").read_text(encoding="utf-8"))
@@ -69,7 +69,7 @@ def delete_earlier(place: Path) -> None:
 
 
 def _protocol(plan: Plan, sentences: list[str]) -> dict[str, Any]:
-    """The protocol of an answer: question, settings, data and results."""
+    """Return the protocol of an answer: question, settings, data and results."""
     question, data = plan.question, plan.data
     return {
         "question": question.name,
@@ -110,7 +110,7 @@ def _draw(
 
 
 def _markdown(protocol: dict[str, Any], means: pd.DataFrame, differences: Mapping[str, pd.DataFrame]) -> str:
-    """The answer as a Markdown page."""
+    """Format the answer as a Markdown page."""
     parts = [
         f"# {protocol['asks']}",
         f"{protocol['question']} on {protocol['data']}, preset {protocol['preset']}, seeds "

@@ -27,7 +27,7 @@ BASES = {
         encoder=MLP((300, 300), gated=True),
         decoder=MLP((300, 300), gated=True),
         data=StaticMNIST(),
-        # tuned on a part of the training images, as the published recipes with these networks
+        # tuned on a part of the training images, as for the published recipes with these networks
         inference=Training(
             epochs=150, batch_size=100, schedule=Cosine(), kl_warmup=30, patience=150, validation_draws=1
         ),
@@ -43,7 +43,7 @@ def base_on(data: str, path: Path | None = None) -> Experiment:
         path: its file; None: its default location.
 
     Raises:
-        FlowvaeError: for an unknown data set, or a path for one that is not read from a file.
+        FlowvaeError: for an unknown data set, and a path for data that are not read from a file.
     """
     if data not in BASES:
         raise FlowvaeError(

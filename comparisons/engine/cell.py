@@ -46,8 +46,8 @@ class Work:
     Args:
         draws: K of the test NLL.
         measures: further measures, by their names in `flowvae.evaluation.MEASURES`.
-        effort: size of the measures that refine guides or run chains.
-        threads: of a training.
+        effort: computational effort of the measures that refine guides or run chains.
+        threads: number of threads.
         progress: whether to show progress bars of the training.
     """
 
@@ -58,7 +58,7 @@ class Work:
     progress: bool = False
 
     def missing(self, run: Run) -> list[str]:
-        """Names of the measures that a run lacks, or has with another number of draws or another effort."""
+        """Return the measures that a run lacks, or has with another number of draws or another effort."""
         measured = run.measured
         missing = [name for name in self.measures if measured.get(name, {}) not in (None, self.effort.as_dict())]
         if "likelihood" not in measured or run.metric("nll").protocol["draws"] != self.draws:
@@ -73,7 +73,7 @@ class Work:
 
 
 def cell_name(experiment: Experiment) -> str:
-    """Name of an experiment's directory: 16 digits of the SHA-256 of its settings, including the seed."""
+    """Return the name of an experiment's directory: 16 digits of the SHA-256 of its settings, including the seed."""
     plain = json.dumps(experiment.to_dict(), sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
@@ -81,7 +81,7 @@ def cell_name(experiment: Experiment) -> str:
 def run_cell(name: str, experiment: Experiment, directory: Path, work: Work) -> dict[str, Any]:
     """Run a cell; return its row of the table or its error, whose traceback is kept in the cell's directory."""
     with _PROCESS, _threads(work.threads), warnings.catch_warnings():
-        # warnings about slow, improper or estimated densities: the question chose these arms
+        # no warnings about slow, improper or estimated densities: the question chose these arms
         for expected in (SlowDirectionWarning, ImproperDensityWarning, EstimatedDensityWarning):
             warnings.simplefilter("ignore", expected)
         try:
@@ -95,7 +95,7 @@ def run_cell(name: str, experiment: Experiment, directory: Path, work: Work) -> 
 
 
 def describe_error(error: Exception) -> str:
-    """Class and message of an error, in one line."""
+    """Format class and message of an error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -130,13 +130,13 @@ def _finished_row(experiment: Experiment, directory: Path, work: Work) -> dict[s
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of a cell; the lock file is outside of the cell, which may be renamed."""
+    """Hold the lock of a cell; the lock file is outside the cell, which may be renamed."""
     file = directory.with_name(f".{directory.name}.lock")
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(file, wait=0))
         except TimeoutError:
-            warnings.warn(f"{directory}: another grid runs this cell; waiting for it.", stacklevel=4)
+            warnings.warn(f"{directory}: another process runs this cell; waiting for it.", stacklevel=4)
             stack.enter_context(locked(file))
         yield
 
@@ -155,13 +155,13 @@ def _trained_and_measured(experiment: Experiment, directory: Path, work: Work) -
         run = experiment.run(directory, **how)
     elif is_finished(_check_settings(directory, experiment)):
         run = load(directory, experiment.data)
-    else:  # on the device currently in its file
+    else:  # with the device in its experiment.yaml
         stored = Experiment.from_yaml(directory / SETTINGS)
         run = replace(stored, data=experiment.data).run(directory, resume=True, **how)
     try:
         run.evaluate(measures=work.missing(run), draws=work.draws, effort=work.effort, progress=work.progress)
     except MeasurementError as error:
-        # an arm without a quantity, such as a density in closed form, has no value in that column
+        # an arm without such a quantity, such as a density in closed form, has no value in that column
         if not all(isinstance(reason, IntractableError) for reason in error.reasons.values()):
             raise
     (directory / ERROR).unlink(missing_ok=True)  # of an earlier attempt
@@ -179,7 +179,7 @@ def _check_settings(directory: Path, experiment: Experiment) -> Path:
     except FlowvaeError as error:
         raise DamagedError(str(error)) from None
     if not same:
-        raise DamagedError(f"{directory}: holds another experiment than the one that its name is the hash of.")
+        raise DamagedError(f"{directory}: its settings do not match the hash in its name.")
     return directory
 
 
@@ -192,7 +192,7 @@ def _set_aside(directory: Path) -> Path:
 
 
 def _earlier_cell(experiment: Experiment, directory: Path) -> Path | None:
-    """Cell of another arm that contains the last earlier stage of the experiment, finished."""
+    """Return the finished cell of another arm that is the latest earlier stage of the experiment, if there is one."""
     for stage in list(experiment.stages())[1:]:
         cell = directory / cell_name(stage)
         if is_finished(cell):
@@ -202,9 +202,9 @@ def _earlier_cell(experiment: Experiment, directory: Path) -> Path | None:
 
 
 def _row(run: Run, work: Work) -> dict[str, Any]:
-    """Row of the table for a run, after checking that its data are those that it was trained on.
+    """Return the row of the table for a run, after checking that its data are those of the training.
 
-    Measures that someone has taken with other draws or another effort, such as on another split, are left out.
+    Metrics with other draws or another effort, such as those that a user has computed later, are left out.
 
     Raises:
         FlowvaeError: if the data are missing or have changed.

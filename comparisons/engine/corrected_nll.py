@@ -1,9 +1,9 @@
-"""The NLL by draws of the guide, corrected by annealed importance sampling (AIS).
+"""The importance-sampling NLL, corrected by annealed importance sampling (AIS).
 
-The NLL by K draws is biased upwards. The bias grows with the misfit of the guide, so it differs between arms. AIS has a
-smaller bias but is too expensive for all test data. The corrected NLL is the NLL of all test data by K draws, minus the
-difference of the two estimates on the few data points of the measure `gaps`. For an answer whose cells have this
-measure:
+The NLL from K draws of the guide is biased upwards. The bias grows with the gap of the guide, so it differs between
+arms. AIS has a smaller bias but is too expensive for all test data. The corrected NLL is the NLL of all test data from
+K draws, minus the difference of the two estimates on the few data points of the measure `gaps`. For an answer whose
+cells have this measure:
 
     python -m flowvae.comparisons.engine.corrected_nll runs/questions/prior-flows-sprites-hour
 """
@@ -56,7 +56,7 @@ def corrected_nll(place: str | Path) -> pd.DataFrame:
         nll, ais = run.metric("nll"), run.metric("nll_ais")
         if nll.protocol["draws"] != answered:
             raise FlowvaeError(
-                f"{run.name}: its NLL is by K = {nll.protocol['draws']} draws now, by K = {answered} in the answer; "
+                f"{run.name}: its NLL is from K = {nll.protocol['draws']} draws, in the answer from K = {answered}; "
                 "run the comparison again."
             )
         model, guide = run.pair
@@ -79,7 +79,7 @@ def _place(directory: str | Path) -> Path:
 
 
 def _read_protocol(place: Path) -> dict[str, Any]:
-    """Data, split, seeds, draws and primary measure of an answer."""
+    """Read data, split, seeds, draws and primary measure of an answer."""
     try:
         stored = json.loads((place / "answer.json").read_text(encoding="utf-8"))
         protocol = {name: stored[name] for name in ("data", "split", "seeds", "draws")}
@@ -89,7 +89,7 @@ def _read_protocol(place: Path) -> dict[str, Any]:
 
 
 def _table(place: Path) -> pd.DataFrame:
-    """Arm, seed and cell of every run of an answer."""
+    """Read arm, seed and cell of every run of an answer."""
     import pandas as pd
 
     try:
@@ -110,7 +110,7 @@ class _Arguments:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run from the command line."""
+    """Print the tables from the command line."""
     import pandas as pd
 
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.engine.corrected_nll")
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     check_table(table)
     print(table.groupby("arm", sort=False)[["nll", "too_much", "corrected"]].mean().round(2).to_string())
     print(paired_differences(table, pairs, "corrected").round(3).to_string(index=False))
-    print(f"{table['protocol'].iloc[0]}; seeds {protocol['seeds']}, K = {protocol['draws']}; nats per datum")
+    print(f"{table['protocol'].iloc[0]}; seeds {protocol['seeds']}, K = {protocol['draws']}; nats per data point")
     return 0
 
 

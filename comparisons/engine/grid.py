@@ -59,8 +59,8 @@ def run_grid(
 ) -> Grid:
     """Run every arm with every seed and collect the measures.
 
-    A finished cell is loaded, an interrupted one is resumed from its checkpoint, a failed one is tried again. A failing
-    cell is reported and stops no other, even if its process dies. Each cell computes with the same number of threads,
+    A finished cell is loaded, an interrupted one is resumed from its checkpoint, a failed one is run again. A failing
+    cell is reported and does not stop the others, even if its process dies. All cells use the same number of threads,
     so the table does not depend on the number of jobs. Concurrent grids may share a directory: each cell is run by one
     of them, and the others wait for it.
 
@@ -68,7 +68,7 @@ def run_grid(
 
     Args:
         arms: experiments by name; their own seed is replaced.
-        seeds: decide split, initial weights, order of batches and noise; the same in every arm.
+        seeds: seeds of split, initial weights, order of batches and noise; the same in every arm.
         directory: parent directory of the cells, each named by the hash of its settings; grids with the same directory
             share the cells that they have in common.
         jobs: number of parallel processes.
@@ -77,13 +77,13 @@ def run_grid(
             workers then run the cells instead of local processes.
         draws: K of the test NLL.
         measures: further measures of each cell, by their names in `flowvae.evaluation.MEASURES`.
-        effort: size of the measures that refine guides or run chains.
+        effort: computational effort of the measures that refine guides or run chains.
         progress: whether to show a progress bar over the cells.
         cell_progress: whether to show the progress bars of each cell; for few long cells and one job.
 
     Raises:
-        FlowvaeError: without arms or seeds, for fewer than one job, two arms that are the same experiment, a scheduler
-            without Dask, or a directory that cannot be written.
+        FlowvaeError: without arms or seeds, for fewer than one job, two arms with the same experiment, a scheduler that
+            cannot be used, or a directory that cannot be written.
     """
     import joblib
     import pandas as pd
@@ -120,9 +120,9 @@ def run_grid(
 def _run_all(tasks: dict[str, Any], jobs: int, on_row: Callable[[], object]) -> list[dict[str, Any]]:
     """Return the rows of all cells, even if worker processes are lost.
 
-    A cell returns its own errors as a row, so an error here means that a worker was lost (killed, or out of memory),
-    without telling by which cell. The remaining cells are run together once more and then one by one, so that the cell
-    that kills its worker is identified and affects no other.
+    A cell returns its errors as a row, so an exception here means that a worker was lost (killed, or out of memory),
+    but not in which cell. The remaining cells are run together once more and then one by one, which identifies the cell
+    and protects the others.
     """
     import joblib
 
@@ -152,8 +152,8 @@ def _run_all(tasks: dict[str, Any], jobs: int, on_row: Callable[[], object]) -> 
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Hold back Ctrl-C; processes that are started meanwhile never receive it, and leave the answer to this one."""
-    if not hasattr(signal, "pthread_sigmask"):  # as on Windows
+    """Block Ctrl-C; processes that are started inside the block inherit this, so only this process handles it."""
+    if not hasattr(signal, "pthread_sigmask"):  # such as on Windows
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -164,7 +164,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _run_in_worker(parent: int | None, *task: Any) -> dict[str, Any]:
-    """Run a cell in a process that does not outlive its parent; None: on a cluster, where workers stay."""
+    """Run a cell in a process that ends with its parent; None as parent: a cluster worker, which continues."""
     if parent not in (None, os.getpid()):
         _watch(parent)
     return run_cell(*task)
@@ -198,7 +198,7 @@ def _backend(scheduler: str | None) -> Iterator[None]:
                 stack.enter_context(Client(scheduler, timeout=10))
             except (OSError, ValueError) as error:
                 raise FlowvaeError(
-                    f"scheduler = {shown(scheduler)}: no Dask scheduler answers there ({one_line(error)}); start one "
+                    f"scheduler = {shown(scheduler)}: no Dask scheduler responds there ({one_line(error)}); start one "
                     "with `dask scheduler` and workers with `dask worker ADDRESS --nworkers 4 --nthreads 1`."
                 ) from None
             stack.enter_context(joblib.parallel_config(backend="dask"))

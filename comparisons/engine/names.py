@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def named(what: str, value: str | T, known: Mapping[str, T]) -> T:
-    """Return what a name stands for; anything but a text is returned unchanged.
+    """Look up a name; return any other object unchanged.
 
     Raises:
         FlowvaeError: for an unknown name.
@@ -33,7 +33,7 @@ def check_name(what: str, name: object) -> str:
     """Return a name, after checking that it can be used as a file name.
 
     Raises:
-        FlowvaeError: for a path, the name of a hidden file, and anything that is not a name.
+        FlowvaeError: for a path, the name of a hidden file, and any other object that is not a name.
     """
     text = name if isinstance(name, str) else ""
     if not 0 < len(text) <= LONGEST or text.startswith(".") or not text.isprintable() or {"/", "\\"} & set(text):
@@ -51,5 +51,5 @@ def inside(folder: Path, file: Path) -> Path:
         FlowvaeError: if the file, or a folder on its path, is a link that leads out of the folder.
     """
     if not file.resolve().is_relative_to(folder.resolve()):
-        raise FlowvaeError(f"{file}: leads out of {folder}; replace the link by a copy of the file.")
+        raise FlowvaeError(f"{file}: leads out of {folder}; replace the link with a copy of the file.")
     return file

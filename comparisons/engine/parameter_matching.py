@@ -1,4 +1,4 @@
-"""Arms with equal numbers of parameters, by widening hidden layers until the counts match."""
+"""Matching of the numbers of parameters of arms, by the widths of hidden layers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Network = TypeVar("Network", bound=NetworkSpec)
 
 
 def count_parameters(experiment: Experiment, data: Dataset) -> int:
-    """Count the trained parameters of model and guide of an experiment's last stage, built for these data."""
+    """Count the parameters of model and guide of an experiment's last stage, built for these data."""
     with warnings.catch_warnings():
         for expected in (SlowDirectionWarning, ImproperDensityWarning, EstimatedDensityWarning):
             warnings.simplefilter("ignore", expected)  # nothing is trained or sampled here
@@ -36,7 +36,7 @@ def count_parameters(experiment: Experiment, data: Dataset) -> int:
 
 
 def hidden_widths(network: Any) -> tuple[int, ...]:
-    """Widths of the hidden layers of a network, or of the network that it wraps; empty if it has no such setting."""
+    """Return the hidden widths of a network, or of the network that it wraps; empty if it has no such setting."""
     if hasattr(network, "hidden_features"):
         return tuple(network.hidden_features)
     name = _wrapped(network)
@@ -61,7 +61,7 @@ def scaled(network: Network, factor: float) -> Network:
 
 
 def widen_encoder(experiment: Experiment, data: Dataset, parameters: int) -> Experiment:
-    """Choose the width of the encoder for which an experiment is closest to a number of parameters.
+    """Choose the encoder width for which an experiment comes closest to a number of parameters.
 
     Raises:
         FlowvaeError: if the encoder cannot be widened, or no width comes within 1 %.
@@ -70,7 +70,7 @@ def widen_encoder(experiment: Experiment, data: Dataset, parameters: int) -> Exp
 
 
 def widen_decoder(experiment: Experiment, data: Dataset, parameters: int) -> Experiment:
-    """Choose the width of the decoder for which an experiment is closest to a number of parameters.
+    """Choose the decoder width for which an experiment comes closest to a number of parameters.
 
     Raises:
         FlowvaeError: if the decoder cannot be widened, or no width comes within 1 %.
@@ -79,7 +79,7 @@ def widen_decoder(experiment: Experiment, data: Dataset, parameters: int) -> Exp
 
 
 def _nearest(experiment: Experiment, part: str, data: Dataset, parameters: int) -> Experiment:
-    """Bisect over the width of the first hidden layer, in which the count grows, with fixed ratios of widths."""
+    """Find the width of the first hidden layer by bisection, with fixed ratios of the widths."""
     network = getattr(experiment, part)
     first = next(iter(hidden_widths(network)), 1)
 
@@ -109,6 +109,6 @@ def _nearest(experiment: Experiment, part: str, data: Dataset, parameters: int) 
 
 
 def _wrapped(network: Any) -> str | None:
-    """Name of the field of a network that is itself a network."""
+    """Return the name of a network's field that is itself a network."""
     names = [f.name for f in fields(network)] if is_dataclass(network) else []
     return next((name for name in names if isinstance(getattr(network, name), NetworkSpec)), None)

@@ -1,4 +1,4 @@
-"""The plan of an answer: arms, seeds, data and directories, checked before the first cell."""
+"""Plans of answers: arms, seeds, data and directories, checked before the first cell."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flowvae.experiments.experiment import LARGEST_SEED, Experiment
 
 __all__ = ["Plan", "make_plan"]
 
-LONGEST = 40  # characters of the name of your own data in a file name
+LONGEST = 40  # characters of the name of a user's data in a file name
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Plan:
     Args:
         question: the question.
         arms: its arms by name.
-        seeds: of the runs of each arm.
+        seeds: seeds of the runs of each arm.
         data: the data of the first seed.
         data_name: name of the data.
         preset: computational effort.
@@ -55,7 +55,7 @@ class Plan:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the answer, as its only writer."""
+        """Hold the write lock of the answer."""
         with locked(self.place.with_name(f".{self.place.name}.lock")):
             yield
 
@@ -69,12 +69,12 @@ def make_plan(
     first_seed: int,
     names: Sequence[str] | None = None,
 ) -> Plan:
-    """Make the plan of an answer, and its directory; see `answer`.
+    """Create the plan of an answer, and its directory; see `answer`.
 
     Raises:
         FlowvaeError: for unknown names, a choice of arms without the baseline, data that cannot be loaded or lack what
-            the question needs, arms that cannot be made or have another protocol than the base experiment, or a
-            directory that cannot be written.
+            the question needs, arms that cannot be created or have different protocols, or a directory that cannot be
+            written.
     """
     question, settings, out = question_of(question), preset_of(preset), as_path(out)
     check_measures(question.measures, "test", "none")
@@ -93,7 +93,7 @@ def make_plan(
     chosen = arms if names is None else _choose(arms, names, question.baseline)
     left_out, arms = chosen.keys() != arms.keys(), chosen
     first = next(iter(arms.values())).data
-    if first != experiment.data:  # the question has data of its own
+    if first != experiment.data:  # the question changes the data
         data = first.load(first_seed)
     check_arms(arms, data, first_seed)
     name = preset if isinstance(preset, str) else settings.label(max(arm.inference.epochs for arm in arms.values()))
@@ -106,26 +106,26 @@ def make_plan(
 
 
 def _choose(arms: dict[str, Experiment], names: Sequence[str], baseline: str) -> dict[str, Experiment]:
-    """The arms of these names, in the order of the question; an arm that is varied by a factor at all its levels."""
+    """Return the arms with these names, in the order of the question, at all levels of a factor."""
     given = (names,) if isinstance(names, str) else tuple(names)
     known = dict.fromkeys(arm.partition("@")[0] for arm in arms)
     for name in given:
         named("arm", name, known)
     if baseline not in given:
         raise FlowvaeError(
-            f"arms = {shown(given)}: the baseline, {baseline}, is missing; all arms are compared with it, so add it."
+            f"arms = {shown(given)}: the baseline, {baseline}, is missing; add it, since all arms are compared with it."
         )
     return {arm: experiment for arm, experiment in arms.items() if arm.partition("@")[0] in given}
 
 
 def _name_of_choice(arms: dict[str, Experiment]) -> str:
-    """Name of chosen arms in file names: all of them, or their number with a hash."""
+    """Return a name for chosen arms in file names: their names, or their number with a hash."""
     names = dict.fromkeys(arm.partition("@")[0] for arm in arms)
     every = "-".join(names)
     return every if len(every) <= LONGEST else f"{len(names)}-arms-{sha256(every.encode()).hexdigest()[:8]}"
 
 
 def _name_of_own(base: Experiment, data: Dataset) -> str:
-    """Name of your own data in file names, with a hash of the settings of the base experiment."""
+    """Return a name for a user's data in file names, with a hash of the settings of the base experiment."""
     name = re.sub(r"[^\w.-]+", "-", data.name).strip(".-")[:LONGEST] or "data"
     return f"{name}-{cell_name(base)[:8]}"

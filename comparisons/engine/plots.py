@@ -1,4 +1,4 @@
-"""Figures of a question: paired differences, a measure over a setting, and the priors of its arms."""
+"""Figures of a question: paired differences, a measure against a setting, and the priors of the arms."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def plot_against(table: pd.DataFrame, across: str, up: str, label: str, height: 
 
     Args:
         table: one row per run.
-        across: column of positive numbers.
-        up: column.
+        across: column of the horizontal axis, positive numbers.
+        up: column of the vertical axis.
         label: label of the horizontal axis, with unit.
         height: label of the vertical axis, with unit.
     """
@@ -85,11 +85,11 @@ def plot_against(table: pd.DataFrame, across: str, up: str, label: str, height: 
 
 
 def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Question, split: str = "test") -> Figure:
-    """Plot the mean difference of every pair, its 95 % t interval with enough seeds, and every seed as a dot.
+    """Plot the mean difference of every pair, its 95 % t interval if there are enough seeds, and every seed as a dot.
 
     Args:
         table: one row per run.
-        differences: of the primary measure.
+        differences: paired differences of the primary measure.
         question: the question.
         split: split of the data on which it was measured.
     """
@@ -135,11 +135,12 @@ def plot_differences(table: pd.DataFrame, differences: pd.DataFrame, question: Q
 def draw_priors(runs: Mapping[str, Run], titles: Mapping[str, str]) -> dict[str, Figure]:
     """Plot the densities of the arms' priors above their aggregated posteriors.
 
-    Without a figure for conditional priors and for latent spaces that are not 2-D.
-
     Args:
         runs: runs of the arms for one seed.
-        titles: titles of the visible arms, by name of the arm.
+        titles: titles of the arms to show, by name of the arm.
+
+    Returns:
+        The figure by name; empty for conditional priors and for latent spaces that are not 2-D.
     """
     shown = {title: runs[name] for name, title in titles.items() if name in runs}
     experiments = [run.experiment for run in shown.values()]

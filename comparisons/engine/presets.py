@@ -1,4 +1,4 @@
-"""Presets of the computational effort of a question."""
+"""Presets for the computational effort of a question."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Preset:
         seeds: number of seeds, 2 or more.
         epochs: upper limit of the epochs of a training.
         draws: K of the test NLL.
-        patience: factor on the base experiment's patience and on its epochs, within their limit.
-        effort: size of the measures that refine guides or run chains.
+        patience: factor on patience and epochs of the base experiment; `epochs` remains the upper limit.
+        effort: computational effort of the measures that refine guides or run chains.
     """
 
     seeds: int
@@ -38,12 +38,12 @@ class Preset:
         check_int(self, "patience")
 
     def label(self, epochs: int) -> str:
-        """Name of a preset without a name, for a longest training of this many epochs."""
+        """Return a name for a preset without a name; `epochs` is the largest number of epochs of an arm."""
         return f"{self.seeds}-seeds-{epochs}-epochs-{self.draws}-draws"
 
 
 PRESETS = {
-    # to see which files an answer has
+    # shows which files an answer has
     "seconds": Preset(seeds=2, epochs=2, draws=20, effort=Effort(4, 10, AnnealedHMC(chains=4, temperatures=5))),
     # for notebooks and tests; two seeds allow no conclusion
     "minutes": Preset(seeds=2, epochs=30, draws=200, effort=Effort(16, 100, AnnealedHMC(temperatures=50))),

@@ -1,4 +1,4 @@
-"""One protocol a table: figures of different data, splits or quantities are never compared."""
+"""Checks that all figures of a table share one protocol: data, split and quantity."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["check_arms", "check_pair", "check_table", "protocol_of"]
 
 
 def protocol_of(data: Dataset, condition: Condition | None) -> dict[str, str]:
-    """Return what figures of these data must share: "protocol" in words, and the checksum of the data, "sha256".
+    """Return the protocol that comparable figures share: a description, "protocol", and the data's checksum, "sha256".
 
-    For data whose splits are drawn, the checksum differs between seeds; the words do not.
+    If the splits are drawn at random, the checksum differs between seeds; the description does not.
     """
     identity = identity_of(data, condition)
     quantity = "P(x" if data.likelihood.discrete else "density p(x"
@@ -35,11 +35,11 @@ def check_arms(arms: Mapping[str, Experiment], data: Dataset, seed: int) -> None
 
     Args:
         arms: experiments by name.
-        data: those of the first arm at this seed.
-        seed: decides what is drawn of the data.
+        data: data of the first arm at this seed.
+        seed: seed of the data's splits.
 
     Raises:
-        FlowvaeError: for an arm on other data or of another quantity than the first.
+        FlowvaeError: for an arm with other data or another quantity than the first.
     """
     label, first = next(iter(arms.items()))
     shared = protocol_of(data, first.condition)
@@ -55,7 +55,7 @@ def check_table(table: pd.DataFrame) -> None:
     """Check that all rows of a table of runs have one protocol.
 
     Args:
-        table: one row per run, with the columns arm and protocol; without the latter, nothing is known to differ.
+        table: one row per run, with the columns arm and protocol; without the latter, nothing is checked.
 
     Raises:
         FlowvaeError: for two protocols.
@@ -78,9 +78,9 @@ def check_pair(table: pd.DataFrame, arm: str, against: str) -> None:
 
     Args:
         table: one row per run, with the columns arm, seed, protocol and sha256; without the latter two, nothing is
-            known to differ.
+            checked.
         arm: name of an arm.
-        against: that of another.
+        against: name of the other arm.
 
     Raises:
         FlowvaeError: for a seed with two protocols or two checksums.
@@ -104,6 +104,6 @@ def _refuse(name: str, protocol: Mapping[str, str], other: str, others: Mapping[
         return one_line(one["protocol"]) + checksum
 
     raise FlowvaeError(
-        f"{name} is measured on {said(protocol)}, {other} on {said(others)}: two protocols, whose figures are never "
+        f"{name} is measured on {said(protocol)}, {other} on {said(others)}: figures of two protocols cannot be "
         "compared; ask a question for each."
     )

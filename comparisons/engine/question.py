@@ -29,15 +29,15 @@ class Question:
     """A question with its design; its definition registers it by name.
 
     Args:
-        name: its name for `flowvae compare`. Defining it again in the same module, such as in a notebook cell that runs
+        name: name for `flowvae compare`. Defining it again in the same module, such as in a notebook cell that runs
             twice, replaces it; a copy by `dataclasses.replace` does not.
         text: the question (first line), its design and the prediction of theory, written before the result.
         arms: function of a base experiment and its data that returns the arms by name. "arm@level" is an arm at one
             level of a factor that is varied in all arms; it is compared with arms at the same level.
         baseline: the arm that all others are compared with.
         pairs: further pairs (arm, against) to compare, at each level.
-        costly: arms that only the cluster preset runs, since a run takes minutes on a core.
-        data: names of the data sets that it was designed for; the first is the default.
+        costly: expensive arms that only the cluster preset runs.
+        data: names of the data sets that the question was designed for; the first is the default.
         needs: required attributes of the `Dataset`, such as "labels" or "log_evidence".
         measure: the primary measure, a column of the grid's table.
         unit: of the primary measure.
@@ -78,17 +78,17 @@ class Question:
 
     @property
     def module(self) -> str:
-        """The module in which its arms are defined."""
+        """The module that defines its arms."""
         return getattr(self.arms, "__module__", "")
 
     @property
     def asks(self) -> str:
-        """The question itself."""
+        """The question, the first line of the text."""
         return self.text.strip().splitlines()[0]
 
     @property
     def predicts(self) -> str:
-        """Its design and its prediction."""
+        """Design and prediction, the rest of the text."""
         return "\n".join(self.text.strip().splitlines()[1:]).strip()
 
     def experiments(
@@ -103,9 +103,9 @@ class Question:
 
         Args:
             base: experiment shared by all arms, with its data, or the name of a data set in `BASES`.
-            preset: a name in `PRESETS`, or one of your own.
+            preset: a name in `PRESETS`, or a `Preset`.
             path: file of a named data set that is read from a file.
-            data: the data of `base`, if already loaded.
+            data: the data of `base`, if they are already loaded.
 
         Raises:
             FlowvaeError: for an unknown data set or preset, and for data without what the question needs.
@@ -116,7 +116,7 @@ class Question:
         lacking = [need for need in self.needs if getattr(data, need, None) is None]
         if lacking:
             raise FlowvaeError(
-                f"{self.name}: needs {' and '.join(lacking)} of the data, which {data.name} lacks; use "
+                f"{self.name}: needs data with {' and '.join(lacking)}, which {data.name} lacks; use "
                 f"other data, such as {' or '.join(self.data)}."
             )
         left_out = self.costly if chosen != PRESETS["cluster"] else ()
@@ -124,7 +124,7 @@ class Question:
         return {check_name("arm", name): at_preset(arm, chosen) for name, arm in arms.items()}
 
     def contrasts(self, arms: Mapping[str, Experiment]) -> list[tuple[str, str]]:
-        """All pairs (arm, against) that are compared."""
+        """Return all pairs (arm, against) to compare."""
         levels = dict.fromkeys("".join(arm.partition("@")[1:]) for arm in arms)
         pairs = [(arm, self.baseline + "".join(arm.partition("@")[1:])) for arm in arms]
         pairs += [(arm + level, against + level) for level in levels for arm, against in self.pairs]

@@ -49,8 +49,8 @@ class _Section:
 def write_report(directory: str | Path) -> Path:
     """Write `directory/report.html` with every answer in the directory.
 
-    The answers may come from others: the page only includes files of this directory, and their text is escaped.
-    Pictures are embedded, so the page can be sent by mail. It is readable on a phone and in print.
+    The answers may be written by other people: the page only includes files of this directory, and their text is
+    escaped. Pictures are embedded, so the page is a single file.
 
     Args:
         directory: the directory given to `flowvae compare --out`.
@@ -105,7 +105,7 @@ def _read(root: Path, place: Path) -> _Section:
     samples = [
         (name, _uri(root, file)) for name in ("data", *arms) if (file := place / "samples" / f"{name}.png").is_file()
     ]
-    runs = table.drop(columns="protocol", errors="ignore")  # which stands above the tables
+    runs = table.drop(columns="protocol", errors="ignore")  # shown above the tables
     return _Section(protocol, means, differences, runs, failed, pictures, samples, settings)
 
 
@@ -140,7 +140,7 @@ def _alternative(stem: str, protocol: dict[str, Any]) -> str:
 
 
 def _uri(root: Path, file: Path) -> str:
-    """A picture as a data URI."""
+    """Encode a picture as a data URI."""
     content = inside(root, file).read_bytes()
     if not content.startswith(b"\x89PNG\r\n"):
         raise FlowvaeError(f"{file}: is not a PNG picture; run its comparison again.")

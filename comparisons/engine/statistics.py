@@ -1,4 +1,4 @@
-"""Paired differences over seeds, corrected for the number of pairs, and their wording."""
+"""Paired differences over seeds, corrected for the number of pairs, and their description in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["LEAST_SEEDS", "LEVEL", "MARGIN", "describe", "paired_differences", "
 
 Array = np.ndarray[Any, Any]
 
-LEVEL = 0.05  # family-wise over all pairs of a question in one measure, for differences and for equivalence
+LEVEL = 0.05  # family-wise error rate over all pairs of a question, per measure and kind of test
 ROUNDING = 1e-6  # relative difference of two arms with the same weights due to summation in float32
 LEAST_SEEDS = 3  # for a test or an interval; with two, t has one degree of freedom
 MARGIN = 0.5  # in nats or the measure's unit: mean differences within ± MARGIN count as equivalent
@@ -30,7 +30,7 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
 
     Args:
         table: one row per run, with columns arm and seed, such as that of `run_grid`.
-        pairs: (arm, the arm that it is compared with).
+        pairs: pairs (arm, against), of which the first is compared with the second.
         measure: column to compare.
 
     Returns:
@@ -74,7 +74,7 @@ def paired_differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]], me
 
 
 def _tested(one: Array, other: Array) -> dict[str, float]:
-    """Difference, interval and tests for paired values (seeds,) of two arms."""
+    """Compute difference, interval and tests for paired values (seeds,) of two arms."""
     from statsmodels.stats.weightstats import DescrStatsW
 
     differences = one - other
@@ -120,12 +120,12 @@ def describe(row: pd.Series, unit: str, lower_is_better: bool) -> str:
 
     Args:
         row: the row.
-        unit: of the measure.
+        unit: unit of the measure.
         lower_is_better: direction of the measure.
     """
     arm, against = row["arm"], row["against"]
     if math.isnan(row["difference"]):
-        return f"{arm} against {against}: not compared, for a value of {row['seeds']:.0f} seeds is not finite."
+        return f"{arm} against {against}: not compared, since a value of {row['seeds']:.0f} seeds is not finite."
     figures = f"{row['difference']:+.2f} ± {row['se']:.2f} {unit}"
     if row["seeds"] < LEAST_SEEDS:
         return (

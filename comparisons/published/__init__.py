@@ -1,6 +1,6 @@
 """Published figures and the experiments that repeat them: `flowvae reproduce`.
 
-One file a paper, with its recipes; importing this package registers those of all its modules.
+Each module has the recipes of one paper; importing this package registers all of them.
 """
 
 from importlib import import_module

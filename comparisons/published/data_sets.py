@@ -1,4 +1,4 @@
-"""The data of published protocols: settings, and which files they need."""
+"""The data of published protocols: settings, and the files that they need."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FASHION_BITS: dict[str, Any] = {"family": "fashion-mnist", "values": "dynamic"}
 CALTECH: dict[str, Any] = {"family": "caltech-silhouettes"}
 FREY_FACES: dict[str, Any] = {"family": "frey-faces", "values": "grey"}
 
-# what the identities of the data say of their preprocessing
+# preprocessing in the identities of the data
 LAROCHELLE = "binarized once, fixed (Larochelle)"
 REDRAWN = "dynamically binarized"
 

@@ -1,6 +1,6 @@
 """One-level VAEs with gated MLPs of 2×300 units and z = 40: Tomczak & Welling (2018), Norouzi et al. (2020).
 
-`TRAINING` and `PRIORS` are the one place of all settings that are not published.
+`TRAINING` and `PRIORS` contain all settings that are not published.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ TITLES = {
 ADAM = "Adam in place of Adam on normalized gradients"
 INPUTS = "networks see standardized pixels"
 
-PUBLISHED = {  # the figure of the paper that a prior repeats: its place in `SETS`; flows stand beside the VampPrior
+PUBLISHED = {  # index in `SETS` of the published figure for a prior; flows are compared with the VampPrior
     "normal": 0,
     "exemplar": 2,
 }
 VAMP = 1
-DIFFERS = {  # in the prior itself
+DIFFERS = {  # differences in the prior itself
     "vamp": ("pseudo-inputs start at the mean image",),
     "exemplar": (
         "exemplars are one fixed binarization of the training images",
@@ -88,7 +88,7 @@ SETS: dict[str, tuple[dict[str, Any], Protocol, str, tuple[Published, ...]]] = {
         ),
     ),
 }
-TAKEN = {"dynamic-mnist-nsf"}  # stands beside the figures of Durkan et al.
+TAKEN = {"dynamic-mnist-nsf"}  # a recipe of `spline_prior` has this name
 
 
 def _recipe(name: str, prior: str) -> Recipe:

@@ -1,4 +1,4 @@
-"""Where a training came from: version of the code, machine, threads, versions of the libraries."""
+"""Provenance of trainings: version of the code, machine, threads, versions of the libraries."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ PACKAGES = ("torch", "pyro-ppl", "zuko")  # packages whose version can change re
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a training was run with. It names no host, user or path.
+    """Code and machine of a training, without names of hosts and users or paths.
 
     Args:
         flowvae: version of the package.
-        commit: of the git checkout, with "modified" if files differ from it; empty: not a checkout.
+        commit: commit of the git checkout, with "modified" if files differ from it; empty: not a checkout.
         sources: SHA-256 of the source files of the package, 12 digits.
-        versions: of Python and of libraries.
+        versions: versions of Python and of libraries.
         processor: name of the CPU.
-        cores: how many this process may use.
-        threads: of each training.
-        accelerator: name of the GPU that is computed on; empty: none.
+        cores: number of cores that the process may use.
+        threads: number of threads of each training.
+        accelerator: name of the GPU of the training; empty: none.
     """
 
     flowvae: str
@@ -46,11 +46,11 @@ class Provenance:
 
     @classmethod
     def here(cls, device: str, threads: int) -> Provenance:
-        """That of this process.
+        """Return the provenance of trainings in this process.
 
         Args:
             device: `Training.device`.
-            threads: of each training.
+            threads: number of threads of each training.
         """
         return cls(
             version("flowvae"),
@@ -65,40 +65,40 @@ class Provenance:
 
     @property
     def code(self) -> str:
-        """The code, in words."""
+        """Description of the code."""
         commit = f", commit {self.commit}" if self.commit else ""
         libraries = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         return f"flowvae {self.flowvae}{commit}, sources {self.sources}; {libraries}"
 
     @property
     def machine(self) -> str:
-        """The machine, in words."""
+        """Description of the machine."""
         cores = f"{self.cores} core{'s' if self.cores != 1 else ''}"
         threads = f"{self.threads} thread{'s' if self.threads != 1 else ''} a training"
         return f"{self.processor}, {cores}, {threads}; {self.accelerator or 'no GPU'}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON holds them."""
+        """Convert to plain values for JSON."""
         return asdict(self)
 
 
 def describe_device(device: torch.device) -> str:
-    """Name of an accelerator; empty for the CPU."""
+    """Return the name of an accelerator; empty for the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return "" if device.type == "cpu" else device.type
 
 
 def checkout() -> Path | None:
-    """The folder of the git checkout that the package runs from, if it runs from one."""
+    """Return the folder of the git checkout that the package runs from; None if it is installed."""
     root = Path(__file__).resolve().parents[2]  # the links of an editable install lead there
     return root if (root / ".git").exists() and (root / "pyproject.toml").is_file() else None
 
 
 def hash_of_sources() -> str:
-    """SHA-256 of the names and contents of all source files of the package, 12 digits.
+    """Return the SHA-256 of names and contents of all source files of the package, 12 digits.
 
-    It says which code has run where there is no commit, or where files differ from it.
+    It identifies the code if there is no commit, or if files differ from it.
     """
     import flowvae
 
@@ -120,7 +120,7 @@ def _commit() -> str:
 
 
 def _git(root: Path, *words: str) -> str | None:
-    """What git says; None: it is not installed, or refuses."""
+    """Return the output of git; None if git is not installed or fails."""
     command = ["git", "--no-optional-locks", "-C", str(root), *words]
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
@@ -129,7 +129,7 @@ def _git(root: Path, *words: str) -> str | None:
 
 
 def _processor() -> str:
-    """Name of the CPU's model."""
+    """Return the name of the CPU's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

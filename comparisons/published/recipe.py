@@ -1,4 +1,4 @@
-"""Recipes: a published figure with its protocol, and the experiment that repeats it."""
+"""Recipes: published figures with their protocols, and the experiments that repeat them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MARKS = {
 
 @dataclass(frozen=True)
 class Measure:
-    """How a published figure is read off the metrics of a run.
+    """How a published figure is computed from the metrics of a run.
 
     Args:
-        title: what it is, in words.
+        title: name of the measure.
         metric: name of the metric.
-        factor: of the metric: −1 turns an ELBO into a bound of the NLL.
+        factor: factor of the metric: −1 turns an ELBO into an upper bound of the NLL.
         per_dimension: whether nats per data point are divided by D log 2, which gives bits/dim.
         draws: whether the figure depends on the number of draws K.
     """
@@ -40,7 +40,7 @@ class Measure:
 
     @property
     def unit(self) -> str:
-        """Of the figure."""
+        """Unit of the figure."""
         return "bits/dim" if self.per_dimension else "nats"
 
 
@@ -54,14 +54,14 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """What two figures must share to be compared.
+    """Protocol that two figures must share to be compared.
 
     Args:
-        data: the data and what was done to them, in words.
-        preprocessing: text that the preprocessing in the identity of the data must hold.
+        data: description of the data and their preprocessing.
+        preprocessing: text that the preprocessing in the identity of the data must contain.
         test: number of test data points.
         measure: a name in `MEASURES`.
-        draws: K of the NLL; for an ELBO, whose expectation does not depend on it, only the effort.
+        draws: K of the NLL; the expectation of an ELBO does not depend on it.
     """
 
     data: str
@@ -82,9 +82,9 @@ class Published:
 
     Args:
         value: the figure.
-        model: whose it is.
-        mark: of its provenance, a key of `MARKS`.
-        spread: what stands behind ± in the source, if anything.
+        model: the model.
+        mark: mark of its provenance, a key of `MARKS`.
+        spread: the number after ± in the source, if there is one.
     """
 
     value: float
@@ -99,20 +99,20 @@ class Published:
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment beside published figures of one protocol.
+    """An experiment and the published figures that it is compared with, of one protocol.
 
     Args:
-        name: for `flowvae reproduce`.
-        title: the model, in a few words.
+        name: name for `flowvae reproduce`.
+        title: short description of the model.
         source: the paper.
         published: figures of the paper, that of the same model first.
-        protocol: under which they were measured.
-        experiment: settings as in a YAML file, read when they are asked for.
-        files: which files the data need, and where they come from.
-        differs: how model and training differ from the paper's.
-        unlike: why figures can never be compared with the paper's, such as test data that nobody else can draw.
-        seeds: of the runs.
-        hours: expected time of one seed on two cores; None: not run to the end yet.
+        protocol: protocol of the published figures.
+        experiment: settings as in a YAML file.
+        files: the files that the data need, and their sources.
+        differs: differences of model and training from the paper.
+        unlike: reasons why figures can never be compared with the paper's, such as an unpublished split.
+        seeds: seeds of the runs.
+        hours: expected time of one seed on two cores; None: not measured yet.
     """
 
     name: str
@@ -134,7 +134,7 @@ class Recipe:
             path: file or folder of the data; None: where the data set looks for it.
 
         Raises:
-            FlowvaeError: for parts or settings that are not known, and a path for data without one.
+            FlowvaeError: for unknown parts or settings, and a path for data that are not read from a file.
         """
         try:
             experiment = Experiment.from_dict(dict(self.experiment))

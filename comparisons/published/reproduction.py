@@ -1,4 +1,4 @@
-"""Reproducing: train the experiment of a recipe over seeds, measure it, and write its row."""
+"""Reproduction: train the experiment of a recipe over seeds, measure it, and write its row."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Reproduction:
     """The result of `reproduce`.
 
     Args:
-        row: of the finished seeds.
-        directory: of its files.
-        failed: why seeds failed, by seed.
+        row: row of the finished seeds.
+        directory: directory of its files.
+        failed: errors by seed.
         recorded: whether the row was appended to the table of results.
     """
 
@@ -63,29 +63,29 @@ def reproduce(
     progress: bool = True,
     download: bool = False,
 ) -> Reproduction:
-    """Train and measure the experiment of a recipe, and write its row beside the published figures.
+    """Train and measure the experiment of a recipe, and write its row with the published figures.
 
-    Finished seeds are kept and interrupted ones go on, so the same call goes on with what is missing. The files:
-    `out/NAME/row.json`, `row.md`, `experiment.yaml` and the figures of the first finished seed; the runs lie in
+    Finished seeds are kept and interrupted ones are resumed, so the same call completes an earlier one. It writes
+    `out/NAME/row.json`, `row.md`, `experiment.yaml` and the figures of the first finished seed; the runs are in
     `out/cells`.
 
     Args:
         recipe: a recipe, or its name.
         out: directory of all recipes.
-        seeds: of the runs; None: the recipe's.
-        path: file or folder of the data; None: where the data set looks for it.
-        epochs: the most of a run, for a short trial, whose row says so and is never recorded.
-        draws: K of the NLL, for a trial; None: the protocol's.
+        seeds: seeds of the runs; None: the recipe's.
+        path: file or folder of the data; None: the default of the data set.
+        epochs: upper limit of the epochs of a run, for a short trial; its row is marked and cannot be recorded.
+        draws: K of the NLL; another number than the protocol's, the default, also makes it a trial.
         jobs: number of parallel processes.
-        threads: of each training.
-        by: who runs it; goes into the row.
+        threads: number of threads of each training.
+        by: name of the person who runs it, for the row.
         record_row: whether to append the row to the committed table of results.
         progress: whether to show progress bars.
-        download: whether to download files of the data that are missing, where the data set can.
+        download: whether to download missing data files, if the data set supports it.
 
     Raises:
-        FlowvaeError: for unknown names and parts, data that are missing, seeds that are no numbers or given twice, and
-            a trial that is to be recorded, all before any training; and if every seed failed.
+        FlowvaeError: for unknown names and parts, missing data, seeds that are invalid or repeated, and a trial that is
+            to be recorded, all before any training; and if every seed failed.
     """
     recipe, out = recipe_of(recipe), as_path(out)
     numbers = _checked_seeds(recipe.seeds if seeds is None else seeds)
@@ -103,7 +103,7 @@ def reproduce(
     if epochs is not None:
         experiment = at_preset(experiment, Preset(2, epochs, recipe.protocol.draws))
     data = _load(recipe, experiment.data, numbers[0], download)
-    experiment.build(data)  # refuses parts that do not fit, before the first cell
+    experiment.build(data)  # raises an error for parts that do not fit, before the first cell
     place, cells = out / (f"{recipe.name}-trial" if trial else recipe.name), out / "cells"
     make_directory(place)
     experiment.to_yaml(place / "experiment.yaml")
@@ -145,12 +145,12 @@ def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     for seed in seeds:
         check_int_value("seed", seed, least=0, most=LARGEST_SEED)
     if not seeds or len(set(seeds)) < len(seeds):
-        raise FlowvaeError(f"seeds = {shown(tuple(seeds))}: must be one or more numbers, each once.")
+        raise FlowvaeError(f"seeds = {shown(tuple(seeds))}: must be one or more seeds without repetition.")
     return tuple(int(seed) for seed in seeds)
 
 
 def _why_a_trial(recipe: Recipe, epochs: int | None, draws: int | None) -> str:
-    """Why the row is no result; empty: it is one."""
+    """Return the reasons why the row is only a trial; empty if it is a result."""
     own = recipe.protocol.draws
     reasons = [f"{epochs} epochs at most"] if epochs is not None else []
     reasons += [f"K = {draws} in place of {own}"] if draws not in (None, own) else []
@@ -169,16 +169,16 @@ def _load(recipe: Recipe, spec: DataSpec, seed: int, download: bool) -> Dataset:
 
 
 def _sessions(place: Path) -> dict[str, list[dict[str, Any]]]:
-    """What the trainings of each cell were run with, by the name of the cell."""
+    """Read the provenances of the trainings of each cell, by the name of the cell."""
     try:
         found = json.loads((place / "sessions.json").read_text(encoding="utf-8"))
         return {cell: [Provenance(**one).as_dict() for one in every] for cell, every in found.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}  # the row says that it is not known
+        return {}  # the row then says "not known"
 
 
 def _note_sessions(place: Path, cells: Path, experiment: Experiment, seeds: Sequence[int], threads: int) -> None:
-    """Add what this process runs with to the cells that are not finished: a row may be written later and elsewhere."""
+    """Record the provenance of this process for unfinished cells, since a row may be written by another process."""
     here = Provenance.here(experiment.last_training.device, threads).as_dict()
     with locked(place.with_name(f".{place.name}.lock")):
         sessions = _sessions(place)
@@ -204,7 +204,7 @@ def _command(
     draws: int | None,
     threads: int,
 ) -> str:
-    """The command that repeats it, without places of this machine."""
+    """Return the command that repeats it, without paths of this machine."""
     words = ["flowvae reproduce", recipe.name, "--seeds", *map(str, seeds)]
     words += ["--data-path PATH"] if path is not None else []
     words += [f"--epochs {epochs}"] if epochs is not None else []

@@ -1,4 +1,4 @@
-"""The committed table of results, `results.json`: rows of `flowvae reproduce --record`."""
+"""The committed table of results, `results.json`, with the rows of `flowvae reproduce --record`."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ def read_results(file: Path | None = None) -> list[Row]:
             raise TypeError("is not a list")
         return [Row.from_dict(entry) for entry in plain]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise FlowvaeError(f"{file}: does not hold results ({one_line(error)}); restore it.") from None
+        raise FlowvaeError(f"{file}: is not a table of results ({one_line(error)}); restore it.") from None
 
 
 def check_recordable() -> None:
-    """Check that there is a table to record results in.
+    """Check that results can be recorded.
 
     Raises:
         FlowvaeError: if the package does not run from a checkout, or the table is damaged.
     """
     if checkout() is None:
         raise FlowvaeError(
-            "--record: the table of results belongs to a git checkout of the project, and this is an installed "
-            "package; the row is in row.json of the output without it."
+            "--record: needs a git checkout of the project, and this is an installed package; leave it out, the row is "
+            "also in row.json of the output."
         )
     read_results()
 
 
 def record(row: Row, file: Path | None = None) -> bool:
-    """Append a row to the table, unless the same figures are there already.
+    """Append a row to the table, unless the table has the same figures already.
 
     Args:
         row: the row.

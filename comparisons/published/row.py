@@ -1,4 +1,4 @@
-"""A row: the figure of a reproduced experiment beside the published ones, with everything that it depends on."""
+"""Rows: the figure of a reproduced experiment, the published figures, and everything that it depends on."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from flowvae.experiments.run import Run
 
 __all__ = ["Row", "format_row", "make_row", "read_metric", "why_not_comparable"]
 
-WIDTH = 100  # columns of what is printed
+WIDTH = 100  # columns of printed text
 
 
 @dataclass(frozen=True)
 class Row:
-    """The figure of a recipe, measured here, beside the published figures.
+    """The measured figure of a recipe and the published figures.
 
     Args:
-        recipe: its name.
+        recipe: name of the recipe.
         title: the model.
         source: the paper.
-        protocol: of the published figures.
+        protocol: protocol of the published figures.
         published: figure, model, mark and its meaning, of each published figure.
         value: mean over seeds.
-        se_seeds: its standard error over seeds; None for one seed.
-        se_data: standard error over the data of the split, the mean of those of the seeds, which share the test data.
-        unit: of the figure.
-        measure: what was measured, in words.
+        se_seeds: standard error over seeds; None for one seed.
+        se_data: standard error over the data points of the split, averaged over the seeds, which share the test data.
+        unit: unit of the figure.
+        measure: name of the measure.
         draws: K.
-        split: that was measured: "test", or "valid" where the data have no test images.
-        rows: number of data points in it.
-        data: identities of the data, one for each seed.
-        not_comparable: why it must not be compared with the published figures; empty: it may be.
-        differs: how model and training differ from the paper's.
-        cautions: of the measures.
-        seeds: of the runs.
+        split: the measured split: "test", or "valid" if the data have no test images.
+        rows: number of data points of the split.
+        data: identities of the data, one per seed.
+        not_comparable: reasons why it must not be compared with the published figures; empty: it may be compared.
+        differs: differences of model and training from the paper.
+        cautions: cautions of the measures.
+        seeds: seeds of the runs.
         values: figure of each seed.
-        epochs: of each seed.
-        hours: of training, all seeds together.
-        parameters: number of trained numbers.
-        command: that repeats it.
-        provenance: of the trainings, each only once.
-        trial: why it is no result, such as fewer epochs; empty: it is one.
+        epochs: number of epochs of each seed.
+        hours: training time of all seeds together.
+        parameters: number of parameters of model and guide.
+        command: command that repeats it.
+        provenance: provenance of the trainings, without duplicates.
+        trial: reason why it is only a trial, such as fewer epochs; empty: it is a result.
         by: who ran it.
-        date: of the row, year-month-day.
+        date: date of the row, year-month-day.
     """
 
     recipe: str
@@ -83,10 +83,10 @@ class Row:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Row:
-        """The inverse of `dataclasses.asdict`, as JSON gives it back.
+        """Create a row from the result of `dataclasses.asdict`, read from JSON.
 
         Raises:
-            TypeError: for other entries than those.
+            TypeError: for missing or unknown entries.
         """
         if not isinstance(plain, dict) or plain.keys() != {f.name for f in fields(cls)}:
             raise TypeError("its entries are not those of a row")
@@ -94,7 +94,7 @@ class Row:
             name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
         }
         row = cls(**values)
-        format_row(row)  # raises for values of other types
+        format_row(row)  # raises an error for values of other types
         return row
 
     @property
@@ -105,22 +105,22 @@ class Row:
 
     @property
     def how(self) -> str:
-        """Measure, unit, K, split."""
+        """Measure, unit, K and split."""
         return f"{self.measure} in {self.unit}, K = {self.draws}, {self.rows} {self.split} images"
 
     @property
     def machines(self) -> list[str]:
-        """The machines that it was trained on."""
+        """Machines of the trainings."""
         return [*dict.fromkeys(Provenance(**one).machine for one in self.provenance)] or ["not known"]
 
     @property
     def code(self) -> list[str]:
-        """The code that it was trained by."""
+        """Versions of the code of the trainings."""
         return [*dict.fromkeys(Provenance(**one).code for one in self.provenance)] or ["not known"]
 
 
 def read_metric(run: Run, measure: Measure, split: str = "test") -> Metric:
-    """Return the figure of a run as a metric in the measure's sign and unit.
+    """Return the figure of a run as a metric with sign and unit of the measure.
 
     Raises:
         FlowvaeError: if it has not been measured.
@@ -134,12 +134,12 @@ def read_metric(run: Run, measure: Measure, split: str = "test") -> Metric:
 
 
 def why_not_comparable(recipe: Recipe, metrics: Sequence[Metric], on_valid: bool) -> list[str]:
-    """Reasons why figures must not be compared with those of the recipe; none: they share its protocol.
+    """Return the reasons why figures must not be compared with those of a recipe; empty if they share its protocol.
 
     Args:
         recipe: the recipe.
         metrics: the figure of each seed.
-        on_valid: whether the data have no test images, so that those of valid were measured.
+        on_valid: whether validation images were measured, since the data have no test images.
     """
     protocol, reasons = recipe.protocol, [*recipe.unlike]
     if on_valid:
@@ -168,15 +168,15 @@ def make_row(
     by: str = "",
     date: str = "",
 ) -> Row:
-    """Make the row of finished runs.
+    """Create the row of finished runs.
 
     Args:
-        recipe: what they repeat.
-        runs: by seed.
-        on_valid: whether the data have no test images of their own.
-        provenance: of their trainings.
-        command: that repeats them.
-        trial: why they are no result.
+        recipe: the recipe that they repeat.
+        runs: the runs by seed.
+        on_valid: whether validation images were measured, since the data have no test images.
+        provenance: provenance of the trainings.
+        command: command that repeats them.
+        trial: reason why they are only a trial; empty: they are a result.
         by: who ran them.
         date: year-month-day.
     """
@@ -227,7 +227,7 @@ def _published(figure: Published) -> dict[str, Any]:
 
 
 def format_row(row: Row) -> str:
-    """The row in words, at most 100 columns wide; figures always with their protocols."""
+    """Format a row as text, at most 100 columns wide, with the protocols of all figures."""
     data = row.data[0]
     checksums = ", ".join(dict.fromkeys(one["sha256"] for one in row.data))
     entries = [
@@ -260,12 +260,12 @@ def format_row(row: Row) -> str:
 
 
 def _lines(name: str, texts: Sequence[str]) -> list[tuple[str, str]]:
-    """Texts below each other, the first beside a name."""
+    """Return lines of text, the first with a name."""
     return [(name if index == 0 else "", text) for index, text in enumerate(texts)]
 
 
 def _difference(row: Row) -> str:
-    """The difference from the first published figure, or why there is none."""
+    """Format the difference from the first published figure, or the reasons why they are not comparable."""
     if row.not_comparable:
         return f"not comparable: {'; '.join(row.not_comparable)}"
     first = row.published[0]
@@ -277,5 +277,5 @@ def _with_mark(figure: dict[str, Any]) -> str:
 
 
 def _marks(row: Row) -> dict[str, str]:
-    """Marks of the published figures and what they mean."""
+    """Return the marks of the published figures with their meanings."""
     return {figure["mark"]: figure["meaning"] for figure in row.published if figure["mark"]}

@@ -38,7 +38,7 @@ TITLES = {
     "iaf": "4 IAF layers",
     "sylvester": "4 Sylvester layers",
 }
-FIGURES = {  # value and spread; the last row is the best of three kinds and several ranks
+FIGURES = {  # value and spread; those of Sylvester flows are the best of three kinds and several ranks
     "static-mnist": {
         "normal": (86.55, 0.06),
         "planar": (86.06, 0.31),

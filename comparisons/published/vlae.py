@@ -1,7 +1,7 @@
 """Variational lossy autoencoder: Chen et al. (2017), arXiv 1611.02731.
 
-The paper has one residual network for three models: an autoregressive flow in the posterior, in the prior, and in the
-prior of a model whose decoder is a PixelCNN of a small receptive field.
+The paper has three models with the same residual network: an autoregressive flow in the posterior, in the prior, and in
+the prior of a model whose decoder is a PixelCNN with a small receptive field.
 """
 
 from __future__ import annotations

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["QUESTION"]
 
-# add further learned priors, such as energy-based ones, here as second stages or as priors
 SHOWN = {
     "normal": "N(0, I)",
     "mixture-two-stage": "mixture, two stages",

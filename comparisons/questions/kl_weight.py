@@ -52,7 +52,7 @@ def _arms(base: Experiment, data: Dataset) -> dict[str, Experiment]:
 
 
 def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
-    """Plot bound and reconstruction over β."""
+    """Plot bound and reconstruction against β."""
     lines = {kind: [(weight, f"{kind}@{weight:g}") for weight in WEIGHTS] for kind in KINDS}
     return {name: plot_curves(table, lines, name, "β in training", label, True) for name, label in CURVES.items()}
 

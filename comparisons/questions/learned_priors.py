@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QUESTION"]
 
-FEW = 5000  # training data below which priors have few components
+FEW = 5000  # training data points below which priors have few components
 
 
 def _arms(base: Experiment, data: Dataset) -> dict[str, Experiment]:
@@ -93,10 +93,10 @@ def _arms(base: Experiment, data: Dataset) -> dict[str, Experiment]:
 
 
 def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
-    """Plot the NLL against the time of draws, and the densities of four priors if the latent space is 2-D."""
+    """Plot the NLL against the sampling time, and the densities of four priors if the latent space is 2-D."""
     figures = draw_priors(runs, SHOWN)
     if {"nll", "sampling_seconds"} <= set(table):
-        labels = "CPU seconds for 10,000 codes", "test NLL, nats per datum"
+        labels = "CPU seconds for 10,000 codes", "test NLL, nats per data point"
         figures["nll-against-sampling"] = plot_against(table, "sampling_seconds", "nll", *labels)
     return figures
 

@@ -42,7 +42,7 @@ FLOWS: dict[str, FlowSpec] = {
     "realnvp": RealNVP(),
 }
 TEMPERING = 2000  # steps, about 50 epochs of digits
-# steps of the curve of Rezende & Mohamed (2015), and the arms that have them
+# numbers of planar layers of the curve of Rezende & Mohamed (2015), and their arms
 PLANAR = {2: "planar-2", 4: "planar-4", 8: "planar", 16: "planar-16"}
 
 
@@ -60,7 +60,7 @@ def _arms(base: Experiment, data: Dataset) -> dict[str, Experiment]:
 
 
 def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
-    """Plot the bound over the number of planar steps; without any the guide is Gaussian."""
+    """Plot the bound against the number of planar layers; with none the guide is Gaussian."""
     points = [(0.0, "gaussian"), *((float(steps), name) for steps, name in PLANAR.items())]
     label = "test ELBO, nats per data point (higher: better)"
     return {"planar-steps": plot_curves(table, {"planar": points}, "elbo", "planar steps of the guide", label)}

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QUESTION"]
 
-WIDTHS = {"narrow": 0.25, "middle": 1.0, "wide": 4.0}  # of the decoder, times that of the data set's base
+WIDTHS = {"narrow": 0.25, "middle": 1.0, "wide": 4.0}  # factors of the decoder's widths in the base experiment
 
 
 def _arms(base: Experiment, data: Dataset) -> dict[str, Experiment]:
@@ -64,7 +64,7 @@ def _arms(base: Experiment, data: Dataset) -> dict[str, Experiment]:
 
 
 def _draw(runs: Mapping[str, Run], table: pd.DataFrame) -> dict[str, Figure]:
-    """Plot the NLL over the width of the decoder, if there are several."""
+    """Plot the NLL against the width of the decoder, if there are several widths."""
     found = [arm.partition("@") for arm in table["arm"].unique()]
     if len({width for _, _, width in found}) < 2:
         return {}

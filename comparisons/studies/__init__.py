@@ -1,1 +1,1 @@
-"""Studies beside the questions: densities, models of data, reference posteriors."""
+"""Studies: flow densities, models of data, reference posteriors, distillation, receptive fields."""

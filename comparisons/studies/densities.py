@@ -1,10 +1,10 @@
-"""Densities fitted by all flow families to two moons: a figure, and KL divergences from the true density.
+"""Densities of two moons fitted by all flow families: a figure, and KL divergences from the true density.
 
 Every family is fitted by maximum likelihood to the same data, as a model x = T(u). What theory predicts: families that
 are affine in each dimension (linear, one radial or planar layer) cannot separate the moons. Affine coupling and
 autoregression leave a bridge between them, splines and ordinary differential equations the thinnest one. Families with
-cheap samples and expensive densities are inverted, so that all are fitted in the same way. Householder flows are left
-out because they do not change N(0, I).
+cheap draws and expensive densities are inverted, so that all are fitted in the same way. Householder flows are left out
+because they do not change N(0, I).
 
     python -m flowvae.comparisons.studies.densities --out runs/densities
 """
@@ -99,7 +99,7 @@ def fit_family(flow: FlowSpec, data: Dataset, seed: int = 0, settings: Training 
 
 @torch.no_grad()
 def plot_grid(models: dict[str, FlowModel], data: Dataset, gaps: dict[str, float]) -> Figure:
-    """Plot the data and the learned densities side by side, with KL divergences in nats as titles."""
+    """Plot the data and the fitted densities, with KL divergences from the true density in nats as titles."""
     columns = 6
     rows = -(-(len(models) + 1) // columns)
     figure = new_figure((2.1 * columns, 2.0 * rows))
@@ -126,7 +126,7 @@ class _Arguments:
 
     Args:
         out: directory of the picture and the table.
-        seed: decides initial weights and order of batches.
+        seed: seed of the data, the initial weights and the order of batches.
     """
 
     out: Path
@@ -134,7 +134,7 @@ class _Arguments:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run from the command line."""
+    """Run the study from the command line."""
     import pandas as pd
 
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.studies.densities")

@@ -1,14 +1,14 @@
-"""A student that draws fast against its autoregressive teacher, at several sizes of the code.
+"""Distillation of an autoregressive prior into priors with fast draws, at several sizes of the code.
 
-For each size D a VAE is trained with a MAF prior, the teacher, which draws in D passes a transform. Students are fitted
-to it without data: an inverse autoregressive flow and affine couplings, by the reverse divergence KL(s‖t), the forward
-one KL(t‖s), or both. Both divergences of every student are then estimated from fresh draws. What theory predicts: the
-reverse divergence seeks modes, so its students have a small KL(s‖t) and a larger KL(t‖s); the forward one covers the
-teacher. Draws of a student take a number of passes that does not grow with D.
+For each size D, a VAE is trained with a MAF prior, the teacher, whose draws take D passes per transform. Students are
+fitted to it without data: an inverse autoregressive flow and affine couplings, by the reverse divergence KL(s‖t), the
+forward one KL(t‖s), or both. Both divergences of every student are then estimated from new draws. What theory predicts:
+the reverse divergence seeks modes, so its students have a small KL(s‖t) and a larger KL(t‖s); the forward one covers
+the teacher. The number of passes for a student's draw does not grow with D.
 
     python -m flowvae.comparisons.studies.distillation --out runs/distillation
 
-Running it again goes on where it was stopped.
+The same command resumes an interrupted study.
 
 References:
     van den Oord et al. (2018), "Parallel WaveNet: Fast High-Fidelity Speech Synthesis".
@@ -73,11 +73,11 @@ def divergences(student: Run, teacher: Run, draws: int = DRAWS, seed: int = 0) -
 def row_of(
     base: Experiment, latent: int, student: str, direction: str, out: Path, training: Training
 ) -> dict[str, Any]:
-    """Train the teacher of a size, or go on with it, distil one student, and measure both.
+    """Train the teacher for one size of the code, or resume it, distil one student, and measure both.
 
     Returns:
-        One row: latent, student, direction, seed, and the columns of `COLUMNS`; seconds are CPU seconds for 10,000
-        codes, and `times_faster` is how often the teacher's time contains the student's.
+        One row: latent, student, direction, seed, and the columns of `COLUMNS`; `seconds` are CPU seconds for 10,000
+        codes, and `times_faster` is the teacher's time divided by the student's.
     """
     taught = replace(base, latent=latent, prior=TEACHER)
     how: dict[str, Any] = {"draws": 200, "figures": False, "progress": False}
@@ -102,7 +102,7 @@ def row_of(
 
 
 def plot_students(table: pd.DataFrame, title: str) -> Figure:
-    """Plot both divergences of every student, and how many times faster it draws, against the size of the code."""
+    """Plot both divergences of every student and the speed-up of its draws against the size of the code."""
     figure = new_figure((9.6, 3.2))
     panels = figure.subplots(1, 3)
     styles = {"reverse": (BLUE, "-"), "forward": (RED, "--"), "both": (GREY, ":")}
@@ -132,11 +132,11 @@ class _Arguments:
     Args:
         out: directory of the runs, the table (CSV and JSON) and the figure.
         data: data set whose base experiment is used.
-        path: its file, if it is read from one.
+        path: file of the data set, if it is read from one.
         latent: sizes of the code.
-        seeds: how many seeds.
-        epochs: of the teacher, at most.
-        student_steps: of each student, with 256 draws each.
+        seeds: number of seeds.
+        epochs: upper limit of the teacher's epochs.
+        student_steps: number of steps of each student, with 256 draws per step.
     """
 
     out: Path

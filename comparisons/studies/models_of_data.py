@@ -1,9 +1,9 @@
 """Autoregressive models and flows over the pixels of the same images, compared by bits/dim.
 
-Autoregressive models and flows over pixels compute log p(x) exactly, or a bound with dequantization noise; a VAE has a
-bound. The primary measure is bits/dim of the discrete test images. What theory predicts: autoregressive models and
-flows with as many passes as pixels are flexible and slow to sample, a flow loses bits by treating counts as continuous,
-and models that use the neighbourhood of pixels need fewer data.
+Autoregressive models compute log p(x) exactly, and flows over pixels a bound with dequantization noise. The primary
+measure is bits/dim of the discrete test images. What theory predicts: autoregressive models and flows that take one
+pass per pixel are flexible and slow to sample, a flow loses bits by treating counts as continuous, and models that use
+the neighbourhood of pixels need fewer data.
 
     python -m flowvae.comparisons.studies.models_of_data --out runs/models-of-data
     python -m flowvae.comparisons.studies.models_of_data --out runs/fashion --data fashion-mnist --arms Glow --epochs 20
@@ -69,7 +69,7 @@ def _total(data: Dataset) -> int:
     return data.likelihood.largest
 
 
-# 5 bits a pixel, as is usual for flows of images
+# 5 bits per pixel, as is usual for image flows
 DATA: dict[str, DataSpec] = {"digits": Digits(), "fashion-mnist": FashionMNIST(levels=32)}
 
 MAF_64 = MAF(transforms=5, hidden_features=(128,))
@@ -100,16 +100,17 @@ def measure_arm(
     """Train one arm with one seed and measure it on the test images.
 
     Args:
-        name: of the arm.
-        seed: decides split, initial weights, order of batches and noise.
+        name: name of the arm.
+        seed: seed of split, initial weights, order of batches and noise.
         draws: K, for arms with dequantization noise.
-        settings: training, in place of the arm's own.
-        figures: folder for pictures of samples of a flow, and of paths between two images through its base.
+        settings: settings of the training; None: those of the arm.
+        figures: folder for pictures of samples of a flow, and of paths between two images through its base space; None:
+            no pictures.
         data: a name in `DATA`.
 
     Returns:
-        One row: parameters, epochs, seconds per epoch and of 64 samples, bits/dim with standard error over
-        images, K (0: exact).
+        One row: arm, data, number of test images, seed, parameters, epochs, seconds per epoch and for 64 samples,
+        bits/dim with standard error over images, its bound, and K (0: exact).
 
     Raises:
         FlowvaeError: for an unknown arm or data set.
@@ -163,10 +164,10 @@ class _Arguments:
 
     Args:
         out: directory of the table, and of pictures of the first seed.
-        arms: which arms; all by default.
-        seeds: how many seeds.
-        data: digits or fashion-mnist, with 32 grey levels.
-        epochs: at most so many, in place of the arm's own number.
+        arms: names of the arms; by default all.
+        seeds: number of seeds.
+        data: digits, or fashion-mnist with 32 grey levels.
+        epochs: upper limit of the epochs, in place of the arm's own.
         draws: K of the bound, for arms with dequantization noise.
     """
 
@@ -179,7 +180,7 @@ class _Arguments:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the comparison from the command line; rows are printed as they are computed."""
+    """Run the study from the command line, and print each row when it is computed."""
     import pandas as pd
 
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.studies.models_of_data")
@@ -196,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     table = pd.DataFrame(rows)
     write_table(out / "models_of_data.csv", table)
     print(table.to_string(index=False, float_format="%.3f"))
-    print("bits/dim of the test images, ± se over images; draws 0: exact, else a bound by that many draws of the noise")
+    print("bits/dim of the test images, ± se over images; draws 0: exact, else a bound from this many noise draws")
     return 0
 
 

@@ -1,15 +1,15 @@
-"""Information in the code against the receptive field of an autoregressive decoder.
+"""Information in the code as a function of the receptive field of an autoregressive decoder.
 
 The decoder is a PixelCNN that reads the features of the decoder network and the pixels within a radius r; the prior is
 an autoregressive flow, as in the variational lossy autoencoder. All arms have the same depth. What theory predicts:
-information in the code costs its KL, and what the pixels in view predict costs nothing more, so the code loses what is
-local as r grows. With the whole image in view a flexible decoder needs no code: KL, mutual information and active
-units fall to zero (posterior collapse). Controls: r = 0, whose pixels are independent given the code, and the
-likelihood of the data set itself (binomial or Bernoulli), without a network over pixels.
+information in the code costs its KL, while information that the pixels in the field give is free, so the code loses
+local information as r grows. If the field is the whole image, a flexible decoder needs no code: KL, mutual information
+and active units fall to zero (posterior collapse). Controls: r = 0, whose pixels are independent given the code, and
+the likelihood of the data set itself (binomial or Bernoulli), without a network over pixels.
 
     python -m flowvae.comparisons.studies.receptive_field --out runs/receptive-field
 
-Running it again goes on where it was stopped.
+The same command resumes an interrupted study.
 
 References:
     Chen, Kingma, Salimans, Duan, Dhariwal, Schulman, Sutskever & Abbeel (2017), "Variational Lossy Autoencoder".
@@ -66,11 +66,12 @@ def arms_of(base: Experiment, data: Dataset, fields: tuple[int, ...], **network:
     Args:
         base: networks, latent size, data and training; its prior becomes an autoregressive flow.
         data: its data, images of bounded counts.
-        fields: radii; 0 for none.
-        network: settings of the causal network that all arms share, as of `PixelCNNLikelihood`.
+        fields: radii in pixels; 0: no receptive field.
+        network: settings of `PixelCNNLikelihood` for the causal network, the same in all arms.
 
     Raises:
-        FlowvaeError: for data that are not such images or have one likelihood only, or a radius out of reach.
+        FlowvaeError: for data that are not such images or whose likelihood is not a setting, and a radius that the
+            network cannot reach.
     """
     total = data.likelihood.largest
     if total is None or len(data.shape) != 3 or not hasattr(base.data, "likelihood"):
@@ -87,11 +88,11 @@ def arms_of(base: Experiment, data: Dataset, fields: tuple[int, ...], **network:
 
 
 def row_of(arm: str, experiment: Experiment, directory: Path, draws: int) -> dict[str, Any]:
-    """Train one arm with one seed, or go on with it, and read its measures.
+    """Train one arm with one seed, or resume it, and return its measures.
 
     Returns:
-        One row: arm, seed, radius, pixels of the field, parameters, epochs, and the columns of `COLUMNS`: of the test
-        images, but for the mutual information and its limit log N, which are of the training codes.
+        One row: arm, seed, radius, pixels of the field, parameters, epochs, and the columns of `COLUMNS`, measured on
+        the test images except for the mutual information and its upper limit log N, which refer to training codes.
     """
     run = experiment.run(directory, resume=directory.exists(), draws=draws, figures=False, progress=False)
     missing = {name for name, _, _ in COLUMNS} - {metric.name for metric in run.metrics}
@@ -111,7 +112,7 @@ def row_of(arm: str, experiment: Experiment, directory: Path, draws: int) -> dic
 
 
 def plot_rates(table: pd.DataFrame, title: str) -> Figure:
-    """Plot bits in the code, active units and NLL against the radius; points are seeds, lines their means."""
+    """Plot bits in the code, active units and NLL against the radius, with seeds as points and means as lines."""
     figure = new_figure((9.6, 3.0))
     panels = figure.subplots(1, 3)
     fields = table[table["radius"].notna()]
@@ -148,15 +149,15 @@ class _Arguments:
     Args:
         out: directory of the runs, the table (CSV and JSON) and the figure.
         data: data set whose base experiment is used: digits or static-mnist.
-        data_path: file of the data; none: where the data set looks for it.
-        fields: radii; 0: none.
-        layers: of the causal network.
-        kernel: of its layers; 1 + (kernel − 1) / 2 · layers is the largest radius.
-        channels: its width.
+        data_path: file of the data; by default that of the data set.
+        fields: radii in pixels; 0: no receptive field.
+        layers: number of layers of the causal network.
+        kernel: kernel size of its layers; 1 + (kernel − 1) / 2 · layers is the largest radius.
+        channels: number of channels of its layers.
         seeds: number of seeds.
-        epochs: of a training.
-        batch_size: of a training.
-        learning_rate: of a training.
+        epochs: number of epochs of a training.
+        batch_size: batch size of a training.
+        learning_rate: initial learning rate of a training.
         draws: K of the NLL.
     """
 
@@ -175,7 +176,7 @@ class _Arguments:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the study from the command line; the table is written after each run."""
+    """Run the study from the command line, and write the table after each run."""
     import pandas as pd
 
     args = tyro.cli(_Arguments, args=argv, prog="python -m flowvae.comparisons.studies.receptive_field")
@@ -185,8 +186,8 @@ def main(argv: list[str] | None = None) -> int:
         epochs=args.epochs,
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
-        kl_warmup=args.epochs // 3,  # without it even arms that need the code may collapse in the first epochs
-        patience=args.epochs,  # never: the best epoch is kept
+        kl_warmup=args.epochs // 3,  # without warm-up even arms that need the code may collapse early
+        patience=args.epochs,  # no early stopping: the best epoch is kept
         validation_draws=base.inference.validation_draws,
     )
     base = replace(base, inference=how)
@@ -196,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     out = as_path(args.out)
     make_directory(out)
     rows: list[dict[str, Any]] = []
-    for seed in range(args.seeds):  # all arms of a seed first: the figure has every arm from then on
+    for seed in range(args.seeds):  # all arms of a seed first, so that the table is balanced
         for arm, experiment in arms.items():
             place = out / "runs" / f"{arm.replace(' ', '').replace('=', '-')}-seed-{seed}"
             rows.append(row_of(arm, replace(experiment, seed=seed), place, args.draws))
@@ -215,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds of each arm."""
+    """Compute the means over seeds of each arm."""
     columns = ["pixels", "parameters", "epochs", *(column for _, column, _ in COLUMNS)]
     return table.groupby("arm", sort=False)[columns].mean()
 

@@ -1,6 +1,6 @@
-"""Errors of guides against the reference draws of posteriordb.
+"""Errors of guides, measured against the reference draws of posteriordb.
 
-Every guide has the same number of steps and of draws per step. In addition, the affine layer of an AutoFlow is
+All guides have the same number of steps and of draws per step. In addition, the affine layer of an AutoFlow is
 initialized by L-BFGS and score matching; Pyro's guides start at their own initial values. What theory predicts:
 independent Gaussians are too narrow on correlated posteriors, a full covariance corrects that where the posterior is
 Gaussian (regressions), and only a flow follows a funnel (centred eight schools) or a bounded, skewed posterior (GARCH).
@@ -59,7 +59,7 @@ POSTERIORS: dict[str, tuple[str, bool]] = {name: (name, False) for name in REFER
 def fit_reference(
     reference: Reference, centred: bool, guide: str, settings: GuideSettings, seed: int, progress: bool = True
 ) -> tuple[nn.Module, nn.Module, float]:
-    """Fit a guide, given by its name in GUIDES, to the model of a reference; return model, guide and seconds."""
+    """Fit a guide, by its name in `GUIDES`, to the model of a reference; return model, guide and seconds."""
     pyro.clear_param_store()  # Pyro's own guides store their parameters in it by name
     model = reference_model(reference, centred)
     made = GUIDES[guide](model)
@@ -72,9 +72,9 @@ def measure_guide(model: nn.Module, guide: nn.Module, reference: Reference, seed
     """Measure errors against reference draws, from 10,000 draws of the guide.
 
     Returns:
-        mean_error: the largest error of a posterior mean over all numbers reported, in reference standard deviations;
+        mean_error: the largest error of a posterior mean over all parameters, in reference standard deviations;
         sd_low, sd_high: the smallest and largest ratio of the guide's standard deviation to the reference's;
-        k_hat: shape of the importance weights' tail; effective_draws: (Σ w)² / Σ w², of 10,000;
+        k_hat: Pareto shape of the importance weights; effective_draws: (Σ w)² / Σ w², of 10,000;
         elbo and elbo_se: in nats, from the same draws.
     """
     weighed = importance_sample(model, guide, draws=DRAWS, seed=seed)
@@ -99,12 +99,12 @@ class _Arguments:
         data: folder of posteriordb's files.
         out: directory of the tables and the figure.
         seeds: number of seeds.
-        guides: names of the guides; none: all.
-        posteriors: names of the posteriors; none: all.
+        guides: names of the guides; by default all.
+        posteriors: names of the posteriors; by default all.
         steps: optimization steps of every guide.
         particles: draws per step of every guide.
         learning_rate: Adam's initial step size for every guide.
-        figure: whether to draw the funnel, from the guides of the first seed.
+        figure: draw the funnel, from the guides of the first seed.
     """
 
     data: Path
@@ -161,13 +161,13 @@ def main(argv: list[str] | None = None) -> int:
         "reference sd), k_hat and effective draws: worst over seeds; sd ratio: range over seeds; ELBO in nats and "
         "seconds: means over seeds. "
         "The affine layer of an AutoFlow is initialized before these steps, by L-BFGS and score matching. "
-        "Reference: 10,000 draws of posteriordb, whose own error of a mean is about 0.01 sd."
+        "Reference: 10,000 draws of posteriordb; their error of a mean is about 0.01 sd."
     )
     return 0
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Summarize each guide and posterior by its worst seed."""
+    """Summarize the seeds of each guide and posterior: the worst errors, and mean ELBO and time."""
     return (
         table.groupby(["posterior", "guide"], sort=False)
         .agg(

@@ -1,1 +1,1 @@
-"""Data in a user's files: arrays, tables, items of torch data sets, reference posteriors."""
+"""Data from files: arrays, tables, items of torch data sets, and reference posteriors."""

@@ -18,7 +18,7 @@ from flowvae.data.preparation import Part
 
 __all__ = ["Arrays"]
 
-LABELS = {"labels": "train", **{f"labels_{split}": split for split in SPLITS}}  # of which split an array is
+LABELS = {"labels": "train", **{f"labels_{split}": split for split in SPLITS}}  # the split of an array of labels
 KNOWN = (*SPLITS, *LABELS)
 REMEDY = (
     "write one with np.savez(PATH, train=ARRAY). NumPy reads a table of text by "
@@ -36,21 +36,21 @@ class Arrays(OptionalPreprocessing, DataSpec, name="arrays"):
     | (N, H, W) | images of shape (1, H, W) |
     | (N, C, H, W) | of shape (C, H, W); images, if C is 1 or 3 |
 
-    A split that is not in the file is drawn from `train`, 15 % each, by the run's seed.
+    Splits that are not in the file are drawn from `train`, 15 % each, by the run's seed.
 
     A split in the file may have labels, shape (N,), numbers or names: `labels_train` (or `labels`), `labels_valid`,
     `labels_test`. Names are numbered in sorted order. Data points that are drawn from `train` keep their labels.
 
-    Models compute in float32. Where that has too few digits for real-valued data, such as seconds since 1970, the
-    median is subtracted in the file's own type: densities stay those of the original numbers, `Dataset.offset` says
-    what was subtracted, and `Dataset.original` adds it again.
+    Models compute in float32. If that has too few digits for real-valued data, such as seconds since 1970, the median
+    is subtracted in the file's own type. This does not change densities; `Dataset.offset` is the subtracted offset, and
+    `Dataset.original` adds it again.
 
     Images with intensities 0..255 may be preprocessed: `Arrays("images.npz", values="dynamic")`.
 
     Args:
         path: the file; `~` is the home directory.
-        likelihood: what the numbers are, in text form, such as bernoulli, binomial:TOTAL or gaussian; with `values`, by
-            default the one of those.
+        likelihood: likelihood of the values, in text form, such as bernoulli, binomial:TOTAL or gaussian; optional with
+            `values`, which have a default likelihood.
     """
 
     title: ClassVar[str] = "your own .npz or .npy"

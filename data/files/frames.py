@@ -19,7 +19,7 @@ __all__ = ["is_column", "is_frame", "part_of_frame"]
 
 
 def is_frame(value: object) -> TypeGuard[pd.DataFrame]:
-    """Whether a value is a data frame of pandas, which is not imported for the answer."""
+    """Whether a value is a pandas data frame; does not import pandas."""
     return "pandas" in sys.modules and isinstance(value, sys.modules["pandas"].DataFrame)
 
 
@@ -34,13 +34,13 @@ def part_of_frame(
     """A data frame as data points (N, number of columns), one a row.
 
     Args:
-        where: what names it in messages.
-        frame: with columns of numbers, and possibly the two following.
-        labels: the column that holds labels, numbers or names; None: none does.
-        conditions: columns that hold what a conditional model is given.
+        where: name of the data frame in messages.
+        frame: columns of numbers, and possibly those of labels and conditions.
+        labels: name of the column of labels, numbers or names; None: no labels.
+        conditions: names of the columns of conditions of a conditional model.
 
     Raises:
-        FlowvaeError: for a column that is not there or twice, and one that holds no numbers; names it.
+        FlowvaeError: for a missing, duplicate or non-numeric column; names it.
     """
     columns = list(frame.columns)
     if twice := [name for name in columns if columns.count(name) > 1]:
@@ -80,7 +80,7 @@ def _numbers(where: str, frame: pd.DataFrame, names: Sequence[Any]) -> NDArray[A
         else:
             values = np.asarray(column.to_numpy(getattr(kind, "numpy_dtype", None)))  # of a nullable type too
         if values.dtype.kind in "iu" and len(values) and max(int(values.max()), -int(values.min())) > 2**53:
-            values = values.astype(np.longdouble)  # which float64 would round beside a column of it
+            values = values.astype(np.longdouble)  # float64, the type of other columns, would round these
         found.append(values)
     kinds = {values.dtype for values in found}
     return np.stack(found, 1) if len(kinds) == 1 else np.stack([v.astype(np.result_type(*kinds)) for v in found], 1)

@@ -25,12 +25,12 @@ def read_idx(path: Path, axes: int, checksums: Sequence[str] = ()) -> NDArray[An
     """The array of bytes of an idx file, or of one compressed by gzip.
 
     Args:
-        path: the file; a name that ends with .gz is that of a compressed one.
-        axes: how many the array has: 3 for images, 1 for labels.
-        checksums: MD5 of the file, or of its uncompressed content, of which one must be right; none: unknown.
+        path: the file; compressed if its suffix is .gz.
+        axes: number of axes of the array: 3 for images, 1 for labels.
+        checksums: accepted MD5 checksums of the file or its uncompressed content; empty: not checked.
 
     Raises:
-        FlowvaeError: for a damaged file, and one of other content.
+        FlowvaeError: for a damaged file, or one with other contents.
     """
     where, remedy = shown_path(path), "copy or download it again"
     try:
@@ -50,7 +50,7 @@ def read_idx(path: Path, axes: int, checksums: Sequence[str] = ()) -> NDArray[An
     if checksums and not {_md5(stored), _md5(content)} & {*checksums}:
         raise FlowvaeError(f"{where}: its checksum is not that of the data set's file; {remedy}.")
     check_memory(where, len(content), "keep fewer images in it")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # which may be written to
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # frombuffer's array is read-only
 
 
 def _md5(content: bytes) -> str:

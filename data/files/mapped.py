@@ -24,16 +24,16 @@ REMEDY = "write one with np.save(PATH, array), or piece by piece with np.lib.for
 class Mapped(OptionalPreprocessing, DataSpec, name="mapped"):
     """A memory-mapped `.npy`, shape (N, D), (N, H, W) or (N, C, H, W), of any real type.
 
-    Nothing is kept in memory but the batch that is being used. A split without a file is drawn from the first file,
-    15 % each, by the run's seed. Before the training, the files are read several times, block by block: for their
-    values, their units and their checksum.
+    Only the current batches are kept in memory. Splits without a file are drawn from the first file, 15 % each, by the
+    run's seed. Before training, the files are read several times, block by block, to check the values and to compute
+    their units and checksum.
 
     Args:
         path: the file to train on; `~` is the home directory.
-        likelihood: what the numbers are, in text form; with `values`, by default the one of those.
+        likelihood: likelihood of the values, in text form; optional with `values`, which have a default likelihood.
         valid: the file of the validation split; none: drawn.
         test: the file of the test split; none: drawn.
-        labels: a `.npy` of class labels (N,) of the first file, numbers or names; none: it has none.
+        labels: a `.npy` of class labels (N,) of the first file, numbers or names; none: no labels.
     """
 
     title: ClassVar[str] = "your own .npy, larger than memory"

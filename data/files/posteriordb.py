@@ -1,4 +1,4 @@
-"""Reference posteriors of posteriordb: data and reference draws."""
+"""Reference posteriors of posteriordb, with data and reference draws."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flowvae.data.files.reading import read_arrays
 
 __all__ = ["REFERENCES", "Reference", "load_reference"]
 
-# the parameters that draws and models share
+# parameters that are in both draws and models
 REFERENCES: dict[str, tuple[str, ...]] = {
     "eight_schools-eight_schools_noncentered": ("mu", "tau", "theta"),
     "sblrc-blr": ("beta", "sigma"),
@@ -31,9 +31,9 @@ class Reference:
     """A posterior with reference draws.
 
     Args:
-        name: in posteriordb, "data-model".
+        name: name in posteriordb, "data-model".
         data: observed data, by posteriordb's names.
-        draws: constrained parameters, each (chains, draws, ...), by the names of the sites of flowvae's model.
+        draws: draws of the constrained parameters, each (chains, draws, ...), by the site names of flowvae's model.
     """
 
     name: str

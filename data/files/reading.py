@@ -1,4 +1,4 @@
-"""NumPy files of unknown origin: every header is checked before memory is taken for its array."""
+"""Safe reading of NumPy files: every header is checked before memory is allocated for its array."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def data_path(setting: str, path: object, remedy: str) -> Path:
     """A path with `~` expanded, so that it means the same file wherever it is used or stored.
 
     Args:
-        setting: its name.
-        path: the value.
-        remedy: what it must be.
+        setting: name of the setting.
+        path: value of the setting.
+        remedy: valid values, in words.
 
     Raises:
-        FlowvaeError: if it is no path, or has a name that cannot be stored as text.
+        FlowvaeError: if the value is not a path, or its name cannot be stored as text.
     """
     if not isinstance(path, str | Path):
         raise FlowvaeError(f"{setting} = {shown(path)}: must be {remedy}.")
@@ -54,7 +54,7 @@ def read_arrays(where: str, path: Path, remedy: str, single: str | None = None) 
     `.npz` has) is right.
 
     Args:
-        where: what names the path in messages, such as "data.path = 'x.npz'".
+        where: name of the path in messages, such as "data.path = 'x.npz'".
         path: the file.
         remedy: how to write or find the right one.
         single: a name for the array of a `.npy`; None: a `.npy` is refused.
@@ -74,17 +74,17 @@ def read_arrays(where: str, path: Path, remedy: str, single: str | None = None) 
     except FlowvaeError as error:
         reason = str(error).rstrip(".")
     except MemoryError:
-        reason = "larger than what is free of the memory"
+        reason = "larger than the free memory"
     except Exception:  # damaged bytes raise nearly every type: zlib.error, KeyError, NotImplementedError, SyntaxError
         reason = "damaged, or written by another program" if length else "empty"
     raise FlowvaeError(f"{where}: not a readable .npz or .npy of plain numbers ({reason}); {remedy}")
 
 
 def map_array(where: str, path: Path, remedy: str) -> NDArray[Any]:
-    """The array of a `.npy`, memory-mapped: nothing of it is read yet.
+    """The memory-mapped array of a `.npy`, without reading it.
 
     Args:
-        where: what names the path in messages.
+        where: name of the path in messages.
         path: the file.
         remedy: how to write or find the right one.
 
@@ -110,7 +110,7 @@ def check_regular_file(where: str, path: Path, remedy: str) -> int:
     """The length of a file in bytes.
 
     Raises:
-        FlowvaeError: for anything else than a regular file.
+        FlowvaeError: for anything but a regular file.
     """
     try:
         status = path.stat()
@@ -149,7 +149,7 @@ def _arrays(file: IO[bytes], length: int, single: str | None) -> dict[str, NDArr
 
 
 def _members(file: IO[bytes], length: int) -> int:
-    """How many arrays an archive has, by the record at its end, which a comment of up to 64 kB may follow."""
+    """Number of arrays of an archive, from the record at its end, which a comment of up to 64 kB may follow."""
     file.seek(max(0, length - 2**16 - 22))
     record = file.read().rpartition(ZIP[1])[2]
     return int.from_bytes(record[6:8], "little")

@@ -24,15 +24,16 @@ REMEDY = "name a table of text with one line of column names."
 
 @dataclass(frozen=True)
 class Table(DataSpec, name="table"):
-    """A `.csv`, or a `.tsv` with tabs, whose first line has the names of the columns; compressed too (`.csv.gz`).
+    """A `.csv`, or a `.tsv` with tabs, whose first line has the names of the columns; may be compressed (`.csv.gz`).
 
-    Data points are rows of the columns of numbers. Valid and test are drawn, 15 % each, by the run's seed.
+    Data points are the rows; all columns other than labels and conditions must hold numbers. Valid and test are drawn,
+    15 % each, by the run's seed.
 
     Args:
         path: the file; `~` is the home directory.
-        likelihood: what the numbers are, in text form.
-        labels: the column of class labels, numbers or names; none: no column is.
-        conditions: columns that a conditional model is given.
+        likelihood: likelihood of the values, in text form.
+        labels: the column of class labels, numbers or names; none: no labels.
+        conditions: columns of the conditions of a conditional model.
     """
 
     title: ClassVar[str] = "columns of your own .csv"

@@ -1,4 +1,4 @@
-"""Torch data sets as data: their items as tensors, all at once or batch by batch in `DataLoader` workers."""
+"""Torch data sets as data: items as tensors, all at once or batch by batch in `DataLoader` workers."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from flowvae.data.sources import apart, together
 
 __all__ = ["TorchSource", "part_of_items"]
 
-ROWS = 256  # items that are read at a time where all of them are read
-TOGETHER = 4 * ROWS  # of them in a request to a worker, after which a bar moves
-VALUES = 2**18  # in batches that are read together; workers hold several times as many in shared memory
+ROWS = 256  # items in a block when all items are read
+TOGETHER = 4 * ROWS  # items in a request to a worker; the progress bar advances after each request
+VALUES = 2**18  # values in batches that are read together; workers hold several times as many in shared memory
 REMEDY = "an item must be x or a tuple (x, label), with x a tensor, an array or a grey or RGB image"
 
 
 class TorchSource:
     """A torch `Dataset` as a source: items x, or tuples (x, label), are read when a batch needs them.
 
-    An x is a tensor, an array or a PIL image, grey or RGB, whose shades are counts from 0 to 255; transforms of the
-    data set apply. Matrices (H, W) are images of one channel.
+    An x is a tensor, an array or a PIL image, grey or RGB, with counts from 0 to 255; transforms of the data set apply.
+    Matrices (H, W) are images of one channel.
 
-    Every item is read with random numbers seeded by its own number, torch's, NumPy's and Python's: a transform that
-    draws at random gives the same each time, with any number of workers, and the random numbers of everything else go
-    on as if nothing had been read. Items are first read without seeds, which take most of the time of a small item;
-    where that changed the state of a generator, they are read again, and from then on with seeds.
+    If items draw random numbers, every item is read with the generators of torch, NumPy and Python seeded by its
+    number. So random transforms give the same result each time, with any number of workers, and reading does not change
+    the state of these generators. Because seeding takes most of the time of a small item, items are first read without
+    it; if that changes the state of a generator, they are read again, and from then on with seeds.
 
     Args:
-        dataset: with a length, and items of one shape.
-        workers: processes of a `DataLoader` that read ahead; 0: this process reads.
+        dataset: a data set with a length, and items of one shape.
+        workers: number of `DataLoader` processes that read ahead; 0 reads in this process.
 
     Raises:
-        FlowvaeError: for a data set without a length or items, or with other items.
+        FlowvaeError: for a data set without a length or items, or with items of another form.
     """
 
     def __init__(self, dataset: Any, workers: int = 0) -> None:
@@ -82,11 +82,11 @@ class TorchSource:
         return (items.values.to(self.dtype) for items in self.read(order))
 
     def read(self, order: Iterable[Tensor], most: int = VALUES) -> Iterator[Items]:
-        """The items as they are, for each index in turn.
+        """The items in their own type, for each index in turn.
 
         Args:
             order: indices, each (B,).
-            most: values in indices that are read together.
+            most: largest number of values in indices that are read together.
 
         Raises:
             FlowvaeError: for an item of another shape or type than the first.
@@ -100,11 +100,11 @@ class TorchSource:
 
         loader = DataLoader(
             self._items,
-            batch_size=None,  # an index is that of a group of batches
+            batch_size=None,  # an index stands for a group of batches
             sampler=numbers(),
             num_workers=self.workers,
             collate_fn=_as_it_is,
-            generator=torch.Generator().manual_seed(0),  # else it would draw from the process's
+            generator=torch.Generator().manual_seed(0),  # the default draws from the global generator
         )
         for items in map(_checked, loader):
             labels = iter(items.labels)
@@ -112,15 +112,15 @@ class TorchSource:
                 yield Items(values, list(islice(labels, len(values))))
 
     def labels(self) -> NDArray[Any] | None:
-        """Labels (N,) of all items, which reads all of them; None where items have none.
+        """Labels (N,) of all items, or None if the items have no labels; reads every item.
 
         Raises:
-            FlowvaeError: where some items have labels and others have not.
+            FlowvaeError: if some items have no labels, or labels are both numbers and names.
         """
         return _joined(self.dataset, [items.labels for items in self.read_all("reading labels")])
 
     def read_all(self, what: str) -> Iterator[Items]:
-        """All items as they are, in blocks, with a progress bar."""
+        """All items in their own type, in blocks, with a progress bar."""
         order = torch.arange(len(self)).split(ROWS)
         most = min(VALUES, TOGETHER * math.prod(self.shape[1:]))
         yield from bar(what, "block", len(order), self.read(order, most))
@@ -134,7 +134,7 @@ class Items(NamedTuple):
 
 
 class _Batches(TorchDataset[Items | str]):
-    """A data set whose items are batches of another one's, or what is wrong with one of them."""
+    """A data set whose items are batches of items of another data set, or messages of errors."""
 
     def __init__(self, dataset: Any, shape: Size, dtype: torch.dtype) -> None:
         self.dataset, self.shape, self.dtype = dataset, shape, dtype
@@ -144,14 +144,14 @@ class _Batches(TorchDataset[Items | str]):
         try:
             with _seeds_kept() as changed:
                 if not self.draws:
-                    with suppress(Exception):  # one that is not due to random numbers comes again
+                    with suppress(Exception):  # an error that seeds do not prevent occurs again below
                         items = self._read(numbers, seeded=False)
                         if not changed():
                             return items
                     self.draws = changed()
                 return self._read(numbers, seeded=True)
         except FlowvaeError as error:
-            return str(error)  # a worker that raised would send its whole stack
+            return str(error)  # an exception of a worker would carry its whole traceback
 
     def _read(self, numbers: list[int], seeded: bool) -> Items:
         found, labels = [], []
@@ -171,12 +171,12 @@ def part_of_items(dataset: Any, workers: int = 0, with_labels: bool = True) -> t
     """A torch data set as a split, and the names of its classes.
 
     Args:
-        dataset: is read into memory, in its own type; a `TorchSource` stays one.
-        workers: makes a `TorchSource` of the data set, unless 0.
-        with_labels: whether the labels of its items are wanted.
+        dataset: the data set, which is read into memory in its own type; a `TorchSource` is not.
+        workers: number of processes of a `TorchSource` of the data set; 0 reads it into memory.
+        with_labels: whether to return the labels of the items.
 
     Raises:
-        FlowvaeError: for a data set that is larger than memory, and items of another form.
+        FlowvaeError: for a data set larger than memory, and items of another form.
     """
     if isinstance(dataset, TorchSource) or workers:
         source = dataset if isinstance(dataset, TorchSource) else TorchSource(dataset, workers)
@@ -196,7 +196,7 @@ def part_of_items(dataset: Any, workers: int = 0, with_labels: bool = True) -> t
 
 
 def _class_names(dataset: Any, labels: NDArray[Any] | None) -> tuple[str, ...]:
-    """The names that a torchvision data set has for its classes; empty where it has none for these labels."""
+    """The class names of a torchvision data set; empty if it has none for these labels."""
     names = getattr(dataset, "classes", ())
     if labels is None or labels.dtype.kind not in "iu" or not isinstance(names, list | tuple):
         return ()
@@ -255,8 +255,8 @@ def _joined(dataset: Any, parts: list[list[Any]]) -> NDArray[Any] | None:
     if any(without) or any(texts) != all(texts):
         first = without.index(True) if any(without) else texts.index(not texts[0])
         raise FlowvaeError(
-            f"{shown(dataset)}: item {first} has the label {shown(labels[first])}, others have others; labels must be "
-            "numbers of all items, or names of all."
+            f"{shown(dataset)}: item {first} has the label {shown(labels[first])}, unlike other items; labels must be "
+            "numbers for all items, or names for all."
         )
     return np.array(labels)
 
@@ -273,7 +273,7 @@ def _as_it_is(items: Any) -> Any:
 
 @contextmanager
 def _seeds_kept() -> Iterator[Callable[[], bool]]:
-    """Random numbers of torch's CPU, NumPy and Python go on after the block as they were before it.
+    """Restore the states of the random generators of torch (CPU), NumPy and Python after the block.
 
     Yields:
         A function that says whether the state of a generator has changed.

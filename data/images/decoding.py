@@ -1,4 +1,4 @@
-"""Image files as intensities: upright, grey or RGB, of one size."""
+"""Decoding of image files to intensities: upright, grey or RGB, of one size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flowvae.data.images.geometry import Geometry
 
 __all__ = ["as_bytes", "check_sizes", "decode", "read_files"]
 
-TOGETHER = 64  # files that are read between two steps of a bar
+TOGETHER = 64  # files read between two updates of the progress bar
 CHANNELS = {"1": 1, "L": 1, "LA": 1, "RGB": 3, "RGBA": 3, "P": 3, "PA": 3, "CMYK": 3, "YCbCr": 3, "LAB": 3, "HSV": 3}
 SIDEWAYS = (5, 6, 7, 8)  # orientations in the EXIF data that exchange height and width
 ORIENTATION = 0x0112
@@ -44,8 +44,8 @@ def as_bytes(where: str, image: Any) -> Tensor:
     """A PIL image as bytes (C, H, W), C = 1 or 3.
 
     Args:
-        where: what names it in messages.
-        image: of 8 bits a channel.
+        where: name of the image in messages.
+        image: a PIL image with 8 bits a channel.
 
     Raises:
         FlowvaeError: for transparent pixels and more than 8 bits a channel.
@@ -67,10 +67,10 @@ def as_bytes(where: str, image: Any) -> Tensor:
 
 
 def check_sizes(where: str, files: Sequence[Path], how: Geometry) -> tuple[int, int, int]:
-    """The shape (C, H, W) of all images after preprocessing, read off the heads of the files.
+    """The shape (C, H, W) of all images after preprocessing, read from the headers of the files.
 
     Raises:
-        FlowvaeError: where they differ; says which sizes there are, and which settings make them one.
+        FlowvaeError: if sizes or colours differ; lists them and the settings that unify them.
     """
     found: Counter[tuple[int, int, int]] = Counter()
     for file in bar("reading sizes", "file", len(files), files):
@@ -103,10 +103,13 @@ def read_files(
     """Image files as bytes (N, *shape), decoded by several threads.
 
     Args:
-        what: is read, for the bar and messages.
-        files: the files.
-        shape: of an image after the change.
-        change: from a decoded image (1, C, H, W) to one (1, *shape).
+        what: name of the images in the progress bar and messages.
+        files: paths of the files.
+        shape: shape of an image after the change.
+        change: function from a decoded image (1, C, H, W) to one of shape (1, *shape).
+
+    Raises:
+        FlowvaeError: for files that `decode` refuses, and images larger than memory.
     """
     check_memory(what, float(np.prod((len(files), *shape))), "choose smaller images by resize")
     images = np.empty((len(files), *shape), np.uint8)
@@ -121,12 +124,12 @@ def read_files(
             for _ in bar(f"reading {what}", "block", len(starts), threads.map(read, starts)):
                 pass
         finally:
-            threads.shutdown(cancel_futures=True)  # after an error, the other files are not read
+            threads.shutdown(cancel_futures=True)  # after an error, skip the other files
     return images
 
 
 def _opened(file: Path, read: Callable[..., Any], *more: Any) -> Any:
-    """What is read of an image file.
+    """Open an image file and return the result of `read(image, *more)`.
 
     Raises:
         FlowvaeError: for a file that is not a readable image.
@@ -144,19 +147,19 @@ def _opened(file: Path, read: Callable[..., Any], *more: Any) -> Any:
             f"{shown_path(file)}: has too many pixels for Pillow's protection against harmful files; make it smaller."
         ) from None
     except Exception:  # damaged files raise OSError, SyntaxError, ValueError, struct.error, …
-        raise FlowvaeError(f"{shown_path(file)}: is no image, or damaged; take it away, or copy it again.") from None
+        raise FlowvaeError(f"{shown_path(file)}: not an image, or damaged; remove it, or copy it again.") from None
 
 
 def _check_mode(where: str, image: Any) -> None:
     if image.mode not in CHANNELS:
         raise FlowvaeError(
-            f"{where}: is an image of mode {image.mode}, with other than 8 bits a channel; save it with 8 bits, for 16 "
-            "bits such as by Image.fromarray((pixels // 257).astype('uint8'))."
+            f"{where}: an image of mode {image.mode}, which does not have 8 bits a channel; save it with 8 bits, for "
+            "16 bits such as by Image.fromarray((pixels // 257).astype('uint8'))."
         )
 
 
 def _shape(image: Any, file: Path) -> tuple[int, int, int]:
-    """(C, H, W) of an image by its head."""
+    """The shape (C, H, W) of an image, from its header."""
     width, height = image.size
     if image.getexif().get(ORIENTATION) in SIDEWAYS:
         width, height = height, width

@@ -25,7 +25,7 @@ from flowvae.data.preparation import Part
 __all__ = ["Images"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-BY_PLUGIN = (".avif", ".heic", ".heif", ".jfif", ".jp2", ".jxl")  # that are read where Pillow here can
+BY_PLUGIN = (".avif", ".heic", ".heif", ".jfif", ".jp2", ".jxl")  # read if the installed Pillow can
 REMEDY = f"put images there ({', '.join(SUFFIXES)}), or folders of them, one a class"
 
 
@@ -33,14 +33,15 @@ REMEDY = f"put images there ({', '.join(SUFFIXES)}), or folders of them, one a c
 class Images(ImageData, name="images"):
     """A folder of images, such as photographs, upright by their EXIF orientation.
 
-    Sub-folders are classes. Folders `train`, `valid` and `test` are splits, and classes are inside them; a split that
-    is missing is drawn from train, 15 % each, by the run's seed. Files that Pillow cannot read are left out with a
-    warning. Photographs of different sizes need `resize` and `crop`: `Images("photos", resize=64, crop=64)` makes their
-    shorter side 64 and keeps the centre square.
+    Sub-folders are classes. Folders `train`, `valid` and `test` are splits, with the classes inside them; missing
+    splits are drawn from train, 15 % each, by the run's seed. Files that Pillow cannot read are skipped with a warning.
+    Photographs of different sizes need `resize` and `crop`: `Images("photos", resize=64, crop=64)` scales their shorter
+    side to 64 pixels and keeps the centre square.
 
     Args:
         path: the folder; `~` is the home directory.
-        workers: processes that read images anew for every batch; 0: all images are kept in memory, a byte a value.
+        workers: number of processes that read the images of every batch from the files; 0 keeps all images in memory,
+            one byte a value.
     """
 
     title: ClassVar[str] = "a folder of your own images, with or without classes"
@@ -75,7 +76,7 @@ class Images(ImageData, name="images"):
         return Raw(parts, split="as in the folders", classes=classes, sized=True, name=self.path.name)
 
     def _warn(self, splits: dict[str, dict[str, list[Path]]]) -> None:
-        """Warn of files that are left out, and of classes that train has not."""
+        """Warn of skipped files, and of classes that train lacks."""
         warn_of_unseen(self.where, {split: filter(None, found) for split, found in splits.items()})
         taken = {file for found in splits.values() for files in found.values() for file in files}
         if others := _others(self.path, taken):
@@ -89,8 +90,8 @@ class ImageFiles(TorchDataset[Any]):
     """Image files as a torch data set of bytes (C, H, W).
 
     Args:
-        files: the files.
-        how: gives them their size and colour.
+        files: paths of the images.
+        how: size and colour of the images.
     """
 
     def __init__(self, files: Sequence[Path], how: Geometry) -> None:
@@ -108,7 +109,7 @@ class ImageFiles(TorchDataset[Any]):
 
 
 def _splits(path: Path) -> dict[str, dict[str, list[Path]]]:
-    """Image files by split and class, '' where there are no classes."""
+    """Image files by split and class, with the class '' if there are no classes."""
     where = f"data.path = {shown_path(path)}"
     if not path.is_dir():
         raise FlowvaeError(f"{where}: {'is not a folder' if path.exists() else 'no such folder'}; {REMEDY}.")
@@ -118,7 +119,7 @@ def _splits(path: Path) -> dict[str, dict[str, list[Path]]]:
     for folder in folders:
         if folder.name not in SPLITS:
             raise FlowvaeError(
-                f"{where}: a folder {folder.name} beside those of splits; {nearest(folder.name, SPLITS)}"
+                f"{where}: the folder {folder.name} is beside folders of splits; {nearest(folder.name, SPLITS)}"
             )
     found = {folder.name: _classes(f"{where}, {folder.name}", folder) for folder in folders}
     if "train" not in found:
@@ -147,7 +148,7 @@ def _images(path: Path) -> list[Path]:
 
 
 def _readable() -> frozenset[str]:
-    """Endings of files that Pillow here can read."""
+    """Suffixes of files that the installed Pillow can read."""
     from PIL import Image
 
     known = Image.registered_extensions()
@@ -155,7 +156,7 @@ def _readable() -> frozenset[str]:
 
 
 def _others(path: Path, taken: Set[Path] = frozenset()) -> str:
-    """The other files in a folder and its sub-folders, hidden ones apart, counted by their endings."""
+    """Counts of the other files in a folder and its sub-folders by suffix, without hidden files."""
     found = Counter(
         file.suffix.lower() or "no ending"
         for file in path.rglob("*")
@@ -166,7 +167,7 @@ def _others(path: Path, taken: Set[Path] = frozenset()) -> str:
 
 def _beside(path: Path) -> str:
     others = _others(path)
-    return f" that can be read here among its files ({others})" if others else ""
+    return f" that Pillow can read here among its files ({others})" if others else ""
 
 
 def _folders(path: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The size and the colour of images."""
+"""Size and colour of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["AS_THEY_ARE", "Geometry"]
 AS_THEY_ARE = "as they are"
 COLOURS = (AS_THEY_ARE, "grey", "rgb")
 LARGEST_SIDE = 2**14
-BLOCK = 2**22  # values that are resized at a time
+BLOCK = 2**22  # values resized at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Geometry:
     Args:
         resize: height and width; or one number, the length of the shorter side. Bilinear, antialiased.
         crop: height and width of the centre that is kept; one number for a square.
-        colour: "as they are", "grey" (luma) or "rgb" (grey images three times).
+        colour: "as they are", "grey" (luma) or "rgb" (grey images get three equal channels).
     """
 
     resize: int | tuple[int, int] | None = None
@@ -40,7 +40,7 @@ class Geometry:
 
     @property
     def geometry_text(self) -> list[str]:
-        """What is done to size and colour, in words."""
+        """The changes of size and colour, in words."""
         parts = []
         if self.resize is not None:
             to = f"{self.resize} (shorter side)" if isinstance(self.resize, int) else _by(self.resize)
@@ -52,13 +52,13 @@ class Geometry:
         return parts
 
     def event_shape(self, shape: Sequence[int]) -> Size:
-        """The shape (C, H, W) that images (C, H, W) have afterwards."""
+        """The shape (C, H, W) of an image after the changes, from its shape before."""
         channels, *size = shape
         channels = {"grey": 1, "rgb": 3}.get(self.colour, channels)
         return Size((channels, *self.size((size[0], size[1]))))
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width that an image of this height and width has afterwards.
+        """Height and width of an image after the changes, from those before.
 
         Raises:
             FlowvaeError: for an image that is smaller than the crop.
@@ -81,13 +81,17 @@ class Geometry:
         return crop
 
     def resized(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) in their size and colour, as intensities."""
+        """Resize, crop and convert images (N, C, H, W).
+
+        Raises:
+            FlowvaeError: for images that are smaller than the crop.
+        """
         if self.resize is None and self.crop is None and self.colour == AS_THEY_ARE:
             return x
-        # here and not above: most data need no torchvision, which takes half a second to import
+        # imported here: most data need no torchvision, whose import takes half a second
         from torchvision.transforms.v2 import functional
 
-        self.size((x.shape[-2], x.shape[-1]))  # refuses what is smaller than the crop
+        self.size((x.shape[-2], x.shape[-1]))  # refuses images smaller than the crop
         done = []
         for block in x.split(max(1, BLOCK // max(1, x[0].numel()))):
             if self.resize is not None:
@@ -112,7 +116,7 @@ def _by(size: tuple[int, int]) -> str:
 
 
 def _size(label: str, value: Any) -> int | tuple[int, int] | None:
-    """A side or (height, width); None: as it is."""
+    """Check a size: one side, (height, width), or None."""
     value = plain_number(value)
     if isinstance(value, list | tuple):
         sides = tuple(plain_number(side) for side in value)

@@ -1,4 +1,4 @@
-"""Image data sets: from what their files hold to a checked data set, by one preprocessing."""
+"""Image data sets: preprocessing of images from files to a checked data set."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from flowvae.data.preparation import Part, draw_missing, prepare
 
 __all__ = ["ImageData", "Raw", "prepare_images", "prepare_values"]
 
-LARGE = 2**30  # bytes of floating-point values; larger training data are kept as they are stored
+LARGE = 2**30  # bytes of floating-point values; larger splits are kept as intensities
 
 
 @dataclass(frozen=True)
 class Raw:
-    """What the files of a data set hold.
+    """Contents of the files of a data set.
 
     Args:
         parts: intensities 0..255 by split, (N, H, W) or (N, C, H, W), bytes or floating-point numbers; with labels.
-        split: how the splits came about, in words.
-        valid: which images of train are the validation images, (M,); None: what is missing is drawn by the run's seed.
+        split: origin of the splits, in words.
+        valid: positions (M,) of the validation images in train; None: missing splits are drawn by the run's seed.
         classes: names of the classes.
-        done: what was done to the images before, in words.
+        done: earlier changes of the images, in words.
         sized: whether the images have been resized already.
-        name: of the data set; empty: that of its family.
+        name: name of the data set; empty: the name of its family.
     """
 
     parts: Mapping[str, Part]
@@ -54,8 +54,8 @@ class ImageData(Preprocessing, DataSpec):
     """An image data set with its preprocessing.
 
     Args:
-        likelihood: what the values are, in text form; by default the one of `values`.
-        limit: largest number of images in a split, for a trial, evenly spaced in the order of the files; None: all.
+        likelihood: likelihood of the values, in text form; none: the default for `values`.
+        limit: largest number of images in a split, for trials; they are evenly spaced in the files. None: all.
     """
 
     likelihood: LikelihoodSpec | None = None
@@ -69,7 +69,7 @@ class ImageData(Preprocessing, DataSpec):
 
     @abstractmethod
     def read(self) -> Raw:
-        """What the files hold.
+        """Read the files.
 
         Raises:
             FlowvaeError: for missing or damaged files.
@@ -77,7 +77,7 @@ class ImageData(Preprocessing, DataSpec):
 
     @property
     def where(self) -> str:
-        """What names the data in messages."""
+        """Name of the data in messages."""
         return self.family
 
     def load(self, seed: int) -> Dataset:
@@ -97,22 +97,23 @@ def prepare_images(
     name: str,
     limit: int | None = None,
 ) -> Dataset:
-    """Preprocess images; splits that are missing are drawn from train.
+    """Preprocess images; missing splits are drawn from train.
 
-    Values that are drawn anew in every epoch, and images that would take more than a gigabyte as floating-point
-    numbers, stay as they are and become values batch by batch.
+    Images whose values are redrawn in every epoch, and splits that would take more than a gigabyte as floating-point
+    numbers, stay intensities and are converted batch by batch.
 
     Args:
-        where: what names the data in messages.
-        raw: what the files hold.
+        where: name of the data in messages.
+        raw: contents of the files.
         how: the preprocessing.
-        likelihood: what the values are.
-        seed: decides which images are drawn for splits that are missing.
-        name: of the data set.
+        likelihood: likelihood of the values.
+        seed: random seed for the draw of missing splits.
+        name: name of the data set.
         limit: largest number of images in a split; None: all.
 
     Raises:
-        FlowvaeError: for values that are no intensities, images that are smaller than the crop, and as `prepare` does.
+        FlowvaeError: for values that are not intensities, images that are smaller than the crop, and the errors of
+            `prepare`.
     """
     given = {s: raw.parts[s] for s in SPLITS if s in raw.parts}
     pixels: dict[str, Pixels] = {}
@@ -164,16 +165,19 @@ def prepare_values(
     split: str = "as given",
     classes: tuple[str, ...] = (),
 ) -> Dataset:
-    """Data as they are, or preprocessed as images: see `prepare` and `prepare_images`.
+    """Prepare data without preprocessing, or as images: see `prepare` and `prepare_images`.
 
     Args:
-        where: what names the data in messages.
-        parts: by split.
+        where: name of the data in messages.
+        parts: parts by split.
         how: the data spec, an `OptionalPreprocessing` with a likelihood.
-        seed: decides which data points are drawn for splits that are missing.
-        name: of the data set.
-        split: how the splits that are given came about.
+        seed: random seed for the draw of missing splits.
+        name: name of the data set.
+        split: origin of the given splits, in words.
         classes: names of the classes.
+
+    Raises:
+        FlowvaeError: as `prepare` and `prepare_images` do.
     """
     if not how.is_image:
         return prepare(where, parts, how.likelihood, seed, name=name, split=split, classes=classes)
@@ -182,12 +186,12 @@ def prepare_values(
 
 
 def _rows(part: Part, index: Tensor) -> Part:
-    """A part with the labels and conditions of some of its data points."""
+    """A part with the labels and conditions of a subset of its data points; x is unchanged."""
     return Part(part.x, *(None if rows is None else rows[index.numpy()] for rows in (part.labels, part.conditions)))
 
 
 def _held(where: str, split: str, pixels: Pixels) -> Tensor | Source:
-    """Values as a tensor, or the images, where they are large or drawn anew."""
+    """Values as a tensor; or the images themselves, if they are large or redrawn."""
     large = pixels.dtype.itemsize * pixels.shape.numel() > LARGE
     if large or (split == "train" and pixels.how.is_redrawn) or not isinstance(pixels.intensities, Tensor):
         return pixels

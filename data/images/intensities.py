@@ -1,4 +1,4 @@
-"""Intensities of images: whole numbers from 0 to 255, or fractions of 1 in memory."""
+"""Intensities of images: whole numbers from 0 to 255, or fractions from 0 to 1 in memory."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def are_fractions(x: NDArray[Any] | Tensor | Source) -> bool:
 
 
 def as_intensities(where: str, x: NDArray[Any] | Tensor | Source, fractions: bool) -> Tensor | Source:
-    """Images as bytes, or as floating-point numbers where they are no whole numbers; a source as it is.
+    """Images as bytes, or as floating-point numbers if they are not whole numbers; a source is returned unchanged.
 
     Args:
-        where: what names the images in messages.
+        where: name of the images in messages.
         x: the images.
-        fractions: whether 1 is the largest intensity of all splits, instead of 255.
+        fractions: whether the intensities of all splits are fractions 0..1 instead of 0..255.
 
     Raises:
-        FlowvaeError: for other numbers than 0..255, or shades 0..1.
+        FlowvaeError: for numbers outside this range, and for fractions or bits where whole numbers are expected.
     """
     if isinstance(x, np.ndarray) and not isinstance(x, np.memmap):
         return torch.from_numpy(_bytes(where, as_event_shape(where, x), fractions))  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def _bytes(where: str, x: NDArray[Any], fractions: bool) -> NDArray[Any]:
 
 
 def check_counts(where: str, x: Tensor | Source) -> None:
-    """Refuse fractions: without noise of their own they have no code length, which noise on [0, 1) would bound.
+    """Refuse fractions before dequantization: noise on [0, 1) bounds the code length of whole numbers only.
 
     Raises:
         FlowvaeError: for such intensities.

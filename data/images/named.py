@@ -1,4 +1,4 @@
-"""Image sets whose files lie in a folder of data sets."""
+"""Base class of published image data sets, whose files are in one folder for all data sets."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["NamedImages", "data_root", "last", "random_part"]
 
 @dataclass(frozen=True, kw_only=True)
 class NamedImages(ImageData):
-    """An image data set whose files lie in a folder of data sets.
+    """A published image data set.
 
     Args:
-        root: the folder; by default `$FLOWVAE_DATA`, else `~/.cache/flowvae/data`.
-        download: whether to download files that are missing.
+        root: the folder of the files; by default `$FLOWVAE_DATA`, else `~/.cache/flowvae/data`.
+        download: whether to download missing files.
 
     Attributes:
         native: shape of an image before preprocessing.
@@ -51,10 +51,10 @@ class NamedImages(ImageData):
 
     @contextmanager
     def _torchvision(self, files: str) -> Iterator[None]:
-        """Torchvision's errors about missing, damaged and other files as one line.
+        """Turn torchvision's errors about missing or damaged files into one line.
 
         Args:
-            files: those that are needed, in words.
+            files: the files that are needed, in words.
         """
         try:
             with redirect_stdout(StringIO()):
@@ -78,11 +78,11 @@ def data_root() -> Path:
 
 
 def last(count: int, train: Any) -> Tensor:
-    """The numbers of the last images of train."""
+    """Positions (count,) of the last images of train."""
     return torch.arange(len(train) - count, len(train))
 
 
 def random_part(count: int, train: Any, name: str) -> Tensor:
-    """The numbers of so many images of train, drawn by a seed of the data set's own."""
+    """Positions (count,) of random images of train, drawn by a fixed seed that depends on the data set's name."""
     generator = torch.Generator().manual_seed(derive(0, name, "split"))
     return torch.randperm(len(train), generator=generator)[:count]

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed and a place alone, not on what was drawn before."""
+"""Counter-based random numbers: functions of a seed and a position, independent of earlier draws."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SECOND = 0x94D049BB133111EB - 2**64
 def random_int32(seed: int, rows: Tensor, columns: int) -> Tensor:
     """Uniform random numbers of type int32, shape (B, columns), in the rows `rows` (B,) of an endless table.
 
-    A row is the same whichever rows are read with it, in any order and on any device. The table is the output of
-    SplitMix64, which jumps to any place of its sequence at the cost of one step.
+    A row does not depend on the other rows that are read, their order or the device. The table is the output of
+    SplitMix64, which jumps to any position of its sequence at the cost of one step.
 
     Args:
-        seed: which table.
-        rows: whole numbers from 0, int64.
-        columns: of the table.
+        seed: random seed of the table.
+        rows: row numbers from 0, int64.
+        columns: number of columns of the table.
 
     References:
         Steele, Lea & Flood (2014), "Fast splittable pseudorandom number generators".
     """
     half = (columns + 1) // 2  # one step gives 64 bits
-    start = int(_mixed(torch.tensor(seed)))  # so that near seeds begin far apart
+    start = int(_mixed(torch.tensor(seed)))  # mixed, so that the sequences of nearby seeds start far apart
     places = rows[:, None] * half + torch.arange(1, half + 1, device=rows.device)
     return _mixed(places.mul_(GAMMA).add_(start)).view(torch.int32)[:, :columns]
 

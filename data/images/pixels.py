@@ -1,4 +1,4 @@
-"""Images kept as intensities, which become a model's values when they are read."""
+"""Images stored as intensities and converted to a model's values when they are read."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from flowvae.data.sources import Selected
 
 __all__ = ["Pixels"]
 
-BLOCK = 2**17  # values, whose random numbers stay in a processor's cache
+BLOCK = 2**17  # values converted at a time; their random numbers fit into a processor's cache
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """A `Source` of images (N, C, H, W), or rows (N, D), whose intensities 0..255 become values as they are read.
+    """A `Source` of images (N, C, H, W), or rows (N, D), that converts intensities 0..255 to values when read.
 
-    Random numbers depend on the seed, the image's number and the place in the image alone: reading gives the same
+    Random numbers depend only on the seed, the number of the image and the position in it, so reading gives the same
     values each time, in any order. `redrawn` gives the same images with other random numbers.
 
     Args:
-        intensities: from 0 to 255, bytes or floating-point numbers, a tensor or a source.
-        how: which values they become.
-        seed: of the random numbers.
-        numbers: of the images, (N,) of int64; by default 0, 1, ….
-        flips: seed of the flips of a training's images; None: no flips.
+        intensities: numbers from 0 to 255, bytes or floating-point, a tensor or a source.
+        how: preprocessing that converts intensities to values.
+        seed: random seed of the random numbers.
+        numbers: numbers of the images, (N,) of int64; by default 0, 1, ….
+        flips: seed of the random flips of training images; None: no flips.
     """
 
     intensities: Tensor | Source
@@ -73,23 +73,23 @@ class Pixels:
                 yield self._values(x, index)
 
     def redrawn(self, seed: int) -> Pixels:
-        """The same images with flips and values of another seed; values that are drawn once stay as they are."""
+        """The same images with flips and values of another seed; values that are drawn only once do not change."""
         new = self if not self.how.draws_anew else replace(self, seed=seed)
         return replace(new, flips=seed + 1) if self.how.flips else new
 
     def part(self, index: Tensor) -> Pixels:
-        """The images of an integer tensor (M,), with the values that they have here."""
+        """The images at positions (M,), with unchanged values."""
         some = self.intensities[index] if isinstance(self.intensities, Tensor) else Selected(self.intensities, index)
         return replace(self, intensities=some, numbers=self.numbers[index])
 
     def to(self, device: torch.device) -> Pixels:
-        """The same images with their intensities on a device, where values are drawn too; a source stays."""
+        """The same images with their intensities on a device, where values are drawn; a source is not moved."""
         if not isinstance(self.intensities, Tensor):
             return self
         return replace(self, intensities=self.intensities.to(device), numbers=self.numbers.to(device))
 
     def _values(self, x: Tensor, index: Tensor) -> Tensor:
-        """The values of intensities (B, *event shape) of images with these places here, in blocks."""
+        """Convert the intensities (B, *event shape) of the images at positions `index` (B,), in blocks."""
         rows = max(1, BLOCK // max(1, self.shape[1:].numel()))
         if len(x) <= rows:
             return self._block(x, self.numbers[index])

@@ -1,4 +1,4 @@
-"""Preprocessing of images: settings that have names, and are part of the identity of the data."""
+"""Named preprocessing of images, which is part of the identity of the data."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["OptionalPreprocessing", "Preprocessing"]
 
 
 class Kind(NamedTuple):
-    """What values images become.
+    """A kind of values that intensities are converted to.
 
     Args:
-        likelihood: the default, in text form.
-        text: for the identity.
+        likelihood: default likelihood, in text form.
+        text: description for the identity of the data.
         bits: whether values are 0 and 1.
-        random: whether random numbers decide.
-        redrawn: whether they are drawn anew in every epoch of a training.
+        random: whether values are random.
+        redrawn: whether the random values of training images are redrawn in every epoch.
     """
 
     likelihood: str
@@ -62,22 +62,22 @@ KINDS = {
 class Preprocessing(Geometry):
     """Preprocessing of images with intensities from 0 to 255.
 
-    First `resize`, then `crop`, then `colour`; then the intensities become values:
+    The order is `resize`, `crop`, `colour`; then intensities x become values:
 
     | `values` | model's x | default likelihood |
     | --- | --- | --- |
     | grey | counts 0..255 | `discretized-logistic:255` |
     | threshold | 1 where x ≥ 0.5 · 255, else 0 | `bernoulli` |
     | fixed | each pixel 1 with probability x/255, drawn once | `bernoulli` |
-    | dynamic | the same, training images drawn anew in every epoch | `bernoulli` |
-    | dequantized | x + u, u uniform on [0, 1), drawn anew in every epoch | `gaussian:shared` |
+    | dynamic | the same, training images redrawn in every epoch | `bernoulli` |
+    | dequantized | x + δ, δ uniform on [0, 1), training images redrawn in every epoch | `gaussian:shared` |
     | unit | x/255 | `continuous-bernoulli` |
 
-    What is drawn once, and validation and test images in any case, never depends on the seed of a run: all runs see
+    Values that are drawn once, and all validation and test images, do not depend on the seed of a run: all runs see
     the same values.
 
     Args:
-        values: what the model sees, of the table: grey, threshold, fixed, dynamic, dequantized or unit.
+        values: values that the model sees, from the table: grey, threshold, fixed, dynamic, dequantized or unit.
         levels: number of grey levels, 256 or a smaller power of 2: intensities become x // (256 / levels) first.
         flips: whether training images are mirrored left to right at random, anew in every epoch.
     """
@@ -114,12 +114,12 @@ class Preprocessing(Geometry):
 
     @property
     def draws_anew(self) -> bool:
-        """Whether the random numbers of the training images' values are drawn anew in every epoch."""
+        """Whether random values of training images are redrawn in every epoch."""
         return self._kind.redrawn
 
     @property
     def is_redrawn(self) -> bool:
-        """Whether a training sees other values, or flipped images, in every epoch."""
+        """Whether training images differ between epochs, by redrawn values or random flips."""
         return self.draws_anew or self.flips
 
     @property
@@ -129,7 +129,7 @@ class Preprocessing(Geometry):
 
     @property
     def text(self) -> str:
-        """All that is done to the images, in words, for their identity."""
+        """The whole preprocessing in words, for the identity of the data."""
         parts = self.geometry_text
         if self.flips:
             parts.append("training images flipped at random in every epoch")
@@ -137,33 +137,33 @@ class Preprocessing(Geometry):
         return "; ".join([*parts, self._kind.text.format(levels=levels, largest=self.levels - 1)])
 
     def warn_of_colours(self, where: str, channels: int) -> None:
-        """Warn of images in colour whose channels become bits, each for itself.
+        """Warn of images in colour whose channels are binarized separately.
 
         Args:
-            where: what names the images in messages.
-            channels: their number.
+            where: name of the images in messages.
+            channels: number of channels.
         """
         if self._kind.bits and channels > 1:
             warnings.warn(
-                f"{where}: images in colour with values = {self.values!r}: each channel becomes bits of its own, which "
-                f"leaves {2**channels} colours. For bits of grey images give colour = 'grey' (--data.colour grey); "
-                "values = 'grey' keeps all colours, as counts 0..255 of each channel.",
+                f"{where}: images in colour with values = {self.values!r}: each channel is binarized separately, "
+                f"which leaves {2**channels} colours. To binarize grey images give colour = 'grey' (--data.colour "
+                "grey); values = 'grey' keeps all colours, as counts 0..255 of each channel.",
                 stacklevel=4,
             )
 
     def decide_likelihood(self, given: LikelihoodSpec | None) -> LikelihoodSpec:
-        """The given likelihood, or the default one of these values.
+        """The given likelihood, or the default for these values.
 
         Raises:
-            FlowvaeError: for a likelihood whose support these values are not in.
+            FlowvaeError: for a likelihood whose support does not contain these values.
         """
         default = self._kind.likelihood.format(largest=self.levels - 1)
         if given is None:
             return parse_likelihood(default)
         if self._kind.bits and not given.discrete:
             raise FlowvaeError(
-                f"likelihood {given} is a density; values = {self.values!r} are bits, whose density has no largest "
-                f"value: leave the likelihood out, which is {default} then, or choose values = 'unit'."
+                f"likelihood {given} is a density; values = {self.values!r} are bits, whose density is unbounded: "
+                f"leave the likelihood out, then it is {default}, or choose values = 'unit'."
             )
         possible = self.to_values(torch.arange(256, dtype=torch.uint8), torch.zeros(256, dtype=torch.int32)).float()
         possible = torch.tensor([0.0, 1.0]) if self._kind.bits else possible
@@ -172,19 +172,19 @@ class Preprocessing(Geometry):
             some = ", ".join(f"{value:.3g}" for value in possible.unique()[:2].tolist())
             raise FlowvaeError(
                 f"likelihood {given} is of {given.support}; values = {self.values!r} are {some}, …, "
-                f"{possible.max():g}: leave the likelihood out, which is {default} then, or choose other values."
+                f"{possible.max():g}: leave the likelihood out, then it is {default}, or choose other values."
             )
         return given
 
     def keep_likelihood(self) -> None:
-        """Keep the setting `likelihood` of data as a likelihood.
+        """Check the setting `likelihood` of data, and convert it from text.
 
         Raises:
-            FlowvaeError: for one that does not fit the values, or none for data as they are.
+            FlowvaeError: if it does not fit the values, or is missing for data without preprocessing.
         """
         given: Any = getattr(self, "likelihood", None)
         if given is None and not self.is_image:
-            for name, path in getattr(self, "paths", {}).items():  # the first thing to say
+            for name, path in getattr(self, "paths", {}).items():  # a missing file is reported first
                 if not os.path.exists(path):
                     raise FlowvaeError(f"data.{name} = {shown_path(path)}: no such file; name the file of your data.")
             raise FlowvaeError(
@@ -197,15 +197,15 @@ class Preprocessing(Geometry):
 
     @property
     def is_image(self) -> bool:
-        """Whether the data are intensities that become other values."""
+        """Whether the data are intensities to preprocess."""
         return self.values != AS_THEY_ARE
 
     def to_values(self, x: Tensor, noise: Tensor | None) -> Tensor:
-        """Intensities as values.
+        """Convert intensities to values of the same shape.
 
         Args:
-            x: from 0 to 255, of type uint8 or floating-point.
-            noise: uniform numbers of type int32, of the shape of x; None where nothing is random.
+            x: intensities from 0 to 255, uint8 or floating-point.
+            noise: uniform random numbers of type int32, of the shape of x; None for values that are not random.
         """
         if self.values == "threshold":
             return x >= 127.5
@@ -227,11 +227,11 @@ class Preprocessing(Geometry):
 
 @dataclass(frozen=True, kw_only=True)
 class OptionalPreprocessing(Preprocessing):
-    """Preprocessing of data that may be images: by default they are used as they are.
+    """Preprocessing of data that may be images; by default they are used unchanged.
 
     Args:
-        values: of the table of `Preprocessing`; "as they are": the numbers are no intensities from 0 to 255, or need no
-            preprocessing.
+        values: values of the table of `Preprocessing`; "as they are": no preprocessing, for data that are not
+            intensities from 0 to 255 or need none.
     """
 
     kinds: ClassVar[tuple[str, ...]] = (*KINDS, AS_THEY_ARE)
@@ -244,6 +244,6 @@ class OptionalPreprocessing(Preprocessing):
             for f in fields(Preprocessing):
                 if f.name != "values" and getattr(self, f.name) != f.default:
                     raise FlowvaeError(
-                        f"{type(self).__name__}.{f.name} = {shown(getattr(self, f.name))} without values: say what the "
-                        f"model sees of intensities 0..255, values = one of {', '.join(map(repr, KINDS))}."
+                        f"{type(self).__name__}.{f.name} = {shown(getattr(self, f.name))} without values: choose "
+                        f"what intensities 0..255 become, values = one of {', '.join(map(repr, KINDS))}."
                     )

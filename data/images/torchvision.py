@@ -19,21 +19,22 @@ from flowvae.data.images.named import data_root
 
 __all__ = ["Torchvision"]
 
-SPLITS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}  # torchvision's words
+SPLITS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}  # torchvision's names
 
 
 @dataclass(frozen=True)
 class Torchvision(ImageData, name="torchvision"):
     """Any other image data set of torchvision with its own splits, such as Flowers102 or STL10.
 
-    A split that it does not have, mostly valid, is drawn from train, 15 %, by the run's seed.
+    A missing split, usually valid, is drawn from train, 15 %, by the run's seed.
 
     Args:
-        name: of the class in `torchvision.datasets`.
-        root: the folder where its files are, as torchvision keeps them; by default `$FLOWVAE_DATA`, else
+        name: name of the class in `torchvision.datasets`.
+        root: the folder of its files in torchvision's layout; by default `$FLOWVAE_DATA`, else
             `~/.cache/flowvae/data`.
-        download: whether to download the files that are not there.
-        workers: processes that read images anew for every batch; 0: all images are kept in memory, a byte a value.
+        download: whether to download missing files.
+        workers: number of processes that read the images of every batch from the files; 0 keeps all images in memory,
+            one byte a value.
     """
 
     title: ClassVar[str] = "any other image set of torchvision, by the name of its class"
@@ -61,7 +62,7 @@ class Torchvision(ImageData, name="torchvision"):
         return Raw(parts, split="torchvision's", classes=found["train"][1], sized=True, name=self.name)
 
     def _open(self) -> dict[str, Any]:
-        """The splits that it has."""
+        """The available splits, by name."""
         known = _known()
         if self.name not in known:
             raise FlowvaeError(
@@ -79,7 +80,7 @@ class Torchvision(ImageData, name="torchvision"):
             for choice in choices:
                 try:
                     splits[split] = kind(self.root, **choice, **settings)
-                except ValueError:  # a word that it does not know
+                except ValueError:  # an unknown name of a split
                     continue
                 except (RuntimeError, OSError) as error:
                     ask = "" if self.download else ", or let torchvision download them: --data.download"
@@ -94,11 +95,11 @@ class Torchvision(ImageData, name="torchvision"):
 
 
 class Sized(TorchDataset[Any]):
-    """Items of a data set of images in their size and colour, as bytes (C, H, W).
+    """A torchvision data set whose images have one size and colour, as bytes (C, H, W).
 
     Args:
-        dataset: with items of an image, or an image and a label.
-        how: gives the images their size and colour.
+        dataset: data set with items image, or (image, label).
+        how: size and colour of the images.
     """
 
     def __init__(self, dataset: Any, how: Geometry) -> None:
@@ -120,7 +121,7 @@ class Sized(TorchDataset[Any]):
 
 
 def _known() -> dict[str, Any]:
-    """Data sets whose splits are named in one of the two usual ways, and that need no other setting than their root."""
+    """Data sets that select a split by `train` or `split`, and require no other argument than `root`."""
     from torchvision import datasets
 
     found = {}

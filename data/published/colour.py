@@ -14,7 +14,7 @@ from flowvae.data.preparation import Part
 
 __all__ = ["CIFAR10", "SVHN"]
 
-SHARE = 10  # of the training images one in so many is held out
+SHARE = 10  # one in so many training images is held out
 HELD_OUT = "test as published, valid the last tenth of train"
 
 
@@ -22,7 +22,7 @@ HELD_OUT = "test as published, valid the last tenth of train"
 class SVHN(NamedImages, name="svhn"):
     """House numbers, 32×32 in colour, cropped to digits: 65,932 training, 7325 validation and 26,032 test images.
 
-    The last tenth of the training file is the validation split, whatever the seed.
+    The last tenth of the training file is the validation split, for every seed.
 
     References:
         Netzer et al. (2011), "Reading digits in natural images with unsupervised feature learning".
@@ -46,7 +46,7 @@ class SVHN(NamedImages, name="svhn"):
 class CIFAR10(NamedImages, name="cifar10"):
     """Photographs of ten classes, 32×32 in colour: 45,000 training, 5000 validation and 10,000 test images.
 
-    The last tenth of the training batches is the validation split, whatever the seed.
+    The last tenth of the training batches is the validation split, for every seed.
 
     References:
         Krizhevsky (2009), "Learning multiple layers of features from tiny images".

@@ -18,12 +18,12 @@ __all__ = ["Digits"]
 class Digits(DataSpec, name="digits"):
     """8×8 digits with grey levels 0..16 as binomial counts; 1257 train, 270 valid, 270 test.
 
-    Data points are images of shape (1, 8, 8). They come in writers' order, so they are shuffled,
-    stratified by label. The test images are the same for every seed: whatever was chosen on the validation images of
-    any seed has never seen them. The seed divides the others into train and valid.
+    Data points are images of shape (1, 8, 8). They are ordered by writer in the source, so they are shuffled,
+    stratified by label. The test images are the same for every seed, so no seed uses them for validation. The seed
+    divides the others into train and valid.
 
     Args:
-        likelihood: what the values are, in text form, such as pixelcnn:16; none: binomial:16.
+        likelihood: likelihood of the values, in text form, such as pixelcnn:16; none: binomial:16.
     """
 
     title: ClassVar[str] = "scikit-learn digits, 8×8 grey levels, 1797 images"
@@ -39,7 +39,7 @@ class Digits(DataSpec, name="digits"):
         return Size((1, 8, 8))
 
     def load(self, seed: int) -> Dataset:
-        # here and not above: scikit-learn takes a second to import, and most of the program needs nothing of it
+        # imported here: scikit-learn takes a second to import, and few parts of the program need it
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 

@@ -1,4 +1,4 @@
-"""Image sets in files of MATLAB: Caltech-101 silhouettes, Frey faces and Burda's Omniglot."""
+"""Image sets in MATLAB files: Caltech-101 silhouettes and Frey faces."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ def read_matlab(
     """Arrays of a MATLAB file by name.
 
     Args:
-        root: its folder.
-        name: of the file.
-        address: where it is published.
-        arrays: which arrays it must have, and their shapes, 0 for any number.
-        ask: what else helps, for messages.
+        root: folder of the file.
+        name: name of the file.
+        address: address where the file is published.
+        arrays: required arrays, and their shapes, with 0 for any size.
+        ask: second remedy, for messages.
 
     Raises:
-        FlowvaeError: for a missing, damaged or other file.
+        FlowvaeError: for a missing or damaged file, or one without these arrays.
     """
     where, remedy = f"data.root = {shown_path(root)}: {name}", f"put {name} there, of {address}{ask}"
     check_regular_file(where, root / name, f"{remedy}.")
-    # here and not above: most data need nothing of it
+    # imported here: most data do not need it
     from scipy.io import loadmat
 
     try:
         found = loadmat(root / name)
     except Exception:  # damaged bytes raise nearly every type
-        raise FlowvaeError(f"{where}: is damaged, or no file of MATLAB (up to version 7.2); {remedy}.") from None
+        raise FlowvaeError(f"{where}: is damaged, or not a MATLAB file (up to version 7.2); {remedy}.") from None
     for array, shape in arrays.items():
         values = found.get(array)
         if values is None:
@@ -62,7 +62,7 @@ def read_matlab(
 class CaltechSilhouettes(DataSpec, name="caltech-silhouettes"):
     """Outlines of objects, 28×28 bits: 4100 training, 2264 validation and 2307 test images of 101 classes.
 
-    Objects are 1 and the background is 0, as in published figures; the file has it the other way round.
+    Objects are 1 and the background is 0, as in published figures; in the file they are inverted.
 
     Args:
         root: the folder of caltech101_silhouettes_28_split1.mat; by default `$FLOWVAE_DATA`, else
@@ -93,7 +93,7 @@ class CaltechSilhouettes(DataSpec, name="caltech-silhouettes"):
         found = read_matlab(self.root, self.file, self.address, wanted)
         parts = {}
         for split, name in names.items():
-            bits = found[f"{name}_data"].reshape(-1, SIDE, SIDE).transpose(0, 2, 1)  # columns come first
+            bits = found[f"{name}_data"].reshape(-1, SIDE, SIDE).transpose(0, 2, 1)  # stored column by column
             parts[split] = Part(1 - bits.astype(np.float32), found[f"{name}_labels"][:, 0].astype(np.int64) - 1)
         classes = tuple(str(np.ravel(name)[0]) for name in np.ravel(found.get("classnames", ())))
         return prepare(
@@ -112,7 +112,7 @@ class CaltechSilhouettes(DataSpec, name="caltech-silhouettes"):
 class FreyFaces(NamedImages, name="frey-faces"):
     """Frames of a video of one face, 28 high and 20 wide, grey levels: 1565 training, 200 validation, 200 test images.
 
-    Published figures draw the splits at random; here they are drawn once, whatever the seed.
+    Published results use random splits; here they are drawn once and do not depend on the seed.
 
     References:
         Roweis, Saul & Hinton (2001), "Global coordination of local linear models".
@@ -131,7 +131,7 @@ class FreyFaces(NamedImages, name="frey-faces"):
 
             with self._torchvision(f"{self.file}, of {self.address}"):
                 download_url(self.address, self.root, self.file, self.checksum)
-        ask = ", or download it: --data.download"
+        ask = "" if self.download else ", or download it: --data.download"
         faces = read_matlab(self.root, self.file, self.address, {"ff": (28 * 20, 1965)}, ask)["ff"]
         x = faces.T.reshape(-1, 28, 20)
         held_out = random_part(400, x, self.family).numpy()

@@ -23,14 +23,14 @@ __all__ = ["EMNIST", "KMNIST", "MNIST", "FashionMNIST"]
 class IdxImages(NamedImages):
     """28×28 grey images in files of the idx format, compressed or not.
 
-    The files lie in the folder `root` itself, or where torchvision keeps them, in `root/NAME/raw`. The last images of
-    the training file, as many as there are test images, are the validation images, whatever the seed.
+    The files are in the folder `root` itself, or in torchvision's folder `root/NAME/raw`. The last images of the
+    training file, as many as there are test images, are the validation images for every seed.
 
     Attributes:
-        named: torchvision's class, which has the addresses and checksums.
-        class_names: of the labels.
-        checksums: MD5 of the uncompressed files, where they are known.
-        also: a folder where the system keeps the files.
+        named: name of torchvision's class, which has the addresses and checksums.
+        class_names: names of the classes.
+        checksums: MD5 of the uncompressed files, if known.
+        also: another folder to search, such as one of a system package.
     """
 
     native: ClassVar[tuple[int, int, int]] = (1, 28, 28)
@@ -91,7 +91,7 @@ class IdxImages(NamedImages):
         return next((file for file in files if os.path.isfile(file)), None)
 
     def _where(self, needed: list[str]) -> str:
-        """The files in words, and where they come from."""
+        """The files and their address, in words."""
         return f"{', '.join(needed)} (or .gz), or in {self.named}/raw, of {self._address()}"
 
     def _torchvision_class(self) -> Any:
@@ -133,7 +133,7 @@ class MNIST(IdxImages, name="mnist"):
 class FashionMNIST(IdxImages, name="fashion-mnist"):
     """Articles of clothing, 28×28 grey levels: 50,000 training, 10,000 validation and 10,000 test images.
 
-    Where the files are not in `root`, those of Debian's package dataset-fashion-mnist are read.
+    If the files are not in `root`, those of Debian's package dataset-fashion-mnist are read.
 
     References:
         Xiao, Rasul & Vollgraf (2017), "Fashion-MNIST: a novel image dataset for benchmarking machine learning
@@ -205,7 +205,7 @@ class EMNIST(IdxImages, name="emnist"):
 
     def _images(self, split: str, images: str, labels: str) -> tuple[NDArray[Any], NDArray[Any]]:
         x, y = super()._images(split, images, labels)
-        return x.transpose(0, 2, 1), y - (self.subset == "letters")  # whose labels begin at 1
+        return x.transpose(0, 2, 1), y - (self.subset == "letters")  # labels of letters begin at 1
 
     def _address(self) -> str:
         return str(self._torchvision_class().url)

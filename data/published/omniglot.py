@@ -19,7 +19,7 @@ from flowvae.data.published.matlab import read_matlab
 __all__ = ["Omniglot"]
 
 SIDE = 28
-VALID = 1345  # images, as published figures have them
+VALID = 1345  # validation images, as in published results
 ALPHABETS = 50
 FILE = "chardata.mat"
 ADDRESS = f"https://github.com/yburda/iwae/raw/master/datasets/OMNIGLOT/{FILE}"
@@ -31,11 +31,11 @@ class Omniglot(NamedImages, name="omniglot"):
 
     | `version` | files | train, valid, test |
     | --- | --- | --- |
-    | burda | chardata.mat of the IWAE paper, the images of most published figures | 23,000, 1345, 8070 |
+    | burda | chardata.mat of the IWAE paper, the images of most published results | 23,000, 1345, 8070 |
     | lake | the original 105×105 drawings, background and evaluation set, resized to 28×28 | 17,935, 1345, 13,180 |
 
-    The validation images are drawn from train once, whatever the seed. Figures of the two versions differ. No checksum
-    of chardata.mat is published: only the shapes of its arrays are checked, and the identity of the data says so.
+    The validation images are drawn from train once, for every seed. Results on the two versions differ. No checksum of
+    chardata.mat is published: only the shapes of its arrays are checked, and the identity of the data says so.
 
     Args:
         version: burda or lake.
@@ -75,7 +75,7 @@ class Omniglot(NamedImages, name="omniglot"):
         found = read_matlab(self.root, FILE, ADDRESS, wanted)
         parts = {}
         for split, prefix in (("train", ""), ("test", "test")):
-            x = found[f"{prefix}data"].T.reshape(-1, SIDE, SIDE).transpose(0, 2, 1)  # columns come first
+            x = found[f"{prefix}data"].T.reshape(-1, SIDE, SIDE).transpose(0, 2, 1)  # stored column by column
             parts[split] = Part(x, found[f"{prefix}target"].argmax(0))
         return parts, (), "28 × 28 of Burda et al."
 

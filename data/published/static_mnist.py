@@ -39,16 +39,16 @@ ASK = "text files are downloaded by --data.path FOLDER --data.download"
 class StaticMNIST(DataSpec, name="static-mnist"):
     """Fixed-binarized MNIST: 50,000 training, 10,000 validation and 10,000 test images of shape (1, 28, 28).
 
-    The path is that of a folder with Larochelle's text files `binarized_mnist_train.amat`, `…_valid.amat` and
-    `…_test.amat`; or of a `.npz` with arrays `train` and `valid`, and `test` if you have it, each (N, 784) or
-    (N, 28, 28) of bits, or (N, 98) of bits that `numpy.packbits` packed. Bits whose checksum is not that of
-    Larochelle's have another identity. Without `test`, the validation images are reported as well: then the figures are
-    of images that stopped the training, and their split says so.
+    The path is a folder with Larochelle's text files `binarized_mnist_train.amat`, `…_valid.amat` and `…_test.amat`; or
+    a `.npz` with arrays `train`, `valid` and optionally `test`, each (N, 784) or (N, 28, 28) of bits, or (N, 98) of
+    bits packed by `numpy.packbits`. Bits with another checksum than Larochelle's have another identity. Without `test`,
+    the validation images are also the test images: results are then on images used for early stopping, and the
+    description of the split says so.
 
     Args:
         path: the file or folder; `~` is the home directory.
         download: whether to download the text files into the folder `path`, if they are not there.
-        likelihood: what the bits are, in text form, such as pixelcnn; none: bernoulli.
+        likelihood: likelihood of the bits, in text form, such as pixelcnn; none: bernoulli.
 
     References:
         Salakhutdinov & Murray (2008), "On the Quantitative Analysis of Deep Belief Networks"; Larochelle & Murray
@@ -92,10 +92,10 @@ class StaticMNIST(DataSpec, name="static-mnist"):
 
 
 def _download(folder: Path) -> None:
-    """The text files that are not there; checked when they are read.
+    """Download missing text files, which are checked when they are read.
 
     Raises:
-        FlowvaeError: for a path of a file, and without a network.
+        FlowvaeError: for the path of a `.npz`, or if the download fails.
     """
     from torchvision.datasets.utils import download_url
 
@@ -122,7 +122,7 @@ def _read_text(folder: Path, name: str, checksum: str) -> Tensor:
     content = np.fromfile(file, np.uint8)
     if hashlib.sha256(content.data).hexdigest() != checksum:
         raise FlowvaeError(f"{where}: its checksum is not that of the published file; download it again, of {ADDRESS}.")
-    return _as_images(content.reshape(-1, 2 * PIXELS)[:, ::2] - ord("0"))  # digits and what separates them
+    return _as_images(content.reshape(-1, 2 * PIXELS)[:, ::2] - ord("0"))  # without the separators between digits
 
 
 def _checksum(x: Tensor) -> str:

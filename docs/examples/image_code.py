@@ -1,4 +1,4 @@
-"""A code that is an image (C, H, W), with an image flow over it as prior."""
+"""Codes of image shape (C, H, W), with an image flow as prior."""
 
 from flowvae import Conv, Experiment, Glow
 

@@ -1,7 +1,7 @@
-"""Local latent variables by an encoder: a VAE, a hierarchical model and a mixed one, each a plain Pyro model.
+"""Local latent variables with an encoder: a VAE, a hierarchical model and a mixed one, as plain Pyro models.
 
-`AutoFlow(model, flow, encoder={"data": network})` is the guide of all three. The latents inside the plate "data" are
-drawn given the network's features of its data and the draw of all other latents, which have a joint flow.
+`AutoFlow(model, flow, encoder={"data": network})` is the guide of all three. Latent variables outside the plate "data"
+have a joint flow; those inside are drawn given these and the network's features of their data.
 """
 
 import pyro
@@ -30,7 +30,7 @@ class VAE(nn.Module):
 
 
 def hierarchical(y: Tensor, size: int = 50) -> None:
-    """A mean for each data point around a common one, on subsamples of the data."""
+    """A hierarchical model with one mean θ per data point around a common mean μ, on subsamples of the data."""
     mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
     with pyro.plate("data", len(y), subsample_size=size) as index:
         theta = pyro.sample("theta", dist.Normal(mu, 0.7))
@@ -38,7 +38,7 @@ def hierarchical(y: Tensor, size: int = 50) -> None:
 
 
 def mixed(x: Tensor) -> None:
-    """Factor analysis with unknown loadings and noise: global, one of them positive, and local factors."""
+    """Factor analysis: global loadings and a positive global noise scale, and local factors."""
     loadings = pyro.sample("loadings", dist.Normal(torch.zeros(2, 5), 1.0).to_event(2))
     noise = pyro.sample("noise", dist.HalfNormal(1.0))
     with pyro.plate("data", len(x)):

@@ -1,7 +1,7 @@
-"""A prior that looks at the guide and the data: the Gaussian with the mean and covariance of the aggregated posterior.
+"""A prior that depends on guide and data: the Gaussian with mean and covariance of the aggregated posterior.
 
-p(z) = N(m, S) has the first two moments of (1/K) Σ_k q(z given x_k), of K training data points x_k. It is the Gaussian
-with the smallest KL from that mixture, and follows the guide in training without parameters of its own.
+p(z) = N(m, S) has the first two moments of q̄(z) = (1/K) Σ_k q(z | x_k), of K training data points x_k. It is the
+Gaussian p with the smallest KL(q̄‖p). It has no parameters, and it changes with the guide in training.
 """
 
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ class _MomentMatched(LazyDistribution):
     def bind(self, guide: nn.Module, train: Tensor) -> None:
         if self.count > len(train):
             raise FlowvaeError(f"MomentMatched.inputs = {self.count}: must be {len(train)}, the data, at most.")
-        self.guide = Reference(guide)  # used here, owned elsewhere: its parameters appear once
+        self.guide = Reference(guide)  # a reference, so that the guide's parameters are not registered twice
         self.register_buffer("inputs", train[torch.arange(self.count)].clone())  # stored with the weights
 
     def forward(self, c: Tensor | None = None) -> dist.TorchDistribution:
-        with eval_mode(self.guide()):  # these data enter no statistics of batches
+        with eval_mode(self.guide()):  # these data must not change batch statistics
             posteriors = self.guide().posterior(self.inputs)
         mean, variance = posteriors.mean, posteriors.variance.mean(0) + 1e-5
         return dist.MultivariateNormal(mean.mean(0), variance.diag_embed() + mean.T.cov(correction=0))

@@ -1,4 +1,4 @@
-"""A data set of your own by name: three splits, the likelihood of their numbers, and an identity."""
+"""A custom data set with a name: three splits, their likelihood, and an identity."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A likelihood of your own: a Gaussian whose mean and scale the decoder gives, which is twice as many numbers."""
+"""A custom likelihood: a Gaussian whose mean and scale are both outputs of the decoder."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ from flowvae.models import Likelihood
 
 @dataclass(frozen=True)
 class ScaledGaussian(LikelihoodSpec, name="scaled-gaussian"):
-    """x ~ N(mean(h), scale(h)²), with a scale of its own for every value."""
+    """x ~ N(mean(h), scale(h)²), with a separate scale for every value."""
 
     discrete: ClassVar[bool] = False
     support: ClassVar[str] = "finite numbers"

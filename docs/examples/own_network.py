@@ -1,4 +1,4 @@
-"""An encoder and a decoder of your own: any nn.Module, named as a spec so that a run can be loaded.
+"""A custom encoder and decoder: any `nn.Module`, built by a named spec so that runs can be loaded.
 
 flowvae train --import own_network --out runs/own-network encoder:small-conv decoder:small-deconv
 """
@@ -23,7 +23,7 @@ class SmallConv(NetworkSpec, name="small-conv"):
 
 @dataclass(frozen=True)
 class SmallDeconv(NetworkSpec, name="small-deconv"):
-    """Codes (N, D) to what the likelihood asks for, (N, C, H, W)."""
+    """Codes (N, D) to the parameters of the likelihood, (N, C, H, W)."""
 
     channels: int = 8
 
@@ -36,5 +36,5 @@ class SmallDeconv(NetworkSpec, name="small-deconv"):
 
 
 def experiment() -> Experiment:
-    """Digits with both networks. A module itself works too, in `train(experiment)` without a directory."""
+    """Digits with both networks. Without a directory, in `train(experiment)`, plain modules work, too."""
     return Experiment(encoder=SmallConv(), decoder=SmallDeconv())

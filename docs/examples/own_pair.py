@@ -1,4 +1,4 @@
-"""A Pyro pair of your own with two latent sites: measures made of log-weights work on it."""
+"""A custom Pyro model and guide with two latent sites, and measures that are computed from log-weights."""
 
 import pyro
 import pyro.distributions as dist
@@ -27,7 +27,7 @@ class Model(nn.Module):
 
 
 class Guide(nn.Module):
-    """q(z1 given x) q(z2 given z1)."""
+    """q(z1 | x) q(z2 | z1)."""
 
     def __init__(self) -> None:
         super().__init__()

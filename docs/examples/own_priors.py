@@ -1,4 +1,4 @@
-"""Priors of your own: a zuko flow, a Pyro distribution, a module. Each is a lazy distribution: a call gives p(z)."""
+"""Custom priors: a zuko flow and a Pyro distribution. `build` returns a lazy distribution, whose call gives p(z)."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from flowvae import Experiment, PriorSpec
 
 @dataclass(frozen=True)
 class ZukoFlow(PriorSpec, name="zuko-nsf"):
-    """Any flow of zuko's, as it comes."""
+    """A flow of zuko, used directly."""
 
     bins: int = 8
 
@@ -23,7 +23,7 @@ class ZukoFlow(PriorSpec, name="zuko-nsf"):
 
 @dataclass(frozen=True)
 class StudentT(PriorSpec, name="student-t"):
-    """Independent Student-t variables with a learned scale: a Pyro distribution, and a module that holds the scale."""
+    """Independent Student-t variables with learned scales: a Pyro distribution, made by a module with the scales."""
 
     degrees: float = 5.0
 
@@ -42,5 +42,5 @@ class _StudentT(LazyDistribution):
 
 
 def experiment() -> Experiment:
-    """Digits with the second one."""
+    """Digits with the second prior."""
     return Experiment(prior=StudentT())

@@ -1,8 +1,8 @@
-"""A prior trained with a loss of its own: a Gaussian fitted by score matching.
+"""A prior with a custom training loss: a Gaussian fitted by score matching.
 
-Score matching needs no constant of the density: it minimizes E[½ ‖∇ log p(z)‖² + tr ∇² log p(z)] over the codes. For a
-Gaussian with precision P that is E[½ ‖P (z − μ)‖²] − tr P, smallest at the mean and the covariance of the codes. After
-Hyvärinen (2005), "Estimation of Non-Normalized Statistical Models by Score Matching".
+Score matching does not need the normalizing constant: it minimizes E[½ ‖∇ log p(z)‖² + tr ∇² log p(z)] over the codes.
+For a Gaussian with precision P, this is E[½ ‖P (z − μ)‖²] − tr P, which is minimal at the mean and the covariance of
+the codes. See Hyvärinen (2005), "Estimation of Non-Normalized Statistical Models by Score Matching".
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class _Gaussian(LazyDistribution):
         return score.square().sum(-1).mean() / 2 - self.precision.trace()
 
     def validate(self, codes: Tensor) -> Tensor:
-        """The loss that chooses the best epoch, here in nats per code; optional, by default it is the objective."""
+        """The loss that selects the best epoch, here in nats per code; optional, by default the objective."""
         return -self().log_prob(codes).mean()
 
     def forward(self, c: Tensor | None = None) -> dist.TorchDistribution:
@@ -51,5 +51,5 @@ class _Gaussian(LazyDistribution):
 
 
 def experiment() -> Experiment:
-    """Digits, and this prior fitted to their codes afterwards."""
+    """Digits, with this prior fitted to their codes in a second stage."""
     return Experiment(second_stage=SecondStage(ScoreMatching()))

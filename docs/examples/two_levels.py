@@ -1,13 +1,13 @@
-"""Two levels of latent variables: jointly, or as the second VAE of Dai & Wipf (2019)."""
+"""Two levels of latent variables, trained jointly or as the second VAE of Dai & Wipf (2019)."""
 
 from flowvae import MAF, Experiment, LatentVariablePrior, SecondStage
 
 
 def experiment() -> Experiment:
-    """p(x given z) p(z given z2) p(z2), the upper prior a flow; all trained together."""
+    """p(x | z) p(z | z2) p(z2) with a flow as upper prior; all parts are trained together."""
     return Experiment(prior=LatentVariablePrior(latent=4, prior=MAF()))
 
 
 def second_vae() -> Experiment:
-    """The same upper level, fitted to the codes of a VAE that has been trained before."""
+    """An upper level that is fitted to the codes of a trained VAE."""
     return Experiment(second_stage=SecondStage(LatentVariablePrior(latent=8)))

@@ -1,1 +1,1 @@
-"""Builds the site: executed notebooks, pages, and the reference from docstrings; `python -m website` in docs/."""
+"""Builds the site of notebooks, pages and the reference from docstrings: `python -m website` in docs/."""

@@ -1,4 +1,4 @@
-"""Builds the site: runs the notebooks, assembles the pages, builds them and checks every link."""
+"""Builds the site: runs the notebooks, assembles and builds the pages, and checks all links."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from website.paths import EXECUTED, HTML, ROOT, SOURCE
 
 
 def main() -> int:
-    """Builds the site and prints what was found; 0 without warnings and broken links."""
+    """Builds the site and prints the findings; returns 0 if there are no warnings and no broken links."""
     arguments = argparse.ArgumentParser(prog="python -m website", description=__doc__)
     arguments.add_argument("--only", nargs="*", metavar="NAME", help="run these notebooks; others have no outputs")
-    arguments.add_argument("--as-they-are", action="store_true", help="take outputs of earlier code, run nothing")
+    arguments.add_argument("--as-they-are", action="store_true", help="use outputs of earlier code, run nothing")
     chosen = arguments.parse_args()
     start = time.monotonic()
     done = _outputs(chosen.only, chosen.as_they_are)
     ran = time.monotonic()
     assemble(done)
-    shutil.rmtree(HTML, ignore_errors=True)  # or pages that are no longer there would stay
+    shutil.rmtree(HTML, ignore_errors=True)  # removes pages that no longer exist
     warnings = _sphinx()
     findings = check(HTML)
     for line in [*findings.broken, *(f"loaded from the network: {line}" for line in findings.loaded)]:

@@ -1,4 +1,4 @@
-"""Collects the pages in one folder, at the places that they have in the repository, so that their links stay valid."""
+"""Collects the pages in one folder with the structure of the repository, so that their links stay valid."""
 
 from __future__ import annotations
 
@@ -25,22 +25,25 @@ SLIDERS = "<p><em>Sliders move when you run the notebook.</em></p>"
 
 
 def notebooks(root: Path = ROOT) -> list[Path]:
-    """The notebooks in reading order; how-tos come last.
+    """Returns the notebooks in reading order; how-tos come last.
 
     Args:
-        root: of the repository.
+        root: root of the repository.
 
     """
     return sorted((root / "notebooks").glob("*.ipynb"), key=lambda path: (not path.name[0].isdigit(), path.name))
 
 
 def assemble(done: Iterable[Path], source: Path = SOURCE, root: Path = ROOT) -> Path:
-    """Writes the folder that Sphinx reads, anew.
+    """Writes the folder that Sphinx reads, after deleting an earlier one.
 
     Args:
-        done: executed notebooks; those that are missing here appear without outputs.
-        source: where to.
-        root: of the repository.
+        done: executed notebooks; others appear without outputs.
+        source: the folder to write.
+        root: root of the repository.
+
+    Returns:
+        The folder.
 
     Raises:
         MissingError: a page links to a file that does not exist.
@@ -71,8 +74,8 @@ def _documents(root: Path) -> list[Path]:
 
 
 def _prepared(text: str, path: Path, root: Path, source: Path) -> str:
-    """A page's text with the address of the repository, links that stay valid, and the files that it shows."""
-    first = path == root / "docs" / "index.md"  # which becomes the first page of all
+    """Inserts the repository's address into a page, adjusts its links, and copies the files that it shows."""
+    first = path == root / "docs" / "index.md"  # it becomes the start page
     address = repository().removeprefix("https://github.com/")
     text = text.replace(PLACEHOLDER, repository()).replace("/github/OWNER/flowvae/", f"/github/{address}/")
     text = MERMAID.sub(lambda found: _chain(found[1]), text)
@@ -88,7 +91,7 @@ def _prepared(text: str, path: Path, root: Path, source: Path) -> str:
 
 
 def _target(target: str, anchor: str, path: Path, root: Path, source: Path) -> str:
-    """Copies the file that a link leads to, unless it is a page; a folder or README.md leads into the repository."""
+    """Copies the file that a link leads to, unless it is a page; folders and README.md link to the repository."""
     file = Path(posixpath.normpath(path.parent / target))
     inside = file.relative_to(root)
     if file.suffix in (".md", ".ipynb") and inside.parts[0] in ("docs", "notebooks", *PAGES) and file.is_file():
@@ -96,7 +99,7 @@ def _target(target: str, anchor: str, path: Path, root: Path, source: Path) -> s
     if (source / inside).is_file():
         return target
     if inside.parts[0] == "reference" or (not file.suffix and file.with_suffix(".md").is_file()):
-        return target  # made by assemble itself; a page by its name without ending
+        return target  # a page that `assemble` generates, or a page name without suffix
     if file.is_dir() or (file.name == "README.md" and file.is_file()):
         kind = "tree" if file.is_dir() else "blob"
         return f"{repository()}/{kind}/main/{inside}"
@@ -108,7 +111,7 @@ def _target(target: str, anchor: str, path: Path, root: Path, source: Path) -> s
 
 
 def _as_it_is(text: str, target: str, path: Path, root: Path, source: Path) -> str:
-    """A link to an HTML file of the repository, which becomes a page of the site without any change."""
+    """Returns a link to an HTML file of the repository, which is copied to the site unchanged."""
     file = Path(posixpath.normpath(path.parent / target))
     if not file.is_file():
         raise MissingError(f"{path.relative_to(root)} links to {target}, which does not exist")
@@ -135,7 +138,7 @@ def _notebook(outputs: Path, path: Path, root: Path, source: Path) -> None:
 
 
 def _chain(text: str) -> str:
-    """A Mermaid flow chart that is one chain, `a --> b & c`, as HTML; the browser needs no script for it."""
+    """Converts a Mermaid flow chart that is one chain, `a --> b & c`, to HTML without a script."""
     steps: list[str] = []
     for line in text.strip().splitlines()[1:]:
         for step in line.split("-->"):
@@ -146,7 +149,7 @@ def _chain(text: str) -> str:
 
 
 def contents(source: Path) -> Iterator[str]:
-    """The tables of contents of the site, as hidden toctrees.
+    """Yields the tables of contents of the site, as hidden toctrees.
 
     Args:
         source: the assembled folder.

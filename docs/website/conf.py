@@ -1,4 +1,4 @@
-"""Sphinx settings of the site. Nothing is fetched, neither when it is built nor when a page is read."""
+"""Sphinx settings of the site. Nothing is fetched from the network, by the build or by the pages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ myst_links_external_new_tab = False
 nb_execution_mode = "off"  # website.execute has run them
 nb_code_prompt_show = "Show code"
 nb_code_prompt_hide = "Hide code"
-nb_ipywidgets_js: dict[str, Any] = {}  # it would be loaded from the network
+nb_ipywidgets_js: dict[str, Any] = {}  # the script would be loaded from the network
 suppress_warnings = ["mystnb.unknown_mime_type"]
 copybutton_exclude = ".linenos, .gp, .go"
 
@@ -108,7 +108,7 @@ html_theme_options = {
 
 
 def _listed() -> dict[str, str]:
-    """From short names, where there is only one of that name, and full names of other projects to the full names."""
+    """Maps unique short names and full names of objects of other projects to the full names."""
     found: dict[str, set[str]] = {}
     for path in LISTS.values():
         for line in path.read_text().splitlines()[3:]:
@@ -119,7 +119,7 @@ def _listed() -> dict[str, str]:
 
 
 OTHERS = _listed()
-# names in signatures and under Raises that are not public, so that no page has them
+# names in signatures and under Raises that are not public and have no page
 UNLISTED = {
     *("DamagedError", "MeasurementError", "NonFiniteError"),
     *("AffineLayer", "Animation", "Chunk", "Code", "Data", "Estimate", "Held", "Items", "LazySequence", "P", "PRDC"),
@@ -128,10 +128,10 @@ UNLISTED = {
 
 
 def link(name: str) -> str | None:
-    """The public object that a code span names. A plain lower-case word may as well be an argument: no link.
+    """Returns the public object for a code span; None for plain lower-case words, which may be arguments.
 
     Args:
-        name: what stands between backticks.
+        name: the text between backticks.
 
     """
     if "." in name and name in OTHERS:
@@ -146,13 +146,13 @@ def link(name: str) -> str | None:
 def _convert(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     lines[:] = to_rst(lines, link)
     if what in ("attribute", "data", "property"):
-        lines[:0] = ["..", ""]  # an empty comment, or napoleon takes what stands before a colon for a type
+        lines[:0] = ["..", ""]  # an empty comment; otherwise napoleon reads the text before a colon as a type
 
 
 def _signature(
     app: Any, what: str, name: str, value: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str, str | None] | None:
-    """Readable defaults of dataclasses in place of <factory>, and types without what the command line adds."""
+    """Shows defaults of dataclasses in place of <factory>, and types without annotations for the command line."""
     if not signature:
         return None
     signature = re.sub(
@@ -168,7 +168,7 @@ def _signature(
 
 
 def _resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
-    """A type that a signature names without its module."""
+    """Resolves a type that a signature names without its module."""
     if node.get("refdomain") != "py":
         return None
     short = str(node["reftarget"]).rpartition(".")[2]
@@ -180,7 +180,7 @@ def _resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
 
         node["reftype"], node["reftarget"] = "obj", full
         return resolve_reference_any_inventory(env, False, node, contnode)
-    if short in UNLISTED or "[" in node["reftarget"]:  # or a part of an annotation that is a string
+    if short in UNLISTED or "[" in node["reftarget"]:  # or a part of a string annotation
         return nodes.inline("", "", contnode)
     return None
 
@@ -189,7 +189,7 @@ def setup(app: Any) -> None:
     """Connects the hooks.
 
     Args:
-        app: Sphinx.
+        app: the Sphinx application.
 
     """
     app.connect("autodoc-process-docstring", _convert, priority=400)  # before napoleon

@@ -1,4 +1,4 @@
-"""From the project's docstrings to reStructuredText: tables, code spans, formulas and indented blocks."""
+"""Conversion of docstrings to reStructuredText: tables, code spans, formulas and indented blocks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Link = Callable[[str], "str | None"]
 
 
 def to_rst(lines: list[str], link: Link = lambda name: None) -> list[str]:
-    """A docstring's lines as reStructuredText.
+    """Converts a docstring to reStructuredText.
 
     Args:
-        lines: the docstring, without the indentation of its source.
-        link: from a name in a code span to the object that it is, or none.
+        lines: lines of the docstring, without the indentation of the source.
+        link: maps the name in a code span to the full name of an object, or to None.
 
     """
     out: list[str] = []
@@ -38,7 +38,7 @@ def to_rst(lines: list[str], link: Link = lambda name: None) -> list[str]:
 
 
 def _blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """Consecutive lines of one kind: text, table, code (indented) or doctest."""
+    """Yields blocks of consecutive lines of one kind: text, table, code (indented) or doctest."""
     number, sectioned, above = 0, False, 0
     while number < len(lines):
         line, start = lines[number], number
@@ -77,7 +77,7 @@ def _span(span: str, link: Link) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Plain text, in which only *emphasis* keeps its meaning."""
+    """Escapes plain text, except *emphasis*."""
     parts = EMPHASIS.split(text)
     plain = [re.sub(r"([\\*|]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
     out = plain[0]

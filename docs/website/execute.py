@@ -1,4 +1,4 @@
-"""Runs a notebook once for each state of its source and of the package; tests and the site share the result."""
+"""Executes notebooks, once for each state of notebook and package; tests and the site share the results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NotebookError(Exception):
 
 
 def digest(path: Path) -> str:
-    """A checksum of what the outputs of a notebook depend on: its cells, the package's code, the main libraries.
+    """Returns a checksum of the dependencies of a notebook's outputs: cells, package code, main libraries.
 
     Args:
         path: the notebook.
@@ -51,11 +51,11 @@ def digest(path: Path) -> str:
 
 
 def is_current(path: Path, folder: Path = EXECUTED) -> bool:
-    """Whether the executed notebook in the folder has the outputs that a run would give now.
+    """Whether the folder has an executed notebook with up-to-date outputs.
 
     Args:
         path: the notebook without outputs.
-        folder: where executed notebooks are kept.
+        folder: folder of executed notebooks.
 
     """
     out = folder / path.name
@@ -63,13 +63,13 @@ def is_current(path: Path, folder: Path = EXECUTED) -> bool:
 
 
 def executed(path: Path, folder: Path = EXECUTED) -> Path:
-    """Runs a notebook from a fresh kernel in an empty directory, unless its outputs are up to date.
+    """Runs a notebook with a new kernel in an empty directory, unless its outputs are up to date.
 
-    Two processes never run the same notebook: the second waits and takes what the first has written.
+    Two processes never run the same notebook: the second waits and uses the result of the first.
 
     Args:
         path: the notebook without outputs.
-        folder: where executed notebooks are kept.
+        folder: folder of executed notebooks.
 
     Returns:
         The executed notebook, a file of the same name in `folder`.

@@ -1,4 +1,4 @@
-"""Checks the built pages: every link, anchor and picture inside, and that nothing is loaded from the network."""
+"""Checks the built pages: internal links, anchors and pictures, and that nothing is loaded from the network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-# what a browser fetches by itself when it shows a page; a link is fetched only if the reader follows it
+# elements and attributes that a browser fetches when it shows a page, unlike links
 FETCHED = {
     "audio": ("src",),
     "embed": ("src",),
@@ -25,7 +25,7 @@ SHEETS = {"stylesheet", "icon", "preload", "modulepreload", "apple-touch-icon"}
 
 @dataclass
 class Page:
-    """What one page points to, and the anchors that it has."""
+    """The links, fetched files and anchors of a page."""
 
     links: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class _Reader(HTMLParser):
 
 
 def read(path: Path) -> Page:
-    """The links, pictures and anchors of one page.
+    """Reads the links, fetched files and anchors of a page.
 
     Args:
         path: the HTML file.
@@ -77,7 +77,7 @@ def read(path: Path) -> Page:
 
 
 def check(folder: Path) -> Findings:
-    """Checks all pages of a folder. Links to other sites are counted and not fetched.
+    """Checks all pages of a folder. Links to other sites are counted, but not fetched.
 
     Args:
         folder: the built site.
@@ -107,7 +107,7 @@ def check(folder: Path) -> Findings:
 
 
 def _fault(folder: Path, pages: dict[Path, Page], source: Path, path: str, fragment: str) -> str:
-    """Why a link does not lead anywhere; empty if it does."""
+    """Returns the reason why a link is broken; empty if it is valid."""
     target = source if not path else (source.parent / path).resolve()
     if target.is_dir():
         target = target / "index.html"

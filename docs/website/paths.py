@@ -1,4 +1,4 @@
-"""Where the site is built, and the one place that knows the repository's address."""
+"""Paths of the site, and the address of the repository."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BUILD = ROOT / "build" / "site"
 EXECUTED = BUILD / "executed"
 SOURCE = BUILD / "source"
 HTML = BUILD / "html"
-PLACEHOLDER = "https://github.com/OWNER/flowvae"  # what pages, badges and notebooks say
+PLACEHOLDER = "https://github.com/OWNER/flowvae"  # as written in pages, badges and notebooks
 
 
 class MissingError(Exception):
@@ -18,6 +18,6 @@ class MissingError(Exception):
 
 
 def repository() -> str:
-    """The repository's address, from `[project.urls]` of pyproject.toml."""
+    """Returns the repository's address, from `[project.urls]` of pyproject.toml."""
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {})
     return str(urls.get("Repository", PLACEHOLDER)).rstrip("/")

@@ -1,4 +1,4 @@
-"""The pages of the reference: one for each room, made from its `__all__`."""
+"""The pages of the API reference: one per package, from its `__all__`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOMS = {
     "flowvae.comparisons": "Questions and answers",
     "flowvae.course": "Exercises of the course",
 }
-# folders of a room in the order of the page; the others follow, and files of the room itself come first
+# subfolders of a package in the order of the page; modules of the package come first, other folders last
 GROUPS = {
     "core": "Specs and errors",
     "experiments": "Experiments and runs",
@@ -57,17 +57,17 @@ GROUPS = {
     "figures": "Figures",
     "engine": "The engine",
 }
-# what is neither a class nor a function has no docstring
+# descriptions of objects that are neither classes nor functions, which have no docstrings
 TEXTS = {
-    "flowvae.comparisons.BASES": "The base experiment of every data set on which questions can be asked, by name.",
-    "flowvae.comparisons.PRESETS": "How much effort an answer takes, by name: seeds, epochs, draws.",
+    "flowvae.comparisons.BASES": "Base experiments of the data sets for questions, by name.",
+    "flowvae.comparisons.PRESETS": "Presets for the computational effort of an answer, by name: seeds, epochs, draws.",
     "flowvae.comparisons.QUESTIONS": "The registered questions, by name.",
-    "flowvae.data.REFERENCES": "The parameters that the reference posteriors have draws of, by the posterior's name.",
+    "flowvae.data.REFERENCES": "The parameters with reference draws, by name of the posterior.",
     "flowvae.evaluation.COMPILE": "The values of the argument `compile` of measures.",
     "flowvae.evaluation.FIGURES": "The figures of a run, by name.",
     "flowvae.evaluation.MEASURES": "The registered measures, by name.",
-    "flowvae.inference.Callback": "A function of an epoch's row; training stops where it returns True.",
-    "flowvae.inference.MODES": "The values of the argument `compile` of `CompiledTrace_ELBO`, beside none.",
+    "flowvae.inference.Callback": "A function of an epoch's row; training stops if it returns True.",
+    "flowvae.inference.MODES": "The values of the argument `compile` of `CompiledTrace_ELBO`, besides none.",
     "flowvae.models.REFERENCE_MODELS": "Pyro models of posteriors with published reference draws, by name.",
 }
 
@@ -95,7 +95,7 @@ class Entry:
 
     @property
     def group(self) -> str:
-        """The folder of the room in which it is defined; empty for the room itself."""
+        """The subfolder of the package in which it is defined; empty for the package itself."""
         inner = self.module.removeprefix(self.room).strip(".").split(".")
         return inner[0] if self.module.startswith(self.room) and len(inner) > 1 else ""
 
@@ -106,7 +106,7 @@ class Entry:
 
 
 def _defined_in(entry: Entry) -> str:
-    """The module of a value that does not know it itself: the one in which its name is assigned."""
+    """Returns the module of a value without `__module__`: the one in which its name is assigned."""
     for name, module in list(sys.modules.items()):
         if name.startswith(entry.room + ".") and getattr(module, entry.name, None) is entry.value:
             source = Path(str(module.__file__)).read_text()
@@ -117,7 +117,7 @@ def _defined_in(entry: Entry) -> str:
 
 @cache
 def entries() -> dict[str, list[Entry]]:
-    """The public objects of every room; one that several rooms export is documented in the inner one."""
+    """Returns the public objects by package; an object of several packages is documented in the inner one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rooms = {room: importlib.import_module(room) for room in ROOMS}
@@ -134,7 +134,7 @@ def entries() -> dict[str, list[Entry]]:
 
 @cache
 def short_names() -> dict[str, str]:
-    """From the name of a public object to its full name, where it is the only one of that name."""
+    """Maps the names of public objects to their full names, if they are unique."""
     every = [entry for room in entries().values() for entry in room]
     counts: dict[str, list[str]] = {}
     for entry in every:
@@ -146,7 +146,7 @@ def write_reference(folder: Path) -> list[str]:
     """Writes all pages of the reference, and returns their names.
 
     Args:
-        folder: where to.
+        folder: the folder to write to.
 
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,10 +159,10 @@ def write_reference(folder: Path) -> list[str]:
 
 
 def page(room: str) -> Iterator[str]:
-    """The lines of a room's page.
+    """Yields the lines of a package's page.
 
     Args:
-        room: the module, such as flowvae.flows.
+        room: the package, such as flowvae.flows.
 
     """
     yield from _title(room, "=")
@@ -199,7 +199,7 @@ def _entry(entry: Entry) -> Iterator[str]:
 
 
 def _imported() -> Iterator[str]:
-    """What `flowvae` exports and another room documents."""
+    """Yields the list of objects that `flowvae` exports and other pages document."""
     outer = importlib.import_module("flowvae")
     own = {entry.name for entry in entries()["flowvae"]}
     yield from _title("Also importable from flowvae", "-")

@@ -1,6 +1,6 @@
-"""Sections of notebooks: `5 · Planar` on the course page becomes a link to the section of notebook 5 that begins so.
+"""Links to sections of notebooks: `5 · Planar` on the course page links to that section of notebook 5.
 
-A section that is renamed or missing stops the build, so that the course page stays right.
+A renamed or missing section stops the build, so that the course page stays correct.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ MENTION = re.compile(r"(?<=[|;] )(\d{1,2}|how-to) · ([^|;\n]+?)(?= *[|;])")
 
 
 def label(path: Path, number: str) -> str:
-    """The name of a section, of a notebook and in all pages.
+    """Returns the label of a section, which is unique in the site.
 
     Args:
         path: the notebook.
-        number: of the section.
+        number: number of the section.
 
     """
     return f"section-{path.stem.partition('_')[0]}-{number}"
 
 
 def marked(text: str, path: Path) -> str:
-    """The text of a cell with a target in front of every numbered section.
+    """Inserts a link target before every numbered section in a cell.
 
     Args:
-        text: Markdown.
-        path: the notebook that it is from.
+        text: the cell's Markdown.
+        path: the notebook.
 
     """
     return HEADING.sub(lambda found: f"({label(path, found[1])})=\n{found[0]}", text)
 
 
 def with_links(text: str, notebooks: Iterable[Path]) -> str:
-    """The text of the course page with links in place of mentions such as `5 · Planar` in its tables.
+    """Replaces mentions such as `5 · Planar` in the tables of the course page by links.
 
     Args:
-        text: Markdown.
+        text: the page's Markdown.
         notebooks: all notebooks.
 
     Raises:
@@ -66,7 +66,7 @@ def with_links(text: str, notebooks: Iterable[Path]) -> str:
 
 
 def key(path: Path) -> str:
-    """How the course page calls a notebook: its number, or how-to.
+    """Returns the name of a notebook on the course page: its number, or how-to.
 
     Args:
         path: the notebook.
@@ -77,7 +77,7 @@ def key(path: Path) -> str:
 
 
 def sections(path: Path) -> dict[str, str]:
-    """The headings of a notebook's numbered sections.
+    """Returns the headings of a notebook's numbered sections, by number.
 
     Args:
         path: the notebook.
@@ -90,7 +90,7 @@ def sections(path: Path) -> dict[str, str]:
 
 
 def title(path: Path) -> str:
-    """A notebook's title with its number, in short.
+    """Returns a notebook's shortened title with its number.
 
     Args:
         path: the notebook.
@@ -102,10 +102,10 @@ def title(path: Path) -> str:
 
 
 def short(heading: str) -> str:
-    """A heading up to its colon, or its first question.
+    """Returns a heading up to its colon, or its first question.
 
     Args:
-        heading: the whole of it.
+        heading: the whole heading.
 
     """
     return re.split(r"(?<=\?) |: ", heading)[0]

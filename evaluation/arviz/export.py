@@ -40,7 +40,7 @@ def to_arviz(model: VAE, guide: AmortizedGuide, x: Tensor | Batch, draws: int = 
         guide: its guide.
         x: data, shape (N, *event); for a conditional model with the conditions.
         draws: draws per data point.
-        seed: decides the draws.
+        seed: random seed of the draws.
     """
     batch = Batch.of(x)
     x, *given = batch.args
@@ -88,9 +88,9 @@ def importance_sample_to_arviz(
     the flattened data.
 
     Args:
-        weighed: of `importance_sample` or `importance_sample_each`.
+        weighed: result of `importance_sample` or `importance_sample_each`.
         resampled: whether to export S resampled draws, which represent the posterior, instead of the guide's own.
-        seed: decides the resampling.
+        seed: random seed of the resampling.
         posterior_predictive: site → predictions (S, *shape) for the guide's draws, such as those of `predict`;
             resampled with the draws.
     """

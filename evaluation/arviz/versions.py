@@ -16,8 +16,8 @@ from torch import Tensor
 __all__ = ["EQUAL", "OLD", "TAIL", "arviz", "from_groups", "psis", "without_masked"]
 
 OLD = int(version("arviz").split(".")[0]) == 0
-TAIL = 25  # draws; ArviZ fits the largest fifth and needs five of them
-EQUAL = 1e-3  # nats; log-weights that differ by less have no tail
+TAIL = 25  # smallest number of draws; ArviZ fits the largest fifth of them and needs five
+EQUAL = 1e-3  # nats; largest log-weights that differ by less have no tail
 
 
 @cache
@@ -71,7 +71,7 @@ def from_groups(
         groups: group → variable → array, of shape (chain, draw, ...), or (...) in "observed_data".
         dims: group → variable → names of the dimensions after chain and draw.
         coords: dimension → coordinates.
-        attrs: facts about the posterior, such as k̂.
+        attrs: attributes of the posterior, such as k̂.
     """
     from xarray import DataTree
 

@@ -77,7 +77,7 @@ class Calibration:
         return stats.chi2.sf(((counts - expected) ** 2 / expected).sum(1), bins - 1)
 
     def metrics(self, split: str, protocol: dict[str, Any]) -> list[Metric]:
-        """Smallest p-value and largest bias over the dimensions.
+        """Smallest p-value, with Holm's correction, and largest bias over the dimensions.
 
         Args:
             split: name of the simulated data, such as "simulated".
@@ -157,9 +157,12 @@ def calibrate(
         guide: Pyro guide called as `guide(x)`, with site "z".
         simulations: M.
         draws: L; all bins are equal if L + 1 is a multiple of their number.
-        seed: decides simulations and draws.
-        c: conditions (N, C) of a conditional model, which the simulations take in turn.
+        seed: random seed of simulations and draws.
+        c: conditions (N, C) of a conditional model, which the simulations use in turn.
         progress: whether to show a progress bar.
+
+    Raises:
+        FlowvaeError: for fewer than one simulation or draw.
     """
     _check(simulations, draws)
     ranks = []
@@ -196,14 +199,14 @@ def calibrate_fits(
         args: arguments of the model.
         simulations: M.
         draws: L.
-        seed: decides simulations, fits and draws.
+        seed: random seed of simulations, fits and draws.
         progress: whether to show a progress bar.
         kwargs: keyword arguments of the model.
 
     Raises:
-        FlowvaeError: for a model whose draws do not follow its joint density: with a masked latent, a `factor` or
-            `poutine.scale`; for a model without latents, or that simulates values that are not finite; for a guide
-            that lacks a latent.
+        FlowvaeError: for fewer than one simulation or draw; for a model whose draws do not follow its joint density:
+            with a masked latent, a `factor` or `poutine.scale`; for a model without latents, or that simulates values
+            that are not finite; for a guide that lacks a latent.
     """
     _check(simulations, draws)
     free = simulator(model)
@@ -235,8 +238,8 @@ def calibrate_fits(
 def ecdf_band(simulations: int, draws: int, level: float = 0.95) -> tuple[Array, Array]:
     """Compute simultaneous bounds (L,) of `ecdf_difference` for M uniform ranks, at coverage `level`.
 
-    Pointwise bounds are binomial quantiles. Their level, for all points together to be covered, is found by simulation
-    with a fixed seed.
+    Pointwise bounds are binomial quantiles. Their level is chosen by simulation with a fixed seed, so that all points
+    together are covered with probability `level`.
 
     References:
         Säilynoja, Bürkner & Vehtari (2022), "Graphical test for discrete uniformity", section 2.

@@ -53,15 +53,15 @@ def run_nuts(
 
     Args:
         model: Pyro model with continuous latents.
-        args: its arguments.
+        args: arguments of the model.
         draws: draws of each chain after warm-up.
         warmup: steps that tune the sampler and are discarded.
         chains: number of chains.
-        seed: decides initial values and draws.
+        seed: random seed of initial values and draws.
         progress: whether to show Pyro's progress bar.
         target_accept: target acceptance probability of the step size; closer to 1 for fewer divergences.
         max_tree_depth: a trajectory has up to 2^max_tree_depth steps.
-        kwargs: the model's keyword arguments.
+        kwargs: keyword arguments of the model.
 
     Returns:
         An InferenceData (ArviZ 0.x) or a DataTree (1.x).
@@ -98,7 +98,7 @@ def run_nuts(
                 model,
                 target_accept_prob=target_accept,
                 max_tree_depth=max_tree_depth,
-                max_plate_nesting=program.nesting,  # which Pyro would otherwise find in a prior draw
+                max_plate_nesting=program.nesting,  # Pyro would otherwise find it by a prior draw
             )
             sampler = MCMC(kernel, num_samples=draws, warmup_steps=warmup, disable_progbar=not progress)
             sampler.run(*args, **kwargs)
@@ -140,7 +140,7 @@ def compare_to_reference(approximation: Any, reference: Any, weighted: bool = Fa
         reference: likewise, such as the result of `run_nuts`. The sites in both are compared, without elements that are
             constant, such as the diagonal of a correlation matrix.
         weighted: whether to use the smoothed importance weights of an `ImportanceSample`.
-        seed: decides the pairs of samples.
+        seed: random seed of the pairs of samples.
 
     Raises:
         FlowvaeError: if nothing can be compared, for `weighted` with draws that have no weights, and for draws that are

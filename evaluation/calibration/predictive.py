@@ -30,7 +30,7 @@ def predict(
         draws: site → values (S, *shape), such as `ImportanceSample.draws` or those of its `resample`; deterministic
             sites are recomputed.
         args: arguments of the model.
-        seed: decides the data.
+        seed: random seed of the data.
         kwargs: keyword arguments of the model.
 
     Returns:

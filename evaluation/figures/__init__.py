@@ -1,1 +1,1 @@
-"""Figures."""
+"""Figures of data, latent spaces, measures and runs."""

@@ -31,10 +31,10 @@ def plot_bounds(iwae: IWAE, ais: AIS | None = None, exact: Tensor | None = None,
     above 4 times the mean V.
 
     Args:
-        iwae: of `measure_iwae`.
-        ais: of `measure_ais` on the same data.
+        iwae: result of `measure_iwae`.
+        ais: result of `measure_ais` on the same data.
         exact: log p(x) of each data point, shape (N,), if known.
-        title: of the figure, naming data, model and guide.
+        title: title of the figure, such as names of data, model and guide.
 
     Raises:
         FlowvaeError: if the numbers of data points differ.
@@ -86,7 +86,7 @@ def plot_gaps(gaps: Mapping[str, Gaps]) -> Figure:
     Each part is labelled with its mean ± 1.96 standard errors over the data.
 
     Args:
-        gaps: of `measure_gaps`, by name of the model or guide.
+        gaps: results of `measure_gaps`, by name of the model or guide.
 
     Raises:
         FlowvaeError: without gaps.

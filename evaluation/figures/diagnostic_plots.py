@@ -1,4 +1,4 @@
-"""Figures of diagnostics of a guide: k̂ and calibration."""
+"""Figures of the diagnostics of a guide: k̂ and calibration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_calibration", "plot_khat"]
 
 DIMENSIONS = 6  # largest number of columns of a calibration figure
-LEVEL = 0.95  # of the bands
+LEVEL = 0.95  # coverage of the bands
 
 
 def plot_calibration(calibration: Calibration, bins: int = 20) -> Figure:
@@ -28,7 +28,10 @@ def plot_calibration(calibration: Calibration, bins: int = 20) -> Figure:
 
     Args:
         calibration: the ranks.
-        bins: of the histogram; preferably a divisor of draws + 1.
+        bins: number of bins of the histogram, preferably a divisor of draws + 1.
+
+    Raises:
+        FlowvaeError: for fewer than two bins, or more than draws + 1.
     """
     from scipy import stats
 

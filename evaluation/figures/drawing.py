@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["BLUE", "DPI", "GREY", "RED", "SHARPNESS", "new_figure", "on_grid"]
 
-BLUE, GREY, RED = "#1f4e79", "#b8b8b8", "#c0392b"  # of different lightness, distinguishable in greyscale
+BLUE, GREY, RED = "#1f4e79", "#b8b8b8", "#c0392b"  # differ in lightness, so that they are distinguishable in greyscale
 DPI = 100  # figure pixels per inch
 SHARPNESS = 2  # pixels of a file per figure pixel, a whole number, so that pixels of images stay squares
 
 
 def new_figure(size: tuple[float, float], fixed: bool = False) -> Figure:
-    """Return an empty figure, which a notebook shows where it ends a cell.
+    """Return an empty figure, which a notebook displays as the result of a cell.
 
     Args:
         size: width and height in inches.
-        fixed: whether the caller places everything; otherwise a layout keeps titles and labels apart.
+        fixed: whether the caller positions all axes; otherwise a layout engine keeps titles and labels apart.
     """
     from matplotlib.patches import Rectangle
 
@@ -40,7 +40,7 @@ def new_figure(size: tuple[float, float], fixed: bool = False) -> Figure:
 
 @cache
 def _notebook_figure() -> type[Figure]:
-    """The class of matplotlib's figures with a picture for notebooks, which need not have imported pyplot."""
+    """A class of matplotlib figures that notebooks display, even if they have not imported pyplot."""
     from matplotlib.figure import Figure
 
     class NotebookFigure(Figure):
@@ -58,7 +58,7 @@ def on_grid(function: Callable[[Tensor], Tensor], across: Tensor, up: Tensor) ->
     """Evaluate a function of points (M, 2) → (M,), such as a log-density, on a grid.
 
     Args:
-        function: of points on the device and of the dtype of `across`.
+        function: function of points, which have the device and dtype of `across`.
         across: first coordinates, shape (A,).
         up: second coordinates, shape (B,).
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Scene", "draw_state"]
 
-SIZE = (11.0, 3.9)  # of a figure, inches
-REACH = 3.0  # of the visible part of the base space, standard deviations
+SIZE = (11.0, 3.9)  # width and height of a figure, inches
+REACH = 3.0  # half-width of the visible part of the base space, standard deviations
 POINTS = 300  # codes in a cloud
 MIXED = 1000  # largest number of training data points in q̄
 FINE, COARSE = 161, 61  # grid nodes per side of a density that is computed once, and of one computed for every point
@@ -42,10 +42,10 @@ class Scene:
     """The part of the figure that does not depend on the point: test codes, their base points, and the density.
 
     Args:
-        model: with a latent of 2 or more dimensions.
+        model: VAE with 2 or more latent dimensions.
         guide: its guide.
         data: the data set; its test data are shown, and q̄ is that of at most 1000 training data points.
-        seed: decides the codes, one per data point.
+        seed: random seed of the codes, one per data point.
 
     Attributes:
         latent: dimension of the code.
@@ -53,7 +53,7 @@ class Scene:
         codes: codes of test data, shape (N, latent), N ≤ 300.
         points: the codes mapped to the space of the point, shape (N, latent).
         plane: the two dimensions of this space in which the codes vary most.
-        span: values drawn as black and as white, where the data are images.
+        span: values drawn as black and as white, if the data are images.
         hole: threshold of log q̄(z) in nats below which z lies in a hole, the 5 % quantile at these codes.
 
     Raises:
@@ -93,7 +93,7 @@ class Scene:
 
     @property
     def symbol(self) -> str:
-        """Symbol of the space of the point: u for a base space, z without one."""
+        """Symbol of the space of the point: u with a base space, z without."""
         return "u" if self.has_base else "z"
 
     def reach(self, plane: tuple[int, int]) -> tuple[np.ndarray[Any, Any], float]:
@@ -257,7 +257,7 @@ def _draw_codes(ax: Axes, scene: Scene, z: Tensor, plane: tuple[int, int], lines
 def _finish(ax: Axes, title: str, letter: str, plane: tuple[int, int]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    ax.set(xlabel=f"{letter}{plane[0]}", ylabel=f"{letter}{plane[1]}", aspect="equal")
+    ax.set(xlabel=f"${letter}_{{{plane[0]}}}$", ylabel=f"${letter}_{{{plane[1]}}}$", aspect="equal")
     _title(ax, title)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(6, integer=True))

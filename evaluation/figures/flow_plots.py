@@ -1,4 +1,4 @@
-"""Figures of flows as models of data: samples, interpolation, density, and the single transforms."""
+"""Figures of flows as models of data: samples, interpolation, density, and single transforms."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["interpolate", "plot_density", "plot_flow_interpolation", "plot_flow_samples", "plot_steps"]
 
-POINTS = 2000  # in a cloud
-PANELS = 6  # largest number in a row
-NODES = 201  # per side of the grid of a density
+POINTS = 2000  # points in a cloud
+PANELS = 6  # largest number of panels in a row
+NODES = 201  # nodes per side of the grid of a density
 
 
 @torch.no_grad()

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_fid_bias", "plot_memorization"]
 
-PAIRS = 12  # of a generated and a training image
-HISTOGRAM = 430  # with its labels, figure pixels
+PAIRS = 12  # number of pairs of a generated and a training image
+HISTOGRAM = 430  # width of the histogram with its labels, figure pixels
 
 
 def plot_memorization(result: Memorization, data: Dataset) -> Figure:
     """Plot distances of generated and of held-out data to train and, for images, the nearest pairs.
 
     Args:
-        result: of `measure_memorization`.
+        result: result of `measure_memorization`.
         data: the data set of the measurement.
     """
     if is_image(data.shape):

@@ -1,4 +1,4 @@
-"""Images of a data set: what counts as one, the values drawn as black and as white, and grids of images."""
+"""Images of a data set: which data are images, the values drawn as black and as white, and grids of images."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = [
     "value_range",
 ]
 
-SIDE = 56  # aimed at for the longer side of a drawn image, figure pixels
-BREAK = 8  # between groups of images, figure pixels
+SIDE = 56  # target for the longer side of a drawn image, figure pixels
+BREAK = 8  # gap between groups of images, figure pixels
 LINE = 190  # grey level of the lines around images: dark and light images stand out from it
 BACKGROUND = 255
-VALUES = 2**20  # of training data that the range of real numbers is taken from
-TAIL = 1e-3  # share of these values below the range, and above it
+VALUES = 2**20  # training values from which the range of real numbers is computed
+TAIL = 1e-3  # share of these values below, and above, the range
 
 
 def is_image(shape: Sequence[int]) -> bool:
@@ -53,7 +53,7 @@ def check_images(data: Dataset) -> None:
 
 
 def value_range(data: Dataset) -> tuple[float, float]:
-    """Values drawn as black and as white, in original units: `range_of` some training data spread over the split."""
+    """Values drawn as black and as white, in original units: `range_of` evenly spaced training data."""
     if data.likelihood.largest is not None and data.offset is None:
         return 0.0, float(data.likelihood.largest)
     train: Tensor | Source = data.train
@@ -70,7 +70,7 @@ def range_of(likelihood: LikelihoodSpec, x: Tensor) -> tuple[float, float]:
     - Any other values: their 0.1 % and 99.9 % quantiles; 0 in place of the first one for counts.
 
     Args:
-        likelihood: of the data.
+        likelihood: likelihood of the data.
         x: data in original units, of any shape.
     """
     if likelihood.largest is not None:
@@ -105,12 +105,12 @@ def image_scale(shape: Sequence[int]) -> int:
 
 
 def line_width(scale: int) -> int:
-    """Width of the line around images drawn at a scale, figure pixels: half of a drawn pixel, 1 at least."""
+    """Width of the line around images drawn at a scale, figure pixels: half of a drawn pixel, at least 1."""
     return max(1, scale // 2)
 
 
 def cells(count: int, side: int, scale: int, breaks: Sequence[int] = ()) -> list[int]:
-    """First pixels of `count` cells in a row or a column, for images of `side` pixels, and the length of them all."""
+    """First pixels of `count` cells in a row or a column, for images of `side` pixels, and their total length."""
     line = line_width(scale)
     starts = [
         number * (scale * side + line) + BREAK * sum(0 < at <= number for at in breaks) for number in range(count)
@@ -129,15 +129,15 @@ def image_grid(
     """Arrange N images row by row; a pixel of an image is a square of `scale` by `scale` pixels of the grid.
 
     Args:
-        x: images in original units, shape (N, C, H, W); one of NaN leaves its place empty.
+        x: images in original units, shape (N, C, H, W); an image of NaN leaves its cell empty.
         span: values drawn as black and as white.
         columns: images in a row.
-        breaks: columns that a wider gap precedes.
-        row_breaks: rows that a wider gap precedes.
-        scale: of the images; None: `image_scale`.
+        breaks: columns after a wider gap.
+        row_breaks: rows after a wider gap.
+        scale: side of a drawn pixel; None: `image_scale`.
 
     Returns:
-        The grid in RGB, shape (height, width, 3), a grey line around each image, which neighbours share.
+        The grid in RGB, shape (height, width, 3), with a grey line around each image, shared by neighbours.
     """
     scale = image_scale(x.shape) if scale is None else scale
     line = line_width(scale)

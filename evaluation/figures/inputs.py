@@ -1,4 +1,4 @@
-"""What figures show: the first test data with their conditions, pairs of data, and codes from the prior."""
+"""Inputs of figures: the first test data with their conditions, pairs of data, and codes from the prior."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def first_of(data: Dataset, count: int, model: VAE, split: str = "test") -> Batc
 def pairs_of(data: Dataset, count: int, model: VAE, seed: int, split: str = "test") -> tuple[Batch, Batch]:
     """Random pairs of data points of a split, all different, with their conditions, on the device of the model.
 
-    If there are such pairs, their labels are different, or equal for a model conditioned on labels.
+    The labels of a pair are different, or equal for a model conditioned on labels, if there are such pairs.
 
     Raises:
         FlowvaeError: for a split of one data point.
@@ -38,7 +38,7 @@ def pairs_of(data: Dataset, count: int, model: VAE, seed: int, split: str = "tes
     fit = (labels[a] == labels[b]) if equal else (labels[a] != labels[b])
     if fit.any():
         a, b = a[fit], b[fit]
-    if equal:  # of all classes, not of the first ones
+    if equal:  # mixed, so that not only the first classes appear
         mixed = torch.randperm(len(a), generator=torch.Generator().manual_seed(derive(seed, "classes")))
         a, b = a[mixed], b[mixed]
     if not len(a):

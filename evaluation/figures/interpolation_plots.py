@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["paths_between", "plot_interpolation"]
 
 FINE = 97  # points of a path at which log p(z) is drawn
-SIDE = 156, 50, 30  # room right of the images, of which the axes' labels take a part, and below, figure pixels
+SIDE = 156, 50, 30  # room right of the images, the part of it for axis labels, and room below, figure pixels
 COLOURS = {"straight": RED, "base": BLUE}
 
 
@@ -47,20 +47,20 @@ def plot_interpolation(
     One path is a straight line in z. Under a flow prior another one, below it, is a straight line u(t) of the base
     space, z(t) = T(u(t)); under a Gaussian both are the same. The outermost images are the data themselves.
 
-    Pairs are random, with different labels if there are labels. Those of a model conditioned on labels are of one
-    class; covariates change along the path, too.
+    Pairs are random, with different labels if there are labels, or with equal labels for a model conditioned on labels.
+    Covariates are interpolated, too.
 
     Args:
         model: the model.
         guide: its guide, from which one code per image is drawn.
         data: images.
-        seed: decides pairs and codes.
+        seed: random seed of pairs and codes.
         pairs: number of pairs, fewer if there are not as many.
         steps: images of a path, including those of both codes; two or more.
-        split: of the images.
+        split: split of the images.
 
     Raises:
-        FlowvaeError: for data that are not images, fewer than two images, or two steps.
+        FlowvaeError: for data that are not images, fewer than two images or two steps, or no pairs.
     """
     check_images(data)
     check_int_value("pairs", pairs)
@@ -102,7 +102,7 @@ def paths_between(
     Args:
         model: the model.
         ends: codes of both ends, shape (N, D) each; every path begins and ends with exactly these.
-        conditions: of both ends, shape (N, C) each, or None.
+        conditions: conditions of both ends, shape (N, C) each, or None.
         steps: points of a path.
 
     Returns:
@@ -121,7 +121,7 @@ def paths_between(
     if has_base(prior):
         u, v = (to_base(model.prior_given(given), z) for z, given in zip(ends, conditions, strict=True))
         curved = from_base(prior, between(u, v)).unflatten(0, (-1, steps))
-        curved[:, 0], curved[:, -1] = start, end  # not up to the rounding of T and its inverse
+        curved[:, 0], curved[:, -1] = start, end  # exactly, without the rounding of T and its inverse
         curved = curved.flatten(0, 1)
         if not torch.allclose(curved, paths["straight"], atol=1e-3):
             paths["base"] = curved

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_activity", "plot_holes"]
 
-NODES = 121  # per side of the grid of a density
-POINTS = 2000  # in a cloud
+NODES = 121  # nodes per side of the grid of a density
+POINTS = 2000  # points in a cloud
 
 
 @torch.no_grad()
@@ -44,11 +44,11 @@ def plot_holes(
     components of the codes, where a marked draw can overlap with codes that are far from it in other directions.
 
     Args:
-        model: with `prior()`.
-        guide: with `posterior(x)`.
+        model: model with a method `prior()`.
+        guide: guide with a method `posterior(x)`.
         x: the data of q̄, shape (N, D).
         held_out: data whose codes set the threshold and are shown, shape (M, D); None: draws of q̄.
-        seed: decides the draws.
+        seed: random seed of the draws.
 
     Raises:
         FlowvaeError: for a latent of one dimension.

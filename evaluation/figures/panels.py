@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WIDTH", "Panel", "axes_beside", "columns_within", "draw_panels", "label_width", "rows_within"]
 
-WIDTH = 830  # of a figure where its images allow it: that of a page on the web, figure pixels
-HEIGHT = 420  # of the images of a panel
+WIDTH = 830  # largest width of a figure if its images allow it, that of a web page, figure pixels
+HEIGHT = 420  # height of the images of a panel, figure pixels
 MARGIN, BETWEEN = 6, 14  # around the figure, and between panels, figure pixels
 TITLE, LABEL = 9.5, 8.0  # font sizes, points
 TITLE_LINE, LABEL_LINE = 17, 18  # heights of a line, figure pixels
@@ -30,15 +30,15 @@ class Panel:
     """Images in rows, with a title.
 
     Args:
-        images: in original units, shape (N, C, H, W), row by row; one of NaN leaves its place empty.
+        images: images in original units, shape (N, C, H, W), row by row; an image of NaN leaves its cell empty.
         columns: images in a row.
-        title: above them.
-        labels: of the rows, on the left.
-        notes: of the rows, on the right.
-        heads: of the columns, above them; empty texts for none.
-        note_head: of the notes, above them.
-        breaks: columns that a wider gap precedes; twice the gap for a column that occurs twice.
-        row_breaks: rows that a wider gap precedes.
+        title: title above the images.
+        labels: labels of the rows, on the left.
+        notes: notes on the rows, on the right.
+        heads: headings of the columns; empty texts for none.
+        note_head: heading of the notes.
+        breaks: columns after a wider gap; twice the gap for a column that occurs twice.
+        row_breaks: rows after a wider gap.
         room: figure pixels to leave free on the left, on the right and below, for axes that the caller adds.
     """
 
@@ -70,12 +70,12 @@ class Panel:
 
 
 def columns_within(shape: Sequence[int], panels: int = 1, reserved: int = 0) -> int:
-    """How many images of a shape (C, H, W) fit into each of so many panels beside each other, one at least.
+    """Number of images of a shape (C, H, W) that fit into a row of each panel, at least 1.
 
     Args:
-        shape: of an image.
-        panels: of equal width.
-        reserved: for labels and gaps of all panels, figure pixels.
+        shape: shape of an image.
+        panels: number of panels of equal width, side by side.
+        reserved: width for labels and gaps of all panels, figure pixels.
     """
     free = (WIDTH - 2 * MARGIN - (panels - 1) * BETWEEN - reserved) // panels
     scale = image_scale(shape)
@@ -84,18 +84,18 @@ def columns_within(shape: Sequence[int], panels: int = 1, reserved: int = 0) -> 
 
 
 def rows_within(shape: Sequence[int], height: int = HEIGHT) -> int:
-    """How many images of a shape (C, H, W) fit below each other, two at least."""
+    """Number of images of a shape (C, H, W) that fit into a column of a height in figure pixels, at least 2."""
     scale = image_scale(shape)
     return max(2, height // (scale * shape[-2] + line_width(scale)))
 
 
 def draw_panels(panels: Sequence[Panel], span: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """Draw panels beside each other, in a new line where they do not fit into the width of a page.
+    """Draw panels side by side, with a new line if they exceed the width of a page.
 
     At the figure's own resolution, and at whole multiples of it, every pixel of an image is a square of whole pixels.
 
     Args:
-        panels: with images of one shape.
+        panels: panels of images of one shape.
         span: values drawn as black and as white.
 
     Returns:
@@ -128,7 +128,7 @@ def axes_beside(grid: Axes, left: float, top: float, width: float, height: float
 
 
 class _Placed:
-    """A panel with its measures in figure pixels."""
+    """A panel with its sizes in figure pixels."""
 
     def __init__(self, panel: Panel) -> None:
         self.panel = panel

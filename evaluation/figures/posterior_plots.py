@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["plot_funnel"]
 
 POINTS = 3000  # reference draws in a panel, and draws for a contour
-MASS = (0.5, 0.8, 0.95)  # of the guide, inside each contour
-NODES = 100
+MASS = (0.5, 0.8, 0.95)  # mass of the guide inside each contour
+NODES = 100  # nodes per side of the grid of a density
 
 
 def plot_funnel(

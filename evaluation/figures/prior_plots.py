@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_latent", "plot_priors"]
 
-POINTS = 2000  # in a cloud
-QUANTILE = 0.99  # of the coordinates of prior draws, which the axes reach: a few far ones would hide all others
-NODES = 161  # per side of the grid of a density
+POINTS = 2000  # points in a cloud
+QUANTILE = 0.99  # quantile of the coordinates of prior draws at the ends of the axes, which outliers would widen
+NODES = 161  # nodes per side of the grid of a density
 
 
 @torch.no_grad()
@@ -37,8 +37,8 @@ def plot_latent(model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0)
     """Plot the prior beside the aggregated posterior, with density contours if 2-D, else by principal components.
 
     The aggregated posterior is shown by the guide's draws for test data, one per data point, coloured by label if there
-    are labels. A conditional prior is sampled for the conditions of the test data and has no contours, nor has one
-    whose density is an integral.
+    are labels. A conditional prior is sampled for the conditions of the test data. It has no contours, and neither has
+    a prior whose density is an integral.
     """
     batch = first_of(data, POINTS, model)
     with seeded(derive(seed, "latent")):
@@ -145,7 +145,7 @@ def _density(model: VAE, reach: float, c: Tensor | None) -> tuple[np.ndarray[Any
 
 
 def _has_density(model: VAE, c: Tensor | None) -> bool:
-    """Whether the prior has one density, which can be computed."""
+    """Whether the prior has a single density that can be computed."""
     prior = model.prior() if c is None else model.prior_given(c)
     if prior.batch_shape:
         return False

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_reconstructions"]
 
-LABELS = 60  # reserved for the labels of rows, figure pixels
-LINES = 4  # data points that are not images
+LABELS = 60  # width for the labels of rows, figure pixels
+LINES = 4  # number of data points, if they are not images
 
 
 @torch.no_grad()
@@ -32,29 +32,29 @@ LINES = 4  # data points that are not images
 def plot_reconstructions(
     model: VAE, guide: AmortizedGuide, data: Dataset, seed: int = 0, draws: int = 1, split: str = "test"
 ) -> Figure:
-    """Plot data above their reconstructions E[x given z] with z drawn from the guide.
+    """Plot data above their reconstructions E[x | z] with z drawn from the guide.
 
     Args:
         model: the model.
         guide: its guide.
         data: the data set.
-        seed: of the codes.
-        draws: codes per image, each in a row of its own; how much the rows differ is what the posterior leaves open.
-        split: of the data.
+        seed: random seed of the codes.
+        draws: codes per image, one row for each; their differences show the uncertainty of the posterior.
+        split: split of the data.
 
     Raises:
-        FlowvaeError: for fewer draws than one.
+        FlowvaeError: for fewer than one draw.
     """
     check_int_value("draws", draws)
     images = is_image(data.shape)
-    blocks = 2 if draws == 1 else 1
+    blocks = 2 if draws == 1 and images else 1
     columns = columns_within(data.shape, reserved=LABELS) if images else LINES
     batch = first_of(data, blocks * columns, model, split)
     x, *given = batch.args
     with seeded(derive(seed, "reconstructions")):
         rebuilt = [model.mean(guide.posterior(x, *given).sample(), *given) for _ in range(draws)]
     if not images:
-        return _plot_lines(data, x, rebuilt[0])
+        return _plot_lines(data, x, rebuilt, split)
     rows = []
     for start in range(0, len(x), columns):
         for row in (x, *rebuilt):
@@ -67,15 +67,17 @@ def plot_reconstructions(
     return draw_panels([panel], value_range(data))[0]
 
 
-def _plot_lines(data: Dataset, x: Tensor, rebuilt: Tensor) -> Figure:
-    """Data that are not images, a line each over their columns."""
-    x, rebuilt = data.original(x).flatten(1), data.original(rebuilt).flatten(1)
+def _plot_lines(data: Dataset, x: Tensor, rebuilt: list[Tensor], split: str) -> Figure:
+    """Plot data that are not images as lines over their columns, one line per reconstruction."""
+    x, lines = data.original(x).flatten(1), torch.stack([data.original(one).flatten(1) for one in rebuilt])
     figure = new_figure((9, 4.2))
     ax = figure.add_subplot()
     for row in range(len(x)):
         colour = f"C{row}"
         ax.plot(x[row].numpy(force=True), "o", color=colour, markersize=4, label="data point" if row == 0 else None)
-        ax.plot(rebuilt[row].numpy(force=True), "-", color=colour, label="reconstruction" if row == 0 else None)
-    ax.set(title=f"{data.name}: four test data points and their reconstructions", xlabel="column of x", ylabel="value")
+        for draw, line in enumerate(lines[:, row].numpy(force=True)):
+            ax.plot(line, "-", color=colour, label="reconstruction" if row == draw == 0 else None)
+    title = f"{data.name}: {len(x)} {split} data points, and their reconstructions from z ~ q(z | x)"
+    ax.set(title=title, xlabel="column of x", ylabel="value")
     ax.legend(frameon=False)
     return figure

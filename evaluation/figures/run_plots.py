@@ -1,4 +1,4 @@
-"""The figures of a run, by name, and their files."""
+"""Figures of a run by name, and their files."""
 
 from __future__ import annotations
 
@@ -33,8 +33,13 @@ __all__ = ["FIGURES", "draw_figure", "draw_figures", "plot_history", "write_figu
 SEARCHED = 2**28  # values of training images in which `draw_figures` looks for neighbours
 
 
-def plot_history(history: pd.DataFrame) -> Figure:
-    """Plot the training and validation ELBO over epochs, including any KL weight, and mark the kept epoch."""
+def plot_history(history: pd.DataFrame, objective: str = "ELBO") -> Figure:
+    """Plot the training and validation ELBO over epochs, including any KL weight, and mark the kept epoch.
+
+    Args:
+        history: one row per epoch, see `Run.history`.
+        objective: name of what was maximized, in nats per data point.
+    """
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure((7, 4.2))
@@ -58,8 +63,13 @@ def plot_history(history: pd.DataFrame) -> Figure:
     low, high = np.quantile(values, 0.05), values.max()
     margin = 0.08 * (high - low) + 1e-3
     weight = history["weight"].iloc[-1]
-    label = "ELBO, nats per data point" if weight == 1 else f"ELBO with {weight:g} KL, nats per data point"
-    ax.set(xlabel="epoch", ylabel=label, ylim=(low - margin, high + margin), title="training")
+    weighted = "" if weight == 1 else f" with {weight:g} KL"
+    ax.set(
+        xlabel="epoch",
+        ylabel=f"{objective}{weighted}, nats per data point",
+        ylim=(low - margin, high + margin),
+        title="training",
+    )
     ax.legend(frameon=False)
     return figure
 
@@ -80,9 +90,9 @@ def draw_figure(name: str, parts: Mapping[str, Callable[[], Any]], **settings: A
     """Draw a figure of a run by its name.
 
     Args:
-        name: in `FIGURES`.
-        parts: functions that give model, guide, data, history and seed; those that the figure shows are called.
-        settings: of the function of the figure, such as `of="draws"` of samples.
+        name: name in `FIGURES`.
+        parts: functions that return model, guide, data, history and seed; only those that the figure needs are called.
+        settings: arguments of the figure's function, such as `of="draws"` for samples.
 
     Raises:
         FlowvaeError: for an unknown name or setting, or data that the figure cannot show.
@@ -106,25 +116,26 @@ def draw_figures(
     directory: Path,
     seed: int = 0,
     progress: bool = False,
+    objective: str = "ELBO",
 ) -> list[Path]:
     """Write the figures that apply to the data as PNG.
 
     - `samples.png`: test data beside generated data;
-    - `reconstructions.png`: test data and E[x | z] at codes of theirs;
+    - `reconstructions.png`: test data and their reconstructions E[x | z];
     - `neighbours.png`, of images: generated images beside the nearest training images, among 2²⁸ values of them;
     - `interpolation.png`, of two or more test images: paths between codes, straight and through the base space;
     - `traversal.png`, of images: single coordinates of a code changed;
     - `latent.png`: the prior beside the aggregated posterior;
-    - `history.png`: ELBO over epochs.
+    - `history.png`: the objective over epochs.
 
-    With `progress` a bar shows how many are written.
+    With `progress` a progress bar is shown.
 
     Returns:
         The paths of the files.
     """
     directory = as_path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    values = {"model": model, "guide": guide, "data": data, "history": history, "seed": seed}
+    values = {"model": model, "guide": guide, "data": data, "history": history, "seed": seed, "objective": objective}
     parts = {name: partial(values.get, name) for name in values}
     searched = max(1, SEARCHED // data.features)
     names = [name for name in FIGURES if is_image(data.shape) or name not in OF_IMAGES]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_neighbours", "plot_samples"]
 
-POINTS = 2000  # in a cloud
+POINTS = 2000  # points in a cloud
 CLASSES = 10  # largest number of rows of samples by class
 KINDS = ("means", "draws", "both")
 
@@ -36,19 +36,19 @@ KINDS = ("means", "draws", "both")
 def plot_samples(model: VAE, data: Dataset, seed: int = 0, of: str | None = None) -> Figure:
     """Plot test data beside generated data, as images or as a scatter plot of two directions.
 
-    A model conditioned on labels generates images by class, one row a class; any other conditional model generates
-    given the conditions of the test data, each at the place of its test image.
+    A model conditioned on labels generates images by class, one row a class. Other conditional models use the
+    conditions of the test data, with each generated image at the position of its test image.
 
     Args:
         model: the model.
         data: the data set that it was fitted to.
-        seed: of the generated data.
+        seed: random seed of the generated data.
         of: generated images: "means" E[x | z], "draws" of x from p(x | z) or "both", for the same z; None: both, but
             only means of independent bits, whose draws are noise around them, and only draws of an autoregressive
             likelihood, whose means are blurred and slow. Other data are always drawn.
 
     Raises:
-        FlowvaeError: for another word.
+        FlowvaeError: for an unknown `of`.
     """
     if of is not None and of not in KINDS:
         raise FlowvaeError(f"of = {shown(of)}: {nearest(str(of), KINDS)}")
@@ -74,7 +74,7 @@ def plot_samples(model: VAE, data: Dataset, seed: int = 0, of: str | None = None
 
 
 def _kind(model: VAE, data: Dataset) -> str:
-    """The kind of images that shows most of a likelihood."""
+    """The kind of generated images that is most informative for the likelihood."""
     c = first_of(data, 1, model).c
     with seeded(0):
         decoded = model.decode(prior_draws(model, 1, c), c)
@@ -106,14 +106,14 @@ def _plot_images(model: VAE, data: Dataset, seed: int, of: str) -> Figure:
 
 
 def _classes(data: Dataset) -> dict[str, int]:
-    """Names and numbers of at most 10 classes, spread over them all."""
+    """Names and numbers of at most 10 classes, evenly spaced."""
     count = data.class_count
     chosen = torch.linspace(0, count - 1, min(count, CLASSES)).round().long().tolist()
     return {data.classes[number] if data.classes else str(number): number for number in chosen}
 
 
 def _test_by_class(data: Dataset, classes: dict[str, int], columns: int) -> Tensor:
-    """Test images (classes · columns, C, H, W), a row a class; places without one are NaN."""
+    """Test images (classes · columns, C, H, W), one row a class; missing images are NaN."""
     labels = (data.labels or {}).get("test", torch.empty(0)).cpu()
     images = torch.full((len(classes), columns, *data.shape), torch.nan, dtype=data.train.dtype)
     for row, number in enumerate(classes.values()):
@@ -132,29 +132,31 @@ def plot_neighbours(
     count: int | None = None,
     k: int = 5,
     features: Callable[[Tensor], Tensor] | None = None,
-    of: str = "means",
+    of: str | None = None,
     searched: int | None = None,
 ) -> Figure:
     """Plot generated images, each beside its k nearest training images.
 
-    A copy of a training image appears twice in a row. That generated images are near to some training images is no sign
-    of copying: `measure_memorization` compares with held-out images.
+    A copy of a training image appears twice in a row. Generated images close to training images are no evidence of
+    copying by themselves: `measure_memorization` compares with held-out images.
 
     Args:
         model: the model.
         data: images.
-        seed: of the generated images.
+        seed: random seed of the generated images.
         count: number of generated images; None: as many as are legible.
-        k: training images for each.
-        features: of images, such as those of `load_features`, whose distances are used besides those of the pixels.
-        of: "means" E[x | z], or "draws" of x.
-        searched: how many training images are searched, the first ones; None: all.
+        k: number of training images for each.
+        features: feature map of images, such as that of `load_features`, for distances besides those of the pixels.
+        of: "means" E[x | z], or "draws" of x; None: means, but draws of an autoregressive likelihood.
+        searched: number of training images to search, the first ones; None: all.
 
     Raises:
-        FlowvaeError: for data that are not images, another word, or a number below 1.
+        FlowvaeError: for data that are not images, an unknown `of`, or a number below 1.
     """
     check_images(data)
-    if of not in KINDS[:2]:
+    if of is None:
+        of = "draws" if _kind(model, data) == "draws" else "means"
+    elif of not in KINDS[:2]:
         raise FlowvaeError(f"of = {shown(of)}: {nearest(str(of), KINDS[:2])}")
     for name, value in (("k", k), ("searched", len(data.train) if searched is None else searched)):
         check_int_value(name, value)
@@ -189,5 +191,5 @@ def plot_neighbours(
 
 
 def _rows(x: Tensor | Source, places: Tensor) -> Tensor:
-    """Data of these indices (M,), on the CPU."""
+    """Data at these indices (M,), on the CPU."""
     return x[places.to(x.device)].cpu() if isinstance(x, Tensor) else x[places.cpu()]

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_traversal", "traversal"]
 
-REACH = 3.0  # standard deviations of a Gaussian with the same quantiles, to both sides
+REACH = 3.0  # range of the coordinate on both sides, in standard deviations of a Gaussian with the same quantiles
 DATA, DRAWS = 256, 16  # images, and codes of each, for the activity of units
-PRIOR, VALUES = 10_000, 2**24  # draws from the prior, fewer if they are more values
+PRIOR, VALUES = 10_000, 2**24  # draws from the prior, and the largest number of their values
 SPACES, CENTRES = ("latent", "base"), ("image", "prior")
 
 
@@ -43,25 +43,25 @@ def plot_traversal(
     around: str = "image",
     split: str = "test",
 ) -> Figure:
-    """Plot an image decoded with one coordinate of its code changed: a row a unit, the most active ones first.
+    """Plot an image decoded with one coordinate of its code changed: one row a unit, the most active ones first.
 
-    The values of a coordinate are quantiles of the prior, those that N(0, 1) has at −3 to 3, and the other coordinates
-    stay as they are. In the base space of a flow prior, changing u_j can change several coordinates of z = T(u). On the
-    right is the activity, Var_x E[z_j | x] / Var p(z_j): a unit of activity 0 ignores the image.
+    A coordinate takes the quantiles of the prior at the levels that N(0, 1) has at −3 to 3; the other coordinates are
+    fixed. In the base space of a flow prior, changing u_j can change several coordinates of z = T(u). On the right is
+    the activity, Var_x E[z_j | x] / Var p(z_j): a unit of activity 0 ignores the image.
 
     Args:
         model: the model.
         guide: its guide.
         data: images.
-        seed: decides the code and the draws from the prior.
+        seed: random seed of the code and the draws from the prior.
         units: largest number of rows; None: as many as are legible.
         steps: images in a row, 2 or more.
         space: "latent", or "base" for the coordinates of u.
         around: "image": a code of the first image of the split; "prior": the prior's mean, in base space u = 0.
-        split: of the image, whose condition a conditional model gets.
+        split: split of the image; a conditional model uses the image's condition.
 
     Raises:
-        FlowvaeError: for data that are not images, an unknown word, or a base space that the prior does not have.
+        FlowvaeError: for data that are not images, an unknown `space` or `around`, or a prior without a base space.
     """
     check_images(data)
     check_int_value("steps", steps, least=2)
@@ -112,9 +112,9 @@ def traversal(code: Tensor, units: Tensor, values: Tensor) -> Tensor:
     """Replace single coordinates of a code.
 
     Args:
-        code: shape (D,).
-        units: coordinates, shape (U,).
-        values: of each coordinate, shape (U, steps).
+        code: the code, shape (D,).
+        units: indices of coordinates, shape (U,).
+        values: values of each coordinate, shape (U, steps).
 
     Returns:
         Codes, shape (U, steps, D): in row u only coordinate units[u] differs from the code.

@@ -26,8 +26,8 @@ __all__ = ["Activity", "activity_terms", "measure_activity"]
 
 ACTIVE = 0.01  # Burda et al.'s threshold, here as a share of the prior's variance
 COLLAPSED = (0.01, 0.99)  # Lucas et al. (2019), definition 1: KL below this many nats for this share of the data
-REPLICATES = 100  # of the bootstrap
-PRIOR_DRAWS = 20_000  # for the variance of a prior without a closed form
+REPLICATES = 100  # bootstrap replicates
+PRIOR_DRAWS = 20_000  # draws for the variance of a prior without a closed form
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,11 @@ def measure_activity(model: WithPrior, guide: WithPosterior, x: Tensor, draws: i
     otherwise that of 20 000 draws.
 
     Args:
-        model: with `prior()`.
-        guide: with `posterior(x)`.
+        model: model with a method `prior()`.
+        guide: guide with a method `posterior(x)`.
         x: data, shape (N, D).
         draws: S, codes per data point; two or more.
-        seed: of the draws and the bootstrap.
+        seed: random seed of the draws and the bootstrap.
 
     Raises:
         FlowvaeError: for fewer than two draws or data points, or data of another shape or type.
@@ -145,7 +145,7 @@ def activity_terms(mean: Tensor, noise: Tensor) -> Tensor:
     """Compute terms (N, latent) whose mean is an unbiased estimate of Var_x E_q[z_j].
 
     Args:
-        mean: of S codes of each data point, (N, latent), N ≥ 2.
+        mean: mean of S codes of each data point, (N, latent), N ≥ 2.
         noise: variance of that mean, (N, latent).
     """
     data = len(mean)

@@ -55,7 +55,7 @@ class WithPosterior(Protocol):
 def draw_codes(guide: WithPosterior, x: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
     """Draw codes z ~ q(z | x_n), shape (S, N, latent), with their log q(z | x_n) in nats, shape (S, N).
 
-    Random numbers belong to blocks of data, so the codes of the first data points do not depend on how many follow.
+    Each block of data points has its own random numbers, so the codes of a block do not depend on later blocks.
 
     Raises:
         FlowvaeError: for fewer than one draw or more than fit into memory, or data of another shape or type.
@@ -96,7 +96,7 @@ class AggregatedPosterior:
     the chunk size. A warning states the cost beforehand if the guide is slow in this direction.
 
     Args:
-        guide: with `posterior(x)`.
+        guide: guide with a method `posterior(x)`.
         x: data, shape (N, D).
         chunk: densities in memory at a time.
         patience: seconds of estimated work from which `log_prob` warns; math.inf for never.
@@ -220,7 +220,7 @@ def code_densities(
     chunk: int,
     patience: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For S codes of each of N data points, log q(z | x_n), log q̄(z) without x_n, and log p(z).
+    """Compute log q(z | x_n), log q̄(z) without x_n, and log p(z) for S codes of each of N data points.
 
     In nats, each of shape (S, N), float64.
 

@@ -66,12 +66,12 @@ def measure_classifier(
     of its training points is held out for early stopping.
 
     Args:
-        model: with `prior()`.
-        guide: with `posterior(x)`.
+        model: model with a method `prior()`.
+        guide: guide with a method `posterior(x)`.
         x: data, shape (N, D).
         points: largest number in each class, both halves together.
         hidden_features: widths of the classifier's hidden layers.
-        seed: decides the points, the split and the classifier's initial weights.
+        seed: random seed of the points, the split and the classifier's initial weights.
 
     Raises:
         FlowvaeError: for fewer than 40 points.

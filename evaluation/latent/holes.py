@@ -29,7 +29,7 @@ from flowvae.networks import in_eval_mode
 
 __all__ = ["QUANTILE", "Holes", "measure_holes", "reference_codes"]
 
-QUANTILE = 0.05  # of log q̄ at its own codes; lower values count as holes
+QUANTILE = 0.05  # quantile of log q̄ at codes, below which values count as holes
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Holes:
         prior: log q̄(z) for z ~ p.
         base_codes: log-density of the same codes in the base space; None if the prior has no base space.
         base_prior: the same for the draws from the prior.
-        quantile: of `codes`; lower values count as holes.
+        quantile: level of the quantile of `codes` below which values count as holes.
         held_out: whether `codes` belong to held-out data.
     """
 
@@ -104,13 +104,13 @@ def measure_holes(
     the population, their mass below this threshold is the quantile at any N.
 
     Args:
-        model: with `prior()`.
-        guide: with `posterior(x)`.
+        model: model with a method `prior()`.
+        guide: guide with a method `posterior(x)`.
         x: the data of q̄, shape (N, D).
         held_out: data whose codes, one per data point, set the threshold, shape (M, D); None: draws of q̄.
         draws: number of draws from the prior and from q̄ each; every draw needs N densities.
         quantile: between 0 and ½.
-        seed: decides the draws.
+        seed: random seed of the draws.
         progress: whether to show a progress bar.
         chunk: densities in memory at a time; the result does not depend on it.
         patience: seconds of estimated work from which a warning states the cost.

@@ -24,7 +24,7 @@ __all__ = ["Interpolation", "different_pairs", "end_codes", "interpolate_codes",
 STEPS = 97  # points of a path at which log p(z) is computed
 
 
-PAIRS = 500  # of data points
+PAIRS = 500  # pairs of data points
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ def measure_interpolation(
     The standard errors are over the pairs, so no data point should occur in two of them.
 
     Args:
-        model: with `prior()`.
-        guide: with `posterior(x)`.
+        model: model with a method `prior()`.
+        guide: guide with a method `posterior(x)`.
         start: data, shape (N, *shape); see `different_pairs`.
         end: as many other data points.
         steps: points of a path, including both endpoints.
-        seed: decides the codes, one per data point.
+        seed: random seed of the codes, one per data point.
 
     Raises:
         FlowvaeError: for fewer than two steps.
@@ -101,7 +101,7 @@ def interpolate_codes(model: WithPrior, start: Tensor, end: Tensor, steps: int =
     the less likely endpoint. A prior without a base space, such as a mixture, has only the path "straight".
 
     Args:
-        model: with `prior()`.
+        model: model with a method `prior()`.
         start: codes, shape (N, latent).
         end: as many other codes.
         steps: points of a path, including both endpoints; two or more.

@@ -91,12 +91,12 @@ def measure_prior_overfitting(
     """Score codes of training and of held-out data under the prior and under q̄ of the training data.
 
     Args:
-        model: with `prior()`.
-        guide: with `posterior(x)`.
+        model: model with a method `prior()`.
+        guide: guide with a method `posterior(x)`.
         x: held-out data, shape (M, D).
         train: training data, shape (N, D).
         draws: S, codes per data point.
-        seed: decides the codes.
+        seed: random seed of the codes.
         progress: whether to show a progress bar.
         chunk: densities in memory at a time; the result does not depend on it.
         patience: seconds of estimated work from which a warning states the cost.

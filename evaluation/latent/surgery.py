@@ -93,11 +93,11 @@ def measure_surgery(
     """Decompose the mean KL as E_n KL(q(z | x_n)‖p) = I_q(x; z) + KL(q̄‖p), over all S N² densities.
 
     Args:
-        model: with `prior()`.
-        guide: with `posterior(x)`.
+        model: model with a method `prior()`.
+        guide: guide with a method `posterior(x)`.
         x: the data of q̄, shape (N, D).
         draws: S, codes per data point.
-        seed: decides the codes.
+        seed: random seed of the codes.
         progress: whether to show a progress bar.
         chunk: densities in memory at a time; the result does not depend on it.
         patience: seconds of estimated work from which a warning states the cost.

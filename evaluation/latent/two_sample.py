@@ -21,9 +21,9 @@ from flowvae.networks import in_eval_mode
 
 __all__ = ["MMD", "POINTS", "codes_and_prior", "measure_mmd", "mmd"]
 
-WIDTHS = (0.5, 1.0, 2.0)  # of the kernels, in units of sqrt(latent): two draws of N(0, I) lie sqrt(2 latent) apart
-POINTS = 2000  # codes, and draws from the prior
-ROWS = 256  # of the kernel matrix in memory
+WIDTHS = (0.5, 1.0, 2.0)  # kernel widths, in units of sqrt(latent): two draws of N(0, I) are sqrt(2 latent) apart
+POINTS = 2000  # number of codes, and of draws from the prior
+ROWS = 256  # rows of the kernel matrix in memory
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ def codes_and_prior(
     has no base space; both samples are then standardized by mean and deviation of 20 000 other draws of the prior.
 
     Args:
-        model: with `prior()`.
-        guide: with `posterior(x)`.
+        model: model with a method `prior()`.
+        guide: guide with a method `posterior(x)`.
         x: data, shape (N, D).
         points: largest number of data points; larger data sets are subsampled at random.
-        seed: decides the subset, the codes and the draws.
+        seed: random seed of the subset, the codes and the draws.
 
     Raises:
         FlowvaeError: for fewer than four points.
@@ -96,12 +96,12 @@ def measure_mmd(
     MMD is not invariant under bijections of the latent space, so it is measured in the base space.
 
     Args:
-        model: with `prior()`.
-        guide: with `posterior(x)`.
+        model: model with a method `prior()`.
+        guide: guide with a method `posterior(x)`.
         x: data, shape (N, D).
         points: largest size of each sample.
-        widths: of the kernels, in units of sqrt(latent).
-        seed: decides the codes and draws.
+        widths: widths of the kernels, in units of sqrt(latent).
+        seed: random seed of the codes and draws.
 
     Raises:
         FlowvaeError: for fewer than four points, or a width that is not positive.

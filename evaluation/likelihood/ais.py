@@ -29,13 +29,13 @@ LARGEST_ERROR = 0.3  # nats, the largest standard error that is reliable
 class AIS:
     """Estimates of log p(x) for N data points, in nats.
 
-    The mean weight is unbiased for p(x) at any number of chains and temperatures. So its logarithm is in expectation a
+    The mean weight is unbiased for p(x) for any number of chains and temperatures. So in expectation its logarithm is a
     lower bound of log p(x), too low by about half the squared standard error.
 
     Args:
         log_weight: log w of each chain, float64, shape (chains, N).
         acceptance: mean acceptance probability of HMC, from 0 to 1, shape (N,).
-        settings: of the chains.
+        settings: settings of the chains.
     """
 
     log_weight: Tensor
@@ -115,8 +115,8 @@ def measure_ais(
         model: Pyro model with any latent sites on all of R^n, in one plate of the data.
         guide: Pyro guide with the same sites.
         x: data, shape (N, *event shape), or a batch with a condition.
-        settings: of the chains.
-        seed: decides the chains; random numbers belong to blocks of 64 data points.
+        settings: settings of the chains.
+        seed: random seed of the chains; each block of 64 data points has its own random numbers.
         progress: whether to show a progress bar, and a warning before long work.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Annealed Hamiltonian Monte Carlo from a tractable start to the posterior: the engine of AIS and BDMC."""
+"""Annealed Hamiltonian Monte Carlo from a tractable start to the posterior, for AIS and BDMC."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class AnnealedHMC:
     """Settings of the chains between a start r(z) and the posterior, along π_β ∝ r(z)^{1−β} p(x, z)^β.
 
     Args:
-        chains: for each data point.
+        chains: number of chains for each data point.
         temperatures: T, number of steps of β from 0 to 1; T = 1 is importance sampling from r.
         leapfrog: steps of an HMC trajectory; there is one trajectory per temperature.
         start: r. "gaussian": independent Gaussians with the mean of the guide's draws and 1.2 times their
-            standard deviation, cheap and fair to every family of guides. "guide": q(z given x) itself, whose density
+            standard deviation, cheap and fair to every family of guides. "guide": q(z | x) itself, whose density
             is needed at values that it did not draw: D passes for an IAF, root finding for planar flows. "prior":
             p(z), the longest path.
 
@@ -194,10 +194,13 @@ def sweep(
     Args:
         path: the distributions.
         z: draws from π at betas[0], shape (R, B, D), among them `PILOTS` pilots unless steps are given.
-        betas: ascending or descending.
+        betas: values of β, ascending or descending.
         leapfrog: steps of an HMC trajectory.
         steps: given step sizes, shape (T − 1, B); None: the pilots adapt them.
         tick: called after every temperature.
+
+    Raises:
+        FlowvaeError: for log-weights that are NaN.
 
     References:
         Neal (2001), "Annealed importance sampling"; Neal (2011), "MCMC using Hamiltonian dynamics".

@@ -38,7 +38,7 @@ class BDMC:
         x: the data, drawn from the model, shape (N, *event shape).
         lower: AIS from the start to the posterior, shape (N,).
         upper: reverse AIS from the code that generated x, an exact posterior draw, to the start, shape (N,).
-        settings: of the chains.
+        settings: settings of the chains.
     """
 
     x: Tensor
@@ -87,8 +87,8 @@ def measure_bdmc(
             `model(c=c, size=n)`, simulates and returns n data points.
         guide: Pyro guide with the same sites.
         size: N, number of simulated data points.
-        settings: of the chains, the same in both directions.
-        seed: decides data and chains; random numbers belong to blocks of 64 data points.
+        settings: settings of the chains, the same in both directions.
+        seed: random seed of data and chains; each block of 64 data points has its own random numbers.
         progress: whether to show a progress bar, and a warning before long work.
         c: conditions of the simulated data, shape (N, C), for a conditional model.
 

@@ -32,7 +32,7 @@ class FlowLikelihoods:
     """Log-likelihood of each data point, shape (N,), in nats.
 
     Args:
-        bound: E_q[log p(x, noise) − log q(noise given x)], the dequantized bound; for a model without noise, log p(x).
+        bound: E_q[log p(x, noise) − log q(noise | x)], the dequantized bound; for a model without noise, log p(x).
         log_likelihood: log (1/K) Σ_k of the weights, a tighter lower bound in expectation; without noise, log p(x).
         draws: K; 0 for a model without noise, whose values are exact.
         effective_draws: (Σ w)² / Σ w² of K for each data point, shape (N,); None for a model without noise.
@@ -56,7 +56,7 @@ def measure_flow(
         guide: Pyro guide, such as `NoGuide` or `UniformNoise`.
         x: data, shape (N, *event shape), or a batch with a condition.
         draws: K, for a guide with latent sites.
-        seed: decides the draws.
+        seed: random seed of the draws.
 
     Raises:
         FlowvaeError: for fewer than one draw or more than fit into memory, data of another shape or type, and as
@@ -94,7 +94,7 @@ def flow_metrics(
     is not a code length, so "nll" is in nats per data point, exact without noise.
 
     Args:
-        result: of `measure_flow`.
+        result: result of `measure_flow`.
         features: D.
         discrete: whether the data are counts.
         split: name of the split.

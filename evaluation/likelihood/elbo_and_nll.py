@@ -31,8 +31,8 @@ class Likelihoods:
     """Estimates for each data point, shape (N,), in nats unless stated otherwise.
 
     Args:
-        reconstruction: E_q[log p(x given z)].
-        kl: E_q[log q(z given x) − log p(z)].
+        reconstruction: E_q[log p(x | z)].
+        kl: E_q[log q(z | x) − log p(z)].
         log_evidence: log (1/K) Σ_k w_k, a lower bound of log p(x) in expectation (Burda et al. 2016).
         effective_draws: (Σ w)² / Σ w², at most K.
         pareto_k: shape k̂ of the weights' tail; above 0.7 the estimate is unreliable.
@@ -66,7 +66,7 @@ def measure_likelihoods(
         guide: Pyro guide with the same sites.
         x: data, shape (N, *event shape), or a batch with a condition.
         draws: K.
-        seed: decides the draws; the result does not depend on the available memory.
+        seed: random seed of the draws; the result does not depend on the available memory.
         compile: "capture", "inductor" or "none"; see `Sampler`.
         progress: whether to show a progress bar, and a warning before long work.
 
@@ -103,13 +103,13 @@ def likelihood_metrics(
 ) -> list[Metric]:
     """Means over the split with standard errors over its data, as metrics.
 
-    For counts there is also "bits_per_dim", nll / (D log 2), an upper bound in expectation of the length of a code. It
-    falls as K grows, so always report it with K. For counts plus uniform noise on [0, 1) the density of the noisy data
-    bounds the code length as well (Theis et al. 2016). For other real numbers −log p(x) depends on their units and is
-    no code length.
+    For counts there is also "bits_per_dim", nll / (D log 2), in expectation an upper bound of the code length. It falls
+    as K grows, so always report it with K. For counts plus uniform noise on [0, 1) the density of the noisy data bounds
+    the code length as well (Theis et al. 2016). For other real numbers −log p(x) depends on their units and is not a
+    code length.
 
     Args:
-        result: of `measure_likelihoods`.
+        result: result of `measure_likelihoods`.
         features: D, the number of values of a data point.
         counts: whether the data are counts, or counts plus uniform noise on [0, 1).
         split: name of the split.
@@ -153,7 +153,7 @@ def distrust(effective_draws: Tensor, pareto_k: Tensor) -> str | None:
     than 10 effective draws count instead.
 
     Args:
-        effective_draws: of each data point, shape (N,).
+        effective_draws: effective draws of each data point, shape (N,).
         pareto_k: k̂ of each data point, shape (N,); NaN if it could not be fitted.
     """
     unfitted = pareto_k.isnan()

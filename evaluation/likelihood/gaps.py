@@ -89,7 +89,7 @@ def measure_gaps(
         steps: refinement steps for each data point.
         draws: draws from each guide for its ELBO.
         tempering: settings of AIS, which estimates log p(x) from below.
-        seed: decides all draws.
+        seed: random seed of all draws.
         progress: whether to show progress bars.
 
     References:

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 BLOCK = 250  # draws of the guide that share a stream of random numbers
-STEADY = 4000  # draws above which the noise of k̂ is small enough for a verdict
+STEADY = 4000  # draws from which the noise of k̂ is small enough for a verdict
 
 
 class NoisyParetoKWarning(UserWarning):
@@ -46,13 +46,13 @@ class ImportanceSample:
 
     Args:
         draws: values of every latent and deterministic site, shape (S, *shape).
-        log_joint: log p(data, θ) in nats, (S,); (S, N) for data points with latents of their own.
+        log_joint: log p(data, θ) in nats, (S,); (S, N) if each data point has its own latents.
         log_guide: log q(θ) in nats, same shape.
-        log_likelihood: of every observed site in nats, (S, *batch); zero for masked data points.
+        log_likelihood: log-likelihood of every observed site in nats, (S, *batch); zero for masked data points.
         counted: for every observed site, whether a data point is not masked, (*batch).
         observed: data of every observed site.
         dims: names of the dimensions of each site's value, except that of the draws.
-        seed: that decided the draws.
+        seed: random seed of the draws.
     """
 
     draws: dict[str, Tensor]
@@ -66,7 +66,7 @@ class ImportanceSample:
 
     @property
     def size(self) -> int:
-        """S."""
+        """The number of draws S."""
         return len(self.log_joint)
 
     @property
@@ -118,10 +118,10 @@ class ImportanceSample:
 
         Args:
             size: number of draws; S by default.
-            seed: decides the draws.
+            seed: random seed of the draws.
 
         Returns:
-            site → values, shape (size, *shape). Data points with weights of their own are resampled separately.
+            site → values, shape (size, *shape). Data points with separate weights are resampled separately.
         """
         index = self.resample_index(self.size if size is None else size, seed)
         return {name: self.take(value, index) for name, value in self.draws.items()}
@@ -184,7 +184,7 @@ def importance_sample(
         guide: Pyro guide with a site for every latent of the model; may be an automatic guide.
         args: arguments of both.
         draws: S.
-        seed: decides the draws.
+        seed: random seed of the draws.
         chunk: draws that the model scores at a time; the result does not depend on it.
         progress: whether to show progress bars.
         kwargs: keyword arguments of both.
@@ -197,6 +197,7 @@ def importance_sample(
 
     Warns:
         NarrowGuideWarning: if the guide covers only a part of a latent's support.
+        NoisyParetoKWarning: for fewer than 4000 draws.
     """
     if draws < TAIL or chunk < 1:
         raise FlowvaeError(f"draws = {draws}, chunk = {chunk}: k̂ needs {TAIL} draws or more, a chunk 1 or more.")
@@ -286,7 +287,7 @@ def importance_sample_each(
         guide: Pyro guide with the same latent sites.
         x: data, shape (N, *event shape), or a batch with a condition.
         draws: S, draws per data point.
-        seed: decides the draws.
+        seed: random seed of the draws.
         progress: whether to show a progress bar.
 
     Returns:

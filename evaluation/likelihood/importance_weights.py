@@ -44,7 +44,7 @@ def importance_draws(
         guide: Pyro guide with the same sites.
         x: data, shape (N, *event shape), or a batch with a condition.
         draws: S, draws per data point.
-        seed: decides the draws.
+        seed: random seed of the draws.
         compile: "capture", "inductor" or "none"; see `Sampler`. Inductor saves a part of the time of an expensive
             prior, after 5 to 40 seconds of compilation, which pays off above a few thousand data points.
         tick: called after each part of the work, `parts_of(len(x), draws)` times in all.
@@ -139,7 +139,7 @@ def _check_guide_alone(guide: Callable[..., Any], batch: Batch, part: Draws) -> 
     if wrong.any():
         row = int(wrong.nonzero()[0])
         raise FlowvaeError(
-            f"x[{row}]: log q(z given x) is {together[row].item():g} among {len(part.log_guide)} draws and "
+            f"x[{row}]: log q(z | x) is {together[row].item():g} among {len(part.log_guide)} draws and "
             f"{single[row].item():g} alone: a layer of the guide, such as batch normalization or convolution, treats "
             "draws as data. Reshape values (draws, N, *event shape) to (draws · N, *event shape) before it, and back."
         )
@@ -157,6 +157,6 @@ def _check_finite(log_weight: Tensor, model: object, guide: object, batch: Batch
         if cause is None and isinstance(batch.x, Tensor):
             cause = extreme_value("x", batch.x, row)
         raise FlowvaeError(
-            f"x[{row}]: log p(x, z) − log q(z given x) is {value:g} for draws of its code, so nothing can be measured: "
+            f"x[{row}]: log p(x, z) − log q(z | x) is {value:g} for draws of its code, so nothing can be measured: "
             f"{cause or 'check this data point'}. Leave such data out or train the model again."
         )

@@ -101,7 +101,7 @@ def measure_iwae(
         x: data, shape (N, *event shape), or a batch with a condition.
         samples: values of K.
         draws: S, at least the largest K, which is the default.
-        seed: decides the draws; random numbers belong to blocks of 64 data points.
+        seed: random seed of the draws; each block of 64 data points has its own random numbers.
         compile: "capture", "inductor" or "none"; see `Sampler`.
         progress: whether to show a progress bar, and a warning before long work.
 

@@ -35,7 +35,7 @@ class LatentVector:
         Args:
             model: Pyro model.
             batch: N data points.
-            values: of the latent sites, shape (1, N, *event shape).
+            values: values of the latent sites, shape (1, N, *event shape).
 
         Raises:
             FlowvaeError: for a model without latent sites, or a site whose support is not all of R^n.
@@ -60,13 +60,13 @@ class LatentVector:
 
 
 class LatentDistribution:
-    """The joint distribution of a program's latent sites over vectors: q(z given x) of a guide, or a model's prior.
+    """The joint distribution of a program's latent sites over vectors: q(z | x) of a guide, or a model's prior.
 
     Args:
         program: Pyro model or guide.
         batch: N data points.
         vector: layout of the model's latent sites.
-        values: of the latent sites for one draw, shape (1, N, *event shape).
+        values: values of the latent sites for one draw, shape (1, N, *event shape).
 
     Attributes:
         nodes: the latent sites of the program's trace at these values.

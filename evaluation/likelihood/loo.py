@@ -22,7 +22,7 @@ class LeaveOneOut:
         pointwise: one estimate per data point, in the shape of the data's plate; with masked data (N,) for the N data
             points that are not masked, in order.
         pareto_k: k̂ of the weights of each data point, same shape.
-        effective_parameters: log p(y | y) − log p(y_i | y_−i), summed over the data.
+        effective_parameters: log p(y_i | y) − log p(y_i | y_−i), summed over the data.
         good_k: largest k̂ for which S draws suffice.
     """
 
@@ -56,12 +56,12 @@ def loo(weighed: ImportanceSample, site: str | None = None) -> LeaveOneOut:
     weight p(y, θ_s) / (q(θ_s) p(y_i | θ_s)), as in `loo_approximate_posterior` of ArviZ 1.x.
 
     Args:
-        weighed: of `importance_sample`, with one log-weight per draw.
+        weighed: result of `importance_sample`, with one log-weight per draw.
         site: the observed site; required if there are several.
 
     Raises:
-        FlowvaeError: for data points with latents of their own, which no other data point informs; for a site that is
-            not observed; for fewer than two data points.
+        FlowvaeError: if each data point has its own latents, which no other data point informs; for a site that is not
+            observed; for fewer than two data points.
 
     References:
         Magnusson et al. (2019), "Bayesian leave-one-out cross-validation for large data".

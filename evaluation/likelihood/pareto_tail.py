@@ -36,7 +36,7 @@ def pareto_k(log_weight: Tensor) -> Tensor:
     cutoff = relative[0]
     found = _fit(relative[1:].exp() - cutoff.exp())
     found[equal] = -torch.inf
-    # ArviZ leaves out weights that are equal to the cutoff or underflow: rare, and its own matter
+    # ArviZ leaves out weights that are equal to the cutoff or underflow; it computes these rare cases itself
     smallest = math.log(torch.finfo(torch.float64).tiny)
     special = ~equal & (~found.isfinite() | (relative[1] == cutoff) | (cutoff < smallest))
     if special.any():

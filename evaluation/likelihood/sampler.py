@@ -17,17 +17,17 @@ from flowvae.inference.log_density import Draws, draw_latents, repeated, score_r
 __all__ = ["COMPILE", "Sampler", "draws_at_once", "joined"]
 
 COMPILE = ("capture", "inductor", "none")
-# Values of the data that are scored together, 2 MB in float32: an operation finds its operands in the cache. In blocks
-# of 50 MB a Bernoulli likelihood takes four times as long; in much smaller ones the time of Python counts.
+# Values of the data that are scored together, 2 MB in float32, which fit into the cache. In blocks of 50 MB a Bernoulli
+# likelihood takes four times as long; in much smaller ones Python's overhead dominates.
 VALUES = 512_000
-LEAST_FEATURES = 256  # small data have hidden layers that are wider than themselves
+LEAST_FEATURES = 256  # for small data, whose hidden layers are wider than the data
 
 
 class Sampler:
     """Draws S codes for each of B data points from a guide, and scores them by guide and model.
 
     The guide draws for all data points at once; the model scores blocks of draws, with one row per pair of draw and
-    data point. Both are captured as programs of tensor operations (`Replay`), where that is possible.
+    data point. Both are captured as programs of tensor operations (`Replay`), if possible.
 
     Args:
         model: Pyro model whose latent sites are all in one plate of the data.
@@ -100,7 +100,7 @@ class Sampler:
 
 
 def draws_at_once(batch: Batch, draws: int) -> int:
-    """Number of draws per data point that are scored together: S in the fewest equal parts that are small enough."""
+    """Number of draws per data point that are scored together, for the fewest equal parts of S that fit the cache."""
     values = len(batch) * max(batch.args[0][0].numel(), LEAST_FEATURES)
     return math.ceil(draws / math.ceil(draws / max(1, VALUES // values)))
 

@@ -78,7 +78,7 @@ class SiteRun:
         total: sum of all log-densities in nats, shape (S,).
         pointwise: log-likelihood of every observed site in nats, (S, *batch).
         counted: for every observed site, whether a data point is not masked, (S, *batch).
-        values: of all other sites, (S, *shape).
+        values: values of all other sites, (S, *shape).
     """
 
     total: Tensor
@@ -263,7 +263,7 @@ def read_model(
         model: Pyro model.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        values: of latent sites, used in place of a prior draw; None: values near the origin of R^D.
+        values: values of latent sites, used in place of a prior draw; None: values near the origin of R^D.
 
     Raises:
         FlowvaeError: as `read_program`.
@@ -311,7 +311,7 @@ def unmasked(run: SiteRun) -> dict[str, Tensor]:
 def simulator(model: Callable[..., Any]) -> Callable[..., Any]:
     """Return the model without its data: observed sites are drawn.
 
-    Unlike `poutine.uncondition` this leaves deterministic sites alone, which in a plate would gain a dimension.
+    Unlike `poutine.uncondition`, it does not change deterministic sites, which would gain a dimension in a plate.
     """
     return _Simulate()(model)
 

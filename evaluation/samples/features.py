@@ -28,8 +28,8 @@ from flowvae.networks import Standardize
 __all__ = ["Classifier", "Features", "cache_directory", "load_features", "train_features", "whiten"]
 
 BLOCK = 1000  # data points in memory at a time
-COMPONENTS = 32  # of whitened data, at most
-VERSION = 1  # of the training procedure; increase it when that changes
+COMPONENTS = 32  # largest number of components of whitened data
+VERSION = 1  # version of the training procedure; increase it when that changes
 HELD_OUT = 0.1  # share of the training data, if only they have labels
 
 
@@ -63,7 +63,7 @@ class Features(nn.Module):
 class _Part(NamedTuple):
     x: Tensor
     y: Tensor  # class indices
-    factors: Tensor  # standardized, (N, F); F = 0 where none are known
+    factors: Tensor  # standardized, (N, F); F = 0 if none are known
 
     def at(self, places: Tensor) -> _Part:
         return _Part(*(column[places] for column in self))
@@ -80,7 +80,7 @@ class Classifier:
 
     Args:
         features: d, width of the last hidden layer.
-        channels: of the first convolution; they double whenever the image size is halved.
+        channels: channels of the first convolution; they double whenever the image size is halved.
         epochs: largest number of epochs.
         patience: epochs without a better validation loss until training stops.
         batch: data points per step.
@@ -128,8 +128,8 @@ def load_features(
 
     Args:
         data: the data set.
-        settings: of the classifier.
-        seed: decides its weights and batches.
+        settings: settings of the classifier.
+        seed: random seed of the classifier's weights and batches.
         cache: directory; None: `cache_directory()`.
         progress: whether to show a progress bar.
 
@@ -169,8 +169,8 @@ def train_features(
 
     Args:
         data: labelled images.
-        settings: of the classifier.
-        seed: decides weights and batches.
+        settings: settings of the classifier.
+        seed: random seed of weights and batches.
         progress: whether to show a progress bar.
 
     Raises:

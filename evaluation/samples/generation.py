@@ -47,7 +47,7 @@ class Generation:
         of: kind of generated data, "draws" or "means".
         count: n, number of data, of generated data and of training data.
         neighbours: k of PRDC.
-        seed: that decided the generated data and the choice of data.
+        seed: random seed of the generated data and the choice of data.
         features: description of the features.
         vectors: features of "data", "generated" and "train", shape (n, d) each.
     """
@@ -102,7 +102,7 @@ def measure_generation(
         of: "draws" x ~ p(x | z) or "means" E[x | z]; see `generate`.
         count: n; None: the size of the smaller of split and train, at most 2000.
         neighbours: k of PRDC.
-        seed: decides the generated data and the choice of data.
+        seed: random seed of the generated data and the choice of data.
         progress: whether to show a progress bar.
 
     Raises:
@@ -140,7 +140,7 @@ def fid_at_sizes(
         generated: features of generated data, or of other data, shape (M, d).
         sizes: sizes n of the subsets.
         repeats: number of pairs of subsets for each size.
-        seed: decides the subsets.
+        seed: random seed of the subsets.
         progress: whether to show a progress bar.
 
     Returns:

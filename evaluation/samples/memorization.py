@@ -1,4 +1,4 @@
-"""Data-copying: are generated data nearer to the training data than held-out data are?"""
+"""Test of data-copying: whether generated data are nearer to the training data than held-out data are."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Memorization:
         of: kind of generated data, "draws" or "means".
         components: number of principal components.
         share: share of the training data's variance that they explain.
-        seed: that decided the generated data and the choice of data.
+        seed: random seed of the generated data and the choice of data.
     """
 
     samples: Tensor
@@ -101,7 +101,7 @@ def measure_memorization(
         of: "draws" x ~ p(x | z) or "means" E[x | z].
         count: n of held-out and of generated data; None: all of the split, at most 2000.
         components: number of principal components of train; fewer if the data have fewer columns or rows.
-        seed: decides the generated data and the choice of data.
+        seed: random seed of the generated data and the choice of data.
         progress: whether to show a progress bar.
 
     Raises:

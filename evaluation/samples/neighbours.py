@@ -14,7 +14,7 @@ from flowvae.data import Batch, Source
 
 __all__ = ["nearest_neighbours"]
 
-VALUES = 2**22  # of the searched data, and distances, in memory at a time
+VALUES = 2**22  # largest number of values of the searched data, and of distances, in memory at a time
 
 
 @torch.no_grad()
@@ -32,11 +32,11 @@ def nearest_neighbours(
     is at distance 0 without rounding error.
 
     Args:
-        x: data, shape (M, *shape), on the device that computes.
+        x: data, shape (M, *shape), on the device for the computation.
         train: the searched data, shape (N, *shape).
         k: number of neighbours; N if that is less.
-        features: the distance is that of features(x), shape (M, ...); None: of x itself.
-        searched: how many rows of train are searched, the first ones; None: all.
+        features: feature map (M, *shape) → (M, ...) in which distances are measured; None: x itself.
+        searched: number of rows of train to search, the first ones; None: all.
         progress: whether to show a progress bar.
 
     Raises:

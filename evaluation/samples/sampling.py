@@ -41,7 +41,7 @@ def generate(
         model: Pyro model that generates data by `model(size=…)`; "means" need a `VAE`.
         count: number of data points.
         of: "draws" or "means".
-        seed: decides the draws; the first blocks do not depend on the count.
+        seed: random seed of the draws; the first blocks do not depend on the count.
         progress: whether to show a progress bar.
         c: conditions, shape (count, C), for a conditional model.
 
@@ -64,7 +64,7 @@ def generate(
 
 
 def equal_sizes(data: Dataset, split: str, count: int | None) -> int:
-    """Number of data points of the split, of train and of the model that are compared, the same of each.
+    """Common number of data points of the split, of train and of the model in a comparison.
 
     Args:
         data: the data set.
@@ -94,7 +94,7 @@ def rows(data: Dataset, split: str, count: int, seed: int) -> Tensor:
 
 
 def conditions(model: object, data: Dataset, split: str, count: int, seed: int) -> Tensor | None:
-    """The conditions of the data points that `rows` gives, shape (count, C); None: the model conditions on nothing."""
+    """The conditions of the data points of `rows`, shape (count, C); None for an unconditional model."""
     condition = getattr(model, "condition", None)
     if condition is None:
         return None

@@ -1,4 +1,4 @@
-"""How long a prior takes to draw codes."""
+"""Time that a prior takes to draw codes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ TIMES = 3
 def measure_sampling_time(model: VAE, draws: int = DRAWS, seed: int = 0) -> float:
     """Measure the seconds that a prior takes for its draws, without the decoder: the median of three runs.
 
-    On a CPU it is the time of the process on all cores, which other programs disturb less than the time that passes.
+    On a CPU this is the process's CPU time over all cores, which other programs disturb less than elapsed time.
 
     Args:
-        model: whose prior is drawn from; not a conditional one.
+        model: an unconditional VAE.
         draws: number of codes.
-        seed: of the draws.
+        seed: random seed of the draws.
     """
     device = next(model.parameters()).device
     clock = time.process_time if device.type == "cpu" else time.perf_counter

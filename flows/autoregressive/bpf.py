@@ -20,7 +20,7 @@ class BPF(NetworkFlowSpec, name="bpf"):
     """Autoregressive flow whose univariate maps are Bernstein polynomials on [-5, 5], linear outside.
 
     The inverse is a bisection inside [-5, 5] and exact outside, so both directions are valid on all of R^D. Outside,
-    each transform is off the polynomial's end by 1e-5 (zuko's margin), also before training.
+    each transform is offset from the polynomial's end by 1e-5 (zuko's margin), also before training.
 
     Args:
         degree: degree of the polynomials.

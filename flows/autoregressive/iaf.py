@@ -25,10 +25,11 @@ OPEN = 2.0  # initial logit of the gate: sigmoid(2) = 0.88, near the identity, a
 class IAF(NetworkFlowSpec, name="iaf"):
     r"""Inverse autoregressive flow: z_i is a map of u_i with parameters that depend on u_{<i}.
 
-    A draw with its own density takes one pass per transform, the density of any other z one pass per dimension
-    and transform: suited to a guide, slow as a prior. With the affine update it is the inverse of a MAF,
+    A draw with its density takes one pass per transform, the density of any other z one pass per dimension and
+    transform: suited to a guide, slow as a prior. With the affine update it is the inverse of a MAF,
     z_i = exp(a_i(u_{<i})) u_i + b_i(u_{<i}), and starts as the identity. With the paper's gated update,
-    z_i = σ_i u_i + (1 − σ_i) m_i, σ_i = sigmoid(s_i), log|det ∂z/∂u| = Σ log σ_i, it starts near it.
+    z_i = σ_i u_i + (1 − σ_i) m_i with σ_i = sigmoid(s_i + 2) and log|det ∂z/∂u| = Σ log σ_i, it starts near the
+    identity.
 
     Args:
         update: "affine" or "gated".
@@ -72,7 +73,7 @@ class IAF(NetworkFlowSpec, name="iaf"):
 
 
 class GatedTransform(Transform):
-    """u → σ u + (1 − σ) m with σ = sigmoid(s + 2), element-wise; m and s have the shape of u."""
+    """Gated transform u → σ u + (1 − σ) m with σ = sigmoid(s + 2), element-wise; m and s have the shape of u."""
 
     domain = constraints.real
     codomain = constraints.real

@@ -29,19 +29,19 @@ def masked_autoregressive(
 ) -> LazyTransform:
     """Stack masked autoregressive transforms, the order reversed each time, as in `zuko.flows.MAF`.
 
-    Zuko derives its masks from D × D matrices of which feature may depend on which, which takes D³ operations and, for
-    10,000 features, gigabytes. Here they come from the groups of the features in the order. Weights, their names and
-    masks equal zuko's, except where a network has fewer hidden units than groups: zuko gives them the first groups, so
-    that features depend on the first few features only; here they are spread over all groups.
+    Zuko derives its masks from D × D dependency matrices, which takes D³ operations and, for 10,000 features,
+    gigabytes. Here they come from the position of each feature's group in the order. Weights, their names and masks
+    equal zuko's, except where a network has fewer hidden units than groups: zuko assigns the units to the first groups,
+    so that features depend on the first few features only; here they are spread over all groups.
 
     Args:
         features: D.
         context: size of the context; 0: none.
         transforms: number of transforms.
         hidden_features: widths of the hidden layers of each transform's network.
-        passes: number of groups, and of passes in the inverse direction; None: one group a feature; 2: coupling.
+        passes: number of groups, and of passes in the inverse direction; None: one group per feature; 2: coupling.
         univariate: constructor of the transform of one feature.
-        shapes: shapes of its parameters.
+        shapes: shapes of the parameters of `univariate`.
     """
     order = torch.arange(features)
     orders = (order, order.flip(0))

@@ -20,8 +20,8 @@ __all__ = ["NAF", "SOSPF", "UNAF"]
 class _Bisected(NetworkFlowSpec):
     """Base class of `NAF`, `UNAF` and `SOSPF`.
 
-    Between transforms codes are squashed into [-11, 11], and the inverse is searched in [-10, 10]. The density
-    loses the mass outside, and draws from there are wrong.
+    Between transforms codes are squashed into [-11, 11], and the inverse is searched in [-10, 10]. The mass outside is
+    missing from the density, and draws outside are wrong.
     """
 
     roles: ClassVar[tuple[str, ...]] = ("prior",)
@@ -38,7 +38,7 @@ class _Bisected(NetworkFlowSpec):
 
     @abstractmethod
     def _flow(self, features: int, context: int) -> Flow:
-        """Zuko's flow."""
+        """Build zuko's flow."""
 
     def cost(self, features: int) -> Cost:
         steps = self.transforms
@@ -73,7 +73,7 @@ class NAF(_Bisected, name="naf"):
 
 @dataclass(frozen=True)
 class UNAF(_Bisected, name="unaf"):
-    """Unconstrained neural autoregressive flow: u_i is the integral of a positive network.
+    """Unconstrained neural autoregressive flow: u_i is the integral of a positive network of z_i.
 
     Args:
         signal: size of the signal that conditions each integrand.
@@ -84,7 +84,7 @@ class UNAF(_Bisected, name="unaf"):
 
     title: ClassVar[str] = "unconstrained neural autoregressive flow"
     paper: ClassVar[str] = "Wehenkel & Louppe 2019"
-    twice_differentiable: ClassVar[bool] = False  # zuko integrates it by a function of its own
+    twice_differentiable: ClassVar[bool] = False  # the gradient of zuko's integral is not differentiable
 
     signal: int = 16
 
@@ -112,7 +112,7 @@ class SOSPF(_Bisected, name="sospf"):
 
     title: ClassVar[str] = "sum-of-squares polynomial flow"
     paper: ClassVar[str] = "Jaini et al. 2019"
-    twice_differentiable: ClassVar[bool] = False  # zuko integrates it by a function of its own
+    twice_differentiable: ClassVar[bool] = False  # the gradient of zuko's integral is not differentiable
 
     degree: int = 4
     polynomials: int = 3

@@ -20,7 +20,7 @@ from flowvae.flows.spec import FlowSpec
 
 __all__ = ["TarFlow"]
 
-MOST_TOKENS = 16  # by default: attention costs their square, and a draw takes so many steps
+MOST_TOKENS = 16  # default maximum: attention costs the square of the number, and a draw takes one step per token
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,27 @@ class TarFlow(FlowSpec, name="tarflow"):
     r"""Transformer autoregressive flow: z is cut into tokens, and a causal transformer gives their affine maps.
 
     u_t = exp(a_t(z_{<t})) ⊙ z_t + b_t(z_{<t}) for the tokens t = 1, …, T of a code, with log|det ∂u/∂z| = Σ a. Each
-    transform has a transformer of its own, and the order of the tokens is reversed each time. The flow starts as the
+    transform has its own transformer, and the order of the tokens is reversed each time. The flow starts as the
     identity.
 
     The values of a token do not depend on each other within a transform. Tokens are therefore neighbouring values in
     the 1st, 3rd, … transform, and values that are T apart in the others: a code of shape (H·W tokens, channels) or
     (C, H, W) is cut into its positions in one of the two. The paper takes patches of an image in every transform, and
-    leaves the first token unchanged; here its map is learned, and depends on a condition. If D is not a multiple of the
-    size of a token, the last one has fewer values.
+    leaves the first token unchanged; here the first token's map is learned, and depends on a condition. If D is not a
+    multiple of the size of a token, some tokens have fewer values.
 
     The density takes one pass per transform. A draw takes T steps per transform; keys and values of earlier tokens are
     cached, so that the T steps together compute about as much as one pass. `cost` counts a step as a pass.
 
     Args:
         transforms: number of transforms.
-        token: values in a token; none: 1 for up to 16 values, and otherwise as few as give at most 16 tokens.
+        token: number of values per token; none: the smallest number that gives at most 16 tokens.
         width: width of the transformers, a multiple of `heads`.
         layers: number of layers of each transformer.
         heads: number of attention heads.
+
+    Raises:
+        FlowvaeError: for settings out of range, or a code that is a single token.
 
     References:
         Zhai et al. (2024), "Normalizing Flows are Capable Generative Models".
@@ -76,7 +79,7 @@ class TarFlow(FlowSpec, name="tarflow"):
             )
 
     def sizes(self, features: int) -> tuple[int, int]:
-        """Number of tokens T, and values in each, of a code of that size."""
+        """Return the number T of tokens of a code (features,), and the number of values in each."""
         size = self.token or -(-features // MOST_TOKENS)
         return -(-features // size), size
 
@@ -85,8 +88,8 @@ class TarFlow(FlowSpec, name="tarflow"):
         tokens, size = self.sizes(features)
         if tokens < 2:
             raise FlowvaeError(
-                f"TarFlow.token = {self.token} with latent = {features}: one token, whose values would not depend on "
-                f"each other; use {features // 2} or less."
+                f"TarFlow.token = {self.token} with latent = {features}: gives one token, whose values would not "
+                f"depend on each other; use {features // 2} or less."
             )
         return LazyComposedTransform(
             *(
@@ -108,7 +111,7 @@ class TarFlow(FlowSpec, name="tarflow"):
 
 
 def _places(features: int, tokens: int, size: int, odd: bool) -> Tensor:
-    """The place of each value in the sequence of tokens, shape (D,): token · size + index within the token."""
+    """Compute the place of each value in the sequence of tokens, shape (D,): token · size + index within the token."""
     value = torch.arange(features)
     if odd:
         return (tokens - 1 - value % tokens) * size + value // tokens
@@ -123,7 +126,7 @@ class _Transform(LazyTransform):
         super().__init__()
         self.network = network
         self.shape = network.tokens, size
-        values = torch.full((network.tokens * size,), features)  # a place without a value reads a zero behind the code
+        values = torch.full((network.tokens * size,), features)  # an empty place reads the zero after the code
         values[places] = torch.arange(features)
         self.register_buffer("places", places, persistent=False)
         self.register_buffer("values", values, persistent=False)
@@ -133,11 +136,11 @@ class _Transform(LazyTransform):
 
 
 class TokenTransform(AutoregressiveTransform):
-    """One transform of a code given a context: one pass z → u, and one step for each token u → z.
+    """One transform of a code given a context: one pass for z → u, one step per token for u → z.
 
     Args:
         owner: the network, and the places of the values in the sequence of tokens.
-        shift: what the context adds to the tokens, shape (..., 1, width).
+        shift: the embedded context, which is added to the tokens, shape (..., 1, width).
     """
 
     def __init__(self, owner: _Transform, shift: Tensor) -> None:
@@ -159,18 +162,18 @@ class TokenTransform(AutoregressiveTransform):
         for place in range(network.tokens):
             parameters, cache = network.step(place, before, shift, cache)
             before = MonotonicAffineTransform(*parameters.chunk(2, -1)).inv(u[:, place])
-            before = torch.where(real[place], before, 0.0)  # as `_tokens` gives them
+            before = torch.where(real[place], before, 0.0)  # empty places are zero, as in `_tokens`
             found.append(before)
         return torch.cat(found, -1)[:, self.owner.places].reshape(*batch, -1)
 
 
 def _tokens(owner: _Transform, z: Tensor) -> Tensor:
-    """The tokens (..., T, S) of a code (..., D); places without a value are zero."""
+    """Cut a code (..., D) into tokens (..., T, S); empty places are zero."""
     return F.pad(z, (0, 1))[..., owner.values].unflatten(-1, owner.shape)
 
 
 def _at(owner: _Transform, shift: Tensor, z: Tensor) -> Transform:
-    """The affine map of all values, whose parameters depend on the earlier tokens of z."""
+    """Return the affine map of all values, with parameters that depend on the earlier tokens of z."""
     parameters: Tensor = owner.network(_tokens(owner, z), shift)
     shifts, scales = (part.flatten(-2)[..., owner.places] for part in parameters.chunk(2, -1))
     return DependentTransform(MonotonicAffineTransform(shifts, scales), 1)

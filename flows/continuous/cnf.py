@@ -24,8 +24,8 @@ class CNF(FlowSpec, name="cnf"):
     r"""Continuous flow: du/dt = f(u, t) from z at t = 0 to u at t = 1, log-determinant ∫ tr ∂f/∂u dt.
 
     The trace is exact. The solver is adaptive, so the cost grows during training; `cost` is that of the untrained
-    flow. The solver chooses its steps for the whole batch: a log-density is exact to about 0.01 nats, and varies by as
-    much with the other codes in the batch.
+    flow. The solver chooses its steps for the whole batch: a log-density has an error of about 0.01 nats, and varies by
+    as much with the other codes in the batch.
 
     Args:
         hidden_features: widths of the hidden layers of f.
@@ -56,7 +56,7 @@ class CNF(FlowSpec, name="cnf"):
 
 
 class _WithGradient(LazyTransform):
-    """A CNF with gradients of its parameters in eval mode, in which zuko does not pass them to the solver."""
+    """A CNF whose parameters have gradients in eval mode too, where zuko does not pass them to the solver."""
 
     def __init__(self, transform: LazyTransform) -> None:
         super().__init__()

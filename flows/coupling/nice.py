@@ -23,7 +23,7 @@ class NICE(NetworkFlowSpec, name="nice"):
     r"""Additive coupling, u_b = z_b + m(z_a), and a diagonal scale at the end: u = exp(s) ⊙ h.
 
     The couplings preserve volume; log|det ∂u/∂z| = Σ s_i. (zuko's class of this name is affine coupling.)
-    With a context, the scale is a function of the context too.
+    With a context, both m and s depend on it.
 
     References:
         Dinh, Krueger & Bengio (2014), "NICE: Non-linear Independent Components Estimation".

@@ -16,14 +16,14 @@ __all__ = ["ChannelCoupling"]
 
 
 class ChannelCoupling(LazyTransform):
-    """Affine coupling of channels, u_b = exp(s(z_a)) ⊙ z_b + t(z_a), u_a = z_a: a the first half, b the second.
+    """Affine coupling of channels, u_b = exp(s(z_a)) ⊙ z_b + t(z_a), u_a = z_a, with a the first half, b the second.
 
     It acts on flat rows (..., chw), in which the first half of the channels is the first half of the row;
     log|det ∂u/∂z| = Σ s. The last layer of the network starts at zero, so the coupling starts as the identity.
 
     Args:
         shape: channels, height, width; an even number of channels.
-        hidden_channels: width of the network; 0: a single convolution.
+        hidden_channels: number of channels of the network's hidden layers; 0: a single convolution.
         context: size of a context that the network also reads, the same at every pixel; 0: none.
 
     Raises:

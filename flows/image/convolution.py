@@ -14,11 +14,11 @@ __all__ = ["Convolution1x1", "Convolution1x1Transform"]
 
 
 class Convolution1x1Transform(Transform):
-    """u = P L U z at every pixel, on flat rows (..., chw); log|det| = h w Σ log|U_ii|.
+    """1×1 convolution u = P L U z at every pixel, on flat rows (..., chw); log|det| = h w Σ log|U_ii|.
 
     Args:
         shape: channels, height, width.
-        order: the permutation P: output channel i is row order[i] of L U z, shape (c,).
+        order: the permutation P as indices, shape (c,): output channel i is row order[i] of L U z.
         lower: L, unit lower triangular, shape (c, c).
         upper: U, upper triangular, shape (c, c).
     """
@@ -49,7 +49,7 @@ class Convolution1x1Transform(Transform):
 
 
 class Convolution1x1(LazyTransform):
-    """A learned mixing of the channels, the same matrix W = P L U at every pixel.
+    """Invertible 1×1 convolution: the same learned matrix W = P L U mixes the channels of every pixel.
 
     P and the signs of U's diagonal are fixed; L, U above its diagonal and log|U_ii| are learned, so the
     determinant costs O(c) instead of O(c³), and W cannot become singular. It starts as the matrix `start`, by default
@@ -57,7 +57,7 @@ class Convolution1x1(LazyTransform):
 
     Args:
         shape: channels, height, width; two channels or more.
-        start: W at the start, shape (c, c), such as a random rotation.
+        start: initial W, shape (c, c), such as a random rotation; None: the permutation above.
 
     Raises:
         FlowvaeError: for one channel, which has nothing to mix.

@@ -32,16 +32,19 @@ class Glow(FlowSpec, name="glow"):
     from one convolution of the kept half. That Gaussian is written as one more coupling, u = (z − μ)/σ, so the
     whole flow has base N(0, I) and is one transform of flat rows (..., D), normalizing when called.
 
-    It starts as a permutation of the pixels (see `Convolution1x1`), log|det| = 0. `initialize_from_data` sets the
-    actnorms from data, as in the paper; this is never done implicitly.
+    It starts as a permutation of the pixels (see `Convolution1x1`) or, with `rotate`, as rotations of the channels;
+    log|det| = 0. `initialize_from_data` sets the actnorms from data, as in the paper; this is never done implicitly.
 
     Args:
         image_shape: (height, width), divisible by 2^levels; none: a square image of one channel.
         levels: number of levels, each with a squeeze.
         steps: number of steps (actnorm, convolution and coupling) per level.
-        hidden_channels: width of each coupling's network.
+        hidden_channels: number of channels of the hidden layers of each coupling's network.
         rotate: whether each 1×1 convolution starts as a random rotation (as in the paper) instead of a swap
             of the channels' halves.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Kingma & Dhariwal (2018), "Glow: Generative Flow with Invertible 1×1 Convolutions".
@@ -111,7 +114,7 @@ class Glow(FlowSpec, name="glow"):
 
 @torch.no_grad()
 def initialize_from_data(transform: LazyTransform, x: Tensor) -> Tensor:
-    """Initialize the layers of a transform that have a `start_from`, each from the outputs of the layers before it.
+    """Initialize the layers of a transform that have a `start_from`, each from the outputs of the preceding layers.
 
     Args:
         transform: a composed lazy transform, such as that of `Glow`.

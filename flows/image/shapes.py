@@ -8,7 +8,7 @@ from flowvae.core.errors import FlowvaeError, shown
 
 __all__ = ["Shape", "check_image_setting", "image_of"]
 
-Shape = tuple[int, int, int]  # channels, height, width: a flat row lists channel after channel, row after row
+Shape = tuple[int, int, int]  # channels, height, width; a flat image lists channel by channel, row by row
 
 
 def check_image_setting(owner: object, name: str = "image_shape") -> None:
@@ -31,13 +31,13 @@ def check_image_setting(owner: object, name: str = "image_shape") -> None:
 
 
 def image_of(owner: object, features: int, image_shape: tuple[int, int] | None, divisor: int = 1) -> Shape:
-    """Channels, height and width of flat data of that many features.
+    """Determine channels, height and width of flat images of D features.
 
     Args:
-        owner: the flow, for the error message.
+        owner: the flow, named in error messages.
         features: D = channels × height × width.
         image_shape: (height, width); None: a square of one channel.
-        divisor: what height and width must be divisible by.
+        divisor: number by which height and width must be divisible.
 
     Raises:
         FlowvaeError: if D numbers do not form such an image, or its sides are not divisible.

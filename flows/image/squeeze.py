@@ -1,4 +1,4 @@
-"""The squeeze of an image, which exchanges space for channels."""
+"""The squeeze of an image, which trades space for channels."""
 
 from __future__ import annotations
 

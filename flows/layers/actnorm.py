@@ -27,7 +27,7 @@ def _affine(shift: Tensor, log_scale: Tensor) -> Transform:
 
 
 class ActNormTransform(ParametricTransform):
-    """u = exp(s) ⊙ z + t, which starts as the identity unless `start_from` is called."""
+    """Lazy transform u = exp(s) ⊙ z + t, which starts as the identity unless `start_from` is called."""
 
     def __init__(self, features: int, context: int = 0) -> None:
         super().__init__(_affine, (torch.zeros(features), torch.zeros(features)), context)
@@ -36,8 +36,8 @@ class ActNormTransform(ParametricTransform):
     def start_from(self, batch: Tensor) -> None:
         """Set s and t so that this batch, shape (..., D), has mean 0 and variance 1 in every dimension.
 
-        Call it before training, with inputs of this layer; a first batch does not trigger it. With a context, s and t
-        become the same for every context.
+        Call it before training, with inputs of this layer; the first training batch does not do so. With a context, s
+        and t become the same for every context.
 
         Raises:
             FlowvaeError: if a dimension's standard deviation is not between 1/1000 and 1000.

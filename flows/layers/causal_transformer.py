@@ -10,12 +10,12 @@ __all__ = ["Cache", "CausalTransformer"]
 
 Cache = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (N, heads, tokens so far, width / heads)
 
-WIDENING = 4  # of the hidden layer between two attentions
-SPREAD = 0.02  # of the initial embeddings of positions
+WIDENING = 4  # ratio of the width of a perceptron's hidden layer to that of the transformer
+SPREAD = 0.02  # standard deviation of the initial embeddings of positions
 
 
 class CausalTransformer(nn.Module):
-    """Parameters of the conditionals of tokens: output t depends on the tokens before t and on the context.
+    """Causal transformer: output t depends on the tokens before t and on the context.
 
     The network reads the tokens shifted by one place. Its layers normalize, attend to this place and the ones before
     it, normalize again, and apply a perceptron with one hidden layer, both with residual connections. Places have
@@ -23,10 +23,10 @@ class CausalTransformer(nn.Module):
 
     Args:
         tokens: T.
-        inputs: S, the numbers in a token.
-        outputs: P, the numbers for each token.
+        inputs: S, the number of values in a token.
+        outputs: P, the number of outputs per token.
         context: size of the context; 0: none.
-        width: of every layer, a multiple of `heads`.
+        width: width of every layer, a multiple of `heads`.
         layers: number of layers.
         heads: number of attention heads.
 
@@ -50,7 +50,7 @@ class CausalTransformer(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def embed(self, c: Tensor | None) -> Tensor:
-        """Embed the context (..., C) as what is added to every token, shape (..., 1, width)."""
+        """Embed the context (..., C) as a shift of every token, shape (..., 1, width)."""
         if self.context is None:
             return self.place.new_zeros(1, self.place.shape[1])
         shift: Tensor = self.context(c)
@@ -75,9 +75,9 @@ class CausalTransformer(nn.Module):
 
         Args:
             place: index of the token.
-            before: the token before it, (N, S); for the first one, any of this shape.
+            before: the token before it, (N, S); ignored for the first token, except for its shape.
             shift: `embed` of the context of each row, shape (N, 1, width) or (1, width).
-            cache: what the step before has returned; an empty list for the first token.
+            cache: the cache that the previous step returned; an empty list for the first token.
         """
         read = self.token(before) if place else before.new_zeros(len(before), self.place.shape[1])
         h = read.unsqueeze(1) + self.place[place] + shift
@@ -113,7 +113,7 @@ class _Layer(nn.Module):
         return self._after(h, _attend(q, k, v)), (k, v)
 
     def _heads(self, h: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values, each (N, heads, T, width / heads)."""
+        """Compute queries, keys and values, each (N, heads, T, width / heads)."""
         each = self.read(self.norms[0](h)).unflatten(-1, (3, self.heads, -1))
         return each.permute(2, 0, 3, 1, 4).unbind(0)
 
@@ -133,7 +133,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tens
         q: queries.
         k: keys.
         v: values.
-        mask: what is added to the logits (K, Q).
+        mask: added to the logits, shape (K, Q); None: no mask.
     """
     logits = k @ q.transpose(-2, -1) * q.shape[-1] ** -0.5
     weights = (logits if mask is None else logits + mask).softmax(-2)

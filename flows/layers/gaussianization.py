@@ -17,7 +17,7 @@ __all__ = ["GF"]
 
 @dataclass(frozen=True)
 class GF(FlowSpec, name="gf"):
-    """Gaussianization flow: each dimension goes through Φ⁻¹ of a mixture of Φ's, then all through a rotation.
+    """Gaussianization flow: each dimension is mapped by Φ⁻¹ of a mixture of Gaussian CDFs, then all are rotated.
 
     u stays within ±4.9 for all z, and distant codes have no finite gradient. It suits standardized data, but not
     the codes of an encoder during training.
@@ -27,6 +27,9 @@ class GF(FlowSpec, name="gf"):
         components: number of Gaussians of each element-wise map.
         hidden_features: widths of the hidden layers of the network that reads a context; not used without a
             context.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Meng, Song, Song & Ermon (2020), "Gaussianization Flows".

@@ -16,13 +16,13 @@ __all__ = ["InverseCDFTransform"]
 
 
 class InverseCDFTransform(Transform):
-    """u = Φ⁻¹(F(z)), the *normalizing* direction, element by element; its inverse is z = F⁻¹(Φ(u)).
+    """Element-wise transform u = Φ⁻¹(F(z)), the *normalizing* direction; its inverse is z = F⁻¹(Φ(u)).
 
     Every continuous distribution on the real line is N(0, 1) pushed through a unique increasing map, the inverse of
-    this one: in one dimension a flow has nothing left to learn. log|du/dz| = log p(z) − log φ(u), in nats.
+    this one. log|du/dz| = log p(z) − log φ(u), in nats.
 
     F rounds to 1 in the upper tail, where z can no longer be resolved: u stays below 8.2 in float64 and 5.3 in
-    float32. In the lower tail it reaches −37 and −13.
+    float32. In the lower tail u reaches −37 and −13.
 
     Args:
         distribution: a univariate torch or Pyro distribution of batch shape B with a `cdf`. Without an `icdf`, F⁻¹
@@ -76,7 +76,7 @@ class InverseCDFTransform(Transform):
             return self._search(p)
 
     def _search(self, p: Tensor) -> Tensor:
-        """F⁻¹(p) from F alone, by root-finding over R, mapped onto the support."""
+        """Compute F⁻¹(p) from F alone, by root-finding over R, mapped onto the support."""
 
         def excess(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             z = self._onto(t)

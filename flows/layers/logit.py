@@ -17,9 +17,9 @@ __all__ = ["Logit", "LogitTransform"]
 
 
 class LogitTransform(Transform):
-    """y = logit(s), s = α + (1 − 2α) v / top, on rows (..., D).
+    """Logit transform y = logit(s), s = α + (1 − 2α) v / top, on rows (..., D).
 
-    log|det ∂y/∂v| = Σ log((1 − 2α) / top) − log s − log(1 − s).
+    log|det ∂y/∂v| = Σ [log((1 − 2α) / top) − log s − log(1 − s)].
 
     With α = 0 the range of the inverse is (0, top). With α > 0 it is slightly larger, from −α top / (1 − 2α) to
     top + α top / (1 − 2α); pixels at the edge then have moderate logits instead of a heavy tail, and a density in y
@@ -51,7 +51,7 @@ class LogitTransform(Transform):
         return (constant + F.softplus(y) + F.softplus(-y)).sum(-1)
 
     def _squash(self, x: Tensor) -> Tensor:
-        # Rounding may put v on the edge, where the logit is infinite: clamp to the nearest float inside
+        # Rounding may put v on the edge, where the logit is infinite: clamp to a value inside
         edge = torch.finfo(x.dtype).eps
         return (self.alpha + (1 - 2 * self.alpha) * x / self.top).clamp(edge, 1 - edge)
 

@@ -13,7 +13,7 @@ MASKS = ("alternating", "halves", "checkerboard", "channel")
 
 
 def coupling_mask(name: str, features: int, image_shape: tuple[int, int] | None = None, owner: object = None) -> Tensor:
-    """Make a boolean mask (features,): True is kept and read, False is transformed; `~mask` swaps the roles.
+    """Make a boolean mask (features,): True for kept, False for transformed features; `~mask` swaps the roles.
 
     | name | True where |
     | --- | --- |
@@ -29,10 +29,10 @@ def coupling_mask(name: str, features: int, image_shape: tuple[int, int] | None 
         name: one of `MASKS`.
         features: D.
         image_shape: (height, width) for the image masks; None: a square image of one channel.
-        owner: the flow, for the error message.
+        owner: the flow, named in error messages.
 
     Raises:
-        FlowvaeError: for an image mask of data that are not images of even height and width.
+        FlowvaeError: for an image mask if the data are not images of even height and width.
 
     >>> coupling_mask("checkerboard", 4).int().tolist()
     [0, 1, 1, 0]

@@ -14,13 +14,13 @@ __all__ = ["ParametricTransform"]
 
 
 class ParametricTransform(LazyTransform):
-    """A transform made of parameter tensors, which are free or, with a context c, start + A c.
+    """A transform with parameter tensors that are learned directly or, with a context c, are start + A c.
 
     A starts at zero, so that an amortized layer starts as the same map for every context: the initial map of the
     layer without a context.
 
     Args:
-        make: function from the parameters, each of shape (..., *its own), to a transform over (..., D).
+        make: function from the parameters, each of shape (..., *shape), to a transform over (..., D).
         start: initial values of the parameters.
         context: size of the context (0: none).
 
@@ -42,7 +42,7 @@ class ParametricTransform(LazyTransform):
             self.phi = nn.ParameterList(start)
 
     def forward(self, c: Tensor | None = None) -> Transform:
-        """Make the transform for a context of shape (..., context)."""
+        """Return the transform for a context of shape (..., context)."""
         if not hasattr(self, "linear"):
             return self.make(*self.phi)
         flat = self.linear(c)

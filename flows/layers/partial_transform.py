@@ -43,7 +43,7 @@ class TransformOfPart(Transform):
 
 
 class PartialTransform(LazyTransform):
-    """A lazy transform of the first values, for the later levels of a flow that factors out (Dinh et al. 2017).
+    """A lazy transform of the first values, for the later levels of a multi-scale flow (Dinh et al. 2017).
 
     Args:
         transform: the lazy transform of the first values.

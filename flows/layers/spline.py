@@ -18,7 +18,7 @@ class RationalQuadraticSpline(MonotonicRQSTransform):
     """zuko's monotonic rational-quadratic spline, equal up to rounding.
 
     Torch's softmax over a last axis of 4 or 8 numbers takes ten times as long as over a first one, and with zuko's
-    layout it is half of the time of a spline flow's density.
+    layout it takes half of the time of a spline flow's density.
 
     Args:
         widths: unconstrained bin widths, shape (..., K).
@@ -26,7 +26,7 @@ class RationalQuadraticSpline(MonotonicRQSTransform):
         derivatives: unconstrained derivatives at the inner knots, shape (..., K - 1).
         bound: the spline acts on [-bound, bound].
         slope: minimum slope.
-        kwargs: keyword arguments of a torch transform.
+        kwargs: keyword arguments of `torch.distributions.Transform`.
 
     References:
         Durkan, Bekasov, Murray & Papamakarios (2019), "Neural Spline Flows".
@@ -50,6 +50,6 @@ class RationalQuadraticSpline(MonotonicRQSTransform):
 
 
 def _knots(logits: Tensor, bound: float) -> Tensor:
-    """Ends of the bins, shape (..., K + 1), from -bound to bound."""
+    """Compute the edges of the bins, shape (..., K + 1), from -bound to bound."""
     shares = logits.movedim(-1, 0).softmax(0).movedim(0, -1)
     return bound * (2 * torch.cumsum(pad(shares, (1, 0)), dim=-1) - 1)

@@ -19,11 +19,11 @@ __all__ = ["Householder", "HouseholderTransform", "reflect"]
 
 
 def reflect(x: Tensor, vectors: Tensor, reverse: bool = False) -> Tensor:
-    """Reflect x of shape (..., D) in the planes through 0 normal to each of the vectors, shape (..., K, D).
+    """Reflect x (..., D) in the hyperplanes through 0 that are normal to the vectors (..., K, D), one after another.
 
-    The first vector reflects first; with `reverse`, the last one. A vector of zeros leaves x unchanged.
+    The first vector comes first; with `reverse`, the last one. A zero vector leaves x unchanged.
     """
-    # a reflection does not depend on the vector's length: a largest entry of 1 keeps squares from overflow
+    # a reflection does not depend on the vector's length; with a largest entry of 1, squares do not overflow
     largest = vectors.detach().abs().amax(-1, keepdim=True)
     unit = vectors / torch.where(largest > 0, largest, 1)
     unit = unit / torch.linalg.vector_norm(unit, dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
@@ -34,7 +34,7 @@ def reflect(x: Tensor, vectors: Tensor, reverse: bool = False) -> Tensor:
 
 
 class HouseholderTransform(Transform):
-    """z' = H_K … H_1 z with H_k = I − 2 v_k v_kᵀ / ‖v_k‖², the *generative* direction; log|det| = 0.
+    """Reflections z' = H_K … H_1 z with H_k = I − 2 v_k v_kᵀ / ‖v_k‖², the *generative* direction; log|det| = 0.
 
     Args:
         vectors: v_1 … v_K, shape (..., K, D).
@@ -63,14 +63,17 @@ class HouseholderTransform(Transform):
 class Householder(FlowSpec, name="householder"):
     """Householder flow: a product of reflections, z' = Π_k (I − 2 v_k v_kᵀ / ‖v_k‖²) z. It preserves volume.
 
-    A Gaussian base remains Gaussian: with a context, a diagonal guide only becomes one of full covariance. N(0, I)
-    remains N(0, I) for all parameters, so it is not a prior. The inverse is of the same family, with the reflections
-    in reverse order.
+    A Gaussian base remains Gaussian: the flow only gives a diagonal guide a full covariance. N(0, I) remains N(0, I)
+    for all parameters, so it cannot be a prior. The inverse is of the same family, with the reflections in reverse
+    order.
 
     The reflections start in equal pairs, which cancel. A *pass* of `cost` is one reflection.
 
     Args:
-        transforms: number of reflections, an even one (an odd number mirrors space, which is never the identity).
+        transforms: number of reflections, an even number (a product of an odd number is never the identity).
+
+    Raises:
+        FlowvaeError: for an odd number of reflections, or one out of range.
 
     References:
         Tomczak & Welling (2016), "Improving Variational Auto-Encoders using Householder Flow".

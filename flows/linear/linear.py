@@ -32,7 +32,7 @@ def _affine(matrix: Tensor, shift: Tensor) -> Transform:
 
 @dataclass(frozen=True)
 class Linear(FlowSpec, name="linear"):
-    """u = W z + b with W = LU, triangular factors; log|det ∂u/∂z| = Σ log of their diagonal.
+    """Linear flow u = W z + b with W = LU, L and U triangular; log|det ∂u/∂z| = Σ log of their diagonal.
 
     As a prior it is a Gaussian with any mean and covariance; in a guide it gives a diagonal Gaussian a full
     covariance. It is useful in front of a flow that acts in a box, such as a spline. The diagonal is positive,
@@ -40,9 +40,12 @@ class Linear(FlowSpec, name="linear"):
     or its inverse. With a context, the factors and b are linear in it.
 
     Args:
-        kind: "lu", or "plu": W = Pᵀ L U P with a fixed random permutation P of the dimensions, so that
-            different layers start their triangles from different dimensions. (Glow has P on one side only, and
-            starts as a permutation; this starts as the identity.)
+        kind: "lu", or "plu": W = Pᵀ L U P with a fixed random permutation P of the dimensions, so that the triangular
+            factors of different layers have different orders. (Glow has P on one side only, and starts as a
+            permutation; this starts as the identity.)
+
+    Raises:
+        FlowvaeError: for any other kind.
 
     References:
         Kingma & Dhariwal (2018), "Glow: Generative Flow with Invertible 1x1 Convolutions"; Oliva et al. (2018),

@@ -17,7 +17,7 @@ __all__ = ["FixedPermutation", "Permutation"]
 
 
 class FixedPermutation(LazyTransform):
-    """u_i = z_{order_i}, where the order, shape (D,), is a buffer: saved with the weights and not trained."""
+    """Fixed permutation u_i = z_{order_i}; the order, shape (D,), is a buffer: saved with the weights, not trained."""
 
     def __init__(self, order: Tensor) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class FixedPermutation(LazyTransform):
 class Permutation(FlowSpec):
     """Random permutation of the dimensions, drawn when the layer is built; log|det| = 0.
 
-    It is for use between layers that treat dimensions differently. It does not start as the identity, and alone it is
-    neither a prior nor a guide.
+    Use it between layers that treat dimensions differently. It does not start as the identity, and alone it is neither
+    a prior nor a guide.
 
     References:
         Dinh, Krueger & Bengio (2014), "NICE: Non-linear Independent Components Estimation".

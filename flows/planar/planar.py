@@ -22,11 +22,11 @@ __all__ = ["Planar", "PlanarTransform"]
 
 
 class PlanarTransform(Transform):
-    """z' = z + û tanh(wᵀz + b), the *generative* direction of one planar layer.
+    """Planar layer z' = z + û tanh(wᵀz + b), in its *generative* direction.
 
     û = u + (softplus(a) − 1 − a) w / ‖w‖² with a = wᵀu, so that wᵀû = softplus(a) − 1 > −1: this is strictly
-    invertible, because sup tanh' = 1. log|det ∂z'/∂z| = log(1 + tanh' wᵀû) ≥ log of the float's rounding. Where
-    ‖w‖ is below that rounding, û stays finite and the effect of w vanishes: at w = 0 the layer is a shift.
+    invertible, because sup tanh' = 1. log|det ∂z'/∂z| = log(1 + tanh' wᵀû) is at least the log of the machine
+    epsilon. If ‖w‖ is below this epsilon, û stays finite and the effect of w vanishes: at w = 0 the layer is a shift.
 
     Args:
         w: normal of the planes that move, shape (..., D).
@@ -43,7 +43,7 @@ class PlanarTransform(Transform):
         a, square = (w * u).sum(-1), w.square().sum(-1)
         epsilon = torch.finfo(w.dtype).eps
         least = epsilon**2  # of ‖w‖², by which û is divided
-        # positive: it would round to 0 where a is below -36, and the inequality is strict
+        # kept positive: for a below -36 it would round to 0, and the inequality is strict
         wanted = F.softplus(a).clamp_min(epsilon)
         along = (wanted - 1 - a) / square.clamp_min(least)
         self.w, self.b, self.u_hat = w, b, u + along.unsqueeze(-1) * w

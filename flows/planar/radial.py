@@ -21,16 +21,16 @@ __all__ = ["Radial", "RadialTransform"]
 
 
 class RadialTransform(Transform):
-    """z' = z + β (z − z_0) / (α + r) with r = ‖z − z_0‖, the *generative* direction of one radial layer.
+    """Radial layer z' = z + β (z − z_0) / (α + r) with r = ‖z − z_0‖, in its *generative* direction.
 
     α = softplus(a) > 0 and β = −α + softplus(b) > −α. The radius becomes r' = r (1 + β / (α + r)), and
-    log|det ∂z'/∂z| = (D − 1) log(1 + βh) + log(1 + βh + βh'r) with h = 1 / (α + r). The radius is the root of
-    a quadratic, so both directions are closed forms.
+    log|det ∂z'/∂z| = (D − 1) log(1 + βh) + log(1 + βh + βh'r) with h = 1 / (α + r). The radius r is the root of a
+    quadratic, so both directions have closed forms.
 
     Args:
         center: z_0, shape (..., D).
-        a: width of the region that moves, before softplus, shape (...).
-        b: α + β before softplus; smaller than a it contracts, larger it expands; shape (...).
+        a: α before softplus, the width of the region that moves, shape (...).
+        b: α + β before softplus, shape (...); the layer contracts for b < a and expands for b > a.
     """
 
     domain = constraints.real_vector
@@ -39,7 +39,7 @@ class RadialTransform(Transform):
 
     def __init__(self, center: Tensor, a: Tensor, b: Tensor) -> None:
         super().__init__()
-        least = torch.finfo(center.dtype).eps  # softplus rounds to 0, and the inequalities are strict
+        least = torch.finfo(center.dtype).eps  # softplus can round to 0, but the inequalities are strict
         self.center = center
         self.alpha = F.softplus(a).clamp_min(least)
         self.total = F.softplus(b).clamp_min(least)  # α + β

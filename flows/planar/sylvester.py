@@ -26,7 +26,7 @@ LARGEST = 1 - 1e-3  # |r_ii| and |r̃_ii|: tanh rounds to 1, and r_ii r̃_ii > -
 
 
 class SylvesterTransform(Transform):
-    """z' = z + Q R tanh(R̃ Qᵀ z + b), the *generative* direction of one Sylvester layer of rank M ≤ D.
+    """Sylvester layer z' = z + Q R tanh(R̃ Qᵀ z + b) of rank M ≤ D, in its *generative* direction.
 
     Q has orthonormal columns, R and R̃ are upper triangular with diagonals in (-1, 1), so that
     r_ii r̃_ii > -1 = -1 / sup tanh' and the layer is invertible. By Sylvester's identity
@@ -34,7 +34,7 @@ class SylvesterTransform(Transform):
 
     Args:
         Q: orthonormal columns, shape (..., D, M).
-        triangles: the strict upper triangle of R, and below the diagonal that of R̃, transposed; (..., M, M).
+        triangles: the strict upper triangles of R and, transposed, below the diagonal, of R̃; shape (..., M, M).
         r: diagonal of R before tanh, shape (..., M).
         s: diagonal of R̃ before tanh, shape (..., M).
         b: offset, shape (..., M).
@@ -110,7 +110,7 @@ def _solve(r: Tensor, s: Tensor, b: Tensor, y: Tensor) -> Tensor:
 def orthogonalize(A: Tensor, most: int = 100) -> Tensor:
     """Find the matrix with orthonormal columns nearest to A (..., D, M), by Q ← Q (3I − QᵀQ) / 2.
 
-    Björck & Bowie (1971); with A scaled to ‖A‖ ≤ 1 it converges whenever the columns are independent.
+    With A scaled to ‖A‖ ≤ 1 the iteration converges whenever the columns are independent (Björck & Bowie 1971).
 
     Raises:
         FlowvaeError: if it has not converged after `most` iterations.
@@ -152,10 +152,10 @@ def _triangular(flip: bool, *rest: Tensor) -> Transform:
 class Sylvester(FlowSpec, name="sylvester"):
     """Sylvester flow, z' = z + Q R tanh(R̃ Qᵀ z + b): a planar layer that moves points along M directions at once.
 
-    Its authors proposed it for guides: with a context, every parameter is linear in it. There is no network; a
-    *pass* of `cost` is one evaluation of a layer. The density of a value that the flow did not draw needs M roots
-    per layer, one for each coordinate; there a pass is one evaluation of a function of one variable (at most 12 per
-    root for ordinary parameters). It is therefore a posterior; `Inverse(Sylvester())` is a prior.
+    It was proposed for guides: with a context, every parameter is linear in it. There is no network; a *pass* of `cost`
+    is one evaluation of a layer. The density of a value that the flow did not draw needs M roots per layer, one for
+    each coordinate; here a pass is one evaluation of a function of one variable (at most 12 per root for ordinary
+    parameters). It is therefore a posterior; `Inverse(Sylvester())` is a prior.
 
     Args:
         kind: how Q is kept orthonormal. "orthogonal": by iterated orthogonalization of a free matrix.
@@ -165,8 +165,8 @@ class Sylvester(FlowSpec, name="sylvester"):
         rank: M, the columns of Q (none: the latent size). Q of kind "triangular" is always square.
 
     Raises:
-        FlowvaeError: when built with a rank above the latent size; when used, if Q of kind "orthogonal" has
-            lost its rank.
+        FlowvaeError: for settings out of range; when built, for a rank above the latent size; when called, if Q of
+            kind "orthogonal" has lost its rank.
 
     References:
         van den Berg, Hasenclever, Tomczak & Welling (2018), "Sylvester Normalizing Flows for Variational
@@ -200,7 +200,7 @@ class Sylvester(FlowSpec, name="sylvester"):
         super().check_features(features)
         if self.rank is not None and self.rank > features:
             raise FlowvaeError(
-                f"Sylvester.rank = {self.rank} at latent = {features}: Q has no more columns than rows. Use "
+                f"Sylvester.rank = {self.rank} at latent = {features}: Q cannot have more columns than rows. Use "
                 f"{features} or less."
             )
 

@@ -28,19 +28,19 @@ from flowvae.flows.spec import FlowSpec
 
 __all__ = ["Residual", "ResidualTransform"]
 
-EXACT_TERMS = 2  # terms of the power series that are always included, before the roulette
+EXACT_TERMS = 2  # terms of the power series that are always included, before the Russian roulette
 BOUND = 1.1  # sup |silu'| = 1.0998...
 
 
 class ContractiveMLP(nn.Module):
     """A network g(z, c) whose Lipschitz constant in z is below a bound for all parameters.
 
-    Each weight matrix that acts on z is rescaled if its largest singular value (computed, not tracked from step
-    to step) is above the layer's share of the bound; silu / 1.1 is 1-Lipschitz and smooth.
+    Each weight matrix that acts on z is rescaled if its largest singular value (computed exactly in every call) is
+    above the layer's share of the bound; silu / 1.1 is 1-Lipschitz and smooth.
 
     Args:
-        features: D, numbers in and out.
-        context: numbers of c, which enters in the first layer without a bound.
+        features: D, number of inputs and of outputs.
+        context: size of c, which enters the first layer without a bound; 0: none.
         hidden_features: widths of the hidden layers.
         lipschitz: the bound, below 1.
     """
@@ -61,7 +61,7 @@ class ContractiveMLP(nn.Module):
         return [layer.bias for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def weights(self) -> list[Tensor]:
-        """Compute the rescaled weight matrices, each of spectral norm below the layer's share."""
+        """Compute the rescaled weight matrices, each with a spectral norm of at most the layer's share."""
         found = []
         for W in (layer.weight for layer in self.layers if isinstance(layer, nn.Linear)):
             largest = W.detach().abs().max().clamp_min(1)  # squares of large entries would overflow
@@ -71,15 +71,15 @@ class ContractiveMLP(nn.Module):
 
 
 class ResidualTransform(Transform):
-    """u = z + g(z), the *normalizing* direction of one residual layer, with Lip(g) < 1.
+    """Residual layer u = z + g(z) with Lip(g) < 1, in its *normalizing* direction.
 
     log|det ∂u/∂z| = log|det(I + J)| = Σ_k (-1)^{k+1} tr(Jᵏ) / k with J = ∂g/∂z. The inverse is the fixed point
     of z ← u − g(z).
 
     Args:
         network: g.
-        c: the context, shape (..., context), or none.
-        exact: whether the determinant is computed from J, or estimated from its power series.
+        c: the context, shape (..., context), or None.
+        exact: whether the log-determinant is computed from J, or estimated from its power series.
     """
 
     domain = constraints.real_vector
@@ -164,10 +164,10 @@ class ResidualTransform(Transform):
         return self._series(x, slopes)
 
     def _series(self, x: Tensor, slopes: list[Tensor]) -> Tensor:
-        """Chen et al. (2019), eq. 6: the series truncated at random, each term over its probability of inclusion.
+        """Estimate the series by random truncation, each term divided by its probability (Chen et al. 2019, eq. 6).
 
-        Each further term is included with probability L = lipschitz. The k-th term is at most Lᵏ and is divided by
-        a power of L of the same order, so the variance is finite for all parameters.
+        Each further term is included with probability L = lipschitz. The k-th term is of order Lᵏ and is divided by a
+        power of L of the same order, so the variance is finite for all parameters.
         """
         roulette = math.floor(math.log(1 - torch.rand((), dtype=torch.float64).item()) / math.log(self.lipschitz))
         shape = (*slopes[0].shape[:-1], x.shape[-1], 1)
@@ -181,19 +181,19 @@ class ResidualTransform(Transform):
 
 
 def fixed_point_steps(lipschitz: float, epsilon: float) -> int:
-    """Number of steps that guarantee the fixed point to a relative error of epsilon."""
+    """Compute the number of steps that guarantees a relative error of epsilon of the fixed point."""
     return math.ceil(math.log(epsilon) / math.log(lipschitz))
 
 
 class LazyResidual(LazyTransform):
-    """One residual layer with its network."""
+    """Lazy transform of one residual layer, with its network."""
 
     def __init__(self, network: ContractiveMLP, exact: bool) -> None:
         super().__init__()
         self.network, self.exact = network, exact
 
     def forward(self, c: Tensor | None = None) -> ResidualTransform:
-        """Make the layer for a context of shape (..., context)."""
+        """Return the transform for a context of shape (..., context)."""
         return ResidualTransform(self.network, c, self.exact)
 
 
@@ -203,11 +203,11 @@ class Residual(FlowSpec, name="residual"):
 
     Up to `exact_up_to` dimensions the log-determinant is exact. Above, it is an unbiased estimate: a power series
     truncated at random (Russian roulette), with a random probe for each value. Log-densities are then noisy (from
-    torch's generator). Their mean is right, but exp of them is *not* unbiased, so an importance-weighted bound from
-    them is not a bound; raise `exact_up_to` for such a measure. Building such a flow warns.
+    torch's generator). They are unbiased, but their exponentials are *not*, so an importance-weighted bound from them
+    is not a bound; raise `exact_up_to` for such a measure. Building such a flow emits a warning.
 
     A *pass* of `cost` is one evaluation of a layer's g or one product with its Jacobian. A sample is the fixed
-    point of z ← u − g(z), which takes at most log(float32's rounding) / log(lipschitz) passes (the number in
+    point of z ← u − g(z), which takes at most log(float32's epsilon) / log(lipschitz) passes (the number in
     `cost`), and usually a tenth of that. It is therefore a prior; `Inverse(Residual())` is a guide.
 
     Args:
@@ -216,6 +216,12 @@ class Residual(FlowSpec, name="residual"):
         lipschitz: bound on the Lipschitz constant of each g, below 1. Near 1 a layer is more flexible, and its
             inverse takes more steps.
         exact_up_to: the largest latent size at which the log-determinant is exact.
+
+    Raises:
+        FlowvaeError: for settings out of range.
+
+    Warns:
+        EstimatedDensityWarning: when built for more than `exact_up_to` dimensions.
 
     References:
         Behrmann et al. (2019), "Invertible Residual Networks"; Chen, Behrmann, Duvenaud & Jacobsen (2019),
@@ -247,8 +253,8 @@ class Residual(FlowSpec, name="residual"):
         if not exact:
             warnings.warn(
                 f"Residual at {features} dimensions, above exact_up_to = {self.exact_up_to}: its log-densities are "
-                "unbiased random estimates. The ELBO is noisier, and importance-weighted figures (IWAE, NLL, effective "
-                f"draws) are wrong, the evidence too high; exact_up_to = {features} makes them exact.",
+                "unbiased random estimates. The ELBO is noisier, and importance-weighted values (IWAE, NLL, effective "
+                f"draws) are wrong, with too high an evidence; exact_up_to = {features} makes them exact.",
                 EstimatedDensityWarning,
                 stacklevel=2,
             )

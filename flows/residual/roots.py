@@ -16,16 +16,16 @@ TYPICAL_STEPS = 12  # maximum number of evaluations for a root of x + r tanh(s x
 def monotone_root(function: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]], lower: Tensor, upper: Tensor) -> Tensor:
     """Find the root of an increasing function between two bounds, element by element.
 
-    The search takes Newton steps inside a bracket that every evaluation narrows; where a step is more than half as
-    long as the last one, the bracket is halved instead. It always ends, after at most 2 evaluations per bit of the
-    mantissa, and usually after a few.
+    The search takes Newton steps inside a bracket that every evaluation narrows; if a step is more than half as long as
+    the last one, the bracket is halved instead. It always ends, after at most 2 evaluations per bit of the mantissa,
+    and usually after a few.
 
     The root has exact first and second derivatives with respect to all tensors inside the function: by the implicit
     function theorem they are those of two more Newton steps.
 
     Args:
-        function: maps x to its value, its slope, and the sum of the absolute values of its terms, all of shape
-            (...). The last determines how close to zero the value can come with rounding.
+        function: maps x to the value and slope of the function, and the sum of the absolute values of its terms, all of
+            shape (...). The sum determines how close to zero the value can come with rounding.
         lower: where the function is not positive, shape (...).
         upper: where it is not negative, shape (...).
     """

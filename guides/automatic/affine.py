@@ -11,7 +11,7 @@ __all__ = ["AffineLayer"]
 
 
 class AffineLayer(LazyTransform):
-    r"""The *normalizing* direction z → v of z = c + S (m + diag(eˢ) (I + N) v): m, s, N learned; c, S fixed.
+    r"""Affine layer z = c + S (m + diag(eˢ) (I + N) v), with m, s, N learned and c, S fixed; its call is z → v.
 
     S and c are the units in which the layer learns. If a posterior's scales differ by orders of magnitude, or its
     variables are nearly collinear, one step size suits all of them only in units of the posterior: `restart` takes
@@ -33,7 +33,7 @@ class AffineLayer(LazyTransform):
         self.register_buffer("unit", torch.eye(features) if full else torch.ones(features))
         self.shift = nn.Parameter(torch.zeros(features))
         self.log_scale = nn.Parameter(torch.zeros(features))
-        # a whole matrix, of which only the lower triangle is used: it is read faster than a vector of its entries
+        # a full matrix, of which only the lower triangle is used, is faster than a vector of the entries
         self.lower = nn.Parameter(torch.zeros(features, features)) if full else None
 
     @torch.no_grad()
@@ -42,8 +42,8 @@ class AffineLayer(LazyTransform):
 
         Args:
             loc: shape (D,).
-            scale: L, lower triangular of shape (D, D), or its diagonal, (D,). A diagonal layer takes the standard
-                deviations of a matrix.
+            scale: L, lower triangular of shape (D, D), or its diagonal, (D,). A diagonal layer uses only the standard
+                deviations of L Lᵀ.
         """
         if self.lower is None:
             self.unit.copy_(scale if scale.dim() == 1 else scale.square().sum(-1).sqrt())
@@ -59,7 +59,7 @@ class AffineLayer(LazyTransform):
         scale = self.log_scale.exp()
         if self.lower is None:
             return self.center + self.unit * self.shift, self.unit * scale
-        # relative to the row's scale, so that a step means the same at every scale
+        # relative to the row's scale, so that optimizer steps are comparable at every scale
         tril = scale.diag_embed() + scale[:, None] * self.lower.tril(-1)
         return self.center + self.unit @ self.shift, self.unit @ tril
 
@@ -70,7 +70,7 @@ class AffineLayer(LazyTransform):
 
 
 class _Affine(Transform):
-    """v → c + S (m + diag(eˢ) (I + N) v), factor by factor: the product of S and N would cost D³."""
+    """The map v → c + S (m + diag(eˢ) (I + N) v), factor by factor: the product of S and N would cost D³."""
 
     domain = constraints.real_vector
     codomain = constraints.real_vector

@@ -39,55 +39,55 @@ class AutoFlow(AutoContinuous):
     r"""Flow guide over all latent variables of a model, unconstrained: u ~ N(0, I), v = T(u), z = loc + L v.
 
     The flow T acts in standardized space, which suits its networks and the box of its splines; the learned affine
-    layer after it has location, scale and (with a full L) correlation of the posterior. T starts as the identity, so
-    the guide starts as N(loc, init_scale² I), like Pyro's `AutoMultivariateNormal`. With a full affine layer it
-    contains that guide for every flow.
+    layer after it has the location, scale and (with a full L) correlation of the posterior. If T starts as the
+    identity, the guide starts as N(loc, init_scale² I), like Pyro's `AutoMultivariateNormal`. With a full affine layer
+    it contains all Gaussians.
 
     With hidden layers of a fixed width H, a pass of the flow takes a multiple of D H multiplications; above 1000 latent
-    numbers the affine layer is diagonal, so time and memory of the guide are linear in D.
+    numbers the affine layer is diagonal by default, so time and memory of the guide are linear in D.
 
     Constrained variables are mapped by the bijections of torch and Pyro; `supports.py` lists them. A support that
     depends on other latent variables, as in `b ~ Uniform(0, a)`, is that of the current draw: the guide runs the model
-    up to the last site whose support has bounds.
+    up to the last site whose support has parameters, such as the bounds of a `Uniform`.
 
     **Latents inside a plate** of data, such as the codes of a VAE, can be drawn given an encoder of the plate's data:
 
         AutoFlow(model, IAF(), encoder={"data": MLP()})
 
-    is q(g) Π_i q(l_i given e_i, g), where l_i are the latents of point i of the plate "data", e_i its features, and g
-    all other latents (there may be none). The plate may subsample, and its size may change from run to run: the guide
-    takes the points that the model takes. Each network is settings, built for the model's first argument and applied
-    to it, or an nn.Module, called with the model's arguments; tensors with a row for each point of the plate are given
-    as the rows of the subsample. It returns features with a row for each point of the subsample, or of the plate. The
-    l_i start near the mean of their initial values, with standard deviations near one.
+    is q(g) Π_i q(l_i | e_i, g), where l_i are the latents of point i of the plate "data", e_i its features, and g all
+    other latents (there may be none). The plate may subsample, and its size may change from run to run: the guide
+    takes the points that the model takes. A network is either settings, built for the model's first argument and
+    applied to it, or an nn.Module, called with the model's arguments. Of tensors with a row for each point of the
+    plate, it gets the rows of the subsample. It returns features with a row for each point of the subsample, or of the
+    plate. The l_i start near the mean of their initial values, with standard deviations near one.
 
     The guide is set up in its first run: call it once, with the model's arguments, before `load_state_dict` or before
     its parameters are given to an optimizer. Its parameters stay in the module; Pyro's parameter store is not used, so
     that two guides cannot train each other's parameters.
 
     Train it with `Trace_ELBO`: `TraceMeanField_ELBO` drops the log-densities of Delta sites, and with them the Jacobian
-    of the constraints, of this guide as of Pyro's autoguides.
+    of the constraints, for this guide as for Pyro's autoguides.
 
     Args:
-        model: a Pyro model whose latent variables are continuous, and two numbers or more together unless there is an
-            encoder. With one, a single number has its affine layer alone.
+        model: a Pyro model with continuous latent variables, two numbers or more in total unless there is an encoder.
+            With an encoder, a single number outside its plate gets the affine layer alone.
         flow: the family T, cheap in its *generative* direction, such as `IAF` or `CouplingNSF`.
         init_loc_fn: function that gives the initial location, site by site, as in Pyro's autoguides.
         init_scale: initial standard deviation of every unconstrained latent number outside of the plates with encoders.
         affine: "full" (L lower triangular), "diagonal", or "auto": full up to 1000 latent numbers. A full layer takes
-            D² multiplications a draw, D × D matrices, and D³ multiplications to initialize by `fit_autoguide`.
+            D² multiplications per draw, D × D matrices, and D³ multiplications to initialize by `fit_autoguide`.
         draws: number of draws for `median` and `quantiles`.
-        encoder: networks by the names of plates, settings or modules; None: no encoders.
+        encoder: networks by name of their plate, as settings or modules; None: no encoders.
         local: distribution of the latents of a point given its features, such as `Gaussian()`; None: `FlowGuide(flow)`,
             or a Gaussian for fewer numbers than the flow needs.
         structured: whether l_i depends on the draw of g, as it does in the posterior of a hierarchical model
             (structured variational inference), or on the features alone (mean field between g and l).
 
     Raises:
-        FlowvaeError: at once, if the flow cannot be a posterior or a setting is out of range; at the first run, if
-            the model has too few latent numbers for the flow or more than fit into memory, a latent without a
-            bijection from the reals, one in a plate that subsamples its data and has no encoder, one in a plate with an
-            encoder and in other plates, or if an encoder does not give features of the plate's points.
+        FlowvaeError: at once, if the flow cannot be a posterior or a setting is out of range. At the first run: if the
+            model has too few latent numbers for the flow, or more than fit into memory; for a latent without a
+            bijection from the reals, in a subsampled plate without an encoder, or in a plate with an encoder and other
+            plates; or if an encoder does not give features of the plate's points.
 
     References:
         Kucukelbir et al. (2017), "Automatic Differentiation Variational Inference"; Rezende & Mohamed (2015); Hoffman &
@@ -133,7 +133,7 @@ class AutoFlow(AutoContinuous):
         return self._model[0]
 
     def _run_model(self, *args: Any, **kwargs: Any) -> Any:
-        # a guide without its model fails only where it runs it
+        # a guide without its model raises an error only if it has to run it
         return self.model(*args, **kwargs)
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
@@ -179,7 +179,7 @@ class AutoFlow(AutoContinuous):
 
     @property
     def independent_draws(self) -> bool:
-        """Whether draws under an outer plate are those of single runs: always, unless the guide runs the model."""
+        """Whether draws under an outer plate equal independent runs: always, unless the guide runs the model."""
         return self._layout.last is None
 
     @property
@@ -227,7 +227,7 @@ class AutoFlow(AutoContinuous):
         return super().load_state_dict(state_dict, *args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Draw every latent site; returns the values by site."""
+        """Draw every latent site, and return the values by site."""
         if self.prototype_trace is None:
             self._setup_prototype(*args, **kwargs)
         return self._draw(self._plates(args, kwargs), args, kwargs)
@@ -256,7 +256,7 @@ class AutoFlow(AutoContinuous):
     def _plates(self, args: Any, kwargs: Any, whole: bool = False) -> dict[str, Any]:
         """Create the plates of the sites in this run.
 
-        Those with an encoder take the points that the model takes; `whole`: all points, if the arguments have them.
+        Those with an encoder take the points that the model takes or, with `whole`, all points that the arguments hold.
         """
         plates = dict(self._create_plates(*args, **kwargs))
         layout = self._layout
@@ -274,14 +274,17 @@ class AutoFlow(AutoContinuous):
     def quantiles(self, quantiles: list[float] | Tensor, *args: Any, seed: int = 0, **kwargs: Any) -> dict[str, Tensor]:
         """Estimate quantiles of every entry of every latent variable, by site, shape (quantiles, *site).
 
-        They are those of `draws` draws in the constrained space, entry by entry. The latents inside a plate with an
-        encoder are those of the data that the arguments hold: of all points, even if the model takes a subsample.
+        They are computed entry by entry from `draws` draws in the constrained space. Latents inside a plate with an
+        encoder are drawn for all points in the arguments, even if the model takes a subsample.
 
         Args:
             quantiles: levels between 0 and 1.
             args: the model's arguments.
-            seed: decides the draws.
-            kwargs: its keyword arguments.
+            seed: seed of the draws.
+            kwargs: the model's keyword arguments.
+
+        Raises:
+            FlowvaeError: before the guide has run for the first time, or if the draws do not fit into memory.
         """
         self._check_set_up()
         if not self._layout.inside:
@@ -305,7 +308,7 @@ class AutoFlow(AutoContinuous):
         """Draw all sites, those inside plates with encoders for all data in the arguments; shape (draws, *site)."""
         numbers = self.latent_dim + sum(part.size * len(plates[part.plate].indices) for part in self._locals())
         check_draws(self.draws, numbers, self._locals()[0].center)
-        # where a support is not fixed, the model runs too, and may take one draw at a time
+        # if a support is not fixed, the model runs too, and may take one draw at a time
         how = self.draws, numbers, self._layout.depth, self._layout.last is None
         found = [
             {name: value.reshape(count, *self._layout.shape(name)) for name, value in drawn.items()}
@@ -323,16 +326,19 @@ class AutoFlow(AutoContinuous):
         Args:
             latent: the vectors.
             args: the model's arguments, on which supports may depend; by default those of the guide's first run.
-            kwargs: its keyword arguments.
+            kwargs: the model's keyword arguments.
+
+        Raises:
+            FlowvaeError: before the guide has run for the first time, or if all latents are in encoded plates.
         """
-        self._posterior()  # set up?
+        self._posterior()  # raises an error before the first run
         if not args and not kwargs:
             first = self.prototype_trace.nodes["_INPUT"]
             args, kwargs = first["args"], first["kwargs"]
         return self._layout.constrain(self._run_model, self._unpack_latent, latent, args, kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        # not AutoGuide's, which removes the model from the guide that is being copied
+        # AutoGuide's version removes the model from the guide that is being copied
         state = {**self.__dict__, "master": None}
         try:
             pickle.dumps(self._model)

@@ -1,4 +1,4 @@
-"""Latent variables of a model from an unconstrained vector, each on its support in the current run."""
+"""Maps from unconstrained values to latent variables, each on its support in the current run of the model."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def constrain(free: Tensor, transform: Transform, event_dim: int) -> Part:
 class Constrain(Messenger):
     """Messenger that sets latent sites to values on their supports in the current run of the model.
 
-    A support may depend on earlier latent variables, as in `b ~ Uniform(0, a)`. These have the values set here, so
-    that the support is that of the current draw.
+    A support may depend on earlier latent variables, as in `b ~ Uniform(0, a)`. Their values are set here too, so the
+    support is that of the current draw.
 
     Args:
         free: unconstrained values by site; draws to the left of all plates.
         prototype: the sites as they were when the guide was set up.
-        last: the site after which the run stops; none: it runs to the model's end.
+        last: the site after which the run stops; None: the whole model runs.
         points: by plate, indices of the points that the run takes, for plates that may subsample.
     """
 
@@ -86,7 +86,7 @@ class _Stop(BaseException):  # not an Exception, which the model's own code migh
 def run_until(
     model: Callable[..., Any], messenger: Constrain, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Part]:
-    """Run a model, hidden from other handlers, up to the messenger's last site; returns the parts by site."""
+    """Run a model, hidden from other handlers, up to the messenger's last site; return the parts by site."""
     try:
         with poutine.block():
             messenger(model)(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The flow over one unconstrained vector: a family of flows in standardized space and an affine layer."""
+"""The flow over one unconstrained vector: a flow in standardized space, and an affine layer."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ FULL = 1000  # number of latents above which a full affine layer costs more time
 
 
 def build_joint_flow(flow: FlowSpec, loc: Tensor, init_scale: float, affine: str, alone: bool) -> Flow:
-    """Build the flow, which starts as N(loc, init_scale² I).
+    """Build the joint flow; it starts as N(loc, init_scale² I) if the family starts as the identity.
 
     Args:
         flow: the family.
         loc: location, shape (D,), whose dtype and device the flow gets.
         init_scale: standard deviation.
         affine: "full", "diagonal" or "auto", see `AutoFlow`.
-        alone: whether these are all latent numbers of the model. If not, D may be less than the flow needs, and then
-            the affine layer is the whole flow; and it learns in units of 1, because `fit_autoguide` finds no others.
+        alone: whether these are all latent numbers of the model. If not, the affine layer learns in units of 1, because
+            `fit_autoguide` sets no others, and it is the whole flow if D is less than the family needs.
 
     Raises:
         FlowvaeError: for fewer numbers than the flow needs, or more than fit into memory.
@@ -39,8 +39,8 @@ def build_joint_flow(flow: FlowSpec, loc: Tensor, init_scale: float, affine: str
         raise FlowvaeError("AutoFlow over a model without latent numbers: there is nothing to draw; use no guide.")
     if alone and size < flow.least_features:
         raise FlowvaeError(
-            f"AutoFlow over a model with {size} unconstrained latent number(s): {type(flow).__name__} lets "
-            f"dimensions depend on one another and needs {flow.least_features} or more. Use "
+            f"AutoFlow over a model with {size} unconstrained latent number(s): {type(flow).__name__} makes "
+            f"dimensions dependent and needs {flow.least_features} or more. Use "
             "pyro.infer.autoguide.AutoNormal."
         )
     full = affine == "full" or (affine == "auto" and size <= FULL)

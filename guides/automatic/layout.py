@@ -27,10 +27,10 @@ class Layout:
         initial: initial unconstrained values by site.
         frames: the plates of each site, as in its `cond_indep_stack`.
         inside: the encoded plate of each site inside one.
-        last: the last site whose support is not fixed, as in `b ~ Uniform(0, a)`; None: all are.
+        last: the last site whose support is not fixed, as in `b ~ Uniform(0, a)`; None: all are fixed.
 
     Raises:
-        FlowvaeError: for a site without a bijection from the reals, or one in an encoded plate and others.
+        FlowvaeError: for a site without a bijection from the reals, or in an encoded plate and other plates.
     """
 
     def __init__(self, sites: Mapping[str, Any], encoded: Collection[str] = ()) -> None:
@@ -128,7 +128,7 @@ class Layout:
         """
 
         def values(rows: Tensor) -> dict[str, Tensor]:
-            # one draw alone as the model runs by itself, several to the left of all plates
+            # a single draw has no batch dimension, several are to the left of all plates
             spread = rows[0] if len(rows) == 1 else rows.reshape(len(rows), *(1,) * self.depth, rows.shape[-1])
             free = {site["name"]: value for site, value in unpack(spread)}
             parts = self.parts(model, free, {}, args, kwargs)
@@ -175,7 +175,7 @@ def _check_alone(name: str, site: Mapping[str, Any], free: Tensor, frame: Any) -
             "each of its points; put the other dimensions into the event of the site (to_event)."
         )
     if frame.size < 1:
-        raise FlowvaeError(f"plate {plate!r}: has no size, so its points have no number; give the plate a size.")
+        raise FlowvaeError(f"plate {plate!r}: has no size, so it has no fixed number of points; give the plate a size.")
     batch = Size((frame.size, *(1,) * (-frame.dim - 1)))
     if site["fn"].batch_shape != batch:
         raise FlowvaeError(

@@ -28,12 +28,11 @@ HIDDEN = 32  # width of the layer in which features and global latents interact
 
 
 class LocalPart(nn.Module):
-    r"""q(l given x, g) = Π_i q(l_i given features(x)_i, g) for the latents l_i of the points i of a plate.
+    r"""Conditional distribution q(l | x, g) = Π_i q(l_i | features(x)_i, g) of the latents l_i of a plate's points i.
 
-    The numbers of one point are the unconstrained values of all latent sites inside the plate, one after another:
-    l_i = center + w_i, where the head draws w_i given a context. That is the features alone, or features e_i,
-    standardized global latents v, and ReLU(A e_i + B v + b), so that a Gaussian head is linear in e_i and v, and
-    beyond that depends on them jointly.
+    l_i concatenates the unconstrained values of all latent sites inside the plate: l_i = center + w_i, where the head
+    draws w_i given a context. The context is the features e_i alone, or e_i, the standardized global latents v and
+    ReLU(A e_i + B v + b). The parameters of a Gaussian head are then linear in e_i and v, plus a joint nonlinear term.
 
     Args:
         encoder: features of the points.
@@ -41,7 +40,7 @@ class LocalPart(nn.Module):
         dim: dimension of the plate, negative.
         initial: initial unconstrained values of each site, of shape (n, 1, …, 1, *event) with −dim batch dimensions.
         features: F, number of features.
-        given: number of global latents that the distribution depends on; 0: none.
+        given: number of global latents that the distribution depends on.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class LocalPart(nn.Module):
     def draw(
         self, name: str, plate: Any, given: Tensor | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        """Draw the auxiliary site `name` in a plate; returns the unconstrained values by site, (…, n, 1, …, 1, *event).
+        """Draw the auxiliary site `name` in a plate; return the unconstrained values by site, (…, n, 1, …, 1, *event).
 
         Args:
             name: name of the auxiliary site, of shape (…, n, 1, …, 1, D).
@@ -157,7 +156,7 @@ def check_head(local: object) -> None:
     """Check the setting `AutoFlow.local`.
 
     Raises:
-        FlowvaeError: for anything but settings of a guide that does not change with the model's density.
+        FlowvaeError: if it is not None or settings of a guide, or the guide changes with the model's density.
     """
     if local is None:
         return

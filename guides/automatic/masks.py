@@ -1,4 +1,4 @@
-"""Masks of Pyro sites: which numbers enter the log-density, and checks of masked models."""
+"""Masks of Pyro sites: the numbers that enter the log-density, and checks of masked models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def counted(node: Mapping[str, Any]) -> Tensor:
 
 
 def counted_data(node: Mapping[str, Any]) -> Tensor:
-    """Compute a boolean mask of a site's data points of which any number enters the log-density (batch shape)."""
+    """Compute a boolean mask of the data points that enter a site's log-density, in part or whole (batch shape)."""
     keep, event = _counted(node), node["fn"].event_dim
     if event:
         keep = keep.reshape((1,) * max(0, event - keep.dim()) + keep.shape).flatten(-event).any(-1)
@@ -70,14 +70,14 @@ def check_sites(
     """Raise an error for a model whose masks or missing data make inference meaningless.
 
     A latent number that is masked in the model has a flat prior, which is valid if the data inform it. If nothing
-    depends on it (such as the numbers of `x_unobserved` that `obs_mask` replaces by observed ones), and a guide still
-    gives it a density, the ELBO has no upper bound and importance weights have no meaning.
+    depends on it (such as the numbers of `x_unobserved` that `obs_mask` replaces by observed ones) but a guide gives
+    it a density, the ELBO has no upper bound and importance weights are meaningless.
 
     Args:
         model: Pyro model.
         args: arguments of the model and of the guide.
-        kwargs: their named arguments.
-        guide: Pyro guide; none: all latent numbers have a density.
+        kwargs: their keyword arguments.
+        guide: Pyro guide; None: all latent numbers have a density.
         gradients: whether gradients are needed; they are NaN where data are NaN, masked or not.
         nodes: nodes of a trace of the model, if there is one already.
 
@@ -86,7 +86,7 @@ def check_sites(
     """
     drawn = None if guide is None else _traced(guide, args, kwargs)
     if nodes is None:
-        # at the guide's draws, because the model may be unable to run at prior draws
+        # at the guide's draws, because the model may fail at prior draws
         nodes = _traced(model if drawn is None else poutine.replay(model, trace=drawn), args, kwargs).nodes
     sites = _sites(nodes)
     for name, node in sites.items():
@@ -151,7 +151,7 @@ def _without_effect(
     latent: Mapping[str, Any],
     masked: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Find the masked numbers without effect on the model's log-density, by its gradient at a draw."""
+    """Find the masked numbers that do not affect the model's log-density, by its gradient at a draw."""
     if not masked:
         return {}
     values = {name: node["value"].detach().clone() for name, node in latent.items()}

@@ -23,7 +23,7 @@ def check_encoders(encoder: object) -> dict[str, NetworkSpec | nn.Module]:
     """Check the setting `AutoFlow.encoder`, and return it as a dict.
 
     Raises:
-        FlowvaeError: for anything but networks by the names of plates.
+        FlowvaeError: if it is not None or a mapping from names of plates to networks.
     """
     if encoder is None:
         return {}
@@ -46,15 +46,15 @@ def has_rows(value: object, size: int) -> bool:
 class PlateEncoder(nn.Module):
     """Network of a model's arguments that gives features (n, F) of the n points that a run takes from a plate.
 
-    Tensors with a row for each of the plate's points are given as the rows of the run's subsample; all other arguments
-    are given as they are, such as data that come in batches. A network may also give features (N, F) of all points,
+    Of tensors with a row for each of the plate's points, the network gets the rows of the run's subsample; it gets all
+    other arguments unchanged, such as data that come in batches. A network may also give features (N, F) of all points,
     whose rows are then selected: its data may have another layout, such as time first.
 
     Args:
         plate: name of the plate.
         network: settings, built for the model's first argument (N, *event) and applied to it, or a module, called as
             the model is.
-        args: the model's arguments, for the shape of its first one.
+        args: the model's arguments, of which the first one gives the event shape.
 
     Raises:
         FlowvaeError: for settings, if the first argument is not a floating-point tensor with a row for each point.

@@ -1,4 +1,4 @@
-"""Plates of a model in the current run: their sizes and the points that are taken from them."""
+"""Plates of a model in the current run: their sizes and the points taken from them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_encoded(
     """Check that each plate with an encoder is in the model and has latent sites.
 
     Raises:
-        FlowvaeError: for a plate that is not, with the plates that are.
+        FlowvaeError: if it is not; the message lists the model's plates.
     """
     for plate in encoded:
         if plate in with_latents:
@@ -60,7 +60,7 @@ def read_points(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> dict[str, Points]:
-    """Run a model up to the first latent site in each of some plates, and read what it takes from the plates.
+    """Run a model until each of some plates had a latent site, and read the points that it takes from the plates.
 
     A model may choose the points itself, as in `plate(..., subsample=index)`, and their number may change from run to
     run, as in `plate("data", len(x))`. The run is hidden from other handlers.
@@ -98,7 +98,7 @@ def read_points(
 
 
 class _ReadPoints(Messenger):
-    """Reads the points of plates, and stops the run as soon as a latent site was met in each."""
+    """Messenger that reads the points of plates, and stops the run when each of them had a latent site."""
 
     def __init__(self, plates: Collection[str], start: Mapping[str, Tensor], shapes: Mapping[str, Size]) -> None:
         super().__init__()

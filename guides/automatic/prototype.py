@@ -31,12 +31,12 @@ def read_prototype(
 ) -> Any:
     """Trace the latent sites of a model at their initial values.
 
-    Prior draws may be so extreme that the model cannot run there, such as a scale that underflows to zero. A random
-    initialization then falls back to zero in the unconstrained space.
+    The model may fail at an extreme prior draw, such as a scale that underflows to zero. A random initialization then
+    falls back to zero in the unconstrained space.
 
     Args:
         model: Pyro model.
-        init_loc_fn: one of Pyro's, such as `init_to_median`.
+        init_loc_fn: one of Pyro's initialization functions, such as `init_to_median`.
         args: the model's arguments.
         kwargs: its keyword arguments.
         encoded: names of the plates whose latent sites are drawn given an encoder; these may subsample.
@@ -84,7 +84,7 @@ def _trace(
 
 
 class _Start(InitMessenger):
-    """Messenger that initializes latent sites; those that a flow cannot draw are an error."""
+    """Messenger that initializes latent sites, and raises an error for those that a flow cannot draw."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["value"] is not None or site_is_subsample(msg):
@@ -122,7 +122,7 @@ def check_plates(name: str, plates: Any, encoded: Collection[str] = ()) -> None:
 
     Args:
         name: name of the site.
-        plates: its `cond_indep_stack`.
+        plates: the site's `cond_indep_stack`.
         encoded: names of the plates that may subsample, because their latent sites are drawn given an encoder.
 
     Raises:

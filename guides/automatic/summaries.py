@@ -13,12 +13,12 @@ from flowvae.core.memory import check_memory
 
 __all__ = ["check_draws", "draw_in_blocks", "quantiles_of", "split"]
 
-BLOCK = 1000  # number of draws at a time, which bounds the memory for the flow
-AT_ONCE = 10**5  # latent numbers at a time, where they are many
+BLOCK = 1000  # largest number of draws in a block, which bounds the memory of the flow
+AT_ONCE = 10**5  # largest number of latent numbers in a block
 
 
 def check_draws(draws: int, numbers: int, like: Tensor) -> None:
-    """Check that draws of so many latent numbers fit into memory.
+    """Check that a number of draws of all latent numbers fits into memory.
 
     Raises:
         FlowvaeError: if they do not.
@@ -36,14 +36,14 @@ def split(draws: int, block: int = BLOCK) -> Iterator[int]:
 def draw_in_blocks(
     draw: Callable[[], Mapping[str, Tensor]], draws: int, numbers: int, depth: int, together: bool
 ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
-    """Repeat a Pyro program under an outer plate; gives the size of each block and the program's result.
+    """Repeat a Pyro program in blocks under an outer plate; yield the size of each block and the program's result.
 
     Args:
         draw: the program.
         draws: number of draws.
-        numbers: latent numbers of a draw, by which the size of blocks is chosen.
+        numbers: latent numbers per draw, which determine the size of blocks.
         depth: number of plate dimensions of the program.
-        together: whether it can run under an outer plate; if not, each block is one draw without it.
+        together: whether the program can run under an outer plate; if not, each block is one draw without a plate.
     """
     block = min(BLOCK, max(1, AT_ONCE // numbers)) if together else 1
     for count in split(draws, block):
@@ -52,7 +52,7 @@ def draw_in_blocks(
 
 
 def quantiles_of(value: Tensor, levels: list[float] | Tensor) -> Tensor:
-    """Compute quantiles over the first dimension, a few columns at a time: torch limits the size of the input."""
+    """Compute quantiles over the first dimension, in blocks of columns, since torch limits the size of the input."""
     wanted = torch.as_tensor(levels, dtype=value.dtype, device=value.device)
     if not value.numel():
         return value.new_empty(len(wanted), *value.shape[1:])

@@ -9,9 +9,9 @@
 | ordered, positive ordered vector | user-defined | cumulative sums of exponentials |
 | Cholesky factor of a correlation matrix | LKJCholesky | rows of partial correlations |
 | stack, cat | user-defined | part by part |
-| circle | VonMises, SineBivariateVonMises, SineSkewed | sigmoid onto (-π, π), where Pyro draws them |
-| mixture of one family | MixtureSameFamily | as its components, if these share their support |
-| change of variables | TransformedDistribution | as its last transform, if domains and codomains match |
+| circle | VonMises, SineBivariateVonMises, SineSkewed | sigmoid onto (-π, π), the range of Pyro's draws |
+| mixture of one family | MixtureSameFamily | as for its components, if these share their support |
+| change of variables | TransformedDistribution | as for its last transform, if domains and codomains match |
 | sphere | ProjectedNormal, VonMises3D | refused: no bijection from the reals |
 | positive definite, lower Cholesky | Wishart | refused: torch has no bijection for it |
 | correlation matrix | LKJ | refused: rounding puts its values off the diagonal of ones; use LKJCholesky |
@@ -55,8 +55,8 @@ _SAME = {
 def support_of(fn: Any) -> Constraint:
     """Find the set over which a distribution's density integrates to one.
 
-    It is the distribution's own `support`, except for circular ones: these declare all reals as their support, on
-    which their density is periodic, but draw from [-π, π). An interval without an upper bound is a half-line.
+    It is the distribution's `support`, except for circular distributions: these declare all reals as their support, on
+    which their density is periodic, but draw from [-π, π). An interval without an upper bound becomes a half-line.
     """
     if isinstance(fn, Independent):
         return _independent(support_of(fn.base_dist), fn.reinterpreted_batch_ndims)
@@ -80,7 +80,7 @@ def bijection(name: str, fn: Any) -> Transform:
         fn: its distribution.
 
     Raises:
-        FlowvaeError: for a distribution without a density or without such a bijection, with an alternative.
+        FlowvaeError: for a distribution without a density or without such a bijection; the message has an alternative.
     """
     plain = _plain(fn)
     kind = type(plain).__name__
@@ -105,12 +105,12 @@ def bijection(name: str, fn: Any) -> Transform:
 
 
 def is_circular(fn: Any) -> bool:
-    """Whether a distribution's values are angles, and its density is periodic."""
+    """Whether a distribution's values are angles, with a periodic density."""
     return isinstance(_plain(fn), CIRCULAR)
 
 
 def is_fixed(support: Constraint) -> bool:
-    """Whether a support is the same in every run of the model: one without bounds or other parameters."""
+    """Whether a support has no parameters, such as bounds, and is thus the same in every run of the model."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return any(support is shared for shared in SHARED)
@@ -162,7 +162,7 @@ def _remedy(fn: Any) -> str:
             "pyro.factor with log_prob(u) + log(4π)."
         )
     if isinstance(fn, MixtureSameFamily):
-        return "Its components differ in their supports: sample a variable of a common support and rescale it."
+        return "Its components have different supports: sample a variable of a common support and rescale it."
     if isinstance(fn, dist.LKJ):
         return "Sample L from LKJCholesky and use pyro.deterministic for L Lᵀ."
     if isinstance(fn, dist.Wishart):

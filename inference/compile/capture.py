@@ -22,7 +22,7 @@ from flowvae.inference.compile.recorder import Reading, Recorder, TracingError, 
 
 __all__ = ["EagerWarning", "Program"]
 
-METHODS = ("expand", "view")  # faster as methods of a tensor than as functions of torch, if there are such
+METHODS = ("expand", "view")  # operations that are faster as tensor methods than as functions of torch
 
 
 class EagerWarning(UserWarning):
@@ -72,14 +72,14 @@ class Program:
         self.sites = list(tracker.sites.values())
         self.numbers = tracker.numbers
         self.checked_runs = 0  # number of runs that were compared with Pyro's own
-        # Integer and boolean tensors may decide shapes. They are constants, and a change of one needs a new program.
+        # Integer and boolean tensors may determine shapes, so they are constants; a change of one needs a new program.
         self.slots: list[Slot] = []
         self.fixed: list[Slot] = []
         for owner, key in tracker.slots():
             value = owner[key]
             changes = value.is_floating_point() or value.is_complex() or id(value) in tracker.changed
             (self.slots if changes else self.fixed).append((owner, key))
-        # New tensor objects: the recorder tells tensors apart by identity, and an argument may be a buffer too.
+        # new tensor objects: the recorder identifies tensors by object, and an argument may also be a buffer
         fresh = [argument.detach().requires_grad_(argument.requires_grad) for argument in arguments]
         values = [torch.tensor(number(), dtype=torch.float64) for number in self.numbers]
         inputs = [*(owner[key] for owner, key in self.slots), *fresh, *values]
@@ -148,7 +148,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _unshared(leaves: list[Tensor], gradients: list[Tensor], lasting: list[Tensor]) -> list[Tensor]:
-    """The gradients, each in the layout of its leaf and in memory of its own, as optimizers expect them."""
+    """The gradients, each in the layout of its leaf and in separate memory, as optimizers expect them."""
     taken = {storage(value) for value in lasting}
     unshared = []
     for leaf, gradient in zip(leaves, gradients, strict=True):
@@ -165,7 +165,7 @@ def _function(graph: GraphModule) -> Callable[..., Any]:
 
     This is torch.fx's own source of the graph with shorter names. `GraphModule.forward` looks up
     `torch.ops.aten.mul.Tensor` in every call, which takes longer than to multiply small tensors: 1.3 to 1.6 times the
-    time of the whole program. torch.fx compiles its source by `exec` as well; no text of a user's is part of it.
+    time of the whole program. torch.fx compiles its source by `exec` as well; the source contains no user input.
     """
     code = graph.graph.python_code("self")
     names: dict[str, Any] = dict(code.globals)

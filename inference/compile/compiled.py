@@ -25,12 +25,12 @@ from flowvae.inference.optim import FiniteTraceELBO, NonFiniteError
 __all__ = ["MODES", "CompiledTrace_ELBO"]
 
 MODES = ("capture", "inductor")
-MAX_PROGRAMS = 32  # of one pair of model and guide
-CHECKED_RUNS = 2  # of a program, compared with Pyro's own
+MAX_PROGRAMS = 32  # programs of a pair of model and guide
+CHECKED_RUNS = 2  # runs of a program that are compared with Pyro's own
 
 
 class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (named like Pyro's ELBOs)
-    """`Trace_ELBO` that captures the tensor operations of model and guide, and then repeats only these.
+    """`Trace_ELBO` that captures the tensor operations of model and guide and repeats only these.
 
         SVI(model, guide, optim, loss=CompiledTrace_ELBO())
 
@@ -44,12 +44,12 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (named like Pyro's ELB
     values are constants from the time of the capture.
 
     The first two runs of a program are compared with Pyro's own. If the operations depend on the values of tensors, or
-    if the results differ, `Trace_ELBO` computes the pair of model and guide from then on, and one `EagerWarning` names
-    the cause. Arguments of distributions are validated in the first run of a program, if Pyro's validation is on.
+    if the results differ, this pair of model and guide is computed by `Trace_ELBO` from then on, and an `EagerWarning`
+    names the cause. Arguments of distributions are validated in the first run of a program, if Pyro's validation is on.
 
     Args:
         compile: "capture", or "inductor" to compile the program as well. Inductor needs a C++ compiler and takes
-            seconds to minutes; where it fails, the program is only captured, with an `EagerWarning`.
+            seconds to minutes; if it fails, the program is only captured, with an `EagerWarning`.
         settings: those of `Trace_ELBO`.
 
     Raises:
@@ -132,7 +132,7 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (named like Pyro's ELB
         try:
             programs = self._programs.setdefault(key, [])
         except TypeError as error:
-            self._warn(f"an argument that is no tensor cannot be hashed: {error}")
+            self._warn(f"an argument that is not a tensor cannot be hashed: {error}")
             return None
         if (model, guide) in self._eager:
             return None
@@ -166,7 +166,7 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (named like Pyro's ELB
     ) -> Program:
         """Return the program, captured if None, after checking one run against Pyro's own; keeps the random state."""
         if any(value.requires_grad and not value.is_leaf for value in arguments):
-            raise TracingError("an argument requires a gradient and is no leaf")
+            raise TracingError("an argument requires a gradient but is not a leaf")
         with random_state_kept():
             with DependencyTracker() as tracker:
                 loss, surrogate = terms(arguments)
@@ -196,8 +196,8 @@ class CompiledTrace_ELBO(FiniteTraceELBO):  # noqa: N801  (named like Pyro's ELB
         ):
             raise TracingError(
                 f"the program gives another loss ({again.item():.6g} instead of {loss.item():.6g}) or other gradients; "
-                "something changes that is no tensor argument, parameter, buffer, annealing weight or random number of "
-                "torch"
+                "something changes other than tensor arguments, parameters, buffers, annealing weights and torch's "
+                "random numbers"
             )
         program.checked_runs += 1
         return program
@@ -250,10 +250,12 @@ def _ambient() -> tuple[Any, ...]:
 
 def _close(ones: list[Tensor], others: list[Tensor]) -> bool:
     """Whether two losses, and two gradients as a whole, are equal up to the rounding of long sums."""
-    for one, other in ((ones[:1], others[:1]), (ones[1:], others[1:])):
-        size = sum(float(value.double().square().sum()) for value in one) ** 0.5
-        error = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(one, other, strict=True)) ** 0.5
+    for pair in ((ones[:1], others[:1]), (ones[1:], others[1:])):
+        size, other = (sum(float(value.double().square().sum()) for value in side) ** 0.5 for side in pair)
+        error = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(*pair, strict=True)) ** 0.5
         tolerance = torch.finfo(ones[0].dtype).eps ** 0.5
-        if not error <= tolerance * max(1.0, size) and math.isfinite(size):
+        if math.isfinite(size) != math.isfinite(other):
+            return False
+        if math.isfinite(size) and not error <= tolerance * max(1.0, size):
             return False
     return True

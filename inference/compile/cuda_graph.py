@@ -20,11 +20,11 @@ class CudaGraph:
     """A graph of tensor operations as a CUDA graph, with the interface of `NativeProgram`.
 
     An input that is the same tensor in every call is used and changed in place; others are copied to fixed memory.
-    Random numbers are those of torch's generator: a seed set between two calls has its effect.
+    Random numbers come from torch's generator, so a seed set between two calls has its usual effect.
 
     Args:
-        graph: of aten operations; its inputs are tensors, its output a list of tensors.
-        inputs: of the first call.
+        graph: graph of aten operations; its inputs are tensors, its output a list of tensors.
+        inputs: inputs of the first call.
     """
 
     ready = True

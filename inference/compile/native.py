@@ -1,6 +1,6 @@
-"""Graphs of tensor operations compiled to machine code, which is kept on disk between processes.
+"""Graphs of tensor operations compiled to machine code, which is cached on disk.
 
-Inductor compiles a graph to a shared library with a C++ interface, in a process of its own, while the caller goes on. A
+Inductor compiles a graph to a shared library with a C++ interface, in a separate process, while the caller continues. A
 library is loaded in milliseconds, without importing inductor.
 """
 
@@ -33,9 +33,9 @@ from flowvae.inference.compile import worker
 
 __all__ = ["CompileError", "NativeProgram", "program_cache"]
 
-FORMAT = 1  # of the files, part of their names
-ERROR = re.compile(r"[\w.]*(Error|Exception): ")  # the line of a traceback that says what is wrong
-KEPT = 100  # libraries; the least recently used ones are deleted
+FORMAT = 1  # format of the files, part of their names
+ERROR = re.compile(r"[\w.]*(Error|Exception): ")  # the line of a traceback with the message
+KEPT = 100  # libraries to keep; the least recently used ones are deleted
 
 
 class CompileError(Exception):
@@ -48,12 +48,12 @@ class NativeProgram:
     Constants of the graph are passed by reference in every call, as in the graph itself.
 
     Args:
-        graph: of aten operations on the CPU; its inputs are tensors, its output a list of tensors. Inputs may be
+        graph: graph of aten operations on the CPU; its inputs are tensors, its output a list of tensors. Inputs may be
             changed in place.
         inputs: tensors of the shapes, strides, types and device of later inputs.
 
     Raises:
-        CompileError: if there is no folder for the library.
+        CompileError: if there is no directory for the library.
     """
 
     def __init__(self, graph: GraphModule, inputs: Sequence[Tensor]) -> None:
@@ -108,7 +108,7 @@ class NativeProgram:
                 pickle.dump(self._job, file)
             command = [sys.executable, worker.__file__, str(folder), str(self.path)]
             with (folder / "log.txt").open("wb") as log:
-                # a session of its own: an interrupt of the terminal is for the program that is being used
+                # in a new session, so that an interrupt from the terminal does not reach the compiler
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
@@ -118,10 +118,10 @@ class NativeProgram:
         _running[:] = [program for program in _running if program.compiling] + [self]
 
     def wait(self) -> None:
-        """Compile, and return when the library is loaded.
+        """Compile and load the library.
 
         Raises:
-            CompileError: if it cannot be compiled, or not be loaded.
+            CompileError: if it cannot be compiled or loaded.
         """
         self.compile()
         with bar("compiling", "look", None) as shown:
@@ -137,7 +137,7 @@ class NativeProgram:
         """Stop compiling."""
         if self._process is not None and self.compiling:
             if hasattr(os, "killpg"):
-                os.killpg(self._process.pid, signal.SIGKILL)  # the compiler that it has started, too
+                os.killpg(self._process.pid, signal.SIGKILL)  # also the compiler that it has started
             self._process.kill()
             self._process.wait()
         if self._folder is not None:
@@ -165,7 +165,7 @@ class NativeProgram:
         if self._runner is not None:
             return
         try:
-            with suppress(PermissionError):  # of a folder that only others may write to
+            with suppress(PermissionError):  # in a directory without write permission
                 os.utime(self.path)  # most recently used
             self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(self.path), 1)
         except (RuntimeError, OSError, AttributeError) as error:
@@ -199,7 +199,7 @@ def program_cache() -> Path:
 
 
 def prune(folder: Path) -> None:
-    """Delete the least recently used libraries beyond the number that is kept, and what killed compilers left."""
+    """Delete the least recently used libraries beyond `KEPT`, and files that killed compilers left."""
     libraries = sorted(folder.glob("*.so"), key=_modified, reverse=True)
     for path in libraries[KEPT:]:
         _delete(path)
@@ -251,7 +251,7 @@ def _digest(*parts: Any) -> str:
 
 @cache
 def _machine() -> str:
-    """Facts about the processor that machine code depends on: a home directory may be shared by several machines."""
+    """Properties of the processor that machine code depends on; machines may share a home directory."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     flags = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})

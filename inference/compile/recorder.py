@@ -32,7 +32,7 @@ class TracingError(Exception):
 
 
 class Reading(TorchFunctionMode):
-    """Refuses to turn values into NumPy arrays or lists, which are no operations that a `Recorder` would see."""
+    """Refuse conversions of tensors to NumPy arrays or lists, which a `Recorder` does not see."""
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Reading(TorchFunctionMode):
 
 
 class Recorder(TorchDispatchMode):
-    """Records the tensor operations that run inside it.
+    """Record the tensor operations that run inside the context.
 
     A tensor that depends on no input is *fixed*. It is computed once, and control flow may depend on its values.
 
@@ -55,15 +55,15 @@ class Recorder(TorchDispatchMode):
 
     Raises:
         TracingError: in the operation by which a shape or control flow depends on the values of inputs, or that uses a
-            tensor that requires a gradient and is no input.
+            tensor that requires a gradient and is not an input.
     """
 
     def __init__(self, inputs: list[Tensor], fixed: list[Tensor]) -> None:
         super().__init__()
         self.graph = Graph()
         self.root = nn.Module()
-        # Tensors are known by identity as long as they live. The record keeps none alive, since together the
-        # intermediate values of a step take more memory than a step ever does at once.
+        # Tensors are identified by object while they are alive. They are not kept alive, since all intermediate values
+        # together take more memory than a step needs at any time.
         self.nodes: dict[int, Node] = {}
         self.references: dict[int, weakref.ref[Tensor]] = {}
         self.fixed: dict[Node, Tensor] = {}
@@ -116,7 +116,7 @@ class Recorder(TorchDispatchMode):
         return out
 
     def _know(self, value: Tensor, node: Node) -> None:
-        """Let the node stand for the tensor as long as the tensor lives."""
+        """Associate the node with the tensor while the tensor is alive."""
         key = id(value)
         self.nodes[key] = node
         self.references[key] = weakref.ref(value, lambda _: self._forget(key))
@@ -141,8 +141,8 @@ class Recorder(TorchDispatchMode):
             return self.nodes[id(value)]
         if value.requires_grad:
             raise TracingError(
-                "a tensor that requires a gradient is no argument, no parameter of a module that is called, and not in "
-                f"Pyro's parameter store ({_place()})"
+                "a tensor that requires a gradient is neither an argument nor a parameter of a module that is called "
+                f"or of Pyro's parameter store ({_place()})"
             )
         return self._constant(value)
 
@@ -168,7 +168,7 @@ class Recorder(TorchDispatchMode):
             raise TracingError(f"{what} depends on the value of a tensor ({func} at {_place()})")
 
     def program(self, outputs: list[Tensor]) -> GraphModule:
-        """The recorded operations, without those of no effect, and with constants for what is fixed."""
+        """The recorded operations without dead code, with fixed values as constants."""
         results = [self._node(value) for value in outputs]
         self.graph.output(results)
         for node, value in self.fixed.items():
@@ -186,18 +186,18 @@ def is_recording() -> bool:
 
 
 def storage(value: Tensor) -> int:
-    """Identifies a tensor's memory. Autograd's zeros that have no memory are told apart as objects."""
+    """Identifier of a tensor's memory; autograd's zero tensors without memory are identified by object."""
     return id(value) if value._is_zerotensor() else value.untyped_storage().data_ptr()
 
 
 def _geometry(value: Tensor) -> tuple[Any, ...]:
-    """Which elements of its memory a tensor shows, and how."""
+    """Identifier of a view: its memory, elements and layout."""
     shown = value.storage_offset(), value.shape, value.stride(), value.dtype, value.is_conj(), value.is_neg()
     return storage(value) or id(value), *shown
 
 
 def _place() -> str:
-    """The innermost line that is running outside of torch: in the model, or in a library of distributions."""
+    """The innermost line outside of torch, in the model or in a library of distributions."""
     frames = traceback.extract_stack()[:-1]
     own = [frame for frame in frames if frame.filename != __file__ and "/torch/" not in frame.filename]
     path = Path(own[-1].filename)

@@ -19,16 +19,16 @@ from flowvae.inference.compile.recorder import TracingError
 
 __all__ = ["Replay"]
 
-CALLS = 40  # calls of a function, as a Pyro program, that take as long as the capture of its operations
+CALLS = 40  # calls of a Pyro program that take about as long as the capture of its operations
 
 
 class Replay:
     """A function whose operations are captured and repeated, one program for all arguments of the same shapes.
 
-    The first 40 calls with some shapes are the function's own, the next one captures: so the capture is never more than
-    half of the time. Modules, their parameters and random numbers may change from call to call; all other values are
-    constants from the time of the capture. If the function cannot be captured, or if the results of a program differ
-    for the same random numbers, all calls go to the function, with the same results.
+    The first 40 calls for given shapes run the function, and the next one captures it, so the capture takes at most
+    about half of the time. Modules, their parameters and random numbers may change from call to call; all other values
+    are constants from the time of the capture. If the function cannot be captured, or if the results of a program
+    differ for the same random numbers, all calls run the function.
 
     Args:
         function: a function of tensors that returns a tensor; called without gradients, but may differentiate inside.

@@ -1,4 +1,4 @@
-"""Training steps that are captured at first, and compiled in the background meanwhile."""
+"""Training steps that are captured first, while they are compiled in the background."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["StepPrograms"]
 class StepPrograms:
     """Compiled training steps of a pair, one for each shape of a batch.
 
-    Compiled and captured steps agree up to rounding, so the switch from one to the other changes the last bits of a
-    training. It takes place at the start of an epoch, `since`, which belongs to the record of the training: a training
-    that continues from there uses compiled steps at once.
+    Compiled and captured steps agree up to rounding, so the switch changes the last bits of the results. It takes place
+    at the start of an epoch, `since`, which is stored in the checkpoint: a training that continues from there uses
+    compiled steps at once.
 
     Args:
         elbo: the loss, which captures the programs.
         model: Pyro model.
         guide: Pyro guide.
         optim: the optimizer.
-        most: number of shapes that are compiled; batches of other shapes take captured steps.
+        most: largest number of shapes to compile; batches of other shapes take captured steps.
 
     Attributes:
         since: epoch from which compiled steps are taken; None: not yet.
@@ -74,7 +74,7 @@ class StepPrograms:
             return None
         others = next((step for step in self._steps.values() if step is not None), None)
         if others is not None and not others.learns_as(found[0]):
-            return None  # other parameters have gradients, and the packed ones cannot be both
+            return None  # other parameters have gradients, so they would need other packing
         try:
             step = TrainingStep(found[0], self.optim, found[1])
             if self.since is None:

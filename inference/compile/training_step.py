@@ -24,8 +24,8 @@ aten = torch.ops.aten
 class TrainingStep:
     """A captured program of loss and gradients with the optimizer's update, as machine code or as a CUDA graph.
 
-    Python is entered once a step. Parameters and moments change in place, as in `JointAdam`; the small ones lie in
-    common memory (`JointAdam.pack`), so that they are updated by one loop.
+    A step is a single call from Python. Parameters and moments change in place, as in `JointAdam`; small ones are
+    packed into common memory (`JointAdam.pack`), so that one loop updates them.
 
     Args:
         program: loss and gradients with respect to parameters of the optimizer.
@@ -115,10 +115,10 @@ class TrainingStep:
             raise CompileError("its gradients, or its updates of parameters or buffers, differ")
 
     def _adam(self, gradients: dict[int, Tensor], before: list[Tensor], after: list[Tensor]) -> list[Tensor]:
-        """The memory after a step of Adam, where the weights move by the moments found.
+        """The memory after a step of Adam, with weights updated by the moments of the compiled step.
 
-        Where a gradient is zero but for rounding, as of a bias before a batch normalization, Adam's first steps move
-        the weight by the learning rate, in a direction that the rounding decides.
+        If a gradient is zero up to rounding, such as for a bias before batch normalization, Adam's first steps move
+        the weight by the learning rate, in a direction that depends on rounding.
         """
         flat = []
         for chunk in self.chunks:
@@ -153,8 +153,8 @@ def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
 def _close(expected: Tensor, found: Tensor, root: int = 2) -> bool:
     """Whether two results are equal up to the rounding of long sums, or of deep gradients with `root` 3.
 
-    Where the input of a ReLU is zero but for rounding, the rounding decides whether a gradient passes. In float32 this
-    changes the gradient of a deep convolutional network by a thousandth.
+    If the input of a ReLU is zero up to rounding, rounding decides whether a gradient passes. In float32 this changes
+    the gradient of a deep convolutional network by about 0.1 %.
     """
     if not expected.is_floating_point():
         return torch.equal(expected, found)

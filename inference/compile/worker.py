@@ -1,8 +1,8 @@
-"""Compiles a stored graph to a shared library; run as a process of its own by `flowvae.inference.compile.native`.
+"""Compile a stored graph to a shared library, in a separate process started by `flowvae.inference.compile.native`.
 
     python worker.py JOB LIBRARY
 
-It imports torch alone, so that it starts quickly. The library appears at its path when it is complete.
+It does not import flowvae, so that it starts quickly. The library appears at its path when it is complete.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-NICE = 10  # training goes first
+NICE = 10  # lower priority than the training
 OPTIONS = {
     # torch's own generators: the same seed gives the same random numbers as without compilation
     "fallback_random": True,
-    # fused multiply-add, which rounds once
+    # fused multiply-add
     "cpp.enable_floating_point_contract_flag": "fast",
 }
 
@@ -44,7 +44,7 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     if hasattr(os, "killpg"):
-        os.killpg(0, signal.SIGKILL)  # a group of its own
+        os.killpg(0, signal.SIGKILL)  # the process group of this process and its compilers
     os._exit(1)
 
 
@@ -64,7 +64,7 @@ def _compile(job: Path, library: Path) -> None:
         inputs.append(torch.empty_strided(shape, stride, dtype=dtype, device=device).zero_())
     with torch.no_grad():
         made = torch._inductor.aot_compile(graph, tuple(inputs), options=OPTIONS)
-    calls = Path(str(made)).with_suffix(".json")  # of operations without a C interface, where there are any
+    calls = Path(str(made)).with_suffix(".json")  # calls of operations without a C interface, if any
     for source, target in ((calls, library.with_suffix(".json")), (Path(str(made)), library)):
         if source.exists():
             temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -75,7 +75,7 @@ def _compile(job: Path, library: Path) -> None:
 def statements_of(graph: Any) -> list[tuple[Any, ...]]:
     """The nodes of a `torch.fx.Graph` as plain values.
 
-    A pickled GraphModule is traced again when it is read, which would make a constant of every random number.
+    A pickled GraphModule is traced again when it is read, which would turn random numbers into constants.
     """
     from torch.fx.node import map_arg
 

@@ -1,4 +1,4 @@
-"""The ELBO of a Pyro model and guide, or another objective by name, with annealing, in the steps of a training."""
+"""Training steps on the ELBO or another objective of a Pyro model and guide, with annealing."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from flowvae.networks import eval_mode
 __all__ = ["AnnealedELBO"]
 
 ROWS = 4096  # validation data points times draws in memory at a time
-VALUES = 2**22  # of them; images of more than 1024 values are fewer
+VALUES = 2**22  # values in memory at a time, which limits the number of images of more than 1024 values
 
-ENOUGH = 1000  # steps above which a capture pays off
-MANY = 20_000  # steps above which to compile in the background pays off
-SHORT = 50  # steps of an epoch below which its last, smaller batch matters
+ENOUGH = 1000  # steps from which a capture pays off
+MANY = 20_000  # steps from which compilation in the background pays off
+SHORT = 50  # with fewer steps in an epoch, its last, smaller batch is compiled too
 
 
 class AnnealedELBO:
@@ -41,7 +41,7 @@ class AnnealedELBO:
         model: Pyro model.
         guide: Pyro guide.
         optim: optimizer of their parameters.
-        settings: of the training.
+        settings: settings of the training.
         rows: data points of a full batch.
         steps: steps per epoch.
     """
@@ -122,7 +122,7 @@ class AnnealedELBO:
     def validate(self, valid: Batch, seed: int) -> float:
         """Mean objective with the final weight of the KL term, and the same noise in every call.
 
-        An objective with draws of its own is a mean over as many evaluations as take `validation_draws`, at least one.
+        An objective of K draws is averaged over ⌈`validation_draws` / K⌉ evaluations.
         """
         weight = self.settings.kl_weight
         draws = self.settings.objective.draws or self.settings.validation_draws

@@ -19,7 +19,7 @@ class BetaTraceELBO(SurrogateELBO):
 
         SVI(model, guide, optim, loss=BetaTraceELBO(beta=0.1))
 
-    All latent sites are weighted. For β ≥ 1 it is a lower bound of log p(x), for β < 1 no bound.
+    All latent sites are weighted. For β ≥ 1 it is a lower bound of log p(x), for β < 1 it is not a bound.
 
     Args:
         beta: β > 0.

@@ -27,7 +27,7 @@ class BidirectionalTraceELBO(SurrogateELBO):
     The second term draws all latent sites from the model, reparametrized, and evaluates the guide there. So draws with
     their density must be cheap for the prior, and densities of given codes for the guide: Gaussians and coupling flows.
 
-    The term needs a condition c that tells almost everything about z. Without one, E_x KL(p(z) ‖ q(z | x)) is zero only
+    The term needs a condition c that determines z almost completely. Without one, E_x KL(p(z) ‖ q(z | x)) is zero only
     if every q(z | x) is p(z): codes lose all information about x.
 
     Args:
@@ -61,7 +61,7 @@ class BidirectionalTraceELBO(SurrogateELBO):
 
 
 def _reverse_kl(model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-    """Estimate KL(p(z) ‖ q(z given x)) in nats by draws from the model, summed over the plates."""
+    """Estimate KL(p(z) ‖ q(z | x)) in nats by draws from the model, summed over the plates."""
     prior = poutine.trace(model).get_trace(*args, **kwargs)
     posterior = poutine.trace(poutine.replay(guide, trace=prior)).get_trace(*args, **kwargs)
     prior, posterior = prune_subsample_sites(prior), prune_subsample_sites(posterior)
@@ -88,7 +88,7 @@ def _reverse_kl(model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
 
 @dataclass(frozen=True)
 class Bidirectional(ObjectiveSpec, name="bidirectional"):
-    """ELBO − λ KL(p(z | c) ‖ q(z | x)) for a conditional prior whose condition tells almost everything about z.
+    """ELBO − λ KL(p(z | c) ‖ q(z | x)) for a conditional prior whose condition determines z almost completely.
 
     Args:
         weight: λ ≥ 0.
@@ -111,7 +111,7 @@ class Bidirectional(ObjectiveSpec, name="bidirectional"):
         warn_if_slow_score("bidirectional", guide, features)
         if not conditional and self.weight:
             warnings.warn(
-                "objective bidirectional without a conditional prior: KL(p ‖ q) pulls every q(z given x) to the same "
+                "objective bidirectional without a conditional prior: KL(p ‖ q) pulls every q(z | x) to the same "
                 "p(z), so codes lose their information; use a condition, or the objective elbo.",
                 UserWarning,
                 stacklevel=3,

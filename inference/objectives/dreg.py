@@ -31,8 +31,8 @@ class DReGTraceELBO(IWAETraceELBO):
     The guide runs once. Its density is evaluated at given draws, without cached values, which takes D passes for an
     inverse autoregressive flow; and the log-weights are differentiated twice.
 
-    Plates and refusals are those of `RenyiTraceELBO`; latent sites that are scaled relative to the observed ones are
-    refused too, since the derivation needs weights p / q.
+    Plates and errors are those of `RenyiTraceELBO`; latent sites that are scaled relative to the observed ones are
+    an error too, since the derivation needs weights p / q.
 
     References:
         Tucker, Lawson, Gu & Maddison (2019), "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives".
@@ -62,7 +62,7 @@ class DReGTraceELBO(IWAETraceELBO):
 
 
 class _Cut(Messenger):
-    """Replace each draw of a guide by a new leaf of the same value, for everything that depends on it.
+    """Replace each draw of a guide by a new leaf tensor of the same value.
 
     Attributes:
         drawn: the draws, as functions of the guide's parameters and of the leaves before them.
@@ -83,7 +83,7 @@ class _Cut(Messenger):
         self.leaves.append(msg["value"])
 
     def path(self, objective: Tensor) -> Any:
-        """A term whose gradient is that of the objective through the draws alone, all other paths cut."""
+        """A term whose gradient is that of the objective through the draws only."""
         if not objective.requires_grad or not self.leaves:
             return 0.0
         found = torch.autograd.grad(objective, self.leaves, retain_graph=True, allow_unused=True)

@@ -14,7 +14,7 @@ __all__ = ["ELBO"]
 
 @dataclass(frozen=True)
 class ELBO(ObjectiveSpec, name="elbo"):
-    """Evidence lower bound E_q[log p(x, z) − log q(z given x)], Pyro's `Trace_ELBO`."""
+    """Evidence lower bound E_q[log p(x, z) − log q(z | x)], Pyro's `Trace_ELBO`."""
 
     title: ClassVar[str] = "evidence lower bound"
     paper: ClassVar[str] = "Kingma & Welling 2014"

@@ -63,7 +63,7 @@ class FreeBitsTraceELBO(SurrogateELBO):
                 else:
                     loss = loss - site["log_prob_sum"] / self.num_particles
             if latent:
-                raise FlowvaeError(f"site {next(iter(latent))!r} of the guide is no site of the model; use Trace_ELBO.")
+                raise FlowvaeError(f"site {next(iter(latent))!r} of the guide is not in the model; use Trace_ELBO.")
         for found in terms.values():
             kl = torch.stack([term.kl for term in found]).mean(0)
             size, scale = found[0].size, found[0].scale
@@ -123,10 +123,10 @@ def _factors(site: Any) -> Tensor | None:
 
 @dataclass(frozen=True)
 class FreeBits(ObjectiveSpec, name="free-bits"):
-    """ELBO whose KL term is reduced in no dimension below λ, against collapsed units: N Σ_j max(λ, mean_i KL_j).
+    """ELBO with a floor λ of the KL term of each dimension, against collapsed units: N Σ_j max(λ, mean_i KL_j).
 
-    Dimensions are those of the code with a factorized prior and guide, such as `normal` and `gaussian`; otherwise the
-    floor is for the whole code. On validation data, means are over parts of up to 512 data points.
+    Dimensions are those of the code if prior and guide are factorized, such as `normal` and `gaussian`; otherwise the
+    floor is for the whole code. On validation data, means are over parts of up to 4096 / `validation_draws` points.
 
     Args:
         nats: λ, per dimension.

@@ -19,7 +19,7 @@ class IWAETraceELBO(RenyiTraceELBO):
 
     It grows with K from the ELBO to log p(x), and costs K evaluations of model and guide. The signal of the guide's
     gradient vanishes faster than its noise, signal-to-noise of order 1/√K (Rainforth et al. 2018); `DReGTraceELBO` does
-    not have this problem. Plates, scales and refusals are those of `RenyiTraceELBO`.
+    not have this problem. Plates, scales and errors are those of `RenyiTraceELBO`.
 
     Args:
         num_particles: K.

@@ -1,8 +1,8 @@
-"""Log-weights log p(x, z) − log q(z given x) of the traces of a model and its guide, one for each plate index.
+"""Log-weights log p(x, z) − log q(z | x) of the traces of a model and its guide, one for each plate index.
 
-Draws are compared within a plate index where all sites are independent over the plate. Handlers may scale the sites:
-a scale that the observed sites have is a weight of the index, and that of a latent site, relative to it, a weight of
-the site's term, as in a KL warm-up.
+There is one weight for each index of the plates that contain all sites. Handlers may scale the sites: the scale of the
+observed sites is a weight of the plate index, and the scale of a latent site, relative to it, is a weight of the site's
+term, as in a KL warm-up.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LogWeights:
 
     Args:
         joint: log p(x, z), shape (K, *plates).
-        guide: log q(z given x), of that shape.
+        guide: log q(z | x), shape (K, *plates).
         scale: weight of each plate index, broadcasting to *plates.
     """
 
@@ -57,7 +57,7 @@ def log_weights(
         unweighted: whether latent sites must have the scale of the observed ones.
 
     Raises:
-        FlowvaeError: for a plate that is subsampled and does not contain all sites, or scales that are no weights of
+        FlowvaeError: for a plate that is subsampled and does not contain all sites, or scales that are not weights of
             plate indices and of latent sites.
     """
     joints, guides = [], []
@@ -98,7 +98,7 @@ def refuse_unreparametrized(sites: dict[str, Any], remedy: str) -> None:
 def differ(one: Scale, other: Scale) -> bool:
     """Whether two scales differ.
 
-    While a program is recorded, numbers that change are tensors without a value; the run before it has checked them.
+    While a program is recorded, changing numbers are tensors without a value; the run before has checked them.
     """
     if one is other or is_recording():
         return False
@@ -117,7 +117,7 @@ def _common(sites: list[Any]) -> set[int]:
             if frame.full_size not in (None, frame.size) and frame not in common:
                 raise FlowvaeError(
                     f"plate {frame.name!r} is subsampled, {frame.size} of {frame.full_size}, and not all sites are in "
-                    "it: a log-weight of part of the data is no log-weight; use Trace_ELBO there."
+                    "it, so sums over part of the data are not log-weights; use Trace_ELBO."
                 )
     draws = {frame.dim for site in sites for frame in site["cond_indep_stack"] if frame.name == PARTICLES}
     return {frame.dim for frame in common} | draws
@@ -141,7 +141,7 @@ def _check(model: dict[str, Any], guide: dict[str, Any], base: Scale, kept: set[
             raise FlowvaeError(f"poutine.scale: {found[0]} at site {name!r}, {base} at another; {remedy}.")
     if isinstance(base, Tensor) and any(base.shape[d] > 1 and d not in kept for d in range(-base.dim(), 0)):
         raise FlowvaeError(
-            f"poutine.scale: a tensor of shape {tuple(base.shape)}, with an axis that is no plate of all sites."
+            f"poutine.scale: a tensor of shape {tuple(base.shape)}, with an axis that is not a plate of all sites."
         )
 
 

@@ -21,11 +21,11 @@ def check_own_loss(settings: Training, label: str = "a custom objective") -> Non
     """Refuse settings that only apply to the ELBO.
 
     Args:
-        settings: of a training on a loss of its own.
-        label: what has the loss.
+        settings: settings of a training on a custom loss.
+        label: name of the loss in messages.
 
     Raises:
-        FlowvaeError: for one of them.
+        FlowvaeError: for one of these settings.
     """
     for name, neutral in (("kl_weight", 1), ("kl_warmup", 0), ("tempering", 0), ("particles", 1)):
         if (value := getattr(settings, name)) != neutral:
@@ -41,7 +41,7 @@ class OwnLoss:
         loss: function of a batch that returns the mean over its data points in nats, a scalar with gradients.
         pair: the modules whose parameters are trained.
         optim: their optimizer.
-        settings: of the training.
+        settings: settings of the training.
         rows: data points of a full batch.
         validation: function of the whole validation data that returns the loss to validate by; None: the mean of
             `loss` over batches.

@@ -24,8 +24,8 @@ from flowvae.inference.optim import FiniteTraceELBO
 
 __all__ = ["CompiledPathTraceELBO", "PathTraceELBO", "StickingTheLanding", "has_cheap_path", "path_cost"]
 
-CHEAP = 3  # ratio of the passes of a second score to those of a draw, up to which path gradients are cheap
-FEW = 64  # passes of a second score that are cheap in any case
+CHEAP = 3  # path gradients are cheap up to this ratio of the passes of a second score to those of a draw
+FEW = 64  # up to this many passes, a second score is always cheap
 
 
 class _PathDerivative(FiniteTraceELBO):
@@ -57,7 +57,7 @@ class _PathDerivative(FiniteTraceELBO):
 
 
 class _SamePoints(Messenger):
-    """Gives the plates of a second run the points of the first; traces of an ELBO do not keep them."""
+    """Reuse the subsamples of the first run in a second one, since the traces of an ELBO do not contain them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,8 +80,8 @@ class PathTraceELBO(_PathDerivative):
     for every single draw. The loss itself is that of `Trace_ELBO`.
 
     The guide is scored a second time, at the same draws with fixed parameters. This costs a log-density without cached
-    values: one more pass for a coupling flow, but D passes for an inverse autoregressive one; `FlowSpec.cost` tells
-    it as `density`.
+    values: one more pass for a coupling flow, but D passes for an inverse autoregressive one; see `density` of
+    `FlowSpec.cost`.
 
     Raises:
         FlowvaeError: if a latent variable of the guide is not reparametrized; use `Trace_ELBO` there.
@@ -99,8 +99,8 @@ class CompiledPathTraceELBO(_PathDerivative, CompiledTrace_ELBO):
 class StickingTheLanding(ObjectiveSpec, name="sticking-the-landing"):
     """The ELBO with gradients through the draws alone, whose variance vanishes as the guide becomes exact.
 
-    With a prior that has latent variables of its own, parameters of their guide, which belong to the prior, keep the
-    score part of the gradient, which is zero in expectation.
+    If the prior has its own latent variables, the parameters of their guide, which belong to the prior, keep the score
+    part of the gradient, which is zero in expectation.
     """
 
     title: ClassVar[str] = "ELBO with path-derivative gradients"
@@ -118,8 +118,8 @@ class StickingTheLanding(ObjectiveSpec, name="sticking-the-landing"):
 def path_cost(guide: nn.Module) -> Cost:
     """Network passes of a guide: to score a given value, as path gradients do, and to draw with a density.
 
-    A guide tells them by a method `cost`, as `AutoFlow` does; those of its parts are added. Pyro's flow guides do not,
-    and count as autoregressive: a pass for each latent number. Any other guide has no network to invert.
+    They are the sum over parts of the guide with a method `cost`, such as `AutoFlow`. Pyro's flow guides have no such
+    method and count as autoregressive, with a pass for each latent number. Other guides have no network to invert.
     """
     density = draw = 0
     for part in guide.modules():
@@ -135,8 +135,8 @@ def path_cost(guide: nn.Module) -> Cost:
 def has_cheap_path(guide: nn.Module) -> bool:
     """Whether path gradients are worth their passes, by `path_cost`.
 
-    They are if a second score costs up to 3 times a draw, as for Gaussians and coupling flows, or up to 64 passes: the
-    time of so few goes into the model and the rest of the step. So an `IAF` of two transforms has them up to 31 latent
+    They are if a second score costs up to 3 times a draw, as for Gaussians and coupling flows, or up to 64 passes,
+    which take little time compared with the rest of the step. For an `IAF` of two transforms this means up to 31 latent
     numbers.
     """
     cost = path_cost(guide)

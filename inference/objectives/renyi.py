@@ -22,14 +22,14 @@ class RenyiTraceELBO(SurrogateELBO):
         SVI(model, guide, optim, loss=RenyiTraceELBO(alpha=0.5, num_particles=8, vectorize_particles=True))
 
     In expectation it falls with α, from the bound of the IWAE (α = 0) to the ELBO (α = 1), grows with K, and is below
-    log p(x). Other orders are refused. For α < 0 it is a bound in neither direction: its limit for many draws is above
-    log p(x), its value for few below. For α > 1 it is looser than the ELBO, and w^(1−α) may have no mean.
+    log p(x). Other orders are an error. For α < 0 it is not a bound: for many draws its limit is above log p(x), for
+    few draws its value is below. For α > 1 it is looser than the ELBO, and w^(1−α) may have no mean.
 
     There is one bound for each index of the plates that contain all sites, weighted by `poutine.scale`, and by the full
     size of a subsampled plate; without such a plate, one for the whole model. A latent site that is scaled relative to
     the observed ones, alike in model and guide, has a weighted term log p − log q.
 
-    Pyro's own `RenyiELBO` also differentiates guides that are not reparametrized; it takes scales into the exponent.
+    Pyro's own `RenyiELBO` also differentiates guides that are not reparametrized, and multiplies log-weights by scales.
 
     Args:
         alpha: order α, in [0, 1].
@@ -99,6 +99,6 @@ def _checked_order(label: str, alpha: object) -> float:
     if type(number) not in (int, float) or not 0 <= number <= 1:
         raise FlowvaeError(
             f"{label} = {shown(alpha)}: must be from 0, the bound of the IWAE, to 1, the ELBO; for α < 0 the estimate "
-            "is no bound, and for α > 1 it is looser than the ELBO."
+            "is not a bound, and for α > 1 it is looser than the ELBO."
         )
     return float(number)

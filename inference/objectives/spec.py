@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ObjectiveSpec", "warn_if_inverted", "warn_if_slow_score"]
 
-NEUTRAL = {"particles": 1, "kl_weight": 1, "kl_warmup": 0, "tempering": 0}  # values of settings that change nothing
-SLOW = 3  # ratio of the costs of a part's two directions above which there is a warning
+NEUTRAL = {"particles": 1, "kl_weight": 1, "kl_warmup": 0, "tempering": 0}  # values that do not change an objective
+SLOW = 3  # warn above this ratio of the costs of a part's two directions
 
 
 class ObjectiveSpec(Spec, ABC, kind="objective"):
@@ -34,7 +34,7 @@ class ObjectiveSpec(Spec, ABC, kind="objective"):
     best epoch. Measures report the ELBO and the likelihood, whatever the objective.
 
     Attributes:
-        combines: settings of `Training` that it can be combined with, of "particles", "kl_weight", "kl_warmup" and
+        combines: settings of `Training` that it can be combined with, among "particles", "kl_weight", "kl_warmup" and
             "tempering".
     """
 
@@ -45,7 +45,7 @@ class ObjectiveSpec(Spec, ABC, kind="objective"):
         """Build the loss of `pyro.infer.SVI`.
 
         Args:
-            settings: those of `Trace_ELBO`, and `compile`, one of "none", "capture" and "inductor".
+            settings: settings of `Trace_ELBO`, and `compile`, one of "none", "capture" and "inductor".
         """
 
     @property
@@ -88,7 +88,7 @@ def warn_if_inverted(what: str, part: PriorSpec | GuideSpec, passes: int, usual:
     """
     if passes > SLOW * max(usual, 1):
         warnings.warn(
-            f"{what} of {shown(part)} costs {passes} network passes, and with the objective elbo {usual}.",
+            f"{what} of {shown(part)} costs {passes} network passes, with the objective elbo only {usual}.",
             SlowDirectionWarning,
             stacklevel=4,
         )

@@ -14,14 +14,15 @@ __all__ = ["Banana"]
 
 
 class Banana(nn.Module):
-    """x ~ N(0, width), y ~ N(bend (x² − width²), thickness); called without arguments, no data.
+    """Banana-shaped density: x ~ N(0, width), y ~ N(bend (x² − width²), thickness).
 
-    Sites "x" and "y". Bending has a Jacobian of one, so the density is known in closed form. E[y] = 0, and x and y
-    are uncorrelated, though far from independent. One coupling step whose shift is a parabola straightens it.
+    It is called without arguments and has no data; sites "x" and "y". The bend has a Jacobian determinant of 1, so the
+    density is known in closed form. E[y] = 0, and x and y are uncorrelated, though far from independent. One additive
+    coupling whose shift is a parabola maps it to a Gaussian.
 
     Args:
         width: standard deviation of x.
-        bend: curvature; 0 is a Gaussian, and a negative value bends it down.
+        bend: curvature; 0 gives a Gaussian, a negative value bends it down.
         thickness: standard deviation of y around the parabola.
 
     References:

@@ -1,4 +1,4 @@
-"""Eight schools: the smallest hierarchical model, and the classic failure of a mean-field guide."""
+"""Eight schools: a small hierarchical model, on which a mean-field guide fails in the centred form."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ ERROR = (15, 10, 16, 11, 9, 11, 10, 18)  # their standard errors
 
 
 class EightSchools(nn.Module):
-    """μ ~ N(0, 5), τ ~ half-Cauchy(5), θ_j ~ N(μ, τ), y_j ~ N(θ_j, error_j); called without arguments.
+    """Eight schools: μ ~ N(0, 5), τ ~ half-Cauchy(5), θ_j ~ N(μ, τ), y_j ~ N(θ_j, error_j).
 
-    Sites "mu" and "tau"; "theta" and the observed "y" in a plate "schools". The non-centred form samples
-    "theta_raw" ~ N(0, 1) instead and makes θ = μ + τ·theta_raw a deterministic site. Both have the same posterior
-    over (μ, τ, θ), but differ for the guide: centred, the scale of θ shrinks with τ, a funnel that no Gaussian
-    fits; non-centred, the posterior is closer to a Gaussian.
+    It is called without arguments. Sites "mu" and "tau"; "theta" and the observed "y" in a plate "schools". The
+    non-centred form samples "theta_raw" ~ N(0, 1) instead and makes θ = μ + τ·theta_raw a deterministic site. Both
+    have the same posterior over (μ, τ, θ), but not the same difficulty for a guide: in the centred form the scale of θ
+    shrinks with τ, a funnel that no Gaussian fits; the non-centred posterior is closer to a Gaussian.
 
     Args:
         effect: y, shape (J,); Rubin's eight by default.
         error: their standard errors, shape (J,), above zero.
-        centred: which form.
+        centred: whether to use the centred form.
 
     References:
         Rubin (1981), "Estimation in parallel randomized experiments"; Papaspiliopoulos, Roberts & Sköld (2007).

@@ -1,4 +1,4 @@
-"""Neal's funnel: Gaussians of an unknown scale, with a known density."""
+"""Neal's funnel: Gaussians whose common scale is random, with a known density."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ __all__ = ["Funnel"]
 
 
 class Funnel(nn.Module):
-    """v ~ N(0, scale), x_i ~ N(0, e^{v/2}) for i = 1, …, D − 1; called without arguments, no data.
+    """Neal's funnel: v ~ N(0, scale), x_i ~ N(0, e^{v/2}) for i = 1, …, D − 1.
 
-    Sites "v" and "x", of event shape (D − 1,). The non-centred form samples "x_raw" ~ N(0, I) and makes
-    x = e^{v/2} x_raw a deterministic site: the density that a guide has to fit is then Gaussian.
+    It is called without arguments and has no data. Sites "v" and "x", of event shape (D − 1,). The non-centred form
+    samples "x_raw" ~ N(0, I) and makes x = e^{v/2} x_raw a deterministic site: the density that a guide has to fit is
+    then Gaussian.
 
-    A mean-field guide of the centred form gives v far too small a variance, which is known exactly: see `mean_field`.
+    The best mean-field guide of the centred form is known exactly (`mean_field`). It has far too small a variance of v.
 
     Args:
         dimension: D, of v and x together.
         scale: standard deviation of v.
-        centred: which form.
+        centred: whether to use the centred form.
 
     References:
         Neal (2003), "Slice sampling", section 8, with D = 10 and scale = 3.

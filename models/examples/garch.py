@@ -18,12 +18,13 @@ __all__ = ["Garch11", "linear_recurrence"]
 
 
 class Garch11(nn.Module):
-    """y_t ~ N(μ, s_t), s_t² = α0 + α1 (y_{t−1} − μ)² + β1 s_{t−1}², s_1 = sigma1; called without arguments.
+    """GARCH(1, 1): y_t ~ N(μ, s_t), s_t² = α0 + α1 (y_{t−1} − μ)² + β1 s_{t−1}², s_1 = sigma1.
 
-    The prior is flat over μ, α0 > 0 and the triangle α1 > 0, β1 > 0, α1 + β1 < 1. Sites "mu", "alpha0", "alpha1" and
-    "share", with β1 = share·(1 − α1) a deterministic site "beta1", because Pyro's guides and NUTS take a site's
-    support to be fixed. Flat over the triangle is α1 ~ Beta(1, 2) and share ~ Uniform(0, 1): the slice
-    at α1 has length 1 − α1, which is the density of Beta(1, 2) up to its constant 2. "y" has event shape (T,).
+    It is called without arguments. The prior is flat over μ, α0 > 0 and the triangle α1 > 0, β1 > 0, α1 + β1 < 1.
+    Sites "mu", "alpha0", "alpha1" and "share", with β1 = share·(1 − α1) a deterministic site "beta1", because Pyro's
+    guides and NUTS assume that a site's support is fixed. The flat prior over the triangle is α1 ~ Beta(1, 2) and
+    share ~ Uniform(0, 1), because the slice at α1 has length 1 − α1, which is the density of Beta(1, 2) up to its
+    constant 2. "y" has event shape (T,).
 
     The flat priors of μ and α0 have density 1 and cannot be sampled. Where Pyro needs a draw, for an initial value or
     a shape, it gets N(0, 1) and its exponential, so draws of the *prior* predictive are meaningless. Under

@@ -34,7 +34,11 @@ class LinearGaussian(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale), dtype=weight.dtype))
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
-        """Run the model: observe x of shape (N, D), or generate `size` new data points."""
+        """Run the model: observe x of shape (N, D), or generate `size` new data points.
+
+        Raises:
+            FlowvaeError: if neither is given, or for data of another shape or type.
+        """
         declare_parameters("model", self)
         latent = self.weight.shape[1]
         zeros = torch.zeros(latent, dtype=self.weight.dtype, device=self.weight.device)
@@ -70,6 +74,6 @@ class LinearGaussian(nn.Module):
         return 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
 
     def log_evidence(self, x: Tensor) -> Tensor:
-        """Compute log p(x) exactly, in nats, for data of shape (..., D), shape (...)."""
+        """Compute log p(x) exactly, in nats, (..., D) → (...)."""
         variance = (2 * self.log_scale).exp()
         return dist.LowRankMultivariateNormal(self.center, self.weight, variance.expand(len(self.center))).log_prob(x)

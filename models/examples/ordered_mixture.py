@@ -56,11 +56,11 @@ class OrderedNormal(TorchDistribution):
 
 
 class OrderedMixture(nn.Module):
-    """y ~ θ N(μ_1, σ_1) + (1 − θ) N(μ_2, σ_2) with μ_1 < μ_2; called without arguments.
+    """Mixture of two Gaussians, y ~ θ N(μ_1, σ_1) + (1 − θ) N(μ_2, σ_2) with μ_1 < μ_2.
 
-    Priors: μ ordered, N(0, 2) each; σ ~ half-normal(2) each; θ ~ Beta(5, 5). Sites "mu" and "sigma", of event
-    shape (2,), "theta", and "y", of event shape (N,). The component of each data point is summed out. Without the
-    order the posterior would have two identical modes.
+    It is called without arguments. Priors: μ ordered, N(0, 2) each; σ ~ half-normal(2) each; θ ~ Beta(5, 5). Sites "mu"
+    and "sigma", of event shape (2,), "theta", and "y", of event shape (N,). The component of each data point is summed
+    out. Without the order the posterior would have two identical modes.
 
     Args:
         y: data, shape (N,).

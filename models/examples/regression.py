@@ -20,11 +20,11 @@ NOISE = {"half-normal": dist.HalfNormal, "half-cauchy": dist.HalfCauchy}
 
 
 class LinearRegression(nn.Module):
-    """β_d ~ N(0, beta_scale) or flat, σ ~ half-normal or half-Cauchy, y ~ N(x β, σ); called without arguments.
+    """Linear regression: β_d ~ N(0, beta_scale) or flat, σ ~ half-normal or half-Cauchy, y ~ N(x β, σ).
 
-    Sites "beta", of event shape (D,), "sigma", and "y", of event shape (N,). There is no separate intercept: put
-    a column of ones into x. The data are one event without a plate, because Pyro's parallel `Predictive` would
-    confuse the axis of beta with that of the plate.
+    It is called without arguments. Sites "beta", of event shape (D,), "sigma", and "y", of event shape (N,). There is
+    no separate intercept: put a column of ones into x. The data are one event without a plate, because Pyro's parallel
+    `Predictive` would confuse the axis of beta with that of the plate.
 
     A flat prior has density 1 (it adds nothing to the log joint) and cannot be sampled. Where Pyro needs a draw, for
     an initial value or a shape, it gets one of N(0, I), so draws of the *prior* predictive are meaningless. Posterior
@@ -33,9 +33,9 @@ class LinearRegression(nn.Module):
     Args:
         x: inputs, shape (N, D).
         y: outputs, shape (N,).
-        beta_scale: standard deviation of the coefficients' prior; none: flat.
-        noise: family of σ's prior, half-normal or half-cauchy.
-        noise_scale: its scale.
+        beta_scale: standard deviation of the coefficients' prior; None: flat.
+        noise: family of σ's prior, "half-normal" or "half-cauchy".
+        noise_scale: scale of σ's prior.
 
     Raises:
         FlowvaeError: for data of other shapes or not finite, or settings out of range.
@@ -77,7 +77,7 @@ class LinearRegression(nn.Module):
             features: D.
             correlation: correlation of every pair of inputs, from 0 to below 1. A mean-field guide loses more near 1.
             seed: seed of the data.
-            settings: settings of the model.
+            settings: further arguments of the model.
 
         Raises:
             FlowvaeError: for a correlation outside [0, 1), or fewer than one row or feature.

@@ -16,9 +16,9 @@ __all__ = ["AutoregressiveDistribution"]
 
 
 class AutoregressiveDistribution(TorchDistribution):
-    """p(x) = Π_i p(x_i | x_1, …, x_{i−1}, c) over the D values of x in raster order.
+    """Autoregressive distribution, p(x) = Π_i p(x_i | x_1, …, x_{i−1}, c) over the D values of x in raster order.
 
-    The density of given data takes one pass of the network, a draw takes D passes, one per value.
+    The density takes one pass of the network, a draw D passes, one per value.
 
     Args:
         network: gives the parameters of all D conditionals.
@@ -64,7 +64,7 @@ class AutoregressiveDistribution(TorchDistribution):
         flat = value.flatten(-len(self.event_shape))
         parameters = self.network(self.head.standardize(flat), self.context)
         each = self.head(parameters).log_prob(flat).sum(-1)
-        # copies of this distribution that a plate has made share one pass of the network
+        # copies made by a plate share one pass of the network
         return each.expand(torch.broadcast_shapes(each.shape, self.batch_shape))
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """Autoregressive likelihoods: distributions of one value given the earlier ones, parametrized by a network.
 
-Each fits data of certain likelihoods.
+Each is for data of certain likelihoods, such as counts with a known maximum.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class AutoregressiveLikelihood(nn.Module, ABC):
-    """p(x_i | parameters_i), elementwise, of flattened data (..., D).
+    """Base class of p(x_i | parameters_i), elementwise for flattened data (..., D).
 
     Args:
         likelihood: likelihood of the data.
@@ -51,7 +51,7 @@ class AutoregressiveLikelihood(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        """Return the distribution over values, batch shape (..., D), in units of the data, from (..., D, P)."""
+        """Return the distribution of the values, batch shape (..., D), in units of the data, for (..., D, P)."""
 
     def standardize(self, x: Tensor) -> Tensor:
         """Standardize data (..., D), as input of a network."""
@@ -128,7 +128,7 @@ class _Categorical(_Counts):
 
 @dataclass(frozen=True)
 class AutoregressiveCategorical(AutoregressiveLikelihoodSpec):
-    """A probability for each count from 0 to total, without any order among them: P = total + 1."""
+    """One logit for each count from 0 to total, without an order among the counts: P = total + 1."""
 
     title: ClassVar[str] = "categorical"
     takes: ClassVar[str] = "whole numbers from 0 to a known maximum"
@@ -195,7 +195,7 @@ class _GaussianMixture(AutoregressiveLikelihood):
 
 @dataclass(frozen=True)
 class AutoregressiveGaussianMixture(AutoregressiveLikelihoodSpec):
-    """Mixture of Gaussians over real numbers, in units of each column's own spread: P = 3 · components.
+    """Mixture of Gaussians over real numbers, in units of each column's spread: P = 3 · components.
 
     The noise scale of a Gaussian likelihood applies to decoders only; here every component has its own scale.
 

@@ -17,7 +17,7 @@ __all__ = ["BernoulliLikelihood"]
 
 
 class _Bits(LogitCounts, dist.Bernoulli):
-    """Pyro's Bernoulli, whose events are scored as a whole."""
+    """Pyro's Bernoulli with the fast event log-probability of `LogitCounts`."""
 
 
 class _Bernoulli(Likelihood):

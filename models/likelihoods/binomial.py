@@ -27,8 +27,8 @@ def log_coefficients(total: int) -> Tensor:
 class FixedTotalBinomial(LogitCounts, dist.Binomial):
     """Pyro's binomial with a table of log C(n, k).
 
-    The coefficient depends on the counts alone. Pyro computes it by three log-gammas for every draw of every code,
-    which was a third of the time of a test likelihood.
+    The coefficient depends on the counts alone. Pyro computes it by three log-gammas for every draw of a code, which
+    took a third of the time of a test likelihood.
 
     Args:
         coefficients: `log_coefficients` of the total, shape (total + 1,).
@@ -78,6 +78,9 @@ class BinomialLikelihood(BoundedCounts, name="binomial"):
 
     Args:
         total: the largest count, 65,536 at most.
+
+    Raises:
+        FlowvaeError: for any other total.
     """
 
     total: int

@@ -17,7 +17,7 @@ __all__ = ["CategoricalLikelihood"]
 
 
 class _FloatCategorical(dist.Categorical):
-    """Pyro's categorical, whose draws have the type of its logits, as data do."""
+    """Pyro's categorical, with draws in the dtype of its logits, which is that of the data."""
 
     def sample(self, *args: Any, **kwargs: Any) -> Tensor:
         drawn: Tensor = super().sample(*args, **kwargs)
@@ -44,13 +44,16 @@ class _Categorical(Likelihood):
 
 @dataclass(frozen=True)
 class CategoricalLikelihood(LikelihoodSpec, name="categorical"):
-    """Whole numbers from 0 to K − 1, each with a probability of its own.
+    """Whole numbers from 0 to K − 1, each with its own probability.
 
-    The decoder gives K logits a value, shape (K · C, H, W) for data (C, H, W): the first C channels are the logits of
-    0, the next C those of 1, and so on. Data are numbers and not one-hot vectors.
+    The decoder gives K logits per value, shape (K · C, H, W) for data (C, H, W): the first C channels are the logits of
+    0, the next C those of 1, and so on. Data are numbers, not one-hot vectors.
 
     Args:
         classes: K, two or more.
+
+    Raises:
+        FlowvaeError: for fewer than two classes.
     """
 
     discrete: ClassVar[bool] = True

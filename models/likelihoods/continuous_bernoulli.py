@@ -1,4 +1,4 @@
-"""The continuous Bernoulli likelihood of shades between 0 and 1."""
+"""The continuous Bernoulli likelihood of numbers from 0 to 1."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["ContinuousBernoulli", "ContinuousBernoulliLikelihood"]
 SMALL = 1.0  # |l| below which series are used
 # coefficients of y², y⁴, … in log(sinh(y) / y), and of y, y³, … in its derivative coth(y) − 1/y
 LOG_SINHC = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250, 2 / 127702575)
-LEAST_LOGIT = 1e-4  # in draws; the density of a smaller logit is uniform in floating point
+LEAST_LOGIT = 1e-4  # in draws; for a smaller |l| the density is uniform in floating point
 
 
 class ContinuousBernoulli(TorchDistribution):
-    """p(x) = l eˡˣ / (eˡ − 1) for 0 ≤ x ≤ 1: the Bernoulli's λˣ (1 − λ)¹⁻ˣ with its normalizer, l = log(λ / (1 − λ)).
+    """Continuous Bernoulli: λˣ (1 − λ)¹⁻ˣ on 0 ≤ x ≤ 1, normalized: p(x) = l eˡˣ / (eˡ − 1) with l = log(λ / (1 − λ)).
 
-    log p(x) = l (x − 1/2) − log(sinh(y) / y) with y = l / 2, which has no pole at λ = 1/2.
+    It is computed as log p(x) = l (x − 1/2) − log(sinh(y) / y) with y = l / 2, which has no pole at λ = 1/2.
 
     Args:
         logits: l, of any shape.
@@ -80,7 +80,7 @@ class ContinuousBernoulli(TorchDistribution):
     def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008
         """Draw by the inverse distribution function, shape sample_shape + batch shape."""
         logits = self.logits.expand(*sample_shape, *self.batch_shape)
-        down = -logits.abs().clamp_min(LEAST_LOGIT)  # of this sign, nothing overflows
+        down = -logits.abs().clamp_min(LEAST_LOGIT)  # negative, so that nothing overflows
         x = torch.log1p(torch.rand_like(logits) * torch.expm1(down)) / down
         return torch.where(logits > 0, 1 - x, x).clamp(0, 1)
 
@@ -92,7 +92,7 @@ class _ContinuousBernoulli(Likelihood):
 
 @dataclass(frozen=True)
 class ContinuousBernoulliLikelihood(LikelihoodSpec, name="continuous-bernoulli"):
-    """Shades from 0 to 1, ends included; the decoder gives the logits."""
+    """Numbers from 0 to 1, endpoints included, such as grey levels; the decoder gives the logits."""
 
     discrete: ClassVar[bool] = False
     support = "numbers from 0 to 1"

@@ -79,12 +79,12 @@ def _width(half: Tensor) -> Tensor:
 def bin_mean(loc: Tensor, log_scale: Tensor, total: int) -> Tensor:
     """Compute E[x] = Σ_{j=1}^{total} P(x ≥ j) = Σ_j σ((μ − j + 1/2)/s) to 0.002 counts, μ and s in counts.
 
-    If the scale is above half a bin, it is an integral with a correction at its ends (Euler and Maclaurin); otherwise
-    only terms near μ are neither 0 nor 1.
+    For a scale above half a bin, the sum is computed as an integral with an endpoint correction (Euler–Maclaurin); for
+    a smaller one, only the terms near μ differ from 0 and 1.
 
     Args:
-        loc: in units of [−1, 1].
-        log_scale: in the same units.
+        loc: μ in units of [−1, 1].
+        log_scale: log s in the same units.
         total: the largest count.
     """
     loc, scale = (loc + 1) * total / 2, log_scale.exp() * total / 2

@@ -23,7 +23,7 @@ LARGEST_LOG_RANGES = 2.0  # log-scale in ranges from 0 to total
 
 
 class LogisticScale(Likelihood):
-    """Location and log-scale of logistics, in units of [−1, 1], from numbers in units of the data's spread.
+    """Location and log-scale of logistics, in units of [−1, 1], from outputs in units of the data's spread.
 
     Args:
         shape: event shape of x.
@@ -62,12 +62,15 @@ class _DiscretizedLogistic(LogisticScale):
 class DiscretizedLogisticLikelihood(BoundedCounts, name="discretized-logistic"):
     """Counts from 0 to `total`, such as grey levels, with a logistic density that is integrated over each bin.
 
-    The decoder gives location and log-scale, in units of the data's mean and spread. Of data (C, H, W) the first C
-    channels of its output are the locations, and the next C the log-scales.
+    The decoder gives location and log-scale, in units of the data's mean and spread. For data (C, H, W), the first C
+    channels of its output are the locations and the next C the log-scales.
 
     Args:
         total: the largest count, 65,536 at most; 255 for bytes.
         scale: "each": the decoder gives a scale for each value; "shared": one scale is learned for all.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Kingma, Salimans, Jozefowicz, Chen, Sutskever & Welling (2016), "Improving variational inference with inverse

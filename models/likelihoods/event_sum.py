@@ -1,7 +1,7 @@
-"""Log-probabilities of whole events of counts, without what each value alone would cost.
+"""Fast log-probabilities of events of many counts.
 
 log p(x) is the sum of a kernel, which depends on parameters and data, and of the logarithm of the base measure, such as
-a binomial coefficient, which depends on the data alone and is the same for all draws of a code.
+a binomial coefficient. The latter depends on the data alone, so it is the same for all draws of a code.
 
 With logits the kernel needs Σ_j log(1 + e_j). torch's softplus, log-sigmoid and binary cross-entropy compute one log1p
 per value. On a CPU this takes 10 ns, four times as long as the matrix product that gave the logits. log Π_j (1 + e_j)
@@ -19,21 +19,21 @@ from torch import Tensor
 
 __all__ = ["Counts", "EventSum", "LogitCounts", "logit_sum", "precise", "precise_sum"]
 
-# Factors of a product, each at most 2, so that it is far below the largest float32. The rounding of its logarithm grows
-# with their number, and is multiplied by n: no larger than that of single softplus at 8 factors.
+# Number of factors in a product. Each is at most 2, so the product is far below the largest float32. The rounding error
+# of its logarithm grows with this number and is multiplied by n: with 8 factors it is no larger than that of softplus.
 FACTORS_OF_BITS, FACTORS = 64, 8
 
 
 class Counts(TorchDistributionMixin):
-    """A family of counts whose log-probability is a kernel plus the logarithm of a base measure."""
+    """Base class of distributions of counts whose log-probability is a kernel plus a log base measure."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the parameters and of log-probabilities."""
+        """The dtype of the parameters and of log-probabilities."""
         raise NotImplementedError
 
     def log_kernel(self, value: Tensor, event: int) -> Tensor:
-        """Sum the part that depends on the parameters over the rightmost dimensions; in float64 if that matters.
+        """Compute the kernel, summed over the rightmost dimensions; in float64 where terms nearly cancel.
 
         Args:
             value: counts, in the shape of the parameters.
@@ -42,11 +42,11 @@ class Counts(TorchDistributionMixin):
         raise NotImplementedError
 
     def log_base_measure(self, value: Tensor) -> Tensor:
-        """Compute the part that depends on the counts alone, in their shape."""
+        """Compute the log base measure of each count, in the shape of the value."""
         return torch.zeros_like(value)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Compute the log-probability of counts, broadcast with the parameters."""
+        """Compute the log-probability in nats of counts, broadcast with the parameters."""
         return EventSum(self, 0).log_prob(value)
 
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
@@ -66,14 +66,14 @@ class EventSum(dist.Independent):
         return (self._log_kernel(value) + self._log_base_measure(value)).to(self.base_dist.dtype)
 
     def log_prob_repeated(self, value: Tensor, rows: int) -> Tensor:
-        """Compute the log-probability of values that repeat after so many rows, such as data under S draws of a code.
+        """Compute the log-probability of data repeated for S draws of a code, with one base measure per data point.
 
         Args:
-            value: N data points, repeated S times, shape (S · N, *event shape), the batch shape of this distribution.
+            value: N data points, repeated S times, shape (S · N, *event shape), for a batch shape (S · N,).
             rows: N.
 
         Returns:
-            Nats, shape (S · N,).
+            Log-probabilities in nats, shape (S · N,).
         """
         kernel = self._log_kernel(value).unflatten(0, (-1, rows))
         return (kernel + self._log_base_measure(value[:rows])).flatten().to(self.base_dist.dtype)
@@ -92,7 +92,7 @@ class EventSum(dist.Independent):
 class LogitCounts(Counts):
     """Counts from 0 to n with the kernel x l − n softplus(l) of logits l.
 
-    Subclasses have `logits` and `trials`, n.
+    Subclasses define `logits` and `trials`, n.
     """
 
     logits: Tensor
@@ -100,7 +100,7 @@ class LogitCounts(Counts):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the logits."""
+        """The dtype of the logits."""
         return self.logits.dtype
 
     def log_kernel(self, value: Tensor, event: int) -> Tensor:
@@ -112,12 +112,12 @@ class LogitCounts(Counts):
 
 
 def precise(x: Tensor) -> Tensor:
-    """Convert to float64, for terms that nearly cancel; Apple's devices have no float64."""
+    """Convert to float64, for terms that nearly cancel; on Apple's devices, which have no float64, do nothing."""
     return x if x.device.type == "mps" else x.double()
 
 
 def precise_sum(values: Tensor, event: int) -> Tensor:
-    """Sum over the rightmost dimensions in float64, for sums that nearly cancel; Apple's devices have no float64."""
+    """Sum over the rightmost dimensions, in float64 where the device has it, for sums that nearly cancel."""
     if event == 0:
         return values
     dtype = None if values.device.type == "mps" else torch.float64
@@ -125,7 +125,7 @@ def precise_sum(values: Tensor, event: int) -> Tensor:
 
 
 def logit_sum(logits: Tensor, value: Tensor, trials: int = 1) -> Tensor:
-    """Compute Σ_j (x_j l_j − n softplus(l_j)) over the last axis, (..., P) → (...), with all derivatives.
+    """Compute Σ_j (x_j l_j − n softplus(l_j)) over the last axis, (..., P) → (...), differentiable to any order.
 
     Args:
         logits: l, shape (..., P).
@@ -165,13 +165,13 @@ class _LogitSum(torch.autograd.Function):
 
 
 def _log_products(e: Tensor, factors: int) -> Tensor:
-    """Logarithms of products of so many 1 + e over the last axis, for 0 ≤ e ≤ 1; overwrites e.
+    """Compute logarithms of products of up to `factors` terms 1 + e over the last axis, 0 ≤ e ≤ 1; overwrites e.
 
     Pairs are merged by 1 + (a + b + a b) = (1 + a)(1 + b), which keeps the relative precision of small terms.
     """
     while factors > 1 and e.shape[-1] > 1:
         half = (e.shape[-1] + 1) // 2
-        first, second = e[..., : e.shape[-1] - half], e[..., half:]  # of an odd number, one remains as it is
+        first, second = e[..., : e.shape[-1] - half], e[..., half:]  # one of an odd number is unchanged
         first.add_(torch.addcmul(second, first, second))
         e = e[..., :half]
         factors //= 2

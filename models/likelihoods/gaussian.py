@@ -23,7 +23,7 @@ WINDOW = 10  # batches over which the optimal scale is averaged, few because err
 
 
 class _Gaussian(Likelihood):
-    """Normal with the decoder's output as mean, in units of the data's own location and spread."""
+    """Normal with the decoder's output as mean, in units of the data's mean and spread."""
 
     log_scale: Tensor
 
@@ -57,7 +57,7 @@ class _Optimal(Likelihood):
 
     Attributes:
         square: moving average of the mean squared error, in units of the spread; fixed in evaluation mode.
-        batches: number of batches that it has seen, a floating-point number.
+        batches: number of training batches so far, as a floating-point number.
     """
 
     square: Tensor
@@ -89,7 +89,7 @@ class _Optimal(Likelihood):
 
 
 class _OptimalNormal(dist.Normal):
-    """Normal that, in training mode, is scored with the scale that is optimal for the batch."""
+    """Normal whose log-density in training mode uses the optimal scale of the batch."""
 
     likelihood: _Optimal
 
@@ -120,16 +120,19 @@ class GaussianLikelihood(RealUnits, name="gaussian"):
     Args:
         scale: standard deviation of the noise.
 
-            - None: learned, as one fraction of each value's own standard deviation, at least a thousandth. A constant
+            - None: learned, as one fraction of each value's standard deviation, at least a thousandth. A constant
               column is then an error.
             - a number: fixed, in the units of the data.
             - "shared": one learned number for all values, a fraction of the pooled standard deviation: for images,
               whose pixels have one unit and may be constant.
-            - "each": the decoder gives one for each value, from a thousandth to a thousand times its spread; of data
-              (C, H, W) the first C channels of its output are the means, and the next C the log-scales.
+            - "each": the decoder gives one for each value, from a thousandth to a thousand times its spread; for data
+              (C, H, W), the first C channels of its output are the means and the next C the log-scales.
             - "optimal": as "shared", but not learned: the root of the mean squared error, which maximizes the
               likelihood. In training it is that of the batch; in evaluation, an average over training batches, so
-              that it does not depend on the data that are scored and p(x given z) is a density.
+              that it does not depend on the evaluated data and p(x | z) is a density.
+
+    Raises:
+        FlowvaeError: for any other scale.
 
     References:
         Rybkin, Daniilidis & Levine (2021), "Simple and effective VAE training with calibrated decoders" ("shared",

@@ -19,8 +19,8 @@ from flowvae.models.likelihoods.real_units import RealUnits
 __all__ = ["CheckerboardCoupling", "ImageFlowDistribution", "ImageFlowLikelihood"]
 
 LARGEST_LOG_SCALE = 7.0  # in units of the spread
-LARGEST_INPUT = 20.0  # of the couplings' networks, in units of the noise: what is farther out looks alike
-PAIRS = 8  # of draws and their mirror images in the base space, for E[x given h]
+LARGEST_INPUT = 20.0  # bound of the inputs of the couplings' networks
+PAIRS = 8  # antithetic pairs of base draws, for E[x | h]
 
 
 class CheckerboardCoupling(nn.Module):
@@ -32,7 +32,7 @@ class CheckerboardCoupling(nn.Module):
     Args:
         shape: channels, height, width.
         features: number of feature maps.
-        hidden: width of the network.
+        hidden: number of channels of the network's hidden layers.
         parity: 0 or 1, the colour that is kept.
 
     References:
@@ -76,7 +76,7 @@ class ImageFlowDistribution(TorchDistribution):
     """Images x = loc + scale · T(u), u ~ N(0, I), with T a stack of couplings that read feature maps.
 
     Args:
-        couplings: of the normalizing direction, the first one next to the image.
+        couplings: in the order of the normalizing direction, from the image to the base.
         loc: shape (..., C, H, W).
         scale: of the same shape.
         features: shape (..., F, H, W).
@@ -96,7 +96,7 @@ class ImageFlowDistribution(TorchDistribution):
         return ImageFlowDistribution(self.couplings, *parts)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Compute log p(x given h) in nats, (..., C, H, W) → (...)."""
+        """Compute log p(x | h) in nats, (..., C, H, W) → (...)."""
         batch = torch.broadcast_shapes(value.shape[:-3], self.batch_shape)
         u = _rows(((value - self.loc) / self.scale).expand(*batch, *self.event_shape))
         features = _rows(self.features.expand(*batch, *self.features.shape[-3:]))
@@ -150,19 +150,21 @@ class _ImageFlow(Likelihood):
 class ImageFlowLikelihood(RealUnits, name="image-flow"):
     r"""Real-valued images: a Gaussian whose noise is shaped by a flow that reads the decoder's features.
 
-    x = μ(h) + σ(h) T(u; h) with u ~ N(0, I), so that log p(x given h) = log N(u; 0, I) − Σ log σ + log|det ∂u/∂ε|,
+    x = μ(h) + σ(h) T(u; h) with u ~ N(0, I), so that log p(x | h) = log N(u; 0, I) − Σ log σ + log|det ∂u/∂ε| with
     ε = (x − μ)/σ. The decoder gives μ and log σ of each value and F feature maps; T is a stack of affine couplings on a
-    checkerboard, whose convolutions see neighbouring pixels and the features. It starts as `gaussian:each`, and can
+    checkerboard, whose convolutions read neighbouring pixels and the features. It starts as `gaussian:each`, and can
     model noise that is neither Gaussian nor independent between pixels. A density or a draw takes one pass of each
     coupling's network.
 
-    E[x given h] has no closed form: the mean is an average over 8 draws and their mirror images in the base space,
-    always the same ones.
+    E[x | h] has no closed form: the mean is an average over 8 antithetic pairs of draws, the same in every call.
 
     Args:
         features: F.
         couplings: number of couplings.
-        hidden: width of their networks.
+        hidden: number of channels of their networks' hidden layers.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Morrow & Chiu (2020), "Variational Autoencoders with Normalizing Flow Decoders".
@@ -196,5 +198,5 @@ class ImageFlowLikelihood(RealUnits, name="image-flow"):
 
 
 def _rows(images: Tensor) -> Tensor:
-    """(..., C, H, W) as (N, C, H, W)."""
+    """Reshape (..., C, H, W) to (N, C, H, W)."""
     return images.reshape(-1, *images.shape[-3:])

@@ -1,4 +1,4 @@
-"""The base of the likelihoods: a lazy distribution over data that decoder outputs parametrize."""
+"""Base class of likelihoods: lazy distributions over data, parametrized by decoder outputs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ LEAST_LOG_SCALE = -7.0  # in units of the spread: a narrower density would fit r
 
 
 class Likelihood(LazyDistribution):
-    """p(x given h): decoder outputs (..., *parameter_shape) in, a Pyro distribution over x of the event shape out.
+    """Base class of likelihoods p(x | h), from decoder outputs (..., *parameter_shape) to a Pyro distribution of x.
 
-    A family defines `forward`, and `mean` if its distribution has none. Element-wise distributions get the event shape
-    by `.to_event(len(self.shape))`.
+    A subclass defines `forward`, and `mean` if its distribution has none. Element-wise distributions get the event
+    shape by `.to_event(len(self.shape))`.
 
     Args:
         shape: event shape of x.
@@ -44,7 +44,7 @@ class Likelihood(LazyDistribution):
         """Return the distribution over x, batch shape (...), from decoder outputs (..., *parameter_shape)."""
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """Compute E[x given h], shape (..., *shape), in the units of the data."""
+        """Compute E[x | h], shape (..., *shape), in the units of the data."""
         mean: Tensor = self(parameters).mean
         return mean
 
@@ -54,22 +54,22 @@ class Likelihood(LazyDistribution):
 
 
 def stacked(shape: Size, count: int) -> Size:
-    """Return the event shape of so many parameters for each value, (count · C, H, W) for data (C, H, W)."""
+    """Return the event shape of `count` parameters per value, (count · C, H, W) for data (C, H, W)."""
     return Size((count * shape[0], *shape[1:]))
 
 
 def spread(components: int) -> Tensor:
-    """Return initial locations of the components of a mixture: those with equal locations separate slowly."""
+    """Return initial locations of mixture components, from −1 to 1, since equal ones would separate slowly."""
     return torch.linspace(-1, 1, components) if components > 1 else torch.zeros(1)
 
 
 def bounded(value: Tensor, least: float, most: float) -> Tensor:
-    """Clamp a value, but not its gradient, which can lead away from the bound."""
+    """Clamp a value, but not its gradient, so that training can move it away from the bound."""
     return value.clamp(least, most).detach() + (value - value.detach())
 
 
 def count_units(train: Any) -> Units:
-    """Mean and standard deviation of all training counts (N, *shape), two scalars.
+    """Compute mean and standard deviation of all training counts (N, *shape), two scalars.
 
     Raises:
         FlowvaeError: for data whose dtype is not torch's default.
@@ -85,10 +85,10 @@ def count_units(train: Any) -> Units:
 
 
 def refuse_zeros(center: Tensor) -> None:
-    """Refuse counts whose mean is zero, which is the unit of their rates.
+    """Raise an error for counts that are all zero: their mean is the unit of the rates.
 
     Raises:
-        FlowvaeError: for such counts.
+        FlowvaeError: if the mean is zero.
     """
     if center == 0:
         raise FlowvaeError("train: all counts are 0, so their rate has no unit; give data with positive counts.")

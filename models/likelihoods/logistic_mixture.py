@@ -23,7 +23,7 @@ from flowvae.models.likelihoods.likelihood import Likelihood, count_units, sprea
 __all__ = ["LogisticMixture", "LogisticMixtureLikelihood"]
 
 COLOURS = 3
-NODES = 8  # of the quadrature over red, and over green
+NODES = 8  # quadrature nodes for red, and for green
 
 
 class LogisticMixture(TorchDistribution):
@@ -31,7 +31,7 @@ class LogisticMixture(TorchDistribution):
 
     Neighbouring counts share parameters, unlike the classes of a categorical.
 
-    With coefficients, a pixel (r, g, b) has one component k for all channels, given which the location of green is
+    With coefficients, a pixel (r, g, b) has one component k for all channels. Given k, the location of green is
     μ_g + α r and that of blue μ_b + β r + γ g, where r and g are scaled to [−1, 1].
 
     Args:
@@ -40,7 +40,7 @@ class LogisticMixture(TorchDistribution):
         log_scale: log s_k in the same units, shape (..., K, *shape).
         total: the largest count.
         coefficients: α, β and γ of colours, shape (..., K, 3, H, W); None: values are independent.
-        event_dims: number of axes of an event; 0: each value is one.
+        event_dims: number of axes of an event; 0: each value is an event.
 
     References:
         Salimans, Karpathy, Chen & Kingma (2017), "PixelCNN++: improving the PixelCNN with discretized logistic mixture
@@ -93,8 +93,8 @@ class LogisticMixture(TorchDistribution):
     def mean(self) -> Tensor:
         """E[x], shape batch shape + event shape, to 0.002 counts.
 
-        That of green and blue is a quadrature over quantiles of red and green, to about a third of a count. It takes 20
-        ms for an image of 32 × 32 pixels and five components.
+        The means of green and blue are quadratures over quantiles of red and green, to about a third of a count. They
+        take 20 ms for an image of 32 × 32 pixels and five components.
         """
         axis = -1 - self._dims
         weights = self.logits.softmax(axis)
@@ -136,11 +136,11 @@ class LogisticMixture(TorchDistribution):
         return torch.stack((r, g, b), -self._dims)
 
     def _scaled(self, x: Tensor) -> Tensor:
-        """Counts in units of [−1, 1]."""
+        """Scale counts to [−1, 1]."""
         return 2 * x / self.total - 1
 
     def _loc_given(self, x: Tensor) -> Tensor:
-        """Locations given the counts of earlier channels, (..., 1, 3, H, W)."""
+        """Compute locations given the counts x of earlier channels, (..., 1, 3, H, W)."""
         if self.coefficients is None:
             return self.loc
         r, g, _ = self._scaled(x).unbind(-self._dims)
@@ -150,18 +150,18 @@ class LogisticMixture(TorchDistribution):
         return torch.stack(locs, -self._dims)
 
     def _nodes(self, loc: Tensor, log_scale: Tensor) -> Iterator[tuple[Any, Any]]:
-        """Weights and values, in units of [−1, 1], for expectations over a channel: all counts, if they are few."""
+        """Yield quadrature weights and values in [−1, 1] for means over a channel; all counts if they are few."""
         if self.total < NODES:
             for count in range(self.total + 1):
                 x = torch.full_like(loc, float(count))
                 yield bin_log_prob(x, loc, log_scale, self.total).exp(), self._scaled(x)
             return
         for place, weight in zip(*(part.tolist() for part in np.polynomial.legendre.leggauss(NODES)), strict=True):
-            # of quantiles: a place u in [−1, 1] is the probability (1 + u) / 2
+            # the values are quantiles: a node u in [−1, 1] is the probability (1 + u) / 2
             yield weight / 2, (loc + log_scale.exp() * 2 * math.atanh(place)).clamp(-1, 1)
 
     def _spread(self, batch: Size) -> tuple[Tensor, Tensor, Tensor, int, Tensor | None]:
-        """Parameters of another batch shape."""
+        """Expand the parameters to another batch shape."""
 
         def expand(part: Tensor) -> Tensor:
             return part.expand(*batch, *part.shape[part.ndim - self._dims - 1 :])
@@ -202,11 +202,14 @@ class LogisticMixtureLikelihood(BoundedCounts, name="logistic-mixture"):
     In colour images (3, H, W) the three channels of a pixel depend on each other: they share the component, and
     the locations of green and blue are linear in the values of the channels before them. The decoder then gives 10 K
     numbers for each pixel: K logits, 3 K locations, 3 K log-scales and 3 K coefficients. For other data it gives 3 K
-    for each value; of data (C, L), K C channels of logits, K C of locations and K C of log-scales.
+    for each value; for data (C, L), K C channels of logits, K C of locations and K C of log-scales.
 
     Args:
         total: the largest count, 65,536 at most; 255 for bytes.
         components: K.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Salimans, Karpathy, Chen & Kingma (2017), "PixelCNN++".

@@ -1,4 +1,4 @@
-"""Negative binomial likelihoods of overdispersed counts, with and without additional zeros."""
+"""Negative binomial likelihoods of overdispersed counts, with and without zero inflation."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from flowvae.models.likelihoods.poisson import LARGEST_COUNT, LARGEST_LOG_RATE, 
 __all__ = ["NegativeBinomial", "NegativeBinomialLikelihood", "ZeroInflatedNegativeBinomialLikelihood"]
 
 DISPERSIONS = ("column", "each")
-LOG_DISPERSION = 10.0  # |log θ| at most: from a variance of 22,000 means squared to one that is almost Poisson's
-FEW_ZEROS = -2.0  # logit of the share of additional zeros, where the decoder's output is 0
+LOG_DISPERSION = 10.0  # bound of |log θ|: the variance ranges from 22,000 μ² to almost that of a Poisson distribution
+FEW_ZEROS = -2.0  # logit of π where the decoder's output is 0
 
 
 class NegativeBinomial(Counts, TorchDistribution):
-    """Counts of mean μ and variance μ + μ²/θ, of which a share π is replaced by zeros.
+    """Negative binomial distribution of mean μ and variance μ + μ²/θ; a share π of the counts is replaced by zeros.
 
-    P(x) = Γ(x + θ) / (x! Γ(θ)) · (θ / (θ + μ))^θ (μ / (θ + μ))^x without additional zeros.
+    P(x) = Γ(x + θ) / (x! Γ(θ)) · (θ / (θ + μ))^θ (μ / (θ + μ))^x for π = 0.
 
     Log-gammas of large numbers nearly cancel, so they are computed in float64.
 
     Args:
         log_mean: log μ, of any shape.
         log_dispersion: log θ, broadcast with it.
-        zeros: logit of π; None: no additional zeros.
+        zeros: logit of π; None: π = 0.
 
     References:
         Lopez, Regier, Cole, Jordan & Yosef (2018), "Deep generative modeling for single-cell transcriptomics".
@@ -60,7 +60,7 @@ class NegativeBinomial(Counts, TorchDistribution):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the parameters."""
+        """The dtype of the parameters."""
         return self.log_mean.dtype
 
     def log_kernel(self, value: Tensor, event: int) -> Tensor:
@@ -81,7 +81,7 @@ class NegativeBinomial(Counts, TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """(1 − π) μ."""
+        """E[x] = (1 − π) μ."""
         mean = self.log_mean.exp()
         return mean if self.zeros is None else mean * torch.sigmoid(-self.zeros)
 
@@ -115,11 +115,14 @@ class _NegativeBinomial(Likelihood):
 class NegativeBinomialLikelihood(LikelihoodSpec, name="negative-binomial"):
     """Counts 0, 1, 2, … of mean μ = m eʰ and variance μ + μ²/θ; m is the mean count of the training data.
 
-    Of data (C, H, W) the first C channels of the decoder's output are h.
+    For data (C, H, W), the first C channels of the decoder's output are h. Networks see log(1 + x), standardized.
 
     Args:
         dispersion: "column": the inverse dispersion θ is learned, one for each value of a data point; "each": the
             decoder gives log θ as well, the last C channels.
+
+    Raises:
+        FlowvaeError: for any other dispersion.
 
     References:
         Lopez, Regier, Cole, Jordan & Yosef (2018), "Deep generative modeling for single-cell transcriptomics" (the
@@ -127,6 +130,7 @@ class NegativeBinomialLikelihood(LikelihoodSpec, name="negative-binomial"):
     """
 
     discrete: ClassVar[bool] = True
+    logarithmic: ClassVar[bool] = True
     inflated: ClassVar[bool] = False
     support = f"whole numbers from 0 to {LARGEST_COUNT}"
     dispersion: str = "column"
@@ -158,7 +162,7 @@ class NegativeBinomialLikelihood(LikelihoodSpec, name="negative-binomial"):
 class ZeroInflatedNegativeBinomialLikelihood(NegativeBinomialLikelihood, name="zero-inflated-negative-binomial"):
     """Counts of a negative binomial distribution, of which a share π is replaced by zeros.
 
-    Of data (C, H, W) the first C channels of the decoder's output are h as in `NegativeBinomialLikelihood`, and the
+    For data (C, H, W), the first C channels of the decoder's output are h as in `NegativeBinomialLikelihood`, and the
     next C are the logits of π, shifted so that π is 12 % where they are 0.
 
     Args:

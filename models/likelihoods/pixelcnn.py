@@ -20,18 +20,18 @@ from flowvae.networks import PixelCNN, TwoStackImages
 
 __all__ = ["PixelCNNDistribution", "PixelCNNLikelihood"]
 
-DRAWS = 4  # of which the mean is an average
+DRAWS = 4  # number of draws that the mean averages over
 
 
 class PixelCNNDistribution(TorchDistribution):
-    """p(x given h) = Π_i p(x_i given x_1, …, x_{i−1}, h) over the pixels of an image in raster order.
+    """PixelCNN distribution, p(x | h) = Π_i p(x_i | x_1, …, x_{i−1}, h) over the pixels of an image in raster order.
 
-    The density of given images takes one pass of the network. A draw takes one pass of the horizontal stack for every
-    pixel and one of the vertical stack for every row, each over the pixels on which it depends.
+    The density takes one pass of the network. A draw takes one pass of the horizontal stack for every pixel and one of
+    the vertical stack for every row, each over the pixels on which it depends.
 
     Args:
         network: gives the parameters of all pixels' conditionals.
-        radius: of the network.
+        radius: radius of the network's receptive field.
         head: likelihood of a pixel given its parameters.
         features: h, feature maps of shape (..., F, H, W); their batch shape is the distribution's.
         total: the largest count.
@@ -66,7 +66,7 @@ class PixelCNNDistribution(TorchDistribution):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Compute log p(value given h) in nats, (..., C, H, W) → (...)."""
+        """Compute log p(value | h) in nats, (..., C, H, W) → (...)."""
         batch = torch.broadcast_shapes(value.shape[:-3], self.batch_shape)
         x = self._rows(value.expand(*batch, *self.event_shape))
         features = self._rows(self.features.expand(*batch, *self.features.shape[-3:]))
@@ -80,7 +80,7 @@ class PixelCNNDistribution(TorchDistribution):
         features = self._rows(self.features.expand(*batch, *self.features.shape[-3:]))
         x = features.new_zeros(len(features), *self.event_shape)
         for i in range(self.event_shape[1]):
-            # pixels that are not drawn yet have no influence on these
+            # pixels that are not drawn yet have no influence on these outputs
             rows = slice(max(0, i - self.radius), i + 1), slice(None)
             read = self.network.rows_above(self._scaled(x[..., *rows]), features[..., *rows], rows)
             for j in range(self.event_shape[2]):
@@ -90,7 +90,7 @@ class PixelCNNDistribution(TorchDistribution):
         return x.reshape(*batch, *self.event_shape)
 
     def conditional_mean(self, value: Tensor) -> Tensor:
-        """Compute E[x_i given x_1, …, x_{i−1}, h] for all pixels of images of the shape batch + event."""
+        """Compute E[x_i | x_1, …, x_{i−1}, h] for all pixels of images of shape batch shape + event shape."""
         parameters = self.network.images(self._scaled(self._rows(value)), self._rows(self.features))
         return self.head.mean(parameters).reshape(value.shape)
 
@@ -102,7 +102,7 @@ class PixelCNNDistribution(TorchDistribution):
         return 2 * x / self.total - 1
 
     def _rows(self, images: Tensor) -> Tensor:
-        """(..., C, H, W) as (N, C, H, W)."""
+        """Reshape (..., C, H, W) to (N, C, H, W)."""
         return images.reshape(-1, *images.shape[-3:])
 
 
@@ -133,23 +133,26 @@ class PixelCNNLikelihood(BoundedCounts, name="pixelcnn"):
     """Images of counts from 0 to `total`, each pixel given the decoder's features there and earlier pixels nearby.
 
     The decoder gives feature maps (F, H, W). A small causal network reads them and the pixels of a receptive field of
-    radius r: r pixels to the left, and the 2r − 1 nearest columns of the r rows above. What is farther away can reach a
-    pixel through the code only: a network that sees the whole image would model it without the code. The conditionals
-    are Bernoulli for bits (`total` 1), and otherwise mixtures of five discretized logistics, with dependent channels in
-    colour.
+    radius r: r pixels to the left, and the 2r − 1 nearest columns of the r rows above. Information from farther away
+    reaches a pixel only through the code: a network that reads the whole image could model it without the code. The
+    conditionals are Bernoulli for bits (`total` 1), and otherwise mixtures of five discretized logistics, with
+    dependent channels in colour.
 
-    A density takes one pass of the network; a draw of an image takes H · W passes over small windows. E[x given h] has
-    no closed form: the mean is an average over four draws, always of the same seed, of all pixels' conditional means.
+    A density takes one pass of the network; a draw of an image takes H · W passes over small windows. E[x | h] has no
+    closed form: the mean averages the pixels' conditional means over four draws with a fixed seed.
 
     Args:
         total: the largest count; 1 for bits.
         features: F.
         channels: width of the network's layers.
         layers: number of its gated layers.
-        kernel: an odd number.
+        kernel: size of the kernels, an odd number.
         field: radius of the receptive field; none: what the layers reach, 1 + (kernel − 1) / 2 · layers. Layers beyond
             a smaller field have kernels of one pixel, so that models of different fields have the same depth. 0: each
             pixel given the features alone.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves & Kavukcuoglu (2016), "Conditional image generation with
@@ -168,7 +171,7 @@ class PixelCNNLikelihood(BoundedCounts, name="pixelcnn"):
     def __post_init__(self) -> None:
         self.check_total()
         check_int(self, "features")
-        _ = self.causal  # refuses wrong settings
+        _ = self.causal  # checks the network's settings
 
     @property
     def causal(self) -> PixelCNN:
@@ -177,7 +180,7 @@ class PixelCNNLikelihood(BoundedCounts, name="pixelcnn"):
 
     @property
     def radius(self) -> int:
-        """Radius of the receptive field: rows or columns between a pixel and those on which it depends, at most."""
+        """Radius of the receptive field: largest distance, in rows or columns, to a pixel on which a pixel depends."""
         return self.causal.radius
 
     @property
@@ -191,14 +194,14 @@ class PixelCNNLikelihood(BoundedCounts, name="pixelcnn"):
 
     @property
     def head(self) -> BernoulliLikelihood | LogisticMixtureLikelihood:
-        """Likelihood of a pixel, whose parameters the network gives."""
+        """Likelihood of a pixel given the network's outputs."""
         return BernoulliLikelihood() if self.total == 1 else LogisticMixtureLikelihood(self.total)
 
     def units(self, train: Any) -> Units:
         return count_units(train)
 
     def parameter_shape(self, shape: Size) -> Size:
-        """Return (F, H, W).
+        """Return the event shape of the decoder's outputs, (F, H, W).
 
         Raises:
             FlowvaeError: for data that are not images.

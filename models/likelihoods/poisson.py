@@ -9,10 +9,9 @@ import pyro.distributions as dist
 import torch
 from torch import Size, Tensor
 
-from flowvae.core.parts import LikelihoodSpec, Units, check_default_type
-from flowvae.data.access import blocks
+from flowvae.core.parts import LikelihoodSpec, Units
 from flowvae.models.likelihoods.event_sum import Counts, precise, precise_sum
-from flowvae.models.likelihoods.likelihood import Likelihood, bounded, refuse_zeros
+from flowvae.models.likelihoods.likelihood import Likelihood, bounded, count_units, refuse_zeros
 
 __all__ = ["LARGEST_COUNT", "LARGEST_LOG_RATE", "LEAST_LOG_RATE", "PoissonLikelihood"]
 
@@ -21,11 +20,11 @@ LEAST_LOG_RATE, LARGEST_LOG_RATE = -30.0, 30.0  # in units of the mean count; be
 
 
 class _Rates(Counts, dist.Poisson):
-    """Pyro's Poisson, whose events are scored as a whole."""
+    """Pyro's Poisson with the event log-probability of `Counts`."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the rates."""
+        """The dtype of the rates."""
         return self.rate.dtype
 
     def log_kernel(self, value: Tensor, event: int) -> Tensor:
@@ -49,23 +48,22 @@ class _Poisson(Likelihood):
 class PoissonLikelihood(LikelihoodSpec, name="poisson"):
     """Counts 0, 1, 2, … of rate m eʰ, where h is the decoder's output and m the mean count of the training data.
 
-    Networks see (x − m) / √m; √m is the standard deviation of counts of rate m.
+    Networks see log(1 + x), standardized.
     """
 
     discrete: ClassVar[bool] = True
+    logarithmic: ClassVar[bool] = True
     support = f"whole numbers from 0 to {LARGEST_COUNT}"
 
     def units(self, train: Any) -> Units:
-        """Mean count of all values, and its square root.
+        """Compute mean and standard deviation of all values.
 
         Raises:
             FlowvaeError: for data whose dtype is not torch's default, or counts that are all 0.
         """
-        check_default_type(train.dtype)
-        total = sum(x.double().sum() for x in blocks(train))
-        mean = torch.as_tensor(total / train.shape.numel(), dtype=train.dtype)
-        refuse_zeros(mean)
-        return Units(mean, mean.sqrt())
+        units = count_units(train)
+        refuse_zeros(units.center)
+        return units
 
     def build(self, shape: Size, units: Units) -> Likelihood:
         return _Poisson(shape, units)

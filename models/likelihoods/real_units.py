@@ -51,7 +51,7 @@ class RealUnits(LikelihoodSpec):
         check_outliers(name, splits, center, unit, self.fixed)
 
     def units(self, train: Any) -> Units:
-        """Mean and unit of each value, the event shape.
+        """Compute mean and unit of each value, of the event shape.
 
         Raises:
             FlowvaeError: for data whose dtype is not torch's default, or a value that is constant and has no scale.
@@ -66,7 +66,7 @@ class RealUnits(LikelihoodSpec):
             value = first(train, 1).flatten()[constant[0]].item()
             raise FlowvaeError(
                 f"train: {column(constant[0], unit.shape)} is constant ({value:g}){others}, in all {len(train)} rows, "
-                "so it has no spread for a noise scale of its own. Leave constant columns out, or use one scale for "
+                "so it has no spread as the unit of a noise scale. Leave constant columns out, or use one scale for "
                 "all: gaussian:shared learns it, as for images, and gaussian:0.1 fixes it."
             )
         return Units(center, unit)

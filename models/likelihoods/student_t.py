@@ -15,7 +15,7 @@ from flowvae.models.likelihoods.real_units import RealUnits
 
 __all__ = ["StudentTLikelihood"]
 
-LEAST_EXCESS, LARGEST_EXCESS = 0.02, 98.0  # of the degrees of freedom over 2: to 100, where it is almost Gaussian
+LEAST_EXCESS, LARGEST_EXCESS = 0.02, 98.0  # bounds of ν − 2; at ν = 100 the distribution is almost Gaussian
 START = 8.0
 
 
@@ -43,7 +43,7 @@ class _StudentT(Likelihood):
 
 @dataclass(frozen=True)
 class StudentTLikelihood(RealUnits, name="student-t"):
-    """Real numbers with outliers: Student's t of location h, in units of the data's spread, with decoder output h.
+    """Real numbers with outliers: Student's t, located at the decoder's output in units of the data's spread.
 
     Scale and degrees of freedom ν are learned, one of each for every value of a data point. ν is from 2.02 to 100, so
     that mean and variance exist.

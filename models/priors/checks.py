@@ -1,4 +1,4 @@
-"""Checks of priors before anything is built."""
+"""Checks of the settings of priors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["check_inner_prior", "check_prior", "warn_if_improper"]
 
 
 def check_prior(label: str, prior: object) -> None:
-    """Check that an object can be a prior.
+    """Check that an object can be a prior; `label` names it in error messages.
 
     Raises:
         FlowvaeError: if it cannot, with the reason.
@@ -35,7 +35,7 @@ def check_inner_prior(label: str, prior: object) -> None:
     check_prior(label, prior)
     if why := getattr(prior, "why_not_joint", ""):
         raise FlowvaeError(
-            f"{label} = {shown(prior)}: is trained by a loss of its own, as the prior of the whole model only: {why}. "
+            f"{label} = {shown(prior)}: has its own loss, so it can only be the prior of the whole model: {why}. "
             "Use another prior, such as StandardNormal() or MAF()."
         )
 
@@ -43,7 +43,7 @@ def check_inner_prior(label: str, prior: object) -> None:
 def warn_if_improper(prior: PriorSpec, features: int) -> None:
     """Warn about a prior that is not a normalized density on all of R^features.
 
-    The warning points at the caller of the function that calls this one.
+    The warning is attributed to the caller of the function that calls this one.
     """
     if not prior.proper:
         warnings.warn(

@@ -23,14 +23,18 @@ LARGEST = 20.0  # bound of |log σ(c)|, far from usual values: beyond it, outlyi
 
 @dataclass(frozen=True)
 class ConditionalBase(PriorSpec, name="conditional-base"):
-    r"""log p(z given c) = log N(f(z); μ(c), diag σ²(c)) + log|det ∂f/∂z|: the prior of VITS.
+    r"""Flow over a conditional Gaussian: log p(z | c) = log N(f(z); μ(c), diag σ²(c)) + log|det ∂f/∂z|.
 
-    The flow f is the same for every condition; what differs is where its base puts mass. Without a condition, μ and σ
-    are learned numbers. It starts as N(0, I) where the flow starts as the identity. Costs are those of the flow.
+    This is the prior of VITS. The flow f, in its normalizing direction, is the same for every condition; only its base
+    reads c. Without a condition, μ and σ are learned numbers. It starts as N(0, I) if the flow starts as the identity.
+    Costs are those of the flow.
 
     Args:
         flow: the family of f.
-        hidden_features: widths of the network c → (μ, log σ).
+        hidden_features: widths of the hidden layers of the network c → (μ, log σ).
+
+    Raises:
+        FlowvaeError: for a flow that cannot be a prior or needs a code with a shape, or widths out of range.
 
     References:
         Kim, Kong & Son (2021), "Conditional Variational Autoencoder with Adversarial Learning for End-to-End

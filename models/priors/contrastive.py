@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Size, Tensor, nn
 from torch.nn.functional import softplus
@@ -23,25 +23,29 @@ __all__ = ["Contrastive", "ContrastivePrior"]
 
 @dataclass(frozen=True)
 class Contrastive(ReweightedSpec, name="contrastive"):
-    r"""NCP: p(z) = r(z) p_0(z) / Z, a base p_0 times the odds r = D / (1 − D) of a classifier D, "code or draw of p_0".
+    r"""Noise contrastive prior (NCP): p(z) = r(z) p_0(z) / Z, with a base p_0 and the odds r of a classifier.
 
-    The classifier minimizes the cross-entropy between codes z ~ q̄ and draws of p_0, as a second stage: at its optimum
-    r = q̄ / p_0, p = q̄ and Z = 1. Its logit is log r. A base with parameters, such as a flow, is fitted to the same
-    codes by maximum likelihood in the same steps: the loss is the cross-entropy plus −log p_0(z), and neither term has
-    a gradient for the other's parameters. With the first stage's N(0, I) as the base this is the paper's procedure.
+    The classifier D separates codes z ~ q̄ from draws of p_0; its odds are r = D / (1 − D) and its logit is log r. In a
+    second stage it minimizes the cross-entropy: at the optimum r = q̄ / p_0, p = q̄ and Z = 1. A base with parameters,
+    such as a flow, is fitted to the same codes by maximum likelihood in the same steps: the loss is the cross-entropy
+    plus −log p_0(z), and neither term has a gradient for the other's parameters. With the first stage's N(0, I) as the
+    base this is the paper's procedure.
 
     log Z = log E_{p_0}[r] is estimated by `constant_draws` draws of p_0 after every epoch. Its standard error is about
-    1/√(effective draws), and the effective draws are about a share e^{−KL} of all, where KL is the divergence between p
-    and p_0 in nats (of order 2): a flow as the base needs fewer. The best epoch has the largest mean log p(z) of the
-    validation codes, among the epochs whose constant can be trusted.
+    1/√(effective draws). About a share e^{−R} of the draws is effective, where R is the Rényi divergence of order 2 of
+    p from p_0 in nats; R is smaller with a flow as the base. The best epoch has the largest mean log p(z) of the
+    validation codes, among the epochs with at least 100 effective draws.
 
-    The paper's draws by resampling need many proposals for each draw, 10/e^{−KL} or more; the default corrects fewer
-    by a Langevin chain. A density costs one pass of the classifier and a density of the base; a draw `proposals` draws
-    of the base, and `steps` gradients of the density.
+    The paper's draws by resampling need 10 e^R or more proposals for each draw. The default uses fewer and corrects the
+    draws by a Langevin chain. A density costs one pass of the classifier and a density of the base; a draw costs
+    `proposals` draws of the base and, with Langevin chains, `steps` gradients of the density.
 
     Args:
         base: p_0, with a density and draws.
         classifier: network from z to the logit of D.
+
+    Raises:
+        FlowvaeError: for a base without a density or with its own loss, or settings out of range.
 
     References:
         Aneja, Schwing, Kautz & Vahdat (2021), "A Contrastive Learning Approach for Training Variational Autoencoder
@@ -72,8 +76,8 @@ class Contrastive(ReweightedSpec, name="contrastive"):
         base = self.base.build(features)
         if hasattr(base, "bind"):
             raise FlowvaeError(
-                f"Contrastive.base = {shown(self.base)}: has a bind method, which only the prior of the whole model "
-                "has; use another base."
+                f"Contrastive.base = {shown(self.base)}: has a bind method, which is called for the prior of the whole "
+                "model only; use another base."
             )
         size = features if isinstance(features, int) else math.prod(features)
         classifier = self.classifier.build(Size((size,)), Size((1,)))
@@ -89,7 +93,7 @@ class Contrastive(ReweightedSpec, name="contrastive"):
 
 
 class ContrastivePrior(Reweighted):
-    """A base distribution times the odds of a classifier.
+    """A base distribution times the odds of a classifier, normalized by an estimated constant.
 
     Args:
         spec: settings of the draws and of the constant.
@@ -108,13 +112,18 @@ class ContrastivePrior(Reweighted):
         return fold(self.classifier, z, 1).squeeze(-1)
 
     def objective(self, codes: Tensor) -> Tensor:
-        """Cross-entropy of codes (N, D) against as many draws of the base, and −log p_0 of a base with parameters."""
+        """Compute the cross-entropy of codes (N, D) and as many draws of the base, plus −log p_0 if it is trained."""
         base = to_pyro(self.base())
         drawn = base.sample((len(codes),))
         loss = (softplus(-self.log_odds(codes)) + softplus(self.log_odds(drawn))).mean()
         if any(parameter.requires_grad for parameter in self.base.parameters()):
             loss = loss - base.log_prob(codes).mean()
         return loss
+
+    def facts(self) -> dict[str, Any]:
+        """Return the facts of the base, such as the error of an ODE, and those of every reweighted prior."""
+        of_base: dict[str, Any] = getattr(self.base, "facts", dict)()
+        return {**{f"base_{name}": value for name, value in of_base.items()}, **super().facts()}
 
     def log_unnormalized(self, z: Tensor) -> Tensor:
         return self.log_odds(z) + to_pyro(self.base()).log_prob(z)

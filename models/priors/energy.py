@@ -25,7 +25,7 @@ DEFENSIVE = 0.125  # weight of N(0, I) in the proposal
 
 @dataclass(frozen=True)
 class Energy(ReweightedSpec, name="energy"):
-    r"""EVaLP: p(z) = exp(−E(z)) / Z, with a flow g as sampler.
+    r"""Energy-based prior (EVaLP): p(z) = exp(−E(z)) / Z, with a flow g as sampler.
 
     E(z) = f(z) − log N(z; 0, I) with a network f that grows linearly at most, so that Z is finite for all parameters.
     Since the entropy H(g) of a flow is known exactly,
@@ -34,14 +34,14 @@ class Energy(ReweightedSpec, name="energy"):
 
     and maximum likelihood is the two-player game min_E E_q̄[E] − E_g[E], min_g E_g[E] − H(g). A step takes both
     gradients at once: the loss is the sum of the two, where the draws of g have no gradient in the first term, and the
-    parameters of E none in the second. This loss is no measure of quality; the best epoch has the largest mean log p(z)
-    of the validation codes, among the epochs whose constant can be trusted.
+    parameters of E none in the second. This loss does not measure quality; the best epoch has the largest mean log p(z)
+    of the validation codes, among the epochs with at least 100 effective draws.
 
-    log p(z) = −E(z) − log Z, with log Z by importance sampling after every epoch, from a mixture of g and, with a
-    weight of 1/8, N(0, I): it finds modes that g has lost. The standard error is about 1/√(effective draws) nats. The
-    paper draws from g itself, `draws: sampler`: fast, but the density of these draws is that of g and not p, by which
-    codes are scored; "sir" and "langevin" draw from p. A density costs one pass of f; a draw one of g or, from p,
-    `proposals` of them.
+    log p(z) = −E(z) − log Z. log Z is estimated after every epoch by importance sampling from a mixture of g and, with
+    a weight of 1/8, N(0, I), which covers modes that g has lost. The standard error is about 1/√(effective draws) nats.
+    The paper draws from g itself, `draws: sampler`: this is fast, but the draws have the density of g, while log p(z)
+    is the density of p; "sir" and "langevin" draw from p. A density costs one pass of f; a draw costs one draw of g
+    or, from p, `proposals` of them.
 
     An f without a bound on its slope is unstable: where g has no draws, nothing keeps E from falling. The default is
     L-Lipschitz, which is also the paper's WGAN view: for f at its optimum, the first player computes
@@ -51,7 +51,10 @@ class Energy(ReweightedSpec, name="energy"):
 
     Args:
         energy: network from z to f(z).
-        sampler: g, a flow whose draws have a gradient and that is cheap to draw from.
+        sampler: g, a flow with draws that are cheap and have a gradient.
+
+    Raises:
+        FlowvaeError: for a sampler whose draws have no gradient, or settings out of range.
 
     References:
         Dutta, Amballa, Xu, Wei & Roy Choudhury (2025), "Learning Energy-based Variational Latent Prior for VAEs".
@@ -93,7 +96,7 @@ class Energy(ReweightedSpec, name="energy"):
 
 
 class EnergyPrior(Reweighted):
-    """exp(−f(z)) N(z; 0, I) / Z with a flow g as proposal.
+    """Energy-based prior exp(−f(z)) N(z; 0, I) / Z, with a flow g in its proposal.
 
     Args:
         spec: settings of the draws and of the constant.
@@ -108,7 +111,7 @@ class EnergyPrior(Reweighted):
         self.sampler = sampler
 
     def objective(self, codes: Tensor) -> Tensor:
-        """E_q̄[E] − E_g[E] for f and E_g[E] − H(g) for g, of codes (N, D) and as many draws of g, in nats per code."""
+        """Compute E_q̄[E] − E_g[E] for f plus E_g[E] − H(g) for g, from codes (N, D) and N draws, in nats per code."""
         z, log_g = PyroFlow(self.sampler()).rsample_and_log_prob((len(codes),))
         of_codes, of_draws = self.energy(torch.cat((codes, z.detach()))).squeeze(-1).chunk(2)
         fixed = {name: parameter.detach() for name, parameter in self.energy.named_parameters()}
@@ -120,7 +123,7 @@ class EnergyPrior(Reweighted):
 
     @torch.no_grad()
     def propose(self, count: int) -> tuple[Tensor, Tensor]:
-        """Draw from a mixture of g and, with a weight of 1/8, N(0, I), which finds modes that g has lost."""
+        """Draw from a mixture of g and, with a weight of 1/8, N(0, I), which covers modes that g has lost."""
         sampler = PyroFlow(self.sampler())
         wide = torch.rand(count, 1, device=self.log_z.device) < DEFENSIVE
         drawn = sampler.sample((count,))
@@ -135,5 +138,5 @@ class EnergyPrior(Reweighted):
 
 
 def _log_normal(z: Tensor) -> Tensor:
-    """Log N(z; 0, I) in nats, shape (...)."""
+    """Compute log N(z; 0, I) in nats, shape (...)."""
     return -(z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi)) / 2

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from zuko.lazy import LazyDistribution
 
-from flowvae.core.errors import FlowvaeError, check_int, shown
+from flowvae.core.errors import FlowvaeError, check_int
 from flowvae.core.parts import PriorSpec
 from flowvae.data.batch import Source
 from flowvae.models.priors.mixture_density import IsotropicMixture, isotropic_log_prob
@@ -21,7 +21,7 @@ from flowvae.networks import Reference, eval_mode
 __all__ = ["Exemplar", "ExemplarPrior"]
 
 BLOCK = 1000  # training data encoded at a time
-MOST_DATA = 2**24  # numbers of data points that float32 represents
+MOST_DATA = 2**24  # float32 represents smaller indices exactly
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,25 @@ class Exemplar(PriorSpec, name="exemplar"):
     """Parzen window over the encoder's means of the training data: p(z) = (1/N) Σ_n N(z; μ(x_n), σ² I).
 
     σ is learned; the means are those of the guide, a Gaussian or full-rank one, in evaluation mode. In training, the
-    code of x_i is scored without x_i (leave-one-out), against M random exemplars. The k nearest to each code of a batch
-    of B are found among cached means and encoded again, with gradients; their sum over M is a lower bound. A step takes
-    B k passes through the encoder and B M distances; where B k ≥ M, it takes M passes, and the sum is exact. The cache
-    is computed anew after each epoch. In a second stage, where the encoder is fixed, only σ is fitted, without passes.
+    density of the code of x_i leaves out x_i (leave-one-out) and uses M random exemplars. The k nearest to each code of
+    a batch of B are found among cached means and encoded again, with gradients; their sum divided by M is a lower
+    bound. A step takes B k passes through the encoder and B M distances; if B k ≥ M, it takes M passes, and the sum is
+    exact. The cache is recomputed after each epoch. In a second stage, where the encoder is fixed, only σ is fitted,
+    without passes.
 
     In evaluation mode p(z) is the sum over all N exemplars, in blocks: N D operations per density. The model stores
     the N D means (N = 60,000, D = 40: 10 MB, in each of the two states of a checkpoint too), and training reads the
     data points of exemplars once more.
 
-    `fit` says which data points are in a batch. In a loop of your own, call `follow` as it does: without it, p(z) is
-    the sum over all exemplars in training mode too, with the means of the first call.
+    `fit` tells the prior which data points are in a batch. In your own training loop, call `follow` in the same way:
+    without it, p(z) is the sum over all exemplars in training mode too, with the means of the first call.
 
     Args:
         neighbours: k.
         exemplars: M, drawn for each step, at most N; none: all N.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Norouzi, Fleet & Norouzi (2020), "Exemplar VAE: Linking Generative Models, Nearest Neighbor Retrieval, and Data
@@ -68,7 +72,7 @@ class Exemplar(PriorSpec, name="exemplar"):
 
 
 class ExemplarPrior(LazyDistribution):
-    """(1/N) Σ_n N(z; μ(x_n), σ² I), leave-one-out and with nearest neighbours in training.
+    """Exemplar prior (1/N) Σ_n N(z; μ(x_n), σ² I), leave-one-out and with nearest neighbours in training.
 
     Args:
         features: size of the code.
@@ -86,14 +90,14 @@ class ExemplarPrior(LazyDistribution):
         self.exemplars = exemplars
         self.log_scale = nn.Parameter(torch.zeros(()))
         self.register_buffer("means", torch.zeros(0, features))
-        # numbers of the batch, in its first places: programs of captured steps take real buffers of one shape as inputs
+        # indices of the batch, in the first entries: captured steps need floating-point buffers of a fixed shape
         self.register_buffer("numbers", torch.zeros(0), persistent=False)
-        self.batch = 0  # data points of the batch; 0: not known
+        self.batch = 0  # number of data points in the batch; 0: not known
         self.data: _Held | None = None
-        self.stale = True  # whether the means have to be computed before their first use
+        self.stale = True  # whether the means must be computed before their first use
 
     def bind(self, guide: nn.Module, train: Tensor | Source) -> None:
-        """Refer to the guide and to the training data, which are not part of the model's state.
+        """Store references to the guide and to the training data, which are not part of the model's state.
 
         Raises:
             FlowvaeError: for a guide whose posteriors have no means or read a condition, and for too few or too many
@@ -101,7 +105,7 @@ class ExemplarPrior(LazyDistribution):
         """
         check_guide("Exemplar", guide)
         count = len(train)
-        if not 2 <= count < MOST_DATA:
+        if not 2 <= count <= MOST_DATA:
             raise FlowvaeError(f"Exemplar with {count} training data: must be 2 to {MOST_DATA}; use VampPrior().")
         self.guide = Reference(guide)
         self.data = _Held(train)
@@ -110,15 +114,15 @@ class ExemplarPrior(LazyDistribution):
             self._encode(torch.arange(1))
         except NotImplementedError:
             raise FlowvaeError(
-                f"Exemplar with the guide {shown(type(guide.head).__name__)}: its posteriors have no means in closed "
-                "form; use the guide gaussian or full-rank, or VampPrior()."
+                "Exemplar with a guide whose posteriors have no means in closed form, such as a flow: use the guide "
+                "gaussian or full-rank, or the prior VampPrior()."
             ) from None
 
     def follow(self, numbers: Tensor | None) -> None:
-        """Take the numbers (B,) of the training data whose codes are scored next.
+        """Set the indices (B,) of the training data points in the next step.
 
-        None, before and after the steps of an epoch, computes the means of all training data again; from then on, p(z)
-        has all exemplars.
+        None, before and after the steps of an epoch, recomputes the means of all training data; from then on, p(z) is
+        the sum over all exemplars.
         """
         self.batch = 0 if numbers is None else len(numbers)
         if numbers is None:
@@ -137,10 +141,10 @@ class ExemplarPrior(LazyDistribution):
         return IsotropicMixture(self.means, scale)
 
     def encoded(self, index: Tensor) -> Tensor:
-        """Means of the exemplars of these numbers (U,), with gradients, shape (U, D)."""
+        """Compute the means of the exemplars with indices (U,), with gradients, shape (U, D)."""
         if any(parameter.requires_grad for parameter in self.guide().parameters()):
             return self._encode(index)
-        return self.means[index]  # the encoder has not changed since
+        return self.means[index]  # up to date, because the encoder is fixed
 
     def _encode(self, index: Tensor) -> Tensor:
         assert self.data is not None
@@ -161,10 +165,10 @@ class ExemplarPrior(LazyDistribution):
 
 
 class _LeaveOneOut(IsotropicMixture):
-    """The prior as training sees it: log-densities of codes (..., B, D) of a known batch without its data points.
+    """The prior in training: leave-one-out log-densities of the codes (..., B, D) of a known batch.
 
     Args:
-        prior: with the numbers of the batch.
+        prior: the prior, with the indices of the batch set by `follow`.
         scale: σ.
     """
 
@@ -173,10 +177,10 @@ class _LeaveOneOut(IsotropicMixture):
         self.prior = prior
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Lower bound of the log-density in nats; exact where all M exemplars are encoded.
+        """Compute a lower bound of the log-density in nats; exact if all M exemplars are encoded.
 
         Raises:
-            FlowvaeError: for codes of another number of data points than the batch.
+            FlowvaeError: if the number of data points differs from that of the batch.
         """
         prior, own = self.prior, self.prior.numbers[: self.prior.batch]
         if value.shape[-2:-1] != own.shape:
@@ -201,7 +205,7 @@ class _LeaveOneOut(IsotropicMixture):
 
     @torch.no_grad()
     def _nearest(self, z: Tensor, own: Tensor, subset: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers (B k,) of the k exemplars nearest to each code by their cached means, and which of them repeat."""
+        """Find the indices (B k,) of the k exemplars nearest to each code by cached means, and which are repeated."""
         distances = torch.cdist(z, self.centres[subset]).masked_fill(subset == own[:, None], math.inf)
         near = distances.topk(min(self.prior.neighbours, len(subset) - 1), largest=False).indices
         chosen = subset[near].flatten().sort().values
@@ -209,7 +213,7 @@ class _LeaveOneOut(IsotropicMixture):
 
 
 class _Held:
-    """Training data of which a model has no copy; copies of the model share them.
+    """Reference to training data, which copies of a model share.
 
     Args:
         train: the data.
@@ -220,7 +224,7 @@ class _Held:
         self.moved: tuple[torch.device, Tensor | Source] | None = None
 
     def read(self, index: Tensor, device: torch.device) -> Tensor:
-        """Read the data points of these numbers, on a device; data that can move there as a whole do so once."""
+        """Read the data points with these indices onto a device; data with a `to` method are moved as a whole, once."""
         if self.moved is None or self.moved[0] != device:
             move = getattr(self.train, "to", None)
             self.moved = (device, self.train if move is None else move(device))

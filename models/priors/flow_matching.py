@@ -29,33 +29,36 @@ __all__ = ["FlowMatching", "FlowMatchingPrior", "Velocity"]
 LEAST = 7  # evaluations of the network that the adaptive solver makes for the identity
 FREQUENCIES = 3  # of the embedding of time
 CHECKED = 16  # draws on which the error of the solver is measured
-SCALE = 0.1  # of the log-determinant in the solver's error, whose tolerance is for codes
+SCALE = 0.1  # weight of the log-determinant in the solver's error
 EXACT = 1e-9  # relative tolerance of the reference in float64
 
 
 @dataclass(frozen=True)
 class FlowMatching(PriorSpec, name="flow-matching"):
-    r"""Flow matching: z is the end at t = 1 of dz/dt = v(z, t), started at z_0 ~ N(0, I).
+    r"""Flow-matching prior: z is the solution of dz/dt = v(z, t) at t = 1, started at z_0 ~ N(0, I).
 
     A second stage fits v to codes z_1 by regression, without solving an ODE: it minimizes
     E ‖v(z_t, t) − (z_1 − z_0)‖² with z_t = (1 − t) z_0 + t z_1 and t uniform on (0, 1). At the optimum,
-    v(z, t) = E[z_1 − z_0 given z_t = z], and z has the distribution of the codes. The loss is a squared distance, not
-    nats; its best epoch has the smallest loss on the validation codes.
+    v(z, t) = E[z_1 − z_0 | z_t = z], and z has the distribution of the codes. The loss is a squared distance, not nats;
+    the best epoch has the smallest loss on the validation codes.
 
     The density is that of the ODE, log p(z_1) = log N(z_0; 0, I) − ∫ tr ∂v/∂z dt. The network has two hidden layers, so
-    that the trace is a bilinear form in their slopes: exact, at the cost of one more evaluation, whatever D. The solver
+    that the trace is a bilinear form in their slopes: exact, at the cost of one more evaluation for any D. The solver
     (Dormand-Prince) is adaptive and chooses its steps for the whole batch. At the default tolerance, the error of
-    log p(z) is about 0.001 nats; every metric states it, as measured on draws. `cost` is that of the untrained prior; a
-    trained one takes about 10 times as many evaluations.
+    log p(z) is about 0.001 nats; every metric reports the error measured on draws. `cost` is that of the untrained
+    prior; a trained one takes about 10 times as many evaluations.
 
     Trained jointly, or fine-tuned, it maximizes the ELBO with this exact density, as a continuous normalizing flow
-    (`cnf`) does. The matching loss cannot replace −log p(z) there: weighted by t/(1 − t), and up to terms without
-    parameters, it bounds −log p(z) of a diffusion with the same v (Song et al. 2021; Vahdat et al. 2021 train so),
-    another distribution than that of the ODE.
+    (`cnf`) does. The matching loss cannot replace −log p(z) there: weighted by t/(1 − t), and up to constants, it
+    bounds −log p(z) of a diffusion with the same v (Song et al. 2021), whose distribution differs from that of the ODE.
+    Vahdat et al. (2021) train with this bound.
 
     Args:
         hidden_features: widths of the two hidden layers of v.
-        tolerance: relative tolerance of the solver; its absolute one is a tenth of it.
+        tolerance: relative tolerance of the solver; the absolute tolerance is a tenth of it.
+
+    Raises:
+        FlowvaeError: for another number of hidden layers, or a tolerance out of range.
 
     References:
         Lipman, Chen, Ben-Hamu, Nickel & Le (2023), "Flow Matching for Generative Modeling"; Song, Durkan, Murray &
@@ -75,7 +78,7 @@ class FlowMatching(PriorSpec, name="flow-matching"):
         if len(self.hidden_features) != 2:
             raise FlowvaeError(
                 f"FlowMatching.hidden_features = {shown(self.hidden_features)}: must be two layer widths, such as "
-                "(128, 128), of which the divergence is known."
+                "(128, 128), for which the divergence is known."
             )
         check_number(self, "tolerance")
         if self.tolerance > 0.1:
@@ -96,7 +99,7 @@ class FlowMatching(PriorSpec, name="flow-matching"):
 
 
 class Velocity(nn.Module):
-    """A network v(t, z, c) → (..., D) of two hidden layers; it starts as 0, so that z ~ N(0, I).
+    """Velocity network v(t, z, c) → (..., D) with two hidden layers; it starts as 0, so that z ~ N(0, I).
 
     Args:
         features: D.
@@ -148,12 +151,12 @@ def _slope(x: Tensor) -> Tensor:
 
 
 class VelocityTransform(FreeFormJacobianTransform):
-    """The ODE of a velocity from time t0 to t1, whose divergence is known.
+    """ODE of a velocity with a known divergence, from time t0 to t1.
 
     Args:
         velocity: function (t, z) → v.
         with_divergence: function (t, z) → (v, tr ∂v/∂z).
-        settings: of zuko's transform.
+        settings: further arguments of zuko's transform.
     """
 
     def __init__(
@@ -183,10 +186,10 @@ class VelocityTransform(FreeFormJacobianTransform):
 
 
 class FlowMatchingPrior(LazyDistribution):
-    """N(0, I) moved by a velocity field from t = 0 to t = 1.
+    """N(0, I) transported by a velocity field from t = 0 to t = 1.
 
     Args:
-        velocity: v(t, z), or v(t, z, c), with a method `with_divergence` of the same.
+        velocity: v(t, z), or v(t, z, c), with a method `with_divergence` of the same arguments.
         features: D.
         context: size of c; 0: none.
         tolerance: relative tolerance of the solver.
@@ -202,7 +205,7 @@ class FlowMatchingPrior(LazyDistribution):
         self.tolerance = tolerance
 
     def objective(self, codes: Tensor, c: Tensor | None = None) -> Tensor:
-        """Mean squared error of the velocity, ‖v − (z_1 − z_0)‖², for codes z_1 (N, D) with new t and z_0."""
+        """Compute the mean of ‖v − (z_1 − z_0)‖² over codes z_1 (N, D), with random t and z_0."""
         t = (torch.rand((), device=codes.device) + torch.arange(len(codes), device=codes.device) / len(codes)) % 1
         t = t[torch.randperm(len(codes), device=codes.device), None].to(codes)  # stratified over the batch
         noise = torch.randn_like(codes)
@@ -213,7 +216,7 @@ class FlowMatchingPrior(LazyDistribution):
 
     @torch.no_grad()
     def validate(self, codes: Tensor, c: Tensor | None = None) -> Tensor:
-        """The objective on validation codes, in memory at once."""
+        """Compute the objective on all validation codes at once, without a gradient."""
         return self.objective(codes, c)
 
     def forward(self, c: Tensor | None = None) -> Distribution:
@@ -233,14 +236,14 @@ class FlowMatchingPrior(LazyDistribution):
     @torch.no_grad()
     @in_eval_mode
     def density_error(self, codes: Tensor, c: Tensor | None = None) -> float:
-        """Largest error of the solver in log p(z) on codes (N, D), in nats, against a reference in float64."""
+        """Compute the solver's largest error in log p(z) on codes (N, D), in nats, against a float64 reference."""
         reference = copy.deepcopy(self).cpu().double()  # not every accelerator has float64
         reference.tolerance = EXACT
         exact = reference(None if c is None else c.cpu().double()).log_prob(codes.cpu().double())
         return (self(c).log_prob(codes).cpu().double() - exact).abs().max().item()
 
     def facts(self) -> dict[str, Any]:
-        """Tolerance of the solver and, for a prior without a condition, its largest error on draws, in nats."""
+        """Return the solver's tolerance and, for a prior without a condition, its largest error on draws, in nats."""
         facts: dict[str, Any] = {"ode_tolerance": self.tolerance}
         if not self.context:
             with seeded(0), torch.no_grad():

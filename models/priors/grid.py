@@ -9,15 +9,15 @@ __all__ = ["basis_functions", "regular_grid"]
 
 
 def regular_grid(points: int, dimensions: int) -> Tensor:
-    """Points of a regular grid in [−1, 1]^L, shape (points^L, L); a single point is the origin."""
+    """Return the points of a regular grid in [−1, 1]^L, shape (points^L, L); a single point is the origin."""
     side = torch.linspace(-1, 1, points) if points > 1 else torch.zeros(1)
     return torch.cartesian_prod(*[side] * dimensions).reshape(-1, dimensions)
 
 
 def basis_functions(grid: Tensor, basis: int) -> Tensor:
-    """Gaussian radial basis functions, and a constant one, at the points (K, L) of a grid.
+    """Evaluate Gaussian radial basis functions and a constant at the points (K, L) of a grid.
 
-    Their centres are a grid with `basis` points per side, their width is its spacing.
+    The centres are a grid with `basis` points per side, the width is its spacing.
 
     Returns:
         Values of shape (K, basis^L + 1); the last column is 1.

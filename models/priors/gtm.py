@@ -30,9 +30,12 @@ class GTM(PriorSpec, name="gtm"):
     log-density costs K D operations and no network pass.
 
     Args:
-        dimensions: of the grid, 1 or 2.
-        points: of the grid per side, K = points^dimensions.
+        dimensions: number of dimensions of the grid, 1 or 2.
+        points: grid points per side, K = points^dimensions.
         basis: radial basis functions per side, P = basis^dimensions.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Bishop, Svensén & Williams (1998), "GTM: The Generative Topographic Mapping".
@@ -57,7 +60,7 @@ class GTM(PriorSpec, name="gtm"):
 
 
 class _Topography(LazyDistribution):
-    """N(z; W φ(u_k), σ² I), equally weighted.
+    """Equally weighted mixture of N(z; W φ(u_k), σ² I).
 
     Args:
         basis: φ(u_k), shape (K, P + 1), the last column 1.

@@ -14,11 +14,11 @@ POOL = 2**16  # proposals in memory at a time
 
 @torch.no_grad()
 def importance_resampling(propose: Callable[[int], tuple[Tensor, Tensor]], count: int, proposals: int) -> Tensor:
-    """Draw codes from an unnormalized density u, shape (count, D): each is one of its own M proposals z_m ~ g.
+    """Draw codes from an unnormalized density u by resampling proposals, shape (count, D).
 
-    A proposal is chosen with probability u(z_m)/g(z_m), normalized over the M. The draws are independent and, with a
-    continuous g, all different. Their density tends to u/Z as M grows, with an error of order 1/M; one proposal gives
-    g itself. The cost is `count` · M proposals.
+    Each draw is one of M new proposals z_m ~ g, chosen with probability proportional to u(z_m)/g(z_m). The draws are
+    independent and, with a continuous g, all different. Their density tends to u/Z as M grows, with an error of order
+    1/M; M = 1 gives g itself. The cost is `count` · M proposals.
 
     Args:
         propose: function of a number n, returning draws of g, shape (n, D), and their log u/g in nats, shape (n,).

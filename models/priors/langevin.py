@@ -11,10 +11,11 @@ __all__ = ["langevin"]
 
 
 def langevin(log_density: Callable[[Tensor], Tensor], z: Tensor, steps: int, step_size: float) -> Tensor:
-    """Move each point of (n, D) by a Metropolis-adjusted Langevin chain of its own, shape (n, D), without a gradient.
+    """Run a Metropolis-adjusted Langevin chain from each of the points (n, D), without a gradient; shape (n, D).
 
     A step proposes z' = z + (h²/2) ∇log p(z) + h ε with ε ~ N(0, I), and accepts it with probability
-    min(1, p(z') k(z | z') / (p(z) k(z' | z))). So p is stationary for any step size h; a large one is seldom accepted.
+    min(1, p(z') k(z | z') / (p(z) k(z' | z))) with k the density of proposals. So p is stationary for any step size h,
+    but large steps are rarely accepted.
 
     Args:
         log_density: log p up to a constant, in nats, of points (n, D), shape (n,).
@@ -33,7 +34,7 @@ def langevin(log_density: Callable[[Tensor], Tensor], z: Tensor, steps: int, ste
         moved_value, moved_gradient = _with_gradient(log_density, moved)
         back = (z - moved) / step_size - step_size / 2 * moved_gradient  # the noise of the reverse move
         log_ratio = moved_value - value + (noise.square() - back.square()).sum(-1) / 2
-        accepted = torch.rand_like(log_ratio).log() < log_ratio  # false where it is not a number
+        accepted = torch.rand_like(log_ratio).log() < log_ratio  # false for NaN
         value = torch.where(accepted, moved_value, value)
         z, gradient = (
             torch.where(accepted.unsqueeze(-1), new, old) for new, old in ((moved, z), (moved_gradient, gradient))

@@ -1,4 +1,4 @@
-"""Priors with latent variables of their own: two levels, and the second VAE of Dai & Wipf."""
+"""Priors with latent variables: two-level VAEs, and the second VAE of Dai & Wipf."""
 
 from __future__ import annotations
 
@@ -35,26 +35,28 @@ LEVELS = {"bottom-up": SecondLevel, "top-down": TopDownLevel}
 
 @dataclass(frozen=True)
 class LatentVariablePrior(PriorSpec, name="latent-variable"):
-    """p(z) = ∫ p(z given z2) p(z2) dz2: a VAE of the codes.
+    """A VAE of the codes as the prior, p(z) = ∫ p(z | z2) p(z2) dz2.
 
     Trained jointly it is a two-level VAE; fitted in a second stage it is the second VAE of Dai & Wipf. `prior` may
     again have latent variables. log p(z) is an integral without a closed form: measures of log-weights (ELBO, NLL,
     IWAE, AIS) treat z2 as one more latent variable; others raise an error.
 
-    The guide is one of two. "bottom-up" is q(z given x) q(z2 given z). "top-down" is that of the ladder VAE: the mean
-    of what the encoder says of z, q̂(z given x), is passed up, z2 is drawn first, and z then from the product of two
-    Gaussians, q(z given z2, x) ∝ q̂(z given x) p(z given z2). It has no further parameters. Both Gaussians must have
-    independent dimensions. q(z given x) is then an integral too: measures that need its density raise an error, and
-    it is trained jointly only.
+    There are two kinds of guide. "bottom-up" is q(z | x) q(z2 | z). "top-down" is that of the ladder VAE: z2 is drawn
+    first, given the mean of the encoder's Gaussian q̂(z | x), and then z from the product of two Gaussians,
+    q(z | z2, x) ∝ q̂(z | x) p(z | z2). It has no further parameters. Both Gaussians must have independent dimensions.
+    q(z | x) is then an integral too: measures that need its density raise an error, and it can only be trained jointly.
 
     Args:
         latent: size of z2.
         prior: p(z2).
-        decoder: network from z2 to the parameters of p(z given z2).
-        likelihood: p(z given z2), of real numbers; "gaussian" learns one noise scale.
+        decoder: network from z2 to the parameters of p(z | z2).
+        likelihood: p(z | z2), of real numbers; "gaussian" learns one noise scale.
         encoder: network from z to the features that the guide head reads.
-        guide: q(z2 given z).
-        direction: of the guide, "bottom-up" or "top-down".
+        guide: q(z2 | z).
+        direction: direction of the guide, "bottom-up" or "top-down".
+
+    Raises:
+        FlowvaeError: for parts that cannot be combined in this way, or settings out of range.
 
     References:
         Sønderby et al. (2016), "Ladder Variational Autoencoders"; Dai & Wipf (2019), "Diagnosing and Enhancing VAE
@@ -89,12 +91,12 @@ class LatentVariablePrior(PriorSpec, name="latent-variable"):
                 raise FlowvaeError(f"LatentVariablePrior.{name} = {value}: must be a {kind.__name__} object.")
         if self.guide.follows_model:
             raise FlowvaeError(
-                f"LatentVariablePrior.guide = {shown(self.guide)}: follows the density of a whole model; use another "
+                f"LatentVariablePrior.guide = {shown(self.guide)}: needs the density of a whole model; use another "
                 "guide, such as Gaussian()."
             )
         object.__setattr__(self, "proper", self.prior.proper)
         if self.direction == "top-down":
-            object.__setattr__(self, "why_not_second_stage", "its top-down guide takes part in q(z given x)")
+            object.__setattr__(self, "why_not_second_stage", "its top-down guide takes part in q(z | x)")
 
     def build(self, features: int, context: int = 0) -> LazyDistribution:
         shape, above = Size((features,)), Size((self.latent,))

@@ -29,16 +29,16 @@ class LogConstant(NamedTuple):
 
     @property
     def trusted(self) -> bool:
-        """Whether there are enough effective draws for the standard error to mean anything."""
+        """Whether there are enough effective draws (100) for a reliable standard error."""
         return self.effective_draws >= TRUSTED
 
 
 def log_constant(log_weights: Tensor) -> LogConstant:
     """Estimate log Z = log E_g[w] from log-weights log w = log u(z) − log g(z) of draws z ~ g, shape (n,).
 
-    The mean of the weights is an unbiased estimate of Z, so that log Z is underestimated on average, by half its
-    variance: about 1 / (2 effective draws) nats. Its relative variance is 1 / effective draws − 1 / n. With few
-    effective draws both are underestimates, because the largest weights have not been drawn.
+    The mean of the weights is an unbiased estimate of Z, with a relative variance of 1 / effective draws − 1 / n. Its
+    logarithm underestimates log Z on average by half of this variance, at most 1 / (2 effective draws) nats. With few
+    effective draws, log Z and the variance are both underestimated, because the largest weights have not been drawn.
 
     Args:
         log_weights: in nats, with u the unnormalized density and g the normalized proposal.

@@ -24,12 +24,15 @@ class Mixture(PriorSpec, name="mixture"):
     """Mixture of Gaussians: log Σ_k w_k N(z; μ_k, Σ_k) over *joint* densities.
 
     Its draws have no gradient, so it can be a prior but not a guide. Full covariances take K D(D+1)/2 parameters and
-    K D² operations per density, in place of K D. Given a condition, weights, centres and scales are the outputs of a
+    K D² operations per density, instead of K D. Given a condition, weights, centres and scales are the outputs of a
     network that reads it.
 
     Args:
         components: K, number of Gaussians.
-        covariance: Σ_k: "diagonal", or "full" by a Cholesky factor, which starts diagonal.
+        covariance: "diagonal", or "full" by a Cholesky factor, which starts diagonal.
+
+    Raises:
+        FlowvaeError: for settings out of range.
     """
 
     title: ClassVar[str] = "mixture of Gaussians with diagonal or full covariances"

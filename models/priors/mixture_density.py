@@ -19,7 +19,7 @@ DRAWS = 4096  # at a time
 
 
 class LargeMixture(TorchDistribution):
-    """p(z) = Σ_k w_k p_k(z) over R^D; log-densities and draws are computed in blocks. Draws have no gradient.
+    """Mixture p(z) = Σ_k w_k p_k(z) over R^D, computed in blocks of bounded memory; draws have no gradient.
 
     Args:
         log_weights: log w_k up to a constant, shape (K,).
@@ -42,10 +42,10 @@ class LargeMixture(TorchDistribution):
 
     @abstractmethod
     def _drawn(self, index: Tensor) -> Tensor:
-        """Draw from the components of these numbers (B,), shape (B, D)."""
+        """Draw from the components with these indices (B,), shape (B, D)."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density in nats of codes (..., D), shape (...)."""
+        """Compute the log-density in nats, (..., D) → (...)."""
         blocks = value.reshape(-1, value.shape[-1]).split(self.rows)
         parts = [torch.logsumexp(self._log_probs(z) + self.log_weights, -1) for z in blocks]
         return torch.cat(parts).reshape(value.shape[:-1])
@@ -67,12 +67,12 @@ class LargeMixture(TorchDistribution):
 
 
 class ComponentMixture(LargeMixture):
-    """Mixture of the distributions of a batch, whatever their family.
+    """Mixture of the distributions in a batch, of any family.
 
     Args:
         components: the p_k, batch shape (K,) and event shape (D,).
         log_weights: log w_k up to a constant, shape (K,).
-        draw: function of component numbers (B,) that returns one draw of each, shape (B, D).
+        draw: function of component indices (B,) that returns one draw of each, shape (B, D).
     """
 
     def __init__(self, components: Distribution, log_weights: Tensor, draw: Callable[[Tensor], Tensor]) -> None:
@@ -90,7 +90,7 @@ class ComponentMixture(LargeMixture):
 
 
 class IsotropicMixture(LargeMixture):
-    """Mixture of N(μ_k, σ² I), whose distances are one matrix product.
+    """Mixture of N(μ_k, σ² I), with all distances from one matrix product.
 
     Args:
         centres: μ_k, shape (K, D).
@@ -114,7 +114,7 @@ class IsotropicMixture(LargeMixture):
 
 def isotropic_log_prob(z: Tensor, centres: Tensor, scale: Tensor) -> Tensor:
     """Compute log N(z; μ_k, σ² I) in nats for codes (B, D) and centres (K, D), shape (B, K)."""
-    middle = centres.detach().mean(0)  # distances from it are smaller, and the products more exact
+    middle = centres.detach().mean(0)  # subtracted, because smaller numbers lose fewer digits
     z, centres = (z - middle) / scale, (centres - middle) / scale
     square = z.square().sum(-1, keepdim=True) - 2 * z @ centres.T + centres.square().sum(-1)
     return -0.5 * square - z.shape[-1] * (scale.log() + 0.5 * math.log(2 * math.pi))

@@ -19,15 +19,18 @@ __all__ = ["MixtureFlow"]
 
 @dataclass(frozen=True)
 class MixtureFlow(PriorSpec, name="mixture-flow"):
-    """A flow over a learned Gaussian mixture: log p(z) = log Σ_k w_k N(T(z); μ_k, Σ_k) + log|det ∂T/∂z|.
+    """A flow over a learned Gaussian mixture: log p(z) = log Σ_k w_k N(T⁻¹(z); μ_k, Σ_k) + log|det ∂T⁻¹/∂z|.
 
-    The base gives separate modes, which a flow over N(0, I) can only join by thin bridges of density; the flow bends
-    them. Where the flow starts as the identity, the prior starts as the mixture. The network passes are those of the
-    flow; its draws have no gradient.
+    The base has separate modes, which a flow over N(0, I) must connect by thin bridges of density; the flow deforms
+    them. If the flow starts as the identity, the prior starts as the mixture. The network passes are those of the flow.
+    Draws have no gradient.
 
     Args:
         flow: T, any family that can be a prior.
         mixture: the base.
+
+    Raises:
+        FlowvaeError: for a flow that cannot be a prior, or a base that is not a `Mixture`.
 
     References:
         Izmailov et al. (2020), "Semi-Supervised Learning with Normalizing Flows".

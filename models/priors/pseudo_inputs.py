@@ -22,9 +22,9 @@ BLOCK = 100  # of them in memory at a time
 
 
 class DataSummary(NamedTuple):
-    """Smallest and largest value of some training data, scalars, and mean and standard deviation of each dimension.
+    """Summary of training data: smallest and largest value (scalars), mean and standard deviation of each dimension.
 
-    The deviation of a constant dimension is that of all together, or 1.
+    The variance of a constant dimension is replaced by the mean variance of all dimensions, or by 1 if that is zero.
     """
 
     low: Tensor
@@ -34,7 +34,7 @@ class DataSummary(NamedTuple):
 
 
 def summary_of(train: Tensor | Source) -> DataSummary:
-    """Summarize up to 2000 random training data points, read batch by batch; the caller seeds which."""
+    """Summarize up to 2000 random training data points, read in blocks; the caller sets the seed."""
     index = torch.randperm(len(train))[:ROWS]
     origin = train[index[:1]][0].double()  # constant dimensions have variance 0, and large offsets lose no digits
     total, square = torch.zeros_like(origin), torch.zeros_like(origin)
@@ -54,17 +54,17 @@ def summary_of(train: Tensor | Source) -> DataSummary:
 
 
 class PseudoInputPrior(LazyDistribution):
-    """p(z) = Σ_k w_k q(z given u_k): the mixture of the guide's posteriors of pseudo-inputs u_k.
+    """Mixture of the guide's posteriors of pseudo-inputs u_k, p(z) = Σ_k w_k q(z | u_k).
 
-    Pseudo-inputs are always encoded in evaluation mode. Dropout and statistics of batches would make the density random
-    or a function of the other pseudo-inputs, and in training mode these would enter the running statistics of the data.
+    Pseudo-inputs are always encoded in evaluation mode. In training mode, dropout and batch statistics would make the
+    density random or dependent on the other pseudo-inputs, and these would change the running statistics of the data.
 
     Args:
-        name: of the spec, for messages.
+        name: name of the spec, for error messages.
         components: K.
         weighted: whether the weights are learned; they start equal.
         make: function of the training data that builds a module whose call gives the pseudo-inputs, (K, *event). It
-            is called with a seed of its own.
+            is called with a seed drawn when the prior is built.
     """
 
     logits: Tensor
@@ -83,7 +83,7 @@ class PseudoInputPrior(LazyDistribution):
             self.register_buffer("logits", torch.zeros(components))
 
     def bind(self, guide: nn.Module, train: Tensor | Source) -> None:
-        """Build the pseudo-inputs from the training data, and refer to the guide whose posteriors are the components.
+        """Build the pseudo-inputs from the training data, and store a reference to the guide.
 
         Raises:
             FlowvaeError: for a guide that reads a condition, and for too few data.
@@ -107,10 +107,10 @@ class PseudoInputPrior(LazyDistribution):
 
 
 def check_guide(name: str, guide: Any) -> None:
-    """Refuse a guide whose posteriors depend on a condition, which pseudo-inputs do not have.
+    """Check that a guide's posteriors do not depend on a condition, which pseudo-inputs do not have.
 
     Raises:
-        FlowvaeError: for one.
+        FlowvaeError: if they do.
     """
     condition = getattr(guide, "condition", None)
     if condition is not None and (condition.encoder or condition.guide):
@@ -121,9 +121,9 @@ def check_guide(name: str, guide: Any) -> None:
 
 
 class PseudoInputs(nn.Module):
-    """Points u = mean + deviation · v of the data space, kept in the range of the training data.
+    """Points u = mean + deviation · v in the data space, clamped to the range of the training data.
 
-    In these units a step of the optimizer means the same for bits, counts and real numbers of any size.
+    In these units, optimizer steps are comparable for bits, counts and real numbers of any size.
 
     Args:
         standardized: module whose call gives v, shape (K, *event).
@@ -146,7 +146,7 @@ class PseudoInputs(nn.Module):
 
 
 class Table(nn.Module):
-    """Values of any shape: a parameter, or a buffer where they are not trained."""
+    """Values of any shape: a parameter, or a buffer if they are not trained."""
 
     values: Tensor
 
@@ -162,7 +162,7 @@ class Table(nn.Module):
 
 
 class OnGrid(nn.Module):
-    """A network at the points of a grid, shape (K, L)."""
+    """The outputs of a network at the points (K, L) of a grid."""
 
     grid: Tensor
 

@@ -1,4 +1,4 @@
-"""Priors that are known up to a constant: p(z) = u(z)/Z, with a proposal distribution near it."""
+"""Priors that are known up to a constant, p(z) = u(z)/Z, with a proposal distribution."""
 
 from __future__ import annotations
 
@@ -35,11 +35,14 @@ class ReweightedSpec(PriorSpec):
             (the same, followed by a Langevin chain for each draw, which corrects most of the error of too few).
         proposals: M, proposals for each draw.
         steps: length of a Langevin chain.
-        step_size: h of its proposals, in units of z.
+        step_size: step size h of the chain, in units of z.
         constant_draws: proposals for log Z, which is estimated at the end of every epoch.
+
+    Raises:
+        FlowvaeError: for settings out of range.
     """
 
-    conditional: ClassVar[bool] = False  # each condition would have a constant of its own
+    conditional: ClassVar[bool] = False  # each condition would have its own constant
     methods: ClassVar[tuple[str, ...]] = ("sir", "langevin")
 
     draws: str = "langevin"
@@ -57,13 +60,13 @@ class ReweightedSpec(PriorSpec):
 
 
 class Reweighted(LazyDistribution):
-    """p(z) = u(z)/Z, with log Z by importance sampling from a proposal g.
+    """Base class of priors p(z) = u(z)/Z, with log Z by importance sampling from a proposal g.
 
     log Z and its effective draws are buffers, which `validate` and `estimate` set: a second stage keeps those of its
     best epoch.
 
     Args:
-        spec: its settings.
+        spec: settings of the draws and of the constant.
         features: D, the size of a code.
     """
 
@@ -76,7 +79,7 @@ class Reweighted(LazyDistribution):
         self.features = features
         self.register_buffer("log_z", torch.zeros(()))
         self.register_buffer("effective_draws", torch.zeros(()))
-        self._constant: LogConstant | None = None  # the buffers as numbers, which a compiled program does not read
+        self._constant: LogConstant | None = None  # the buffers as Python numbers, outside of compiled programs
 
     @abstractmethod
     def log_unnormalized(self, z: Tensor) -> Tensor:
@@ -114,8 +117,11 @@ class Reweighted(LazyDistribution):
     def validate(self, codes: Tensor) -> Tensor:
         """Estimate log Z and return the mean of −log p over codes (N, D), in nats per code.
 
-        It is infinite where the constant cannot be trusted: such an epoch would look better than it is. Afterwards
-        log Z is estimated again: the estimate by which the best of many epochs is chosen is too low.
+        The result is infinite if the constant cannot be trusted, because such an epoch would look better than it is.
+        log Z is then estimated again, because the estimate that selects the best epoch is biased low.
+
+        Warns:
+            EstimatedDensityWarning: if the constant cannot be trusted.
         """
         found = self.estimate()
         loss = -torch.cat([self.log_prob(part) for part in codes.split(CHUNK)]).mean()
@@ -123,17 +129,18 @@ class Reweighted(LazyDistribution):
         if found.trusted:
             return loss
         warnings.warn(
-            f"prior {self.spec.family}: no epoch is kept whose log Z rests on fewer than {TRUSTED} effective draws, of "
-            f"constant_draws = {found.draws}; use more of them, or a base or sampler nearer to the codes.",
+            f"prior {self.spec.family}: an epoch whose log Z rests on fewer than {TRUSTED} effective draws, of "
+            f"constant_draws = {found.draws}, is not kept; use more of them, or a base or sampler closer to the codes.",
             EstimatedDensityWarning,
             stacklevel=2,
         )
         return codes.new_tensor(math.inf)
 
     def facts(self) -> dict[str, Any]:
-        """The constant with its standard error, in nats; the error is common to all log-densities, so to their mean."""
+        """Return the method of the draws, and log Z in nats, whose standard error is common to all log-densities."""
         found = self._constant
-        return {} if found is None else {f"log_z_{name}": value for name, value in found._asdict().items()}
+        log_z = {} if found is None else {f"log_z_{name}": value for name, value in found._asdict().items()}
+        return {"draws": self.spec.draws, **log_z}
 
     @torch.no_grad()
     def draw(self, count: int) -> Tensor:
@@ -146,13 +153,13 @@ class Reweighted(LazyDistribution):
         return torch.cat(list(moved))
 
     def _warn_of_few_proposals(self) -> None:
-        """Warn about draws whose distribution is between the proposal's and the prior's."""
+        """Warn if the draws have too few effective proposals to follow the prior's density."""
         found = self._constant
         effective = math.inf if found is None else self.spec.proposals * found.effective_draws / found.draws
         if effective < ENOUGH:
             warnings.warn(
-                f"draws of the prior {self.spec.family}: each is chosen among {effective:.1f} effective of "
-                f"{self.spec.proposals} proposals, so that they do not have its density; use more, for {ENOUGH} "
+                f"draws of the prior {self.spec.family}: each is chosen from {effective:.1f} effective of "
+                f"{self.spec.proposals} proposals, too few for the prior's density; use more proposals, for {ENOUGH} "
                 "effective ones, or draws langevin.",
                 EstimatedDensityWarning,
                 stacklevel=3,
@@ -164,7 +171,7 @@ class Reweighted(LazyDistribution):
             warnings.warn(
                 f"prior {self.spec.family}: log Z = {found.value:.2f} rests on {found.effective_draws:.0f} effective "
                 f"draws of {found.draws}, so its standard error ({found.standard_error:.2f} nats) and every log-"
-                "density are unreliable; use more constant_draws, or a base or sampler nearer to the codes.",
+                "density are unreliable; use more constant_draws, or a base or sampler closer to the codes.",
                 EstimatedDensityWarning,
                 stacklevel=2,
             )
@@ -181,7 +188,7 @@ class Reweighted(LazyDistribution):
 
 
 class ReweightedPrior(TorchDistribution):
-    """p(z) as a distribution: a density with an estimated constant, and draws without a gradient.
+    """Distribution p(z) = u(z)/Z with an estimated constant, and draws without a gradient.
 
     Args:
         prior: the module.
@@ -197,7 +204,7 @@ class ReweightedPrior(TorchDistribution):
         super().__init__(batch_shape, Size((prior.features,)), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density in nats of codes (..., D), shape (...)."""
+        """Compute the log-density in nats, (..., D) → (...)."""
         return self.prior.log_prob(value)
 
     def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008

@@ -24,9 +24,9 @@ class SecondLevel(LazyDistribution):
     """A VAE of codes as a prior, with the guide of its latent variable.
 
     Args:
-        vae: p(z2) and p(z given z2).
+        vae: p(z2) and p(z | z2).
         encoder: a network z → features, read by the head.
-        head: q(z2 given features).
+        head: q(z2 | features).
         features: size of z.
     """
 
@@ -43,20 +43,20 @@ class SecondLevel(LazyDistribution):
         return self.vae.latent_sites
 
     def statements(self, name: str, c: Tensor | None = None) -> Tensor:
-        """Sample z2 ~ p(z2), then z ~ p(z given z2) at the site of that name."""
+        """Sample z2 ~ p(z2), then z ~ p(z | z2) at the site of that name."""
         self.vae.names = (above(name), name)
         return self.vae.statements(None, c)
 
     def guide_statements(self, name: str, z: Tensor, c: Tensor | None = None) -> None:
-        """Sample z2 ~ q(z2 given z), and what is above it."""
+        """Sample z2 ~ q(z2 | z), and the levels above it."""
         self.guide_from(above(name), self.posterior(z, c), c)
 
     def posterior(self, z: Tensor, c: Tensor | None = None) -> TorchDistribution:
-        """Compute what the guide's networks say of z2 given codes z, (..., D)."""
+        """Compute the distribution of z2 that the guide's networks give for codes z, (..., D)."""
         return to_pyro(self.head(fold(self.encoder, z, 1, *(() if c is None else (c,)))))
 
     def guide_from(self, name: str, q: TorchDistribution, c: Tensor | None = None) -> Tensor:
-        """Sample this level's variable at the site of that name from q, with what is above it before or after."""
+        """Sample this level's variable at the site of that name from q, and the levels above it before or after."""
         prior = self.vae.prior
         before, after = getattr(prior, "guide_above", None), getattr(prior, "guide_statements", None)
         if before is not None:
@@ -71,7 +71,7 @@ class SecondLevel(LazyDistribution):
 
 
 class MarginalPrior(TorchDistribution):
-    """p(z) of a prior with latent variables: it can be sampled, but its density is an integral.
+    """Distribution p(z) of a prior with latent variables: it can be sampled, but its density is an integral.
 
     Args:
         level: the VAE of the codes.

@@ -22,7 +22,7 @@ MOST_LOG_SCALE = 7.0  # softly bounds |log σ|
 
 
 class SequenceDistribution(TorchDistribution):
-    """p(z) = Π_t Σ_k w_k N(z_t; μ_k, σ_k²) with w, μ, σ from the steps before t and the context.
+    """Autoregressive mixtures p(z) = Π_t Σ_k w_k N(z_t; μ_k, σ_k²), with w, μ, σ from earlier steps and the context.
 
     Args:
         owner: the network, and the layout of a code.
@@ -55,14 +55,14 @@ class SequenceDistribution(TorchDistribution):
         standard = (z.unsqueeze(-2) - loc) * (-log_scale).exp()
         each = -0.5 * (standard.square() + math.log(2 * math.pi)) - log_scale
         log_p = (logits.log_softmax(-1) + each.sum(-1)).logsumexp(-1).sum(-1).reshape(batch)
-        # copies of this distribution that a plate has made share one pass of the network
+        # copies made by a plate share one pass of the network
         return log_p.expand(torch.broadcast_shapes(batch, self.batch_shape))
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = Size()) -> Tensor:  # noqa: B008
-        """Draw codes of shape sample_shape + batch shape + (D,), without a gradient: one step of the network for each.
+        """Draw codes of shape sample_shape + batch shape + (D,), without a gradient, in T steps of the network.
 
-        The inputs of the layers at earlier steps are kept.
+        The inputs of the layers at earlier steps are cached.
         """
         batch = self._extended_shape(Size(sample_shape))[:-1]
         owner, context = self.owner, self._context(batch)
@@ -78,7 +78,7 @@ class SequenceDistribution(TorchDistribution):
         return owner.code(torch.stack(drawn, 1)).reshape(*batch, -1)
 
     def _context(self, batch: Size) -> Tensor | None:
-        """The context of each row of a batch of that shape."""
+        """Return the context of each row of a batch of that shape."""
         if self.context is None:
             return None
         width = self.context.shape[-1]
@@ -86,7 +86,7 @@ class SequenceDistribution(TorchDistribution):
 
 
 class LazySequence(LazyDistribution):
-    """The network of an autoregressive prior, and how a flat code is a sequence.
+    """Lazy autoregressive prior: its network, and the layout of a flat code as a sequence.
 
     Args:
         spec: the settings.
@@ -118,17 +118,17 @@ class LazySequence(LazyDistribution):
         return SequenceDistribution(self, c)
 
     def steps(self, z: Tensor) -> Tensor:
-        """Flat codes (N, D) as sequences (N, T, C)."""
+        """Reshape flat codes (N, D) to sequences (N, T, C)."""
         if self.is_image:
             return z.unflatten(-1, (self.numbers, -1)).transpose(1, 2)
         return z.unflatten(-1, (-1, self.numbers))
 
     def code(self, steps: Tensor) -> Tensor:
-        """Sequences (N, T, C) as flat codes (N, D)."""
+        """Reshape sequences (N, T, C) to flat codes (N, D)."""
         return (steps.transpose(1, 2) if self.is_image else steps).flatten(1)
 
     def split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (..., K), locations and log-scales (..., K, C) from outputs (..., K (1 + 2 C))."""
+        """Split outputs (..., K (1 + 2 C)) into logits (..., K), locations and log-scales (..., K, C)."""
         logits, loc, log_scale = parameters.split(self.sizes, -1)
         log_scale = log_scale / (1 + (log_scale / MOST_LOG_SCALE).abs())
         return logits, *(part.unflatten(-1, (-1, self.numbers)) for part in (loc, log_scale))
@@ -136,7 +136,7 @@ class LazySequence(LazyDistribution):
 
 @dataclass(frozen=True)
 class SequencePrior(PriorSpec, name="sequence"):
-    """p(z) = Π_t p(z_t given z_1, …, z_{t−1}): autoregressive over a code that is a sequence.
+    """Autoregressive prior of a code that is a sequence, p(z) = Π_t p(z_t | z_1, …, z_{t−1}).
 
     A code of shape (T, C) has T steps of C numbers, (T,) has T steps of one number, and (C, H, W) the H·W positions of
     an image in raster order. The conditional of a step is a mixture of Gaussians over its C numbers, with diagonal
@@ -144,16 +144,19 @@ class SequencePrior(PriorSpec, name="sequence"):
     therefore depends on the `receptive_field` steps before it.
 
     With one component it starts as N(0, I), and otherwise with about that mean and variance. The density takes one
-    pass; a draw takes T steps, which keep what the layers have read. Draws have no gradient, so it is not a guide.
+    pass; a draw takes T steps with cached layer inputs. Draws have no gradient, so it cannot be a guide.
 
     The prior of RAVE is of this kind, with categorical conditionals of quantized codes; here the density is that of
     real numbers.
 
     Args:
         components: number of Gaussians.
-        channels: width of the convolutions.
-        dilations: their dilations.
-        kernel: their taps.
+        channels: number of channels of the convolutions.
+        dilations: dilations of the convolutions.
+        kernel: kernel size of the convolutions.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Caillon & Esling (2021), "RAVE: A variational autoencoder for fast and high-quality neural audio synthesis".
@@ -170,7 +173,7 @@ class SequencePrior(PriorSpec, name="sequence"):
 
     def __post_init__(self) -> None:
         check_int(self, "components")
-        _ = self.wavenet  # refuses wrong settings
+        _ = self.wavenet  # checks the network's settings
 
     @property
     def wavenet(self) -> WaveNet:
@@ -179,7 +182,7 @@ class SequencePrior(PriorSpec, name="sequence"):
 
     @property
     def receptive_field(self) -> int:
-        """Number of steps before a step on which it depends.
+        """Number of earlier steps on which a step depends.
 
         >>> SequencePrior().receptive_field
         16

@@ -1,4 +1,4 @@
-"""The guide of the ladder VAE: the level above is drawn first, and the code given it."""
+"""The top-down guide of the ladder VAE, which draws the level above first and then the code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowvae.models.priors.second_level import SecondLevel, above
 
 DRAWS = 100  # of z2 for the mean of z
 NO_DENSITY = (
-    "q(z given x) of a top-down guide is an integral over z2 without a closed form; use measures of log-weights "
+    "q(z | x) of a top-down guide is an integral over z2 without a closed form; use measures of log-weights "
     '(likelihood, iwae), or direction="bottom-up".'
 )
 
@@ -23,42 +23,42 @@ __all__ = ["TopDownLevel", "TopDownPosterior"]
 
 
 class TopDownLevel(SecondLevel):
-    """A VAE of codes as a prior, whose latent variable is drawn before the code.
+    """A VAE of codes as a prior, whose guide draws the latent variable before the code.
 
-    With q̂(z given x) = N(m, diag s²), z2 is drawn from q(z2 given m), and z from the Gaussian that is proportional to
-    q̂(z given x) p(z given z2): the precisions add, and the mean is weighted by them. Where p(x given z) is Gaussian
-    in z with a diagonal precision, this is the form of the exact posterior.
+    With q̂(z | x) = N(m, diag s²), z2 is drawn from q(z2 | m), and z from the Gaussian that is proportional to
+    q̂(z | x) p(z | z2): the precisions add, and the means are weighted by them. If p(x | z) is Gaussian in z with a
+    diagonal precision, the exact posterior has this form.
 
     References:
         Sønderby et al. (2016), "Ladder Variational Autoencoders".
     """
 
     def guide_above(self, name: str, q: TorchDistribution, c: Tensor | None = None) -> TorchDistribution:
-        """Sample z2 given q̂(z given x), where `name` is the site of z; return q(z given z2, x).
+        """Sample z2 given q̂(z | x), where `name` is the site of z; return q(z | z2, x).
 
         Raises:
-            FlowvaeError: if q̂(z given x) or p(z given z2) is not a Gaussian with independent dimensions.
+            FlowvaeError: if q̂(z | x) or p(z | z2) is not a Gaussian with independent dimensions.
         """
         m, s = _moments("the guide of the level below", q)
         z2 = self.guide_from(above(name), self.posterior(m, c), c)
-        loc, scale = _moments("p(z given z2)", self.vae.decode(z2, c))
+        loc, scale = _moments("p(z | z2)", self.vae.decode(z2, c))
         precision, own = s**-2 + scale**-2, s**-2
         mean = (own * m + scale**-2 * loc) / precision
         return Normal(mean, precision.rsqrt()).to_event(1)
 
     def marginal(self, name: str, q: TorchDistribution, c: Tensor | None = None) -> TopDownPosterior:
-        """Return q(z given x) with z2 integrated out, for a guide that says q̂(z given x)."""
+        """Return q(z | x), with z2 integrated out, for an encoder that gives q̂(z | x)."""
         return TopDownPosterior(self, name, q, c)
 
 
 class TopDownPosterior(TorchDistribution):
-    """q(z given x) of a top-down guide: it can be sampled, but its density is an integral.
+    """Distribution q(z | x) of a top-down guide: it can be sampled, but its density is an integral.
 
     Args:
         level: the level above.
         name: site of the code.
-        q: q̂(z given x), whose batch shape is that of the data.
-        c: condition.
+        q: q̂(z | x), whose batch shape is that of the data.
+        c: condition, shape (N, C); None: no condition.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -80,7 +80,7 @@ class TopDownPosterior(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Mean of z: the average of E[z given z2, x] over 100 draws of z2, the same in every call."""
+        """Mean of z: the average of E[z | z2, x] over 100 draws of z2, the same in every call."""
         shape = Size((DRAWS, *self.batch_shape))
         c = None if self.c is None else self.c.expand(*shape, self.c.shape[-1])
         with seeded(0), poutine.block():
@@ -112,7 +112,7 @@ class TopDownPosterior(TorchDistribution):
 
 
 def _moments(what: str, q: Any) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a Gaussian with independent dimensions."""
+    """Return mean and standard deviation of a Gaussian with independent dimensions."""
     inner = q.base_dist if isinstance(q, Independent | torch.distributions.Independent) else q
     if not isinstance(inner, torch.distributions.Normal):
         raise FlowvaeError(

@@ -21,18 +21,18 @@ NOISE = 0.01  # of the initial pseudo-inputs, in standard deviations of the data
 
 @dataclass(frozen=True)
 class VampPrior(PriorSpec, name="vamp"):
-    """Mixture of the guide's posteriors of K pseudo-inputs: p(z) = (1/K) Σ_k q(z given u_k).
+    """Mixture of the guide's posteriors of K pseudo-inputs, p(z) = (1/K) Σ_k q(z | u_k).
 
-    With all training data as pseudo-inputs it is their aggregated posterior. Every training step passes K pseudo-inputs
-    through the encoder, in evaluation mode, and scores every code under K posteriors. That works with any guide. It is
-    cheap for Gaussians and coupling flows; an inverse autoregressive flow takes D passes for it (`Cost.density`).
-    Trained jointly, the gradient also reaches the encoder through the prior. In a second stage only pseudo-inputs and
-    weights are fitted: the components are as narrow as posteriors of the fixed encoder, so that a few of them can fit
-    the aggregated posterior less well than N(0, I) does.
+    With all training data as pseudo-inputs it is the aggregated posterior. Every training step passes K pseudo-inputs
+    through the encoder, in evaluation mode, and computes the density of every code under K posteriors. This works with
+    any guide. It is cheap for Gaussians and coupling flows; an inverse autoregressive flow takes D passes
+    (`Cost.density`). Trained jointly, the gradient also reaches the encoder through the prior. In a second stage only
+    pseudo-inputs and weights are fitted: the components are as narrow as posteriors of the fixed encoder, so that a few
+    of them can fit the aggregated posterior less well than N(0, I) does.
 
-    Learned pseudo-inputs stay between the smallest and the largest value of the training data (of 2000 of them), as
-    the paper's hardtanh does for pixels: in [0, 1] for bits, not below 0 for counts. Those of real data can leave the
-    box of each dimension but not that of all dimensions together.
+    Learned pseudo-inputs stay between the smallest and the largest value of (up to 2000) training data points, like the
+    paper's hardtanh for pixels: in [0, 1] for bits, not below 0 for counts. For real data they can leave the range of a
+    single dimension, but not the common range of all dimensions.
 
     Args:
         components: K.
@@ -40,6 +40,9 @@ class VampPrior(PriorSpec, name="vamp"):
         start: learned pseudo-inputs start as "data", random training data, or as the "mean" of the training data, both
             with noise of 0.01 standard deviations.
         weighted: whether the weights of the components are learned too; they start equal.
+
+    Raises:
+        FlowvaeError: for settings out of range, or a start other than "data" with inputs "data".
 
     References:
         Tomczak & Welling (2018), "VAE with a VampPrior".
@@ -62,7 +65,7 @@ class VampPrior(PriorSpec, name="vamp"):
         check_bool(self, "weighted")
         if self.inputs == "data" and self.start != "data":
             raise FlowvaeError(
-                f"VampPrior.start = {self.start!r} with inputs = 'data': these are training data; use start = 'data'."
+                f"VampPrior.start = {self.start!r} with inputs = 'data': they are training data; use start = 'data'."
             )
         object.__setattr__(self, "trainable", self.inputs == "learned" or self.weighted)
 
@@ -73,12 +76,12 @@ class VampPrior(PriorSpec, name="vamp"):
         """Build the pseudo-inputs.
 
         Raises:
-            FlowvaeError: for more of them than training data, where they are or start as these.
+            FlowvaeError: if they are or start as training data, and there are fewer of these.
         """
         if self.start == "data" and self.components > len(train):
             raise FlowvaeError(
-                f"VampPrior.components = {self.components}: must be {len(train)} at most, the training data; or use "
-                "start = 'mean'."
+                f"VampPrior.components = {self.components}: must be {len(train)} at most, the number of training data; "
+                "or use start = 'mean'."
             )
         data = summary_of(train)
         chosen = torch.randperm(len(train))[: self.components]

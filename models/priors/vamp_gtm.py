@@ -21,17 +21,20 @@ __all__ = ["VampGTM"]
 
 @dataclass(frozen=True)
 class VampGTM(PriorSpec, name="vamp-gtm"):
-    """Mixture of the guide's posteriors of pseudo-inputs on a surface: p(z) = (1/K) Σ_k q(z given g(u_k)).
+    """Mixture of the guide's posteriors of pseudo-inputs on a curve or surface, p(z) = (1/K) Σ_k q(z | g(u_k)).
 
     The u_k are a regular grid in 1 or 2 dimensions and g is a network into the space of the data, with outputs in units
     of the training data and clamped to their range. The rest is as in `VampPrior`: any guide, K more passes through the
     encoder in every step, in evaluation mode; in a second stage only g and the weights are fitted.
 
     Args:
-        dimensions: of the grid, 1 or 2.
-        points: of the grid per side, K = points^dimensions.
+        dimensions: number of dimensions of the grid, 1 or 2.
+        points: grid points per side, K = points^dimensions.
         network: g.
         weighted: whether the weights of the components are learned too; they start equal.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         Tomczak (2022), "Deep Generative Modeling", chapter 4; Tomczak & Welling (2018), "VAE with a VampPrior".

@@ -1,4 +1,4 @@
-"""Autoregressive networks: x in, parameters of p(x_i | x_1, …, x_{i−1}) for all i out, in one pass."""
+"""Autoregressive networks, from x to the parameters of p(x_i | x_1, …, x_{i−1}) for all i in one pass."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class CausalNetwork(nn.Module, ABC):
     """A network whose output i depends on x_j for j < i only (raster order), and on the whole context.
 
     Args:
-        features: D.
-        parameters: P.
-        context: C, 0 for none.
+        features: D, the number of values of a data point.
+        parameters: P, the number of parameters per value.
+        context: C, the width of the context; 0: none.
     """
 
     def __init__(self, features: int, parameters: int, context: int) -> None:

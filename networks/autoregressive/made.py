@@ -19,15 +19,18 @@ __all__ = ["MADE"]
 
 @dataclass(frozen=True)
 class MADE(CausalSpec, name="made"):
-    """A masked multilayer perceptron: every unit has a degree, and no input of a higher degree.
+    """Masked multilayer perceptron: every unit has a degree, and reads only units of at most this degree.
 
-    The context has degree 0 and x_j degree j (counted from 1), a hidden unit a degree m up to D − 1, and the
-    parameters of x_i degree i − 1; a weight is kept where degree(to) ≥ degree(from). Degrees are spread
-    evenly over a layer. A layer narrower than D − 1 lacks some degrees, and some outputs then lose their last
-    predecessors; direct connections from input to output (section 4.2 of the paper) keep a linear dependence on them.
+    The context has degree 0, x_j degree j (counted from 1), hidden units degrees up to D − 1, and the parameters of
+    x_i degree i − 1; a weight is kept if degree(to) ≥ degree(from). Degrees are spread evenly over a layer. A layer
+    narrower than D − 1 lacks some degrees, and some outputs then do not depend on their last predecessors; direct
+    connections from input to output (section 4.2 of the paper) keep a linear dependence on them.
 
     Args:
         hidden_features: widths of the hidden layers; with D or more no output loses a predecessor.
+
+    Raises:
+        FlowvaeError: for widths out of range.
 
     References:
         Germain et al. (2015), "MADE: masked autoencoder for distribution estimation".
@@ -50,7 +53,7 @@ class _MADE(CausalNetwork):
         super().__init__(features, parameters, context)
         inputs = torch.cat((torch.arange(1, features + 1), torch.zeros(context, dtype=torch.long)))
         outputs = torch.arange(features).repeat_interleave(parameters)
-        # without a context a unit of degree 0 would have no inputs
+        # without a context, a unit of degree 0 would have no inputs
         least = min(0 if context else 1, features - 1)
         hidden = [torch.linspace(least, features - 1, width).round().long() for width in spec.hidden_features]
         layers: list[nn.Module] = []
@@ -66,5 +69,5 @@ class _MADE(CausalNetwork):
 
 
 def _masked(before: Tensor, after: Tensor, bias: bool = True) -> MaskedLinear:
-    """Make a masked linear layer between units of these degrees."""
+    """Make a masked linear layer between units with these degrees."""
     return MaskedLinear(after[:, None] >= before, bias=bias)

@@ -1,4 +1,4 @@
-"""PixelCNN: causal convolutions over images, in one stack with a blind spot or in two stacks without."""
+"""PixelCNN: causal convolutions over images, in one stack with a blind spot, or in two stacks without one."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ WHOLE = (slice(None), slice(None))
 class PixelCNN(CausalSpec, name="pixelcnn"):
     """Causal convolutions over the pixels above, and over those to the left in the same row.
 
-    `"masked"` is one stack of k×k kernels whose weights at and after the pixel are zero. A step of a kernel
-    that goes up a row goes at most h = ⌊k/2⌋ columns to the right, so the pixel d rows above and more than
-    h·d columns to the right has no influence, however many layers there are: the blind spot. `"two-stack"` has
-    a vertical stack over all pixels above, which needs no mask, and a horizontal stack over those to the
-    left, which reads the vertical one; a pixel depends on every earlier one up to h·layers columns to the right,
-    and 1 + h·layers rows above or columns to the left. Fewer layers, or a smaller `field`, make a local decoder.
+    `"masked"` is one stack of k×k kernels whose weights at and after the pixel are zero. For each row upwards, a kernel
+    reaches at most h = ⌊k/2⌋ columns to the right, so a pixel d rows above and more than h·d columns to the right has
+    no influence for any number of layers: the blind spot. `"two-stack"` has a vertical stack over all pixels above,
+    which needs no mask, and a horizontal stack over those to the left, which reads the vertical one; a pixel depends on
+    all pixels up to 1 + h·layers to its left, and in the 1 + h·layers rows above up to h·layers columns on either side.
+    Fewer layers, or a smaller `field`, make a local decoder.
 
     Both kinds have gated activations and residual connections, so that they differ in the blind spot alone
     (the first PixelCNN had ReLU), and a learned vector for each position, as in `WaveNet`.
@@ -36,11 +36,14 @@ class PixelCNN(CausalSpec, name="pixelcnn"):
     Args:
         kind: "two-stack" or "masked".
         channels: width of every layer.
-        layers: gated layers (of each stack), after the first linear one.
+        layers: number of gated layers (of each stack), after the first linear one.
         kernel: k, an odd number.
-        field: radius of the receptive field, the largest number of rows or columns between a pixel and those on which
-            it depends; none: what the layers reach, 1 + h·layers (two-stack) or h·(1 + layers) (masked). A smaller
-            field leaves the number of layers: those beyond it have kernels of one pixel. 0: no dependence.
+        field: radius of the receptive field, the largest distance in rows or columns to a pixel on which a pixel
+            depends; none: what the layers reach, 1 + h·layers (two-stack) or h·(1 + layers) (masked). A smaller field
+            keeps the number of layers: those beyond it have kernels of one pixel. 0: no dependence.
+
+    Raises:
+        FlowvaeError: for settings out of range, or a field that the layers cannot have.
 
     References:
         van den Oord et al. (2016), "Pixel recurrent neural networks" (masked).
@@ -94,23 +97,23 @@ class PixelCNN(CausalSpec, name="pixelcnn"):
         """Build the network of images of one or several channels, whose output at a pixel depends on earlier pixels.
 
         Args:
-            colours: number of channels of an image, which are all read of a pixel.
-            parameters: P, the number of outputs for each pixel.
+            colours: number of channels of an image; all channels of an earlier pixel are read.
+            parameters: P, the number of outputs per pixel.
             image_shape: (H, W).
             context: C, the width of a context for all pixels; 0: none.
-            maps: F, the number of feature maps of which each pixel reads its own values; 0: none.
+            maps: F, the number of feature maps, which each pixel reads at its position; 0: none.
         """
         kind = TwoStackImages if self.kind == "two-stack" else _Masked
         return kind(self, colours, parameters, context, maps, image_shape)
 
     @property
     def radius(self) -> int:
-        """Largest number of rows or columns between a pixel and those on which it depends."""
+        """Largest distance, in rows or columns, to a pixel on which a pixel depends."""
         return self._first + self.kernel // 2 * self.layers if self.field is None else self.field
 
     @property
     def _first(self) -> int:
-        """What the first layer reaches."""
+        """Radius of the first layer."""
         return self.kernel // 2 if self.kind == "masked" else 1
 
     @property
@@ -121,12 +124,12 @@ class PixelCNN(CausalSpec, name="pixelcnn"):
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A convolution over earlier pixels in raster order, and with `own` the pixel itself.
+    """Convolution over earlier pixels in raster order and, with `own`, the pixel itself.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
-        kernel: odd size.
+        inputs: number of input channels.
+        outputs: number of output channels.
+        kernel: size of the kernel, an odd number.
         own: False is mask A of the paper (for data), True mask B (for features, which exclude the pixel already).
     """
 
@@ -145,7 +148,7 @@ class MaskedConv2d(nn.Conv2d):
 
 
 class CausalImages(CausalNetwork):
-    """Base class of both kinds: features of images, mapped to parameters for each pixel."""
+    """Base class of both kinds, which map features of an image to parameters of each pixel."""
 
     def __init__(
         self, spec: PixelCNN, colours: int, parameters: int, context: int, maps: int, image_shape: tuple[int, int]
@@ -176,7 +179,7 @@ class CausalImages(CausalNetwork):
 
         Args:
             x: images, or a window of them.
-            maps: feature maps, cut to the same window; each pixel reads its own.
+            maps: feature maps, cut to the same window; a pixel reads them at its position.
             window: rows and columns.
         """
         shifts = [layer(maps) for layer in self.maps]
@@ -208,7 +211,7 @@ class _Masked(CausalImages):
 
 
 class TwoStackImages(CausalImages):
-    """The two-stack kind, which can also be read pixel by pixel, for draws."""
+    """The two-stack kind, which can also be evaluated pixel by pixel, for draws."""
 
     def __init__(
         self, spec: PixelCNN, colours: int, parameters: int, context: int, maps: int, image_shape: tuple[int, int]
@@ -231,7 +234,7 @@ class TwoStackImages(CausalImages):
         return self._along(image, place, shifts, self._down(image, place, shifts))
 
     def rows_above(self, x: Tensor, maps: Tensor, window: tuple[slice, slice]) -> list[tuple[Tensor, Tensor]]:
-        """What each layer reads at the pixels of the last row, from the rows above it and from the feature maps.
+        """Compute what each layer reads in the last row, from the rows above it and from the feature maps.
 
         Args:
             x: images, or a window of them, see `images`; the last row has no influence.
@@ -250,7 +253,7 @@ class TwoStackImages(CausalImages):
 
         Args:
             x: the part of the row, (N, C, 1, w); the last pixel has no influence.
-            read: by the layers of this row, of `rows_above`.
+            read: result of `rows_above` for this row.
             window: rows and columns.
         """
         above, shifts = ([each[kind][..., window[1]] for each in read] for kind in (0, 1))
@@ -259,7 +262,7 @@ class TwoStackImages(CausalImages):
         return found
 
     def _down(self, image: Tensor, place: Tensor, shifts: list[Any], last: bool = False) -> list[Tensor]:
-        """The vertical stack: what each layer of the horizontal one reads of it, in all rows or in the last one."""
+        """Compute what each horizontal layer reads from the vertical stack, in all rows or in the last one."""
         v, found = _blank(image, place), []
         if self.above is not None:  # a shift by one row makes the first layer causal, and padding above all others
             v = self.above(F.pad(image[:, :, :-1], (0, 0, 1, 0))) + place
@@ -270,7 +273,7 @@ class TwoStackImages(CausalImages):
         return found
 
     def _along(self, image: Tensor, place: Tensor, shifts: list[Any], above: list[Tensor]) -> Tensor:
-        """The horizontal stack: features (N, channels, H, W)."""
+        """Compute the features (N, channels, H, W) of the horizontal stack."""
         h = _blank(image, place)
         if self.before is not None:  # a shift by one column makes the first layer causal, and padding all others
             h = self.before(F.pad(image[..., :-1], (1, 0))) + place
@@ -282,5 +285,5 @@ class TwoStackImages(CausalImages):
 
 
 def _blank(image: Tensor, place: Tensor) -> Tensor:
-    """Features of a network that reads no pixels: those of the positions, once for each image."""
+    """Return the features of a network that reads no pixels: those of the positions, for each image."""
     return place.expand(len(image), *place.shape)

@@ -35,7 +35,10 @@ class WaveNet(CausalSpec, name="wavenet"):
         channels: width of every layer.
         dilations: dilations of the layers; doubling them from layer to layer makes the receptive field grow
             exponentially.
-        kernel: taps of a convolution.
+        kernel: kernel size of the convolutions, two or more.
+
+    Raises:
+        FlowvaeError: for settings out of range.
 
     References:
         van den Oord et al. (2016), "WaveNet: a generative model for raw audio".
@@ -55,7 +58,7 @@ class WaveNet(CausalSpec, name="wavenet"):
 
     @property
     def receptive_field(self) -> int:
-        """The number of values before x_i on which its distribution depends.
+        """Number of values before x_i on which its distribution depends.
 
         >>> WaveNet(dilations=(1, 2, 4)).receptive_field
         8
@@ -66,12 +69,12 @@ class WaveNet(CausalSpec, name="wavenet"):
         return self.network(math.prod(shape), 1, parameters, context)
 
     def network(self, steps: int, numbers: int, parameters: int, context: int = 0) -> CausalSequence:
-        """Build the network of sequences of T steps of several numbers, which are all read of a step.
+        """Build the network of sequences of T steps of C numbers; all numbers of an earlier step are read.
 
         Args:
             steps: T.
-            numbers: C, the numbers of a step.
-            parameters: P, the number of outputs for each step.
+            numbers: C, the number of values per step.
+            parameters: P, the number of outputs per step.
             context: width of a context for all steps; 0: none.
         """
         return CausalSequence(self, steps, numbers, parameters, context)
@@ -81,10 +84,10 @@ class CausalSequence(CausalNetwork):
     """A network of sequences, whose outputs at a step depend on the steps before it.
 
     Args:
-        spec: its settings.
+        spec: settings of the network.
         features: T, the number of steps.
-        numbers: C, the numbers of a step.
-        parameters: P, the number of outputs for each step.
+        numbers: C, the number of values per step.
+        parameters: P, the number of outputs per step.
         context: width of the context; 0: none.
     """
 
@@ -151,7 +154,7 @@ class _Layer(nn.Module):
         return h if self.residual is None else h + self.residual(out), self.skip(out)
 
     def step(self, h: Tensor, context: Tensor | None, past: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute the outputs (N, channels) of one step, and append its input to those of the earlier ones."""
+        """Compute the outputs (N, channels) of one step, and append its input to those of earlier steps."""
         past.append(h)
         gates = self.convolution.bias
         assert gates is not None

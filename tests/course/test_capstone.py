@@ -152,7 +152,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Experim
     project, base = project_in(tmp_path_factory.mktemp("capstone"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = answer(question_of(), base, Preset(2, 1, 200), project.folder, progress=False)
+        found = answer(question_of(unit="nats per point"), base, Preset(2, 1, 200), project.folder, progress=False)
     return project, base, found
 
 
@@ -170,6 +170,7 @@ def test_it_is_opened_once(answered: tuple[Project, Experiment, Answer], tmp_pat
     nll = first.table.pivot(index="seed", columns="arm", values="nll")
     assert first.differences["difference"].item() == pytest.approx((nll["flow"] - nll["normal"]).mean())
     assert len(first.sentences) == 1
+    assert "nats per point" in first.sentences[0]
 
     again = project.open_hidden(found)
     assert again.again
@@ -177,7 +178,7 @@ def test_it_is_opened_once(answered: tuple[Project, Experiment, Answer], tmp_pat
     assert again.table.equals(first.table)
     assert "opened before" in repr(again)
 
-    changed = question_of(text="Prior?\nI predict: no.")
+    changed = question_of(text="Prior?\nI predict: no.", unit="nats per point")
     other = answer(changed, base, Preset(2, 1, 200), project.folder, progress=False)
     with pytest.raises(FlowvaeError, match="predicts changed since"):
         project.open_hidden(other)
@@ -189,8 +190,9 @@ def test_it_is_opened_once(answered: tuple[Project, Experiment, Answer], tmp_pat
 def test_what_cannot_be_opened(answered: tuple[Project, Experiment, Answer], tmp_path: Path) -> None:
     project, _, found = answered
     closed = replace(project, folder=tmp_path)  # with no record
-    failed = replace(found, grid=replace(found.grid, failed=found.grid.table.head(1)))
-    with pytest.raises(FlowvaeError, match="1 runs failed"):
+    lost = found.grid.table.head(1).assign(error="the gradient is inf.")
+    failed = replace(found, grid=replace(found.grid, failed=lost))
+    with pytest.raises(FlowvaeError, match=r"1 runs failed, the first \(normal, seed 0\) with: the gradient is inf\."):
         closed.open_hidden(failed)
     elsewhere = replace(closed, data=seal(X, "gaussian", tmp_path, seed=1).data)
     with pytest.raises(FlowvaeError, match="other data"):

@@ -6,7 +6,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from flowvae import NSF, Experiment
 from flowvae.course.exercise import Exercise
@@ -21,7 +23,7 @@ from flowvae.course.prior_or_posterior import (
     wider_decoder,
 )
 from flowvae.models import FlowDecoder
-from flowvae.networks import MLP
+from flowvae.networks import MLP, Conv
 
 FIRST, SECOND, THIRD, FOURTH = CLAIMS
 
@@ -47,11 +49,22 @@ def test_the_arms_exist() -> None:
         (lambda a, b: ((a - b).mean(), math.sqrt((a.var(ddof=1) + b.var(ddof=1)) / len(a))), "unpaired"),
         (lambda a, b: ((a - b).mean(), (a - b).var(ddof=1) / len(a)), "take the root"),
         (lambda a, b: ((a - b).mean(), 7.0), "7 is not"),
+        (lambda a, b: ((a - b).mean(), math.sqrt((a.var() + b.var()) / len(a))), "unpaired"),
+        (lambda a, b: ((a - b).mean(), (a - b).std(ddof=1) / len(a)), "not by n"),
+        (lambda a, b: ((a - b).mean(), 1.96 * (a - b).std(ddof=1) / math.sqrt(len(a))), "quantile"),
+        (lambda a, b: ((a - b).std(ddof=1) / math.sqrt(len(a)), (a - b).mean()), "mean first"),
+        (lambda a, b: {"mean": 1.0, "se": 1.0}, "two numbers"),
         (lambda a, b: (a - b).mean(), "two numbers"),
     ],
 )
 def test_slips_of_a_standard_error_are_named(slip: Any, reason: str) -> None:
     assert_wrong(paired, slip, reason)
+
+
+@pytest.mark.parametrize("form", [np.array, torch.tensor, lambda pair: torch.tensor(pair, dtype=torch.float32)])
+def test_a_standard_error_may_be_an_array(form: Any) -> None:
+    assert paired.check(lambda a, b: form([(a - b).mean(), (a - b).std(ddof=1) / math.sqrt(len(a))]))
+    assert paired.check(lambda a, b: ((a - b).mean(), None)).kind == "open"
 
 
 def test_slips_of_a_control_are_named() -> None:
@@ -63,6 +76,7 @@ def test_slips_of_a_control_are_named() -> None:
         (replace(right, decoder=MLP((256, 256))), "the flow arm"),
         (right.decoder, "not an Experiment"),
         (replace(Experiment(), decoder=FlowDecoder(NSF(transforms=4), MLP())), "flow inside the decoder"),
+        (replace(Experiment(), decoder=Conv()), "the decoder is a Conv"),
     ):
         assert_wrong(control, slip, reason)
 
@@ -70,12 +84,13 @@ def test_slips_of_a_control_are_named() -> None:
 @pytest.mark.parametrize(
     ("claim", "pair", "reason"),
     [
-        (FIRST, ("prior-flow", "normal"), "has the parameters and not the flow"),
+        (FIRST, ("prior-flow", "normal"), "has the parameters but not the flow"),
         (SECOND, ("prior-flow", "wider"), "same generative model"),
         (THIRD, ("fine-tuned", "normal"), "learns no prior"),
         (FOURTH, ("guide-flow", "guide-static"), "not about what x adds"),
         (FIRST, ("wider", "normal"), "does not have the arm"),
         (FIRST, "wider", "not a pair of arms"),
+        (FIRST, ("prior_flow", "wider"), "no arm 'prior_flow'"),
     ],
 )
 def test_slips_of_arms_are_named(claim: str, pair: Any, reason: str) -> None:
@@ -84,7 +99,9 @@ def test_slips_of_arms_are_named(claim: str, pair: Any, reason: str) -> None:
 
 def test_open_claims_are_not_answered() -> None:
     assert deciding.check(dict.fromkeys(CLAIMS)).kind == "open"
+    assert deciding.check(dict.fromkeys(CLAIMS, (None, None))).kind == "open"
     assert_wrong(deciding, {FIRST: None}, "four claims")
+    assert_wrong(deciding, list(pairs_of_arms().values()), "four claims")
 
 
 @pytest.mark.parametrize(
@@ -96,9 +113,12 @@ def test_open_claims_are_not_answered() -> None:
         ([0.032, 0.06, 0.06, 0.2], "sorted"),
         ([0.1, 0.1, 0.1, 0.1], "multiply by 4, 3, 2, 1"),
         ([0.06, 0.032], "each of the four"),
+        ([0.08, 0.063, 0.016, 0.2], "place in the list"),
+        ([0.028, 0.028, 0.028, 0.2], "Benjamini"),
+        ("0.06, 0.06, 0.032, 0.2", "not a list of four numbers"),
     ],
 )
-def test_slips_of_holm_are_named(slip: list[float], reason: str) -> None:
+def test_slips_of_holm_are_named(slip: Any, reason: str) -> None:
     assert_wrong(corrected, slip, reason)
 
 

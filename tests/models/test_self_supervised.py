@@ -19,7 +19,7 @@ from flowvae.core.parts import Units
 from flowvae.evaluation import measure_likelihoods
 from flowvae.guides import AmortizedGuide, Gaussian, SelfSupervisedGuide
 from flowvae.inference import fit
-from flowvae.models import VAE, BernoulliLikelihood, Downscale, SelfSupervisedVAE
+from flowvae.models import VAE, BernoulliLikelihood, Downscale, GaussianLikelihood, SelfSupervisedVAE
 from flowvae.networks import MLP
 
 BITS = Units(torch.zeros(()), torch.ones(()))
@@ -164,6 +164,24 @@ def test_a_prior_of_the_top_with_latent_variables_is_refused() -> None:
     upper = VAE(LatentVariablePrior(latent=2).build(1), model.upper.decoder, model.upper.likelihood)
     with pytest.raises(FlowvaeError, match="upper"):
         SelfSupervisedVAE(upper, _Line(), model.decoder, model.likelihood, model.downscale)
+
+
+def test_data_of_another_shape_are_refused() -> None:
+    model, guide = pair()
+    for shape in ((3, 2, 2, 2), (3, 1, 4, 4)):
+        for part in (model, guide):
+            with pytest.raises(FlowvaeError, match=r"must be \(N, 1, "):
+                part(torch.zeros(shape))
+
+
+def test_a_density_of_the_small_version_is_refused() -> None:
+    model, _ = pair()
+    decoder = MLP((8,)).build(Size((1,)), Y)
+    upper = VAE(StandardNormal().build(1), decoder, GaussianLikelihood().build(Y, BITS))
+    dense = SelfSupervisedVAE(upper, _Line(), model.decoder, model.likelihood, model.downscale)
+    for how in ({"x": every_image()}, {"size": 2}):
+        with pytest.raises(FlowvaeError, match="discrete"):
+            dense(**how)
 
 
 def test_the_example_learns_digits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,7 @@ def test_conditions_that_do_not_fit_are_refused() -> None:
         (lambda: free.guide(x, c), ("(4, 10)",)),
         (lambda: free.model.generate(4, c), ("(4, 10)",)),
         (lambda: model(c=c, size=7), ("4", "7")),
+        (lambda: model.generate(7, c), ("4", "7")),
         (lambda: guide(x, c[:1]), ("1", "4")),
         (lambda: guide(x, c[0]), ("(10,)",)),
         (lambda: model(x, c.double()), ("float64", "float32")),

@@ -10,9 +10,10 @@ from flowvae import FlowvaeError
 from flowvae.networks import Lipschitz, check_network
 
 
+@pytest.mark.parametrize("outputs", [Size((2,)), None], ids=str)
 @pytest.mark.parametrize("bound", [1.0, 3.0])
-def test_slopes_stay_below_the_bound_for_all_weights(bound: float) -> None:
-    network = Lipschitz((16, 16), bound).build(Size((3,)), Size((2,)))
+def test_slopes_stay_below_the_bound_for_all_weights(bound: float, outputs: Size | None) -> None:
+    network = Lipschitz((16, 16), bound).build(Size((3,)), outputs)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(20)

@@ -10,7 +10,7 @@ from torch import Size, nn
 
 from flowvae import FlowvaeError
 from flowvae.core.registry import find, name_of
-from flowvae.networks import MLP, Standardize, Standardized, input_shape
+from flowvae.networks import MLP, Standardize, StandardizeCounts, Standardized, input_shape
 
 SHAPES = [Size((5,)), Size((1, 4, 4)), Size((3, 2, 5)), Size((2, 7))]
 
@@ -82,12 +82,24 @@ def test_every_parameter_gets_a_gradient(context: int) -> None:
 @pytest.mark.parametrize("center", [torch.tensor(2.0), torch.arange(16.0).reshape(1, 4, 4)], ids=["scalar", "values"])
 def test_standardized_data_reach_the_network_with_their_condition(center: torch.Tensor) -> None:
     network = MLP((6,)).build(Size((1, 4, 4)), context=2)
-    whole = Standardized(center, 0.5 * torch.ones_like(center), network)
+    whole = Standardized(Standardize(center, 0.5 * torch.ones_like(center)), network)
     x, c = torch.randn(5, 1, 4, 4), torch.randn(5, 2)
     assert torch.equal(whole(x, c), network((x - center) / 0.5, c))
     assert input_shape(whole) == (1, 4, 4)
     assert isinstance(whole[0], Standardize)
     assert [name for name, _ in whole.named_parameters()] == [f"1.{name}" for name, _ in network.named_parameters()]
+
+
+def test_counts_of_any_mean_and_with_heavy_tails_reach_networks_in_a_small_range() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for mean in (0.05, 1.0, 30.0, 5000.0):
+        x = torch.poisson(torch.full((20000,), mean), generator)
+        seen = StandardizeCounts(x.mean(), x.std())(x)
+        assert abs(seen.mean()) < 0.25
+        assert 0.6 < seen.std() < 1.3
+    heavy = torch.poisson(torch.exp(2.5 * torch.randn(20000, generator=generator)), generator)
+    assert heavy.max() > 1e4
+    assert StandardizeCounts(heavy.mean(), heavy.std())(heavy).abs().max() < 10
 
 
 def test_it_is_registered() -> None:

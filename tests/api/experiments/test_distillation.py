@@ -160,6 +160,7 @@ def test_the_loss_falls_and_is_the_validation_figure(taught: Path, tmp_path: Pat
         CouplingNSF(2, (16,)), replace(QUICK, epochs=20, learning_rate=1e-2), distill="both", teacher_draws=4000
     )
     history = fit_prior(taught, stage, tmp_path / "run", **HOW).history  # type: ignore[arg-type]
+    assert "loss" in load(tmp_path / "run").figure("history").axes[0].get_ylabel()
     assert history["valid_elbo"].max() <= 0.02  # minus a divergence, up to noise
     assert history["valid_elbo"].max() > history["valid_elbo"].iloc[0]
 

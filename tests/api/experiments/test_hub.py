@@ -274,6 +274,29 @@ def test_mistakes_of_a_pull(name: str, how: dict[str, Any], values: list[str], r
     assert [path.name for path in tmp_path.iterdir()] == ["shelf"]
 
 
+def test_a_target_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
+    push(run, tmp_path)
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+    for name in ("folder.safetensors", "link.safetensors"):
+        with pytest.raises(FlowvaeError, match=f"{name}.*nothing was written"):
+            pull(tmp_path, tmp_path / name, overwrite=True)
+    assert not (tmp_path / "elsewhere.safetensors").exists()
+
+
+def test_the_working_directory_is_named_and_not_meant_by_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    monkeypatch.chdir(shelf)
+    with pytest.raises(FlowvaeError, match="''"):
+        push(run, "")
+    assert not list(shelf.iterdir())
+    push(run, ".")
+    assert "\n# shelf\n" in (shelf / "README.md").read_text()
+
+
 def test_on_the_command_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(run), str(tmp_path), "--licence", "mit"]) == 0
     assert main(["push", str(run), str(tmp_path)]) == 2

@@ -159,6 +159,27 @@ def test_what_cannot_be_exported_is_refused(away: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "new.safetensors").exists()
 
 
+def test_only_an_earlier_export_is_replaced(away: Path, tmp_path: Path) -> None:
+    run = load(away / "run")
+    (tmp_path / "notes.safetensors").write_text("mine")
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    others = [tmp_path / f"{name}.safetensors" for name in ("notes", "link", "folder")]
+    for file in (away / "run" / "checkpoint.safetensors", *others):
+        with pytest.raises(FlowvaeError, match=str(file)):
+            run.export(file)
+    assert (tmp_path / "notes.safetensors").read_text() == "mine"
+    assert load(away / "run").metrics == run.metrics
+    run.export(away / "run.safetensors")
+    assert answers(load(away / "run.safetensors")) == answers(run)
+
+
+def test_an_exported_run_in_place_of_a_checkpoint_is_named(away: Path) -> None:
+    shutil.copyfile(away / "run.safetensors", away / "run" / "checkpoint.safetensors")
+    with pytest.raises(FlowvaeError, match=str(away / "run")):
+        load(away / "run")
+
+
 def test_a_run_in_another_type_says_what_to_do(away: Path, float64: None) -> None:
     for name in ("run", "run.safetensors"):
         with pytest.raises(FlowvaeError, match=r"float32.*float64.*set_default_dtype"):

@@ -18,7 +18,7 @@ from flowvae.data import Pinwheel
 from flowvae.experiments.run import Run
 from flowvae.experiments.stages import SecondStage
 from flowvae.experiments.train import fit_prior
-from flowvae.inference import load_checkpoint
+from flowvae.inference import IWAE, load_checkpoint
 from flowvae.networks import MLP
 
 QUICK = Training(epochs=3, batch_size=128, device="cpu", checkpoint_seconds=0.0)
@@ -68,6 +68,9 @@ def test_encoder_and_decoder_stay_bit_for_bit(two: Run) -> None:
     assert all(parameter.requires_grad for part in two.pair for parameter in part.parameters())
     assert two.history["valid_elbo"].iloc[-1] > two.history["valid_elbo"].iloc[0]
     assert len(two.history) == 4
+    assert two.objective == "ELBO"
+    other = replace(two.experiment.second_stage.inference, objective=IWAE(4))
+    assert replace(two, experiment=replace(ONE, inference=other)).objective == "importance-weighted bound"
     assert len(two.whole_history) == 3 + 4
 
 
@@ -153,7 +156,7 @@ def test_fit_prior_copies_the_run_and_leaves_it_alone(tmp_path: Path, two: Run) 
         fit_prior(two.directory, STAGE, tmp_path / "other", **HOW)
     with pytest.raises(FlowvaeError, match="inside"):
         fit_prior(source, STAGE, source / "inside", **HOW)
-    with pytest.raises(FlowvaeError, match="another experiment"):
+    with pytest.raises(FlowvaeError, match=r"first_stage = .*first-stage"):
         replace(TWO, latent=3).run(tmp_path / "other", first_stage=source, **HOW)
     assert not (tmp_path / "other").exists()
 

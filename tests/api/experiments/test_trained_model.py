@@ -25,7 +25,7 @@ LABELS = np.array([0, 1, 1, 2, 0])
 
 
 def density(x: Any, c: np.ndarray | None = None) -> Any:
-    """The exact log p(x), or log p(x given c)."""
+    """The exact log p(x), or log p(x | c)."""
     shift = 0.0 if c is None else M.T[c]
     return multivariate_normal(np.zeros(3), COVARIANCE).logpdf(x - shift)
 

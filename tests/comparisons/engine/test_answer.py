@@ -153,6 +153,19 @@ def test_chosen_arms_are_a_separate_answer_from_the_same_cells(tmp_path: Path, c
         answer(question, coins, preset, tmp_path, arms="one")
 
 
+def test_failed_runs_are_named_first(tmp_path: Path, coins: Experiment) -> None:
+    def arms(base: Experiment, data: object) -> dict[str, Experiment]:
+        return {"normal": base, "hot": replace(base, inference=replace(base.inference, learning_rate=1e38))}
+
+    preset = Preset(seeds=2, epochs=3, draws=5, effort=PRESETS["seconds"].effort)
+    found = answer(Question("hot", "?", arms, baseline="normal"), coins, preset, tmp_path, progress=False)
+    assert len(found.grid.failed) == 2
+    assert found.sentences[0].startswith(
+        "2 of 4 runs failed, so their seeds are missing below; the first (hot, seed 0)"
+    )
+    assert "TrainingStopped" in found.sentences[0]
+
+
 def test_a_question_on_data_that_were_given_in_python(tmp_path: Path, coins: Experiment) -> None:
     bits = np.random.default_rng(0).integers(0, 2, (60, 6))
     base = replace(coins, data=as_data(bits, "bernoulli", name="bits"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from picture_cases import colours, pictures, shown, small_pair
 
 from flowvae import FlowvaeError
@@ -27,6 +30,20 @@ def test_images_stand_above_their_reconstructions(shape: tuple[int, ...], draws:
         for below, images in enumerate((x, *rebuilt)):
             found = shown(ax, data, block * (1 + draws) + below, column, row_breaks=[1 + draws])
             np.testing.assert_array_equal(found, colours(images[number], data))
+
+
+def test_rows_that_are_no_images_are_lines() -> None:
+    data = replace(
+        pictures(1, 1, 6), train=torch.rand(20, 6), valid=torch.rand(9, 6), test=torch.rand(3, 6), labels=None
+    )
+    model, guide = small_pair(data)
+    (ax,) = plot_reconstructions(model, guide, data, seed=2, draws=2, split="valid").axes
+    dots, lines = ([line for line in ax.lines if line.get_marker() == mark] for mark in ("o", "None"))
+    assert (len(dots), len(lines)) == (4, 8)
+    assert "4 valid" in ax.get_title()
+    with seeded(derive(2, "reconstructions")):
+        first = model.mean(guide.posterior(data.valid[:4]).sample())
+    np.testing.assert_allclose(np.stack([line.get_ydata() for line in lines[::2]]), first.detach(), rtol=1e-6)
 
 
 def test_no_draws_are_refused() -> None:

@@ -218,6 +218,7 @@ def test_epochs_without_a_finite_validation_do_not_set_the_limits_of_the_history
             "kept": [False, True, False],
         }
     )
+    assert "importance" in plot_history(history, "importance-weighted bound").axes[0].get_ylabel()
     low, high = plot_history(history).axes[0].get_ylim()
     assert -3.5 < low < -2.9
     assert high == pytest.approx(-2.0, abs=0.2)

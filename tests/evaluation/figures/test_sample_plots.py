@@ -46,6 +46,8 @@ def test_an_autoregressive_likelihood_is_drawn() -> None:
     _, drawn = plot_samples(small_pair(replace(data, likelihood="pixelcnn")).model, data).axes
     assert set(np.unique(shown(drawn, data, 0, 0))) <= {0, 255}
     assert any("draws" in text.get_text() for text in drawn.texts)
+    near = plot_neighbours(small_pair(replace(data, likelihood="pixelcnn")).model, data, count=2).axes[0]
+    assert set(np.unique(shown(near, data, 0, 0))) <= {0, 255}
 
 
 def test_an_unknown_kind_is_refused() -> None:

@@ -27,6 +27,7 @@ from flowvae.core.parts import Condition
 from flowvae.data.batch import Batch
 from flowvae.inference import CompiledTrace_ELBO, EagerWarning, JointAdam, Ramp, fit, temper, weigh_latent
 from flowvae.inference.compile import capture
+from flowvae.inference.compile.compiled import _close
 from flowvae.inference.compile.native import CompileError
 from flowvae.inference.optim import NonFiniteError
 from flowvae.networks import MLP, declare_parameters
@@ -47,6 +48,20 @@ def measured(elbo: Any, model: Any, guide: Any, leaves: list[Tensor], seed: int,
         leaf.grad = None
     loss = elbo.loss_and_grads(model, guide, *args)
     return loss, [leaf.grad for leaf in leaves]
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "same"),
+    [
+        ((1.0, 2.0), (1.0, 2.0 + 1e-5), True),
+        ((1.0, 2.0), (1.0, 2.1), False),
+        ((1.0, 2.0), (math.nan, 2.0), False),
+        ((math.nan, 2.0), (1.0, 2.0), False),
+        ((math.nan, math.inf), (math.nan, math.inf), True),
+    ],
+)
+def test_a_program_is_compared_where_pyro_is_not_finite(expected: Any, found: Any, same: bool) -> None:
+    assert _close([torch.tensor(value) for value in expected], [torch.tensor(value) for value in found]) is same
 
 
 def assert_same(

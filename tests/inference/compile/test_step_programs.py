@@ -204,7 +204,7 @@ class _Odd(nn.Module):
 
 
 class _Line(nn.Module):
-    """q(z given x) = N(linear, 1)."""
+    """q(z | x) = N(linear, 1)."""
 
     def __init__(self) -> None:
         super().__init__()

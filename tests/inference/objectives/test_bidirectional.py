@@ -58,7 +58,7 @@ def test_the_gradient_is_that_of_the_formula(draws: int, compile: str) -> None: 
 
 
 class _Linear(nn.Module):
-    """z ~ N(prior c, spread²), x ~ N(2 z, 1); q(z given x) = N(slope x, scale²); all of one number."""
+    """z ~ N(prior c, spread²), x ~ N(2 z, 1); q(z | x) = N(slope x, scale²); all of one number."""
 
     def __init__(self, slope: float, log_scale: float, prior: float = 0.0, log_spread: float = 0.0) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _Linear(nn.Module):
             pyro.sample("z", dist.Normal(self.slope * x, self.log_scale.exp()))
 
     def information(self) -> float:
-        """About x, by q(z given x), in nats: ½ log(1 + slope² Var x / scale²) for Var x = 5."""
+        """About x, by q(z | x), in nats: ½ log(1 + slope² Var x / scale²) for Var x = 5."""
         return 0.5 * math.log(1 + 5 * self.slope.item() ** 2 / math.exp(2 * self.log_scale.item()))
 
 

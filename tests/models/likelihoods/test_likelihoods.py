@@ -138,7 +138,7 @@ def test_poisson_agrees_with_scipy_and_is_in_units_of_the_mean_count() -> None:
         found = likelihood(torch.full((60, 1), h)).log_prob(counts[:, None])
         np.testing.assert_allclose(found.numpy(), scipy.stats.poisson.logpmf(counts, 4 * math.exp(h)), rtol=1e-10)
     assert likelihood.center == 4
-    assert likelihood.unit == 2
+    assert likelihood.unit == pytest.approx(train.std(correction=0).item())
     for extreme in (-1e4, 1e4):  # a rate that float64 cannot hold
         h = torch.full((1,), extreme, requires_grad=True)
         likelihood(h).log_prob(torch.tensor([3.0])).backward()

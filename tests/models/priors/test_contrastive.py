@@ -13,7 +13,7 @@ from torch.distributions import MultivariateNormal, Normal
 from flowvae import MAF, Experiment, FlowvaeError, LatentVariablePrior, SecondStage
 from flowvae.core.errors import EstimatedDensityWarning
 from flowvae.flows.spec import standard_normal
-from flowvae.models import Contrastive, Energy, Mixture
+from flowvae.models import Contrastive, Energy, FlowMatching, Mixture
 from flowvae.models.priors.contrastive import ContrastivePrior
 from flowvae.networks import MLP
 
@@ -168,6 +168,13 @@ def test_the_constant_is_part_of_the_state() -> None:
     assert other.facts() == pytest.approx(prior.facts())
     assert torch.equal(copy.deepcopy(prior)().log_prob(z), prior().log_prob(z))
     assert prior.facts()["log_z_draws"] == 32768
+
+
+def test_the_protocol_says_how_it_draws_and_how_exact_its_base_is() -> None:
+    prior = Contrastive(base=FlowMatching((8, 8)), draws="langevin", constant_draws=1000).build(2)
+    assert prior.facts().keys() == {"base_ode_tolerance", "base_ode_error", "draws"}
+    assert 0 < prior.facts()["base_ode_error"] < 0.1
+    assert prior.facts()["draws"] == "langevin"
 
 
 def test_its_density_has_a_gradient_and_a_batch_shape() -> None:

@@ -120,7 +120,7 @@ def test_draws_have_the_covariance_of_the_marginal() -> None:
 
 
 def ladder() -> tuple[VAE, AmortizedGuide, dist.MultivariateNormal]:
-    """Model and exact top-down guide, where p(x given z) has a diagonal precision in z; and the distribution of x."""
+    """Model and exact top-down guide, where p(x | z) has a diagonal precision in z; and the distribution of x."""
     torch.manual_seed(2)
     a, w = torch.randn(CODE, TOP), 0.5 + torch.rand(CODE)
     upper = VAE(standard_normal(TOP), _Linear(a), GaussianLikelihood(scale=S).build(Size((CODE,)), units(CODE)))
@@ -135,7 +135,7 @@ def ladder() -> tuple[VAE, AmortizedGuide, dist.MultivariateNormal]:
 
 
 class _Inverted(LazyDistribution):
-    """p(x given z) as a Gaussian in z, for x = w z + noise."""
+    """p(x | z) as a Gaussian in z, for x = w z + noise."""
 
     def __init__(self, w: Tensor) -> None:
         super().__init__()
