@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flowvae.course.exercise import Wrong, answered, exercise
+from flowvae.course.judging import look_for_slips
 
 
 def _pair(result: Any, names: str) -> tuple[float, float]:
@@ -68,13 +69,8 @@ def evidence(answer: Callable[[float, float, float, float], float]) -> str:
         * math.log((a + heads) / (a + b + heads + tails))
         + tails * math.log((b + tails) / (a + b + heads + tails)),
     }
-    for reason, value in slips.items():
-        if math.isclose(found, value, rel_tol=1e-6):
-            raise Wrong(reason)
-    if not math.isclose(found, right, rel_tol=1e-6):
-        raise Wrong(
-            f"for {heads} heads, {tails} tails, a = {a:g}, b = {b:g} you give {found:.4f} nats. Integrate over z."
-        )
+    otherwise = f"for {heads} heads, {tails} tails, a = {a:g}, b = {b:g} you give {found:.4f} nats. Integrate over z."
+    look_for_slips(found, right, slips, rtol=1e-6, atol=0, otherwise=otherwise)
     try:
         large = float(answer(3000, 2000, 1.0, 1.0))
     except (OverflowError, ZeroDivisionError, ValueError):
@@ -122,11 +118,8 @@ def moments(answer: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -
         "variances can be averaged, standard deviations cannot.": float((weights * scales).sum()),
         "subtract the square of the mean: Var(z) = E[z²] − E[z]².": math.sqrt(right**2 + right_mean**2),
     }
-    for reason, value in slips.items():
-        if math.isclose(scale, value, rel_tol=1e-4):
-            raise Wrong(reason)
-    if not math.isclose(scale, right, rel_tol=1e-4):
-        raise Wrong(f"μ is right, but σ = {scale:.4g} is not the standard deviation of the mixture.")
+    otherwise = f"μ is right, but σ = {scale:.4g} is not the standard deviation of the mixture."
+    look_for_slips(scale, right, slips, rtol=1e-4, atol=0, otherwise=otherwise)
     return f"σ = {right:.3f} is larger than that of any component: the fit also covers the valleys."
 
 
@@ -172,22 +165,16 @@ def coordinate(answer: Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Ten
     slips["the new mean starts from the target's center[i], not from the guide's mean[i]."] = (
         float(mean[1]) - rest / diagonal
     )
-    for reason, value in slips.items():
-        if math.isclose(location, value, rel_tol=1e-4):
-            raise Wrong(reason)
-    if not math.isclose(location, right, rel_tol=1e-4):
-        raise Wrong(f"the new mean {location:.4g} is not the conditional mean of coordinate 1.")
+    otherwise = f"the new mean {location:.4g} is not the conditional mean of coordinate 1."
+    look_for_slips(location, right, slips, rtol=1e-4, atol=0, otherwise=otherwise)
     spreads = {
         "this is the marginal variance; CAVI gives the conditional one.": float(covariance[1, 1]),
         "this is the precision of the factor; its inverse is the variance.": diagonal,
         "this is a standard deviation; the exercise asks for the variance.": right_variance**0.5,
         "Λ_ii is an entry of the inverse matrix, and not 1/Σ_ii.": 1 / float(covariance[1, 1]),
     }
-    for reason, value in spreads.items():
-        if math.isclose(variance, value, rel_tol=1e-4):
-            raise Wrong(reason)
-    if not math.isclose(variance, right_variance, rel_tol=1e-4):
-        raise Wrong(f"the mean is right, but the variance {variance:.4g} is not.")
+    otherwise = f"the mean is right, but the variance {variance:.4g} is not."
+    look_for_slips(variance, right_variance, spreads, rtol=1e-4, atol=0, otherwise=otherwise)
     return (
         f"The factor's variance is {right_variance:.3f}; the true marginal variance is {float(covariance[1, 1]):.3f}."
     )
@@ -237,11 +224,8 @@ def responsibilities(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor])
         "a factor ½ is missing in the exponent.": (weights.log() - (squares + variance)).softmax(-1),
         "π_k enters through its logarithm.": (weights - 0.5 * (squares + variance)).softmax(-1),
     }
-    for reason, value in slips.items():
-        if torch.allclose(found, value.to(found.dtype), atol=1e-5):
-            raise Wrong(reason)
+    otherwise = f"they are off by up to {(found - right).abs().max():.3g}."
     if not torch.allclose(found.sum(-1), torch.ones(5, dtype=found.dtype), atol=1e-5):
-        raise Wrong("the responsibilities of a data point must sum to one.")
-    if not torch.allclose(found, right.to(found.dtype), atol=1e-5):
-        raise Wrong(f"they are off by up to {(found - right).abs().max():.3g}.")
+        otherwise = "the responsibilities of a data point must sum to one."
+    look_for_slips(found, right, slips, rtol=1e-5, atol=1e-5, otherwise=otherwise)
     return "A group whose mean is uncertain gets less: the factor exp(−s²/2) is what separates this from EM."

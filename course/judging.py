@@ -35,7 +35,14 @@ def tensor_of(result: Any, shape: Sequence[int], meaning: str) -> Tensor:
 
 
 def look_for_slips(
-    found: Tensor, right: Tensor, slips: Mapping[str, Any], *, rtol: float = 1e-4, atol: float = 1e-6, unit: str = ""
+    found: Tensor | float,
+    right: Tensor | float,
+    slips: Mapping[str, Any],
+    *,
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+    unit: str = "",
+    otherwise: str = "",
 ) -> None:
     """Compares an answer with the right one and, if it differs, with typical slips.
 
@@ -46,22 +53,23 @@ def look_for_slips(
         rtol: Relative tolerance.
         atol: Absolute tolerance.
         unit: Unit of the answer, as in "nats".
+        otherwise: Message for an answer that is wrong without being a slip; by default the largest difference.
 
     Raises:
-        Wrong: With the reason of the slip, or with the largest difference.
+        Wrong: With the reason of the slip, or with `otherwise`.
 
     """
+    given = torch.as_tensor(found, dtype=torch.float64)
 
     def equal(value: Any) -> bool:
-        return torch.allclose(found, torch.as_tensor(value, dtype=found.dtype).expand_as(found), rtol, atol)
+        return torch.allclose(given, torch.as_tensor(value, dtype=given.dtype).expand_as(given), rtol, atol)
 
-    right = right.to(found.dtype)
     if equal(right):
         return
     for reason, value in slips.items():
         if equal(value):
             raise Wrong(reason)
-    raise Wrong(f"it is off by up to {(found - right).abs().max():.3g} {unit}".rstrip() + ".")
+    raise Wrong(otherwise or f"it is off by up to {(given - right).abs().max():.3g} {unit}".rstrip() + ".")
 
 
 def line(name: str, answer: Callable[[], Any], fine: Mapping[int, str], hint: str) -> Exercise:

@@ -125,7 +125,7 @@ def check_file(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except DamagedError:
         raise DamagedError(f"{file}: is not an exported run, or damaged; export or copy the run again.") from None
     if not isinstance(facts.get("exported"), dict):
-        raise FlowvaeError(f"{file}: is a checkpoint and not an exported run; load its directory, {file.parent}.")
+        raise FlowvaeError(f"{file}: is a checkpoint and not an exported run; load the directory that it is in.")
     return tensors, facts
 
 

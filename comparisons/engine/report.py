@@ -73,7 +73,7 @@ def write_report(directory: str | Path) -> Path:
     template = environment.from_string(files("flowvae.comparisons.engine").joinpath("report.html").read_text())
     page = directory / "report.html"
     with atomic_write(page) as temporary:
-        temporary.write_text(template.render(sections=sections), encoding="utf-8")
+        temporary.write_text(template.render(sections=sections, labels=_labels(sections)), encoding="utf-8")
     return page
 
 
@@ -107,6 +107,15 @@ def _read(root: Path, place: Path) -> _Section:
     ]
     runs = table.drop(columns="protocol", errors="ignore")  # shown above the tables
     return _Section(protocol, means, differences, runs, failed, pictures, samples, settings)
+
+
+def _labels(sections: list[_Section]) -> list[str]:
+    """Name of the data of each section, with their preprocessing where the page has the same data in another form."""
+    forms: dict[str, set[str]] = {}
+    data = [(section.protocol["data"], section.protocol["identity"]["preprocessing"]) for section in sections]
+    for name, form in data:
+        forms.setdefault(name, set()).add(form)
+    return [name if len(forms[name]) == 1 else f"{name}: {form}" for name, form in data]
 
 
 def _protocol(file: Path) -> dict[str, Any]:

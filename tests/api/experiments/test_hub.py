@@ -185,8 +185,9 @@ def test_a_damaged_file_is_not_kept(
 
 
 def test_a_checkpoint_is_no_exported_run(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(FlowvaeError, match="exported"):
+    with pytest.raises(FlowvaeError, match="exported") as info:
         pull(run, tmp_path / "mine.safetensors", name="checkpoint.safetensors")
+    assert str(tmp_path) not in str(info.value)  # nothing of the run is there
 
 
 def test_a_hub_gives_back_what_was_pushed(run: Path, tmp_path: Path, fake: FakeHub) -> None:

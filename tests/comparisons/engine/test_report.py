@@ -106,6 +106,19 @@ def test_the_page_is_whole_and_alone(directory: Path) -> None:
     assert page.images[1]["alt"] == "A curve on small: the mean over seeds as lines, every seed as a dot."
 
 
+def test_data_of_one_name_in_two_forms_are_told_apart(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory, tmp_path / "out")
+    place = next((tmp_path / "out").glob("*/answer.json")).parent
+    assert "resized" not in write_report(tmp_path / "out").read_text()
+    other = shutil.copytree(place, tmp_path / "out" / "other")
+    protocol = json.loads((place / "answer.json").read_text())
+    protocol["identity"]["preprocessing"] = "resized"
+    (other / "answer.json").write_text(json.dumps(protocol))
+    text = Page(write_report(tmp_path / "out").read_text()).text
+    assert text.count(f"{protocol['data']}: resized") == 2  # in the list and above the section
+    assert text.count(f"{protocol['data']}: none") == 2
+
+
 def test_damage_is_named(directory: Path, tmp_path: Path) -> None:
     with pytest.raises(FlowvaeError, match="no answer in it"):
         write_report(tmp_path)
