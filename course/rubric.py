@@ -100,6 +100,9 @@ def _one_thing(plan: Plan) -> str:
     for arm in plan.arms:
         if arm == plan.baseline(arm):
             continue
+        same = next((other for other in plan.arms if other != arm and plan.arms[other] == plan.arms[arm]), None)
+        if same is not None:
+            return f"{arm} and {same} are the same experiment"
         found = [(len(plan.changed(arm, other)), other) for other in plan.compared(arm)]
         if not found:
             return f"{arm} is compared with no other arm"

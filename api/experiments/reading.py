@@ -62,6 +62,11 @@ def open_directory(directory: Path) -> Opened:
             changed in anything but data locations and devices.
         FlowvaeError: if it is not a run.
     """
+    exported = sorted(directory.glob("*.safetensors")) if not (directory / SETTINGS).exists() else []
+    if exported and exported[0].name != CHECKPOINT:
+        raise FlowvaeError(
+            f"{directory}: is not the directory of a run; load({str(exported[0])!r}) opens the file in it."
+        )
     experiment = Experiment.from_yaml(directory / SETTINGS)
     finished = (directory / HISTORY).is_file()
     if finished and not (directory / CHECKPOINT).is_file():

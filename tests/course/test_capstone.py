@@ -113,6 +113,10 @@ def staged(base: Experiment, data: Dataset) -> dict[str, Experiment]:
     return {"normal": base, "second": replace(base, second_stage=SecondStage(Mixture(2)))}
 
 
+def twice(base: Experiment, data: Dataset) -> dict[str, Experiment]:
+    return {"normal": base, "again": replace(base)}
+
+
 def without_baseline(base: Experiment, data: Dataset) -> dict[str, Experiment]:
     return {"flow": replace(base, prior=MAF()), "mixture": replace(base, prior=Mixture())}
 
@@ -122,6 +126,7 @@ def without_baseline(base: Experiment, data: Dataset) -> dict[str, Experiment]:
     [
         ({"arms": two_things}, 5, "both differs from normal in prior and guide", 6),
         ({"arms": longer}, 5, "flow trains with learning_rate = 0.1", 9),
+        ({"arms": twice}, 5, "again and normal are the same experiment", 8),
         ({"arms": staged}, 5, "second has one more stage of training", 7),
         ({"arms": without_baseline}, 5, "no arm 'normal'", 7),
         ({}, 3, "3 seeds", 9),

@@ -147,6 +147,15 @@ def test_other_files_are_not_taken_for_a_run(away: Path) -> None:
         load(away / "old.safetensors")
 
 
+def test_a_folder_with_an_exported_file_names_it(away: Path, tmp_path: Path) -> None:
+    shutil.copyfile(away / "run.safetensors", tmp_path / "model.safetensors")
+    with pytest.raises(FlowvaeError, match=r"model\.safetensors"):
+        load(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "checkpoint.safetensors")
+    with pytest.raises(FlowvaeError, match=r"experiment\.yaml"):
+        load(tmp_path)
+
+
 def test_what_cannot_be_exported_is_refused(away: Path, tmp_path: Path) -> None:
     run = load(away / "run")
     for name, named in (("run.pt", ".safetensors"), ("nowhere/run.safetensors", "nowhere")):
