@@ -3,7 +3,7 @@
 from flowvae.core.parts import parse_likelihood
 from flowvae.data.access import blocks, first, preview, to_tensor
 from flowvae.data.batch import Batch, Source, redrawn
-from flowvae.data.conditions import batch_of, condition_of, identity_of
+from flowvae.data.conditions import batch_of, condition_of, condition_units, identity_of
 from flowvae.data.dataset import DataIdentity, Dataset, DataSpec
 from flowvae.data.files.arrays import Arrays
 from flowvae.data.files.mapped import Mapped
@@ -64,6 +64,7 @@ __all__ = [
     "batch_of",
     "blocks",
     "condition_of",
+    "condition_units",
     "first",
     "identity_of",
     "load_reference",

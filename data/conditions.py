@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from flowvae.core.errors import FlowvaeError
-from flowvae.core.parts import Condition
+from flowvae.core.parts import Condition, Units
 from flowvae.data.batch import Batch
 from flowvae.data.dataset import DataIdentity, Dataset
 from flowvae.data.labels import warn_of_unseen
 
-__all__ = ["batch_of", "condition_of", "identity_of"]
+__all__ = ["batch_of", "condition_of", "condition_units", "identity_of"]
 
 
 def condition_of(data: Dataset, condition: Condition, split: str) -> Tensor:
@@ -36,6 +36,16 @@ def condition_of(data: Dataset, condition: Condition, split: str) -> Tensor:
     if split != "train" and "train" in data.labels:
         warn_of_unseen(data.name, {s: _names(data, s) for s in ("train", split)})
     return nn.functional.one_hot(labels.long(), data.class_count).to(torch.get_default_dtype())
+
+
+def condition_units(data: Dataset, condition: Condition | None) -> Units | None:
+    """Mean and standard deviation of each covariate of train, (C,); a constant has the unit 1. None: no covariates."""
+    if condition is None or condition.on != "covariates":
+        return None
+    train = condition_of(data, condition, "train")
+    exact = train.double()
+    unit = exact.std(0, correction=0).where((train != train[0]).any(0), 1.0)
+    return Units(exact.mean(0).to(train.dtype), unit.to(train.dtype))
 
 
 def _names(data: Dataset, split: str) -> list[object]:

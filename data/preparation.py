@@ -248,7 +248,7 @@ def _conditions(where: str, parts: Mapping[str, Part]) -> dict[str, Tensor]:
             row, index = (int(i) for i in np.argwhere(~np.isfinite(exact))[0])
             raise FlowvaeError(f"{label}: value {exact[row, index]:g} at {place(row, (index,))}; must be finite.")
         held = exact.astype(_kind())
-        lost = np.abs(held - exact).max(0) > FINEST * exact.std(0)
+        lost = np.abs(held - exact).max(0) > FINEST * exact.std(0, dtype=np.result_type(exact, np.float64))
         if (lost & (exact != exact[0]).any(0)).any():
             worst = int(lost.argmax())
             raise FlowvaeError(

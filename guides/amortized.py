@@ -27,16 +27,23 @@ class AmortizedGuide(nn.Module):
         head: a lazy distribution over the code given the encoder's features (..., context).
         condition: which of encoder and head read a condition; None: no condition.
         name: name of the site.
+        standardize: a module that is applied to a condition before any part reads it; None: it is read unchanged.
     """
 
     def __init__(
-        self, encoder: nn.Module, head: LazyDistribution, condition: Condition | None = None, name: str = "z"
+        self,
+        encoder: nn.Module,
+        head: LazyDistribution,
+        condition: Condition | None = None,
+        name: str = "z",
+        standardize: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
         self.condition = condition
         self.name = name
+        self.standardize = standardize
         self.prior: Reference | None = None  # to a prior whose latent variables this guide draws too
 
     @property
@@ -95,14 +102,14 @@ class AmortizedGuide(nn.Module):
         return features
 
     def _given(self, part: str, c: Tensor | None) -> tuple[Tensor, ...]:
-        """Return the condition, if that part of the guide reads one."""
+        """Return the condition as that part of the guide reads it, standardized; () if it reads none."""
         if self.condition is None and c is not None:
             raise FlowvaeError(f"c = {shown(c)}: this guide takes no condition; call guide(x).")
         if self.condition is None or not getattr(self.condition, part):
             return ()
         if c is None:
             raise FlowvaeError(f"c = None: the {part} is conditional; call guide(x, c), with c of shape (N, C).")
-        return (c,)
+        return (c if self.standardize is None else self.standardize(c),)
 
     def local(self, x: Tensor, c: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the head's inputs and its `local_parameters`, which determine q(z | x), for data (N, *event)."""

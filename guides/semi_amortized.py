@@ -74,7 +74,9 @@ class SemiAmortized(GuideSpec, name="semi-amortized"):
         return BASES[self.base]().build(features, context)
 
     def improve(self, guide: Any, features: int, log_joint: LogJoint) -> Any:
-        return SemiAmortizedGuide(guide.encoder, guide.head, features, log_joint, self, guide.condition)
+        return SemiAmortizedGuide(
+            guide.encoder, guide.head, features, log_joint, self, guide.condition, guide.standardize
+        )
 
     def cost(self, features: int) -> Cost:
         return Cost(self.steps, self.steps, self.steps)
@@ -95,6 +97,7 @@ class SemiAmortizedGuide(AmortizedGuide):
             The steps run them in evaluation mode.
         settings: settings of the steps.
         condition: which of encoder and head read a condition; None: no condition.
+        standardize: a module that is applied to a condition first; None: it is read unchanged.
     """
 
     noise: Tensor
@@ -107,8 +110,9 @@ class SemiAmortizedGuide(AmortizedGuide):
         log_joint: LogJoint,
         settings: SemiAmortized,
         condition: Condition | None = None,
+        standardize: nn.Module | None = None,
     ) -> None:
-        super().__init__(encoder, head, condition)
+        super().__init__(encoder, head, condition, standardize=standardize)
         self.log_joint = log_joint
         self.settings = settings
         like = next(head.parameters())

@@ -30,6 +30,7 @@ class VAE(nn.Module):
         condition: which parts read a condition; None: no condition.
         latent: shape of a code for the decoder; None: flat.
         names: names of the sites of code and data.
+        standardize: a module that is applied to a condition before any part reads it; None: it is read unchanged.
 
     References:
         Kingma & Welling (2014), "Auto-Encoding Variational Bayes".
@@ -43,6 +44,7 @@ class VAE(nn.Module):
         condition: Condition | None = None,
         latent: Size | None = None,
         names: tuple[str, str] = ("z", "x"),
+        standardize: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.prior = prior
@@ -51,6 +53,7 @@ class VAE(nn.Module):
         self.condition = condition
         self.latent = latent
         self.names = names
+        self.standardize = standardize
 
     @property
     def latent_sites(self) -> tuple[str, ...]:
@@ -83,7 +86,7 @@ class VAE(nn.Module):
         code, data = self.names
         above = getattr(self.prior, "statements", None)
         if above is not None:
-            z = above(code, *self._given("prior", c))
+            z = above(code, *self.given("prior", c))
         else:
             z = pyro.sample(code, to_pyro(self.prior_given(c)))
         likelihood = self.decode(z, c)
@@ -93,7 +96,7 @@ class VAE(nn.Module):
 
     def prior_given(self, c: Tensor | None = None) -> torch.distributions.Distribution:
         """Return p(z), or p(z | c) with the batch shape of the condition, if the prior reads it."""
-        return self.prior(*self._given("prior", c))
+        return self.prior(*self.given("prior", c))
 
     def decode(self, z: Tensor, c: Tensor | None = None) -> dist.TorchDistribution:
         """Return p(x | z) for codes of shape (..., D)."""
@@ -120,15 +123,15 @@ class VAE(nn.Module):
         z = prior.sample() if prior.batch_shape else prior.sample(Size((count,)))
         return z, self.mean(z, c)
 
-    def _given(self, part: str, c: Tensor | None) -> tuple[Tensor, ...]:
-        """Return the condition, if that part of the model reads one."""
+    def given(self, part: str, c: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the condition as that part of the model reads it, standardized; () if it reads none."""
         if self.condition is None and c is not None:
             raise FlowvaeError(f"c = {shown(c)}: this model takes no condition; leave c out.")
         if self.condition is None or not getattr(self.condition, part):
             return ()
         if c is None:
             raise FlowvaeError(f"c = None: the {part} of this model is conditional; give c, shape (N, C).")
-        return (c,)
+        return (c if self.standardize is None else self.standardize(c),)
 
     def _decoded(self, z: Tensor, c: Tensor | None) -> Tensor:
         """Decode codes (..., D) to the parameters of the likelihood.
@@ -139,4 +142,4 @@ class VAE(nn.Module):
         if self.latent is not None and len(self.latent) > 1:
             z = z.reshape(*z.shape[:-1], *self.latent)
         inner = 1 if self.latent is None else len(self.latent)
-        return fold(self.decoder, z, inner, *self._given("decoder", c))
+        return fold(self.decoder, z, inner, *self.given("decoder", c))

@@ -117,7 +117,7 @@ class StandardizeCounts(Standardize):
 
 
 class Standardized(nn.Sequential):
-    """A network with standardized inputs, (N, *event shape) → (N, *outputs); a condition is not standardized."""
+    """A network with standardized inputs, (N, *event shape) → (N, *outputs); a condition is passed on unchanged."""
 
     def __init__(self, standardize: Standardize, network: nn.Module) -> None:
         super().__init__(standardize, network)

@@ -11,7 +11,7 @@ from torch import Size, Tensor, nn
 from flowvae.core.errors import FlowvaeError, shown
 from flowvae.core.parts import Units
 from flowvae.core.seeds import derive, seeded
-from flowvae.data import Dataset, DataSpec, Source
+from flowvae.data import Dataset, DataSpec, Source, condition_units
 from flowvae.experiments.experiment import Experiment
 from flowvae.experiments.signature import Signature
 from flowvae.flows.check import check_own_flows
@@ -44,10 +44,17 @@ def build(experiment: Experiment, data: Dataset) -> ModelGuide:
     conditional = experiment.condition is not None and experiment.condition.prior
     size = math.prod(experiment.latent_shape)
     experiment.last_training.objective.check_parts(experiment.last_prior, experiment.guide, size, conditional)
-    return assemble(experiment, Signature.of(data, experiment.condition), data.likelihood.units(data.train), data.train)
+    signature, units = Signature.of(data, experiment.condition), data.likelihood.units(data.train)
+    return assemble(experiment, signature, units, data.train, condition_units(data, experiment.condition))
 
 
-def assemble(experiment: Experiment, signature: Signature, units: Units, train: Tensor | Source) -> ModelGuide:
+def assemble(
+    experiment: Experiment,
+    signature: Signature,
+    units: Units,
+    train: Tensor | Source,
+    covariates: Units | None = None,
+) -> ModelGuide:
     """Build model and guide of the last stage, with initial weights, from a description of the data.
 
     Args:
@@ -55,6 +62,7 @@ def assemble(experiment: Experiment, signature: Signature, units: Units, train: 
         signature: description of the data.
         units: center and unit of the data, by which the encoder's inputs are standardized.
         train: training data, for priors that depend on them.
+        covariates: center and unit of a condition on covariates, (C,), by which it is standardized; None: it is not.
 
     Raises:
         FlowvaeError: for a part that cannot be built at this size, and a network that `check_network` rejects.
@@ -92,13 +100,14 @@ def assemble(experiment: Experiment, signature: Signature, units: Units, train: 
     with seeded(derive(seed, "encoder")):
         network = experiment.encoder.build(shape, None, context("encoder"))
     width = math.prod(check("encoder", network, shape, None))
-    standardize = StandardizeCounts if likelihood_spec.logarithmic else Standardize
-    encoder = Standardized(standardize(*units), network)
+    of_data = StandardizeCounts if likelihood_spec.logarithmic else Standardize
+    encoder = Standardized(of_data(*units), network)
     encoder.inputs = shape  # type: ignore[assignment]  # the input shape, which other modules read
-    model = VAE(prior, decoder, likelihood, condition, latent)
+    standardize = None if covariates is None else Standardize(*covariates)
+    model = VAE(prior, decoder, likelihood, condition, latent, standardize=standardize)
     with seeded(derive(seed, "guide")):
         head = experiment.guide.build(features, width + context("guide"))
-        guide = AmortizedGuide(encoder, head, condition)
+        guide = AmortizedGuide(encoder, head, condition, standardize=standardize)
         guide = experiment.guide.improve(guide, features, partial(log_joint, model))
     if hasattr(prior, "guide_statements"):
         guide.prior = Reference(prior)

@@ -67,6 +67,5 @@ def _of_all_codes(pair: ModelGuide, validate: Callable[..., Tensor], training: T
 
 
 def _read_by_prior(pair: ModelGuide, batch: Batch) -> tuple[Tensor, ...]:
-    """Return the condition of a batch, if the prior reads one."""
-    condition = pair.model.condition
-    return () if condition is None or not condition.prior or batch.c is None else (batch.c,)
+    """Return the condition of a batch as the prior reads it; () if it reads none."""
+    return pair.model.given("prior", batch.c)

@@ -120,16 +120,18 @@ def open_pair(
             f"{where}: was trained in {signature.dtype}, but networks are made in {default}; call "
             f"torch.set_default_dtype(torch.{signature.dtype}) first."
         )
-    guide = weights["guide"]
+    model, guide = weights["model"], weights["guide"]
     units = Units(guide["encoder.0.center"], guide["encoder.0.unit"])
+    center = model.get("standardize.center")
+    covariates = None if center is None else Units(center, model["standardize.unit"])
     # shape of the training data without their memory; their values are not needed, since all weights are loaded
     train = torch.zeros(1).expand(signature.rows, *signature.shape)
     with warnings.catch_warnings():
         # given when it was trained
         for said in (SlowDirectionWarning, ImproperDensityWarning, EstimatedDensityWarning):
             warnings.simplefilter("ignore", said)
-        pair = assemble(experiment, signature, units, train)
-    pair.model.load_state_dict(weights["model"])
+        pair = assemble(experiment, signature, units, train, covariates)
+    pair.model.load_state_dict(model)
     pair.guide.load_state_dict(guide)
     try:
         device = choose_device(experiment.inference.device)

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from flowvae import MLP, Arrays, Condition, Experiment, FlowvaeError, Training, load
-from flowvae.data import Digits, batch_of, condition_of, identity_of
+from flowvae import (
+    MAF,
+    MLP,
+    Arrays,
+    Condition,
+    Experiment,
+    FlowvaeError,
+    Gaussian,
+    SecondStage,
+    SemiAmortized,
+    Training,
+    as_data,
+    load,
+)
+from flowvae.data import Digits, batch_of, condition_of, condition_units, identity_of
 
 DATA = Digits().load(0)
 
@@ -57,3 +71,57 @@ def test_labels_that_changed_are_noticed(tmp_path: Path) -> None:
         _ = load(tmp_path / "run").data
     with pytest.raises(FlowvaeError):
         experiment.run(tmp_path / "run", resume=True, draws=5, figures=False, progress=False)
+
+
+def test_covariates_have_the_units_of_train() -> None:
+    c = np.random.default_rng(0).normal(2000, 3, (90, 3)).astype(np.float32)
+    c[:, 1], c[:, 2] = 0.1, 1e30 * c[:, 2]
+    splits = {"train": c[:60], "valid": c[60:75], "test": c[75:]}
+    x = {split: np.random.default_rng(1).normal(size=(len(part), 2)) for split, part in splits.items()}
+    data = as_data(x, "gaussian", conditions=splits).load(0)
+    units = condition_units(data, Condition(on="covariates"))
+    assert units is not None
+    exact = c[:60].astype(np.float64)
+    np.testing.assert_allclose(units.center, exact.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(units.unit, np.where([True, False, True], exact.std(0), 1), rtol=1e-6)
+    assert condition_units(data, Condition()) is condition_units(data, None) is None
+
+
+FAST = Training(epochs=2, device="cpu")
+STUDENT = MAF(hidden_features=(8,), transforms=2)
+
+
+@pytest.mark.parametrize(
+    ("guide", "second"),
+    [
+        (Gaussian(), None),
+        (SemiAmortized(steps=1, draws=2), None),
+        (Gaussian(), SecondStage(STUDENT, FAST)),
+        (Gaussian(), SecondStage(STUDENT, FAST, distill="both", teacher_draws=64)),
+    ],
+    ids=["gaussian", "semi-amortized", "second-stage", "distilled"],
+)
+def test_the_units_of_covariates_do_not_matter(guide: Any, second: SecondStage | None, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    c = rng.integers(-8, 8, (80, 2)) / 4
+    x = rng.normal(size=(80, 3)) + c[:, :1]
+    found = []
+    for scale, shift in ((1, 0), (2**20, 0), (2**-20, 0), (1, 2048)):
+        experiment = Experiment(
+            latent=2,
+            prior=MAF(hidden_features=(8,), transforms=1),
+            guide=guide,
+            encoder=MLP((4,)),
+            decoder=MLP((4,)),
+            condition=Condition(on="covariates"),
+            data=as_data(x, "gaussian", conditions=scale * c + shift),
+            inference=FAST,
+            second_stage=second,
+        )
+        place = tmp_path / f"{scale}-{shift}"
+        experiment.run(place, draws=5, figures=False, progress=False)
+        run = load(place)
+        drawn = run.sample(80, c=scale * c + shift, seed=0)
+        found.append(np.r_[run.log_prob(x, c=scale * c + shift, draws=5), drawn.ravel()])
+    for other in found[1:]:
+        np.testing.assert_allclose(found[0], other, rtol=2e-3, atol=2e-3)
