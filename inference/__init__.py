@@ -8,6 +8,7 @@ from flowvae.inference.compile.compiled import MODES, CompiledTrace_ELBO
 from flowvae.inference.compile.replay import Replay
 from flowvae.inference.fit import Callback, Fitted, fit
 from flowvae.inference.fit_autoguide import GuideFit, GuideSettings, fit_autoguide
+from flowvae.inference.guide_convergence import NotConvergedWarning, RemainingShift
 from flowvae.inference.log_density import log_joint
 from flowvae.inference.objectives.beta import Beta, BetaTraceELBO
 from flowvae.inference.objectives.bidirectional import Bidirectional, BidirectionalTraceELBO
@@ -51,11 +52,13 @@ __all__ = [
     "IWAETraceELBO",
     "JointAdam",
     "MixedDrawsWarning",
+    "NotConvergedWarning",
     "ObjectiveSpec",
     "PathTraceELBO",
     "Plateau",
     "Ramp",
     "RefinedGuide",
+    "RemainingShift",
     "Renyi",
     "RenyiTraceELBO",
     "Replay",

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyro
@@ -28,6 +29,7 @@ from flowvae.inference.batch_and_match import (
 from flowvae.inference.check_guide import check_guide
 from flowvae.inference.compile.capture import EagerWarning
 from flowvae.inference.compile.compiled import MODES, CompiledTrace_ELBO
+from flowvae.inference.guide_convergence import NotConvergedWarning, RemainingShift, remaining_shift
 from flowvae.inference.objectives.path_gradient import (
     CompiledPathTraceELBO,
     PathTraceELBO,
@@ -42,7 +44,8 @@ from flowvae.inference.vectorized import can_vectorize
 __all__ = ["GuideFit", "GuideSettings", "fit_autoguide"]
 
 LAST = 100  # steps over which losses are averaged when a fit is printed
-ENOUGH = 200  # steps above which a capture pays off
+ENOUGH = 200  # steps above which a capture pays off, and a fit is expected to converge
+CHECKED = 100  # largest number of gradients by which convergence is checked
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,13 @@ class GuideFit:
         losses: negative ELBO of each step in nats, shape (steps,); noisy estimates from the draws of the step.
         seconds: wall-clock time.
         path: whether the gradients were path derivatives.
+        remaining: of an `AutoFlow` fitted for 200 steps or more, how far its location is from its optimum.
     """
 
     losses: Tensor
     seconds: float
     path: bool
+    remaining: RemainingShift | None = None
 
     def __repr__(self) -> str:
         last = self.losses[-LAST:]
@@ -144,6 +149,8 @@ def fit_autoguide(
         FlowvaeError: for a guide whose ELBO is not a bound; see `flowvae.inference.check_guide`.
 
     Warns:
+        NotConvergedWarning: if the location of an `AutoFlow` is clearly more than one standard deviation from its
+            optimum after 200 steps or more.
         MixedDrawsWarning: if the model cannot run once for all draws of a step; see `GuideSettings.vectorize`.
         SlowDirectionWarning: for `path=True` if path gradients multiply the cost of a step.
     """
@@ -193,7 +200,21 @@ def fit_autoguide(
             if step % 100 == 99:
                 recent = -losses[step - 99 : step + 1].mean()
                 work.set_postfix_str(f"ELBO {recent:.2f} nats", refresh=False)
-    return GuideFit(losses, time.perf_counter() - started, path)
+        remaining = None
+        if settings.steps >= ENOUGH and isinstance(guide, AutoFlow) and guide.latent_dim:
+            with seeded(derive(seed, "convergence")), pyro.validation_enabled(False):
+                count = min(CHECKED, settings.steps // 10)
+                evaluate = partial(svi.loss_and_grads, model, guide, *args, **kwargs)
+                remaining = remaining_shift(evaluate, pair, guide.affine_layer, count)
+    if remaining is not None and remaining.is_clear:
+        warnings.warn(
+            f"after {settings.steps} steps of learning_rate {settings.learning_rate:g}, the location of the guide is "
+            f"still about {remaining.distance:.0f} of its standard deviations from the optimum; use more steps, a "
+            "larger learning_rate, or an init_loc_fn nearer to the posterior.",
+            NotConvergedWarning,
+            stacklevel=3,
+        )
+    return GuideFit(losses, time.perf_counter() - started, path, remaining)
 
 
 def _choose_path(guide: nn.Module, wanted: bool | None) -> bool:
