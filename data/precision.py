@@ -111,7 +111,12 @@ def column_units(
 
 
 def check_outliers(
-    name: str, splits: Mapping[str, Tensor | Source], center: Tensor, unit: Tensor, scale: float | None = None
+    name: str,
+    splits: Mapping[str, Tensor | Source],
+    center: Tensor,
+    unit: Tensor,
+    scale: float | None = None,
+    shared: bool = False,
 ) -> None:
     """Refuse outliers for which the network input (x − center) / unit in float32 is degenerate.
 
@@ -121,6 +126,7 @@ def check_outliers(
         center: mean of each value of train, of the event shape.
         unit: unit of each value, from `column_units`; 0: a constant column, whose held-out values are not checked.
         scale: scale of the Gaussian noise; differences below a hundredth of it are ignored. None: learned.
+        shared: whether all columns have one unit.
 
     Raises:
         FlowvaeError: for outliers that make most other values of a column equal, or held-out data too far from train.
@@ -138,6 +144,12 @@ def check_outliers(
     if crowded.any():
         worst = int(crowded.nonzero()[0])
         value, row = _farthest(train, worst, middle[worst])
+        if shared:
+            raise FlowvaeError(
+                f"{name}, train: {column(worst, shape)} has values such as {value:g}, at row {row}, but the standard "
+                f"deviation of all columns is {unit[worst]:g}: most values of it are then the same number. Use "
+                "gaussian or gaussian:each, with a unit for each column, or remove outliers of the others."
+            )
         raise FlowvaeError(
             f"{name}, train: {column(worst, shape)} has outliers such as {value:g} at row {row}, which make its "
             f"standard deviation {unit[worst]:g}: most other values are then the same number. Remove the outliers, or "

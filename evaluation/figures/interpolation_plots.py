@@ -28,6 +28,7 @@ __all__ = ["paths_between", "plot_interpolation"]
 
 FINE = 97  # points of a path at which log p(z) is drawn
 SIDE = 156, 50, 30  # room right of the images, the part of it for axis labels, and room below, figure pixels
+LEAST_HEIGHT = 26  # of the rows of a pair that have axes beside them, figure pixels
 COLOURS = {"straight": RED, "base": BLUE}
 
 
@@ -137,7 +138,10 @@ def _code(guide: AmortizedGuide, batch: Batch, seed: int) -> Tensor:
 def _plot_densities(
     ax: Axes, panel: Panel, model: VAE, paths: dict[str, tuple[Tensor, Tensor | None]], kinds: int
 ) -> None:
-    """Add axes with log p(z) over t right of the rows of each pair."""
+    """Add axes with log p(z) over t right of the rows of each pair, if the rows are high enough."""
+    tops = panel.tops
+    if tops[kinds] - tops[0] < LEAST_HEIGHT:
+        return
     densities = {
         name: model.prior_given(c).log_prob(z).unflatten(0, (-1, FINE)).numpy(force=True)
         for name, (z, c) in paths.items()
@@ -149,7 +153,6 @@ def _plot_densities(
     every = np.concatenate(list(densities.values()))
     reach = every.min(), every.max()
     margin = 0.08 * (reach[1] - reach[0]) + 1e-3
-    tops = panel.tops
     for pair in range(panel.rows // kinds):
         top, end = tops[kinds * pair], tops[kinds * (pair + 1)]
         beside = axes_beside(ax, width + SIDE[1], top + 4, SIDE[0] - SIDE[1], end - top - 13)

@@ -14,9 +14,10 @@ from flowvae.core.errors import FlowvaeError
 from flowvae.core.parts import Units, check_default_type
 from flowvae.data.access import blocks
 
-__all__ = ["LEAST_LOG_SCALE", "Likelihood", "bounded", "count_units", "refuse_zeros", "spread", "stacked"]
+__all__ = ["LEAST_LOG_SCALE", "SPEED", "Likelihood", "bounded", "count_units", "refuse_zeros", "spread", "stacked"]
 
 LEAST_LOG_SCALE = -7.0  # in units of the spread: a narrower density would fit rounding, not data
+SPEED = 10.0  # factor of a learned logarithm that has far to go: Adam moves a parameter by about its learning rate
 
 
 class Likelihood(LazyDistribution):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from flowvae.core.errors import check_choice
 from flowvae.core.parts import LikelihoodSpec, Units
 from flowvae.models.likelihoods.event_sum import Counts, precise, precise_sum
-from flowvae.models.likelihoods.likelihood import Likelihood, bounded, count_units, refuse_zeros, stacked
+from flowvae.models.likelihoods.likelihood import SPEED, Likelihood, bounded, count_units, refuse_zeros, stacked
 from flowvae.models.likelihoods.poisson import LARGEST_COUNT, LARGEST_LOG_RATE, LEAST_LOG_RATE
 
 __all__ = ["NegativeBinomial", "NegativeBinomialLikelihood", "ZeroInflatedNegativeBinomialLikelihood"]
@@ -96,18 +96,25 @@ class NegativeBinomial(Counts, TorchDistribution):
 
 
 class _NegativeBinomial(Likelihood):
+    """Negative binomial whose log-mean is an output of the decoder, in units of the mean count.
+
+    Attributes:
+        raw_dispersion: a tenth of log θ, of the event shape, if θ is learned for each column.
+    """
+
     def __init__(self, shape: Size, units: Units, dispersion: str, inflated: bool) -> None:
         super().__init__(shape, units)
         self.inflated = inflated
         self.parameters_each = 1 + inflated + (dispersion == "each")
         if dispersion == "column":
-            self.log_dispersion = nn.Parameter(torch.zeros(shape))
+            self.raw_dispersion = nn.Parameter(torch.zeros(shape))
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         log_mean, *rest = self.split(parameters, self.parameters_each)
         log_mean = self.center.log() + bounded(log_mean, LEAST_LOG_RATE, LARGEST_LOG_RATE)
         zeros = FEW_ZEROS + rest.pop(0) if self.inflated else None
-        log_dispersion = bounded(rest[0] if rest else self.log_dispersion, -LOG_DISPERSION, LOG_DISPERSION)
+        log_dispersion = rest[0] if rest else SPEED * self.raw_dispersion
+        log_dispersion = bounded(log_dispersion, -LOG_DISPERSION, LOG_DISPERSION)
         return NegativeBinomial(log_mean, log_dispersion, zeros).to_event(len(self.shape))
 
 

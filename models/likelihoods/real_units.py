@@ -48,7 +48,7 @@ class RealUnits(LikelihoodSpec):
 
     def check(self, name: str, splits: Mapping[str, Any]) -> None:
         center, unit = column_units(f"{name}, train", splits["train"], self.fixed, self.shared)
-        check_outliers(name, splits, center, unit, self.fixed)
+        check_outliers(name, splits, center, unit, self.fixed, self.shared)
 
     def units(self, train: Any) -> Units:
         """Compute mean and unit of each value, of the event shape.
@@ -64,10 +64,11 @@ class RealUnits(LikelihoodSpec):
         if constant:
             others = f", and so are {len(constant) - 1} others" if len(constant) > 1 else ""
             value = first(train, 1).flatten()[constant[0]].item()
+            learned = "" if self.shared else "gaussian:shared learns it, as for images, and "
             raise FlowvaeError(
                 f"train: {column(constant[0], unit.shape)} is constant ({value:g}){others}, in all {len(train)} rows, "
                 "so it has no spread as the unit of a noise scale. Leave constant columns out, or use one scale for "
-                "all: gaussian:shared learns it, as for images, and gaussian:0.1 fixes it."
+                f"all: {learned}gaussian:0.1 fixes it."
             )
         return Units(center, unit)
 

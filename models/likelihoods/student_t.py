@@ -10,7 +10,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from flowvae.core.parts import Units
-from flowvae.models.likelihoods.likelihood import LEAST_LOG_SCALE, Likelihood, bounded
+from flowvae.models.likelihoods.likelihood import LEAST_LOG_SCALE, SPEED, Likelihood, bounded
 from flowvae.models.likelihoods.real_units import RealUnits
 
 __all__ = ["StudentTLikelihood"]
@@ -23,18 +23,19 @@ class _StudentT(Likelihood):
     """Student's t with the decoder's output as location; scale and degrees of freedom are learned for each value.
 
     Attributes:
-        log_scale: logarithm of the scale, in units of the spread, of the event shape.
-        log_excess: log(ν − 2), of the event shape.
+        raw_scale: a tenth of the logarithm of the scale, in units of the spread, of the event shape.
+        raw_excess: a tenth of log((ν − 2) / 8), of the event shape.
     """
 
     def __init__(self, shape: Size, units: Units) -> None:
         super().__init__(shape, units)
-        self.log_scale = nn.Parameter(torch.zeros(shape))
-        self.log_excess = nn.Parameter(torch.full(shape, math.log(START)))
+        self.raw_scale = nn.Parameter(torch.zeros(shape))
+        self.raw_excess = nn.Parameter(torch.zeros(shape))
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        scale = self.unit * bounded(self.log_scale, LEAST_LOG_SCALE, math.inf).exp()
-        excess = bounded(self.log_excess, math.log(LEAST_EXCESS), math.log(LARGEST_EXCESS)).exp()
+        scale = self.unit * bounded(SPEED * self.raw_scale, LEAST_LOG_SCALE, -LEAST_LOG_SCALE).exp()
+        log_excess = math.log(START) + SPEED * self.raw_excess
+        excess = bounded(log_excess, math.log(LEAST_EXCESS), math.log(LARGEST_EXCESS)).exp()
         return dist.StudentT(2 + excess, self.mean(parameters), scale).to_event(len(self.shape))
 
     def mean(self, parameters: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from flowvae import Experiment, Training
+from flowvae import Experiment, Training, as_data
 from flowvae.cli.command import main
 from flowvae.core.errors import FlowvaeError
 from flowvae.core.parts import LikelihoodSpec, parse_likelihood
@@ -167,6 +167,13 @@ def test_columns_of_very_different_size_keep_their_own_units() -> None:
     x = torch.tensor(normal(500) * [1, 1e8, 1e-6], dtype=torch.float32)
     model = built(GaussianLikelihood(), x)
     torch.testing.assert_close(model.unit, x.std(0))
+
+
+def test_columns_of_very_different_size_cannot_share_a_unit() -> None:
+    """The refusal names the scales of the columns, not outliers, which there are none of."""
+    x = normal(500)[:, :2] * [1e8, 1e-6]
+    with pytest.raises(FlowvaeError, match=r"column 1 .* all columns is [67]\..*e\+07.*gaussian:each"):
+        as_data(x, "gaussian:shared").load(0)
 
 
 def test_a_constant_column_under_a_fixed_scale() -> None:

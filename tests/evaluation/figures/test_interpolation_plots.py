@@ -110,3 +110,11 @@ def test_a_path_needs_two_images() -> None:
         plot_interpolation(*small_pair(data), one)
     two = replace(data, test=data.test[:2], labels={"test": torch.zeros(2)})  # of one label
     assert plot_interpolation(*small_pair(data), two).axes
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((1, 1, 9), 0), ((1, 9, 1), 2)], ids=["row", "column"])
+def test_densities_are_left_out_beside_images_of_one_row(shape: tuple[int, ...], axes: int) -> None:
+    data = pictures(*shape)
+    figure = plot_interpolation(*small_pair(data, "normal"), data, pairs=2)
+    figure.savefig(BytesIO())
+    assert len(figure.axes[0].child_axes) == axes

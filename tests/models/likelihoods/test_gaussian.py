@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -50,6 +51,8 @@ def test_constant_values_have_the_pooled_spread_where_each_has_a_scale() -> None
             spec.units(x)
     with pytest.raises(FlowvaeError, match="constant"):
         GaussianLikelihood("each").units(torch.zeros(9, 2))
+    with pytest.raises(FlowvaeError, match=r"one scale for all: gaussian:0\.1 fixes it"):
+        GaussianLikelihood("shared").units(torch.zeros(9, 2))
 
 
 def test_the_optimal_scale_of_a_batch_maximizes_its_likelihood() -> None:
@@ -105,8 +108,9 @@ def test_student_t_agrees_with_scipy() -> None:
     train = TRAIN.double()
     likelihood = built(StudentTLikelihood(), train)
     with torch.no_grad():
-        likelihood.log_excess.copy_(torch.tensor([-50.0, 0.0, 2.0, 50.0]))
-        likelihood.log_scale.copy_(torch.tensor([-50.0, -1.0, 0.0, 2.0]))
+        log_excess = torch.tensor([-50.0, 0.0, 2.0, 50.0])
+        likelihood.raw_excess.copy_((log_excess - math.log(8)) / 10)
+        likelihood.raw_scale.copy_(torch.tensor([-50.0, -1.0, 0.0, 2.0]) / 10)
     freedom, scale = [2.02, 3.0, 2 + math.exp(2), 100.0], [math.exp(-7), math.exp(-1), 1.0, math.exp(2)]
     h, x = torch.randn(4), train[0]
     loc = train.mean(0) + train.std(0) * h
@@ -115,6 +119,21 @@ def test_student_t_agrees_with_scipy() -> None:
     )
     assert likelihood(h).log_prob(x).item() == pytest.approx(expected, rel=1e-9)
     assert likelihood(torch.zeros(7, 4)).expand(Size((2, 7))).sample().shape == (2, 7, 4)
+
+
+def test_student_t_learns_heavy_tails_in_the_steps_of_a_short_training() -> None:
+    """The standard deviation of a Cauchy sample, the unit, is 100 times its scale; ν is 2.02 at least."""
+    x = torch.from_numpy(np.random.default_rng(0).standard_cauchy((500, 1))).float()
+    likelihood = built(StudentTLikelihood(), x)
+    h = torch.zeros(1, requires_grad=True)
+    optim = torch.optim.Adam([h, *likelihood.parameters()], 1e-3)
+    for _ in range(1000):
+        optim.zero_grad()
+        (-likelihood(h).log_prob(x).mean()).backward()
+        optim.step()
+    exact = x.squeeze().double().numpy()
+    best = max(scipy.stats.t.logpdf(exact, 2.02, 0, scale).mean() for scale in np.geomspace(0.1, 10, 200))
+    assert likelihood(h).log_prob(x).mean().item() > best - 0.02
 
 
 def test_wrong_scales() -> None:

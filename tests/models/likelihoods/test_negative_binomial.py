@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import mpmath
 import numpy as np
 import pytest
@@ -82,8 +84,29 @@ def test_units_and_shapes() -> None:
     both = ZeroInflatedNegativeBinomialLikelihood("each")
     assert [one.parameter_shape(shape)[0] for one in (spec, NegativeBinomialLikelihood("each"), both)] == [3, 6, 9]
     likelihood = spec.build(Size((2,)), spec.units(train))
-    assert {name: p.shape for name, p in likelihood.named_parameters()} == {"log_dispersion": (2,)}
+    assert {name: p.shape for name, p in likelihood.named_parameters()} == {"raw_dispersion": (2,)}
     torch.testing.assert_close(likelihood(torch.zeros(1, 2)).mean, torch.full((1, 2), 4.0))
+
+
+@pytest.mark.parametrize("dispersion", [0.02, math.inf], ids=["mostly-zeros", "Poisson"])
+def test_the_dispersion_is_learned_in_the_steps_of_a_short_training(dispersion: float) -> None:
+    rng = np.random.default_rng(0)
+    rate = 20.0 if math.isinf(dispersion) else rng.gamma(dispersion, 20 / dispersion, (2000, 1))
+    x = torch.from_numpy(rng.poisson(rate, (2000, 1))).float()
+    spec = NegativeBinomialLikelihood()
+    likelihood = spec.build(Size((1,)), spec.units(x))
+    h = torch.zeros(1)  # μ is the mean count, its maximum-likelihood estimate for any θ
+    optim = torch.optim.Adam(likelihood.parameters(), 1e-3)
+    for _ in range(1000):
+        optim.zero_grad()
+        (-likelihood(h).log_prob(x).mean()).backward()
+        optim.step()
+    counts = x.double().numpy()
+    best = max(
+        scipy.stats.nbinom.logpmf(counts, theta, theta / (theta + counts.mean())).mean()
+        for theta in np.geomspace(1e-3, 1e4, 200)
+    )
+    assert likelihood(h).log_prob(x).mean().item() > best - 0.02
 
 
 @pytest.mark.parametrize("extreme", [-1e4, 1e4])
