@@ -79,9 +79,45 @@ GUIDES = {
     "iaf-static": "IAF, static",
     "iaf": "IAF, conditioned",
 }
+JOINT = {
+    "mixture": "mixture",
+    "gtm": "GTM",
+    "vamp": "VampPrior",
+    "vamp-gtm": "VampPrior on a grid",
+    "exemplar": "exemplars",
+    "realnvp": "RealNVP",
+    "maf": "MAF",
+    "nsf": "NSF",
+    "tarflow": "TarFlow",
+    "mixture-flow": "MAF over a mixture",
+    "two-level": "two levels, bottom-up",
+    "top-down-warm": "two levels, top-down",  # without warm-up it loses 23 nats, which the page says
+}
+AFTER = {
+    "mixture-after": "mixture",
+    "maf-after": "MAF",
+    "two-level-after": "two levels",
+    "contrastive": "contrastive",
+    "energy": "energy",
+    "flow-matching": "flow matching",
+}
+LEARNED = {arm: f"{name}, jointly" for arm, name in JOINT.items()}
+LEARNED |= {arm: f"{name}, afterwards" for arm, name in AFTER.items()}
+LEFT = {"two-level-after", "maf-after", "mixture-after", "two-level", "realnvp"}  # labels that would overlap
+BELOW = {"maf", "mixture-flow", "mixture-after", "gtm", "nsf", "flow-matching"}
 BOTH = ("digits-hour", "sprites-hour")
 QUESTIONS = (
     Question("prior-flows", BOTH, {(arm, "normal"): name for arm, name in PRIORS.items()}),
+    Question(
+        "learned-priors",
+        ("digits-hour",),
+        {(arm, "normal"): name for arm, name in LEARNED.items()},
+        columns=(
+            ("held_out_hole_mass", "mass in holes", 2),
+            ("fid", "FID", 2),
+            ("sampling_seconds", "s for 10,000 codes", 3),
+        ),
+    ),
     Question(
         "capacity",
         BOTH,
@@ -146,6 +182,34 @@ def draw(question: Question) -> Figure:
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
     figure.supxlabel(f"{question.label} ({question.better}: better); filled: p < 0.05 after Holm", fontsize=9)
+    return figure
+
+
+def draw_sampling_time(answer: str) -> Figure:
+    """Plots the NLL of each prior against the time of its draws, means over seeds with standard errors."""
+    table = pd.read_csv(DOCS / "answers" / f"learned-priors-{answer}" / "table.csv").groupby("arm")
+    figure, ax = plt.subplots(figsize=(6.5, 3.6))
+    names = {"normal": N, **JOINT, **AFTER}
+    for arm, name in names.items():
+        if arm not in table.groups:
+            continue
+        runs = table.get_group(arm)
+        colour, marker = (ORANGE, "^") if arm in AFTER else (BLUE, "o")
+        place = runs["sampling_seconds"].mean(), runs["nll"].mean()
+        ax.errorbar(*place, runs["nll"].sem(), color=colour, marker=marker, linestyle="")
+        left, below = arm in LEFT, arm in BELOW
+        ax.annotate(
+            name,
+            place,
+            xytext=(-4 if left else 4, -9 if below else 3),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            fontsize=7,
+        )
+    ax.errorbar([], [], color=BLUE, marker="o", linestyle="", label="jointly")
+    ax.errorbar([], [], color=ORANGE, marker="^", linestyle="", label="afterwards")
+    ax.set(xscale="log", xlabel="s for 10,000 codes, one core", ylabel="test NLL, nats", title=DATA[answer])
+    ax.legend()
     return figure
 
 
@@ -254,6 +318,7 @@ def main() -> None:
     for question in QUESTIONS:
         draw(question).savefig(out / f"{question.name}.png", dpi=110)
     draw_kl_weight().savefig(out / "kl-weight.png", dpi=110)
+    draw_sampling_time("digits-hour").savefig(out / "sampling-time.png", dpi=110)
     page = DOCS / "results.md"
     page.write_text(filled(page.read_text()))
 
