@@ -56,7 +56,7 @@ from flowvae.evaluation.likelihood.iwae import IWAE, measure_iwae
 from flowvae.evaluation.likelihood.loo import LeaveOneOut, loo
 from flowvae.evaluation.likelihood.pareto_tail import pareto_k
 from flowvae.evaluation.likelihood.sampler import COMPILE
-from flowvae.evaluation.metric import Metric, merge_metrics, read_metrics, write_metrics
+from flowvae.evaluation.metric import Metric, merge_metrics, merged, read_metrics, write_metrics
 from flowvae.evaluation.registry import MEASURES, check_measures, figures_of_measures, held_out_measures, measure
 from flowvae.evaluation.samples.feature_distances import compare_features, frechet_distance, kernel_distance, prdc
 from flowvae.evaluation.samples.features import Classifier, Features, load_features, train_features, whiten
@@ -154,6 +154,7 @@ __all__ = [
     "measure_sampling_time",
     "measure_surgery",
     "merge_metrics",
+    "merged",
     "nearest_neighbours",
     "pareto_k",
     "plot_activity",

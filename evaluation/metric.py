@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from flowvae.core.errors import DamagedError, FlowvaeError, one_line
 from flowvae.core.files import atomic_write
 
-__all__ = ["Metric", "mean_metric", "mean_se", "merge_metrics", "read_metrics", "write_metrics"]
+__all__ = ["Metric", "mean_metric", "mean_se", "merge_metrics", "merged", "read_metrics", "write_metrics"]
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,14 @@ def merge_metrics(path: Path, new: list[Metric], weights: str = "") -> None:
     Raises:
         DamagedError: if the file is not a list of metrics, or holds metrics of other weights.
     """
-    if not new:
-        return
+    if new:
+        write_metrics(path, merged(read_metrics(path, weights) if path.exists() else [], new), weights)
+
+
+def merged(old: Sequence[Metric], new: Sequence[Metric]) -> list[Metric]:
+    """Return old and new metrics, without the old ones that have the name and split of a new one."""
     measured = {(metric.name, metric.split) for metric in new}
-    kept = [m for m in read_metrics(path, weights) if (m.name, m.split) not in measured] if path.exists() else []
-    write_metrics(path, kept + new, weights)
+    return [*(metric for metric in old if (metric.name, metric.split) not in measured), *new]
 
 
 def read_metrics(path: Path, weights: str = "") -> list[Metric]:

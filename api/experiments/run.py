@@ -20,6 +20,7 @@ from flowvae.evaluation import (
     check_measures,
     draw_figure,
     merge_metrics,
+    merged,
     read_metrics,
     write_figure,
 )
@@ -206,7 +207,7 @@ class Run(TrainedModel):
         figures: bool = False,
         progress: bool = True,
     ) -> list[Metric]:
-        """Compute measures on a split and, if the run has a directory, store them in metrics.json.
+        """Compute measures on a split, and store them in metrics.json, or in memory if the run has no directory.
 
         If a measure cannot be computed, the others still are.
 
@@ -260,6 +261,8 @@ class Run(TrainedModel):
             with self._writing():  # immediately, since the next measure may be interrupted
                 if self.directory is not None:
                     merge_metrics(self.directory / METRICS, taken.metrics, self.checkpoint)
+                else:
+                    object.__setattr__(self, "known_metrics", merged(self.known_metrics, taken.metrics))
             new += taken.metrics
             for title, draw in taken.figures.items() if figures and self.directory else ():
                 write_figure(draw(), figure_file(self.directory, title))  # type: ignore[arg-type]

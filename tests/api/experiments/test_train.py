@@ -115,9 +115,12 @@ def test_a_training_without_a_directory_is_that_of_one_with_a_directory(tmp_path
     columns = ["epoch", "train_elbo", "valid_elbo", "kept"]
     assert run.whole_history[columns].equals(stored.whole_history[columns])
     assert run.history[columns].equals(stored.history[columns])
-    assert run.evaluate(draws=5, progress=False) == load(tmp_path / "run").metrics
     with pytest.raises(FlowvaeError, match="nothing has been measured"):
         run.metric("nll")
+    assert run.evaluate(draws=5, progress=False) == load(tmp_path / "run").metrics == run.metrics
+    again = run.evaluate(draws=6, progress=False)
+    assert run.metrics == again
+    assert run.metric("nll").protocol["draws"] == 6
     with pytest.raises(FlowvaeError, match="figures"):
         run.evaluate(measures=["activity"], figures=True)
 
