@@ -113,7 +113,7 @@ WORK: dict[str, tuple[Callable[[Path], Any], str, list[tuple[str, int | None]]]]
     "reconstructions": (
         lambda _: exact().reconstruct(MANY),
         "experiments.trained_model.BLOCK",
-        [("codes", 2), ("means", 2)],
+        [("codes", 2), ("decoded codes", 2)],
     ),
     "samples": (lambda _: exact().sample(7), "experiments.trained_model.BLOCK", [("new data", 2)]),
     "log_prob": (lambda _: exact().log_prob(MANY, draws=1000), "", [("log p(x)", 4)]),

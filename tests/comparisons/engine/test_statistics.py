@@ -120,7 +120,7 @@ def test_equality_is_corrected_for_the_number_of_pairs() -> None:
 def test_values_that_are_not_finite_decide_nothing() -> None:
     row = paired_differences(table(a=[1.0, 2.0, 3.0], b=[1.1, float("inf"), 3.2]), [("b", "a")], "nll").iloc[0]
     assert (row["p_holm"], row["p_same_holm"]) == (1, 1)
-    assert describe(row, "nats", True) == "b against a: not compared, for a value of 3 seeds is not finite."
+    assert describe(row, "nats", True) == "b against a: not compared, since a value of 3 seeds is not finite."
 
 
 def test_what_differs_by_rounding_alone_is_equal() -> None:
