@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from flowvae.guides.automatic.affine import AffineLayer
+from flowvae.inference.optim import NonFiniteError
 
 __all__ = ["NotConvergedWarning", "RemainingShift", "remaining_shift"]
 
@@ -36,7 +37,9 @@ class RemainingShift(NamedTuple):
         return self.distance > 1 + CLEARLY * self.standard_error
 
 
-def remaining_shift(evaluate: Callable[[], object], pair: nn.Module, layer: AffineLayer, count: int) -> RemainingShift:
+def remaining_shift(
+    evaluate: Callable[[], object], pair: nn.Module, layer: AffineLayer, count: int
+) -> RemainingShift | None:
     """Estimate how far the location of an affine layer is from its optimum, from gradients without steps.
 
     Near the optimum the gradient of the ELBO is g = Σ⁻¹ d, with d the way that the location loc still has to go and Σ
@@ -48,6 +51,9 @@ def remaining_shift(evaluate: Callable[[], object], pair: nn.Module, layer: Affi
         pair: model and guide, whose gradients are cleared.
         layer: the affine layer of the guide, of one dimension or more.
         count: number of evaluations; two or more.
+
+    Returns:
+        The estimate, or None if a loss or gradient is not finite.
     """
     ways = []
     with torch.no_grad():
@@ -55,12 +61,17 @@ def remaining_shift(evaluate: Callable[[], object], pair: nn.Module, layer: Affi
         mixing = None if layer.lower is None else layer.lower.tril(-1)
     for _ in range(count):
         pair.zero_grad()
-        evaluate()
+        try:
+            evaluate()
+        except NonFiniteError:
+            break
         with torch.no_grad():
             grad = torch.zeros_like(layer.shift) if layer.shift.grad is None else layer.shift.grad
             way = scale * grad  # the gradient of the shift is Sᵀ g, and L = S diag(eˢ) (I + N)
             ways.append(way if mixing is None else way + way @ mixing)
     pair.zero_grad()
+    if len(ways) < count or not torch.stack(ways).isfinite().all():
+        return None
     found = torch.stack(ways).double()
     distance, error = found.mean(0).abs(), found.std(0) / count**0.5
     clearest = int((distance - CLEARLY * error).argmax())

@@ -110,7 +110,7 @@ def _choose(arms: dict[str, Experiment], names: Sequence[str], baseline: str) ->
     given = (names,) if isinstance(names, str) else tuple(names)
     known = dict.fromkeys(arm.partition("@")[0] for arm in arms)
     for name in given:
-        named("arm", name, known)
+        named("arm", str(name), known)
     if baseline not in given:
         raise FlowvaeError(
             f"arms = {shown(given)}: the baseline, {baseline}, is missing; add it, since all arms are compared with it."

@@ -15,6 +15,7 @@ from flowvae import IAF, RealNVP
 from flowvae.guides import AutoFlow
 from flowvae.inference import FiniteTraceELBO, GuideSettings, NotConvergedWarning, fit_autoguide
 from flowvae.inference.guide_convergence import remaining_shift
+from flowvae.inference.optim import NonFiniteError
 from flowvae.networks import MLP
 
 COVARIANCE = torch.tensor([[2.0, 1.5, 0.0], [1.5, 2.0, -0.4], [0.0, -0.4, 0.3]])
@@ -55,10 +56,26 @@ def test_the_way_that_is_left_is_that_of_the_known_optimum(affine: str) -> None:
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
         found = remaining_shift(lambda: elbo.loss_and_grads(model, guide), guide, layer, 8)
+    assert found is not None
     assert found.distance == pytest.approx(4.0, abs=0.15)
     assert found.standard_error < 0.05
     assert found.is_clear
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in guide.parameters())
+
+
+@pytest.mark.parametrize("fault", ["loss", "gradient"])
+def test_a_fit_is_not_lost_if_a_later_draw_is_not_finite(fault: str) -> None:
+    guide = AutoFlow(gaussian, RealNVP(1, (4,)))
+    guide()
+    calls = []
+
+    def evaluate() -> None:
+        calls.append(0)
+        if len(calls) == 3 and fault == "loss":
+            raise NonFiniteError("the loss is inf")
+        guide.affine_layer.shift.grad = torch.full((3,), math.nan if len(calls) == 3 else 1.0)
+
+    assert remaining_shift(evaluate, guide, guide.affine_layer, 5) is None
 
 
 def test_a_fit_that_ended_too_early_says_so() -> None:

@@ -147,6 +147,10 @@ def test_chosen_arms_are_a_separate_answer_from_the_same_cells(tmp_path: Path, c
     assert every.directory.name == some.directory.name.removesuffix("-zero-two")
     assert {file: file.stat().st_mtime_ns for file in done} == done
     assert answer(question, coins, preset, tmp_path, arms=arms, progress=False).directory == every.directory
+    alone = answer(question, coins, preset, tmp_path, arms="zero", progress=False)
+    assert set(alone.grid.table["arm"]) == {"zero@1", "zero@2"}
+    with pytest.raises(FlowvaeError, match="'3'"):
+        answer(question, coins, preset, tmp_path, arms=("zero", 3))  # type: ignore[arg-type]
     with pytest.raises(FlowvaeError, match="'three'"):
         answer(question, coins, preset, tmp_path, arms=("zero", "three"))
     with pytest.raises(FlowvaeError, match="zero"):
